@@ -1,4 +1,4 @@
-"""What every value of conpool shares: the two root errors, the checks, and `Value`.
+"""What every value of conpool shares: the two root errors and the checks.
 
 A check takes the name of what it looks at, so that the error can say which one was wrong, and
 returns what is to be stored. It shows the value too, unless it might be a secret.
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import ipaddress
 import reprlib
-from collections.abc import Callable, Hashable, Mapping
-from typing import Any, ClassVar, Final, Self
+from collections.abc import Hashable
+from typing import Final
 
 
 class PoolError(Exception):
@@ -141,7 +141,9 @@ def _problem_with_host(host: str) -> str | None:
         return "it is empty"
     if len(host) > MAX_HOST + 1:
         return f"it is longer than {MAX_HOST} characters"
-    if any(c.isspace() or not (c.isprintable() or c in _AMBIGUOUS) for c in host):
+    if not _AMBIGUOUS.isdisjoint(host):
+        return "IDNA 2003 and 2008 disagree on it (give the xn-- form)"
+    if " " in host or not host.isprintable():
         return "it has a blank or a control character"
     if host.startswith("["):
         return "an IPv6 address is given without brackets"
@@ -167,8 +169,6 @@ def _is_ipv6(host: str) -> bool:
 
 def _to_ascii(host: str) -> tuple[str, str | None]:
     """Encode once, here: what is dialled, sent as SNI and verified is one and the same string."""
-    if not _AMBIGUOUS.isdisjoint(host):
-        return host, "IDNA 2003 and 2008 disagree on it (give the xn-- form)"
     try:
         encoded = host.encode("idna").decode("ascii")
     except UnicodeError:
@@ -199,54 +199,3 @@ def check_partition(value: Hashable) -> Hashable:
     if not equal:
         raise ConfigError(f"partition ({kind}) must equal itself, and not everything else")
     return value
-
-
-class Value:
-    """Base of the values that identify where to connect: immutable, with one hash for life.
-
-    It is a base class, against our habit, because five copies of `__eq__` are five chances to
-    forget a field. A subclass is a frozen dataclass without generated methods; it calls `_seal`
-    once with *all* its fields, and they are what equality and the hash are made of.
-    """
-
-    __slots__ = ("_hash", "_key")
-
-    __match_args__: ClassVar[tuple[str, ...]] = ()
-    _hash: int
-    _key: tuple[object, ...]
-
-    def _seal(self, **fields: object) -> None:
-        for name, content in fields.items():
-            object.__setattr__(self, name, content)
-        key = tuple(fields.values())
-        object.__setattr__(self, "_key", key)
-        object.__setattr__(self, "_hash", hash(key))
-
-    def __eq__(self, other: object) -> bool:
-        if self is other:
-            return True
-        if not isinstance(other, Value) or type(other) is not type(self):
-            return NotImplemented
-        return self._hash == other._hash and self._key == other._key
-
-    def __hash__(self) -> int:
-        return self._hash
-
-    def __copy__(self) -> Self:
-        return self
-
-    def __deepcopy__(self, memo: object) -> Self:
-        return self
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        # Built anew where it is unpickled: str hashes differ from process to process.
-        return _rebuilt, (type(self), self._arguments())
-
-    def _arguments(self) -> Mapping[str, object]:
-        """Name what the constructor needs to make an equal value."""
-        names: tuple[str, ...] = type(self).__match_args__
-        return {name: getattr(self, name) for name in names}
-
-
-def _rebuilt(cls: type[Any], arguments: Mapping[str, object]) -> Any:
-    return cls(**arguments)

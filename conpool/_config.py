@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final, final
 
-from ._checks import ConfigError, check_count, check_seconds, check_share, shown
+from conpool._checks import ConfigError, check_count, check_seconds, check_share, shown
 
 POOL_WIDE_FIELDS: Final = frozenset({"max_connections", "shutdown_grace", "reap_interval"})
 """Fields that speak of the pool as a whole, so that no endpoint can have its own."""
@@ -108,11 +108,7 @@ class PoolConfig:
 
     def __post_init__(self) -> None:
         _settle(self, _RULES)
-        breaker: object = self.circuit_breaker
-        if breaker is not None and not isinstance(breaker, CircuitBreaker):
-            raise ConfigError(
-                f"circuit_breaker must be a CircuitBreaker or None, not {shown(breaker)}"
-            )
+        _check_breaker(self.circuit_breaker)
         self._check_min_idle()
 
     def _check_min_idle(self) -> None:
@@ -263,6 +259,11 @@ _BREAKER_RULES: Final[Mapping[str, _Rule]] = {
     "reset_timeout": _Seconds(),
     "half_open_max": _Count(1),
 }
+
+
+def _check_breaker(value: object) -> None:
+    if value is not None and not isinstance(value, CircuitBreaker):
+        raise ConfigError(f"circuit_breaker must be a CircuitBreaker or None, not {shown(value)}")
 
 
 def _settle(value: object, rules: Mapping[str, _Rule]) -> None:

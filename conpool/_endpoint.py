@@ -11,281 +11,16 @@ modulo 65,536, cuts a host at a NUL, and verifies no host name at all if it is g
 from __future__ import annotations
 
 import os
-import ssl
 import sys
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Final, TypeAlias, final
+from typing import Final, TypeAlias, cast, final
 
-from ._checks import (
-    ConfigError,
-    Value,
-    check_flag,
-    check_host,
-    check_partition,
-    check_port,
-    shown,
-)
-from ._url import parse_url
-
-_HIDDEN: Final = "<hidden>"
-
-# ── TLS ─────────────────────────────────────────────────────────────────────────
-
-# One for each alpn tuple, for good: a program has a handful, and a context that came and went
-# with its endpoints would load the authorities (tens of milliseconds) again and again.
-_shared_contexts: Final[dict[tuple[str, ...], ssl.SSLContext]] = {}
-
-
-@final
-@dataclass(frozen=True, init=False, repr=False, eq=False)
-class TLS(Value):
-    """How to encrypt, and whom to expect at the other end.
-
-    Without `context`, one shared `ssl.create_default_context()` for each `alpn` tuple, built when
-    first asked for (that reads the machine's authorities). A context is part of the identity as
-    the object it is, and is taken to be immutable: to rotate a certificate, build a new context,
-    or call `clear` on the pool after changing this one.
-
-    >>> from conpool import TLS, Endpoint
-    >>> Endpoint("192.0.2.7", 443, tls=TLS(server_hostname="example.org"))
-    Endpoint('192.0.2.7', 443, tls=TLS(server_hostname='example.org'))
-    >>> TLS(alpn=["h2", "http/1.1"]).context is TLS(alpn=["h2", "http/1.1"]).context
-    True
-
-    Args:
-        context: A client's context of your own.
-        server_hostname: The name to send (SNI) and to verify; the endpoint's host by default. A
-            trailing dot is dropped and an international name encoded; case is kept.
-        alpn: Protocols to offer, the preferred first.
-        https_compatible: Take a connection that ends without close_notify as ended, as web
-            servers do, rather than as broken.
-
-    Raises:
-        ConfigError: The context is no `ssl.SSLContext`, a server's, or compares otherwise than by
-            identity; `alpn` beside a context of one's own (set it on the context); a protocol
-            that is not 1 to 255 ASCII characters; a server name that is no host.
-    """
-
-    __slots__ = ("alpn", "context", "https_compatible", "server_hostname")
-
-    context: ssl.SSLContext
-    server_hostname: str | None
-    alpn: tuple[str, ...]
-    https_compatible: bool
-
-    def __init__(
-        self,
-        context: ssl.SSLContext | None = None,
-        *,
-        server_hostname: str | None = None,
-        alpn: Iterable[str] = (),
-        https_compatible: bool = False,
-    ) -> None:
-        protocols = _check_alpn(alpn)
-        name = server_hostname
-        if name is not None:
-            name = _without_dot_or_zone(check_host("server_hostname", name))
-        self._seal(
-            context=_check_context(context, protocols),
-            server_hostname=name,
-            alpn=protocols,
-            https_compatible=check_flag("https_compatible", https_compatible),
-        )
-
-    def __repr__(self) -> str:
-        shared = self.context is _shared_contexts.get(self.alpn)
-        return _call(
-            "TLS",
-            *(() if shared else (f"<{type(self.context).__name__}>",)),
-            server_hostname=self.server_hostname,
-            alpn=self.alpn,
-            https_compatible=self.https_compatible,
-        )
-
-    def _arguments(self) -> Mapping[str, object]:
-        arguments = dict(super()._arguments())
-        if self.context is _shared_contexts.get(self.alpn):
-            del arguments["context"]  # it is not picklable, and the other process has its own
-        return arguments
-
-
-def _check_alpn(alpn: object) -> tuple[str, ...]:
-    if isinstance(alpn, str | bytes) or not isinstance(alpn, Iterable):
-        raise ConfigError(f"alpn must be several names of protocols, not {shown(alpn)}")
-    protocols = tuple(alpn)
-    for protocol in protocols:
-        fits = isinstance(protocol, str) and protocol.isascii() and 1 <= len(protocol) <= 255
-        if not fits:
-            raise ConfigError(
-                f"a protocol in alpn has 1 to 255 ASCII characters, unlike {shown(protocol)}"
-            )
-    return protocols
-
-
-def _check_context(context: object, alpn: tuple[str, ...]) -> ssl.SSLContext:
-    if context is None:
-        return _shared_context(alpn)
-    if not isinstance(context, ssl.SSLContext):
-        raise ConfigError(f"context must be an ssl.SSLContext, not {type(context).__name__}")
-    if context.protocol is ssl.PROTOCOL_TLS_SERVER:
-        raise ConfigError("context is a server's; a client needs ssl.create_default_context()")
-    kind = type(context)
-    if kind.__eq__ is not object.__eq__ or kind.__hash__ is not object.__hash__:
-        raise ConfigError(f"context must compare by identity, and {kind.__name__} does not")
-    if alpn and context is not _shared_contexts.get(alpn):
-        raise ConfigError("alpn beside a context: call context.set_alpn_protocols() instead")
-    return context
-
-
-def _shared_context(alpn: tuple[str, ...]) -> ssl.SSLContext:
-    context = _shared_contexts.get(alpn)
-    if context is None:
-        context = ssl.create_default_context()
-        if alpn:
-            context.set_alpn_protocols(list(alpn))
-        # Of two threads that came here together, the first one's is everybody's.
-        context = _shared_contexts.setdefault(alpn, context)
-    return context
-
-
-def _check_tls(tls: object) -> TLS | None:
-    if tls is None or isinstance(tls, TLS):
-        return tls
-    if isinstance(tls, bool):
-        return TLS() if tls else None
-    raise ConfigError(f"tls must be a TLS, True or False, not {type(tls).__name__}")
-
-
-def _without_dot_or_zone(host: str) -> str:
-    """Turn a host into a name to verify: certificates know neither a final dot nor a zone."""
-    return host.partition("%")[0].removesuffix(".")
-
-
-# ── proxies ─────────────────────────────────────────────────────────────────────
-
-
-@final
-@dataclass(frozen=True, init=False, repr=False, eq=False)
-class HTTPProxy(Value):
-    """An HTTP CONNECT proxy; `tls` encrypts the hop to the proxy itself.
-
-    >>> from conpool import Endpoint, HTTPProxy
-    >>> proxy = HTTPProxy("squid.example", 3128, username="joe", password="secret")
-    >>> print(Endpoint("example.org", 443, tls=True, proxy=proxy))
-    example.org:443 (TLS, via squid.example:3128)
-    >>> proxy
-    HTTPProxy('squid.example', 3128, credentials=<hidden>)
-
-    Args:
-        host: The proxy's name or address.
-        port: The proxy's port.
-        username: For basic authentication; without a colon.
-        password: May be left out beside a user name.
-        tls: Encrypt the hop to the proxy.
-
-    Raises:
-        ConfigError: Host or port cannot be dialled; a password without a user name, or credentials
-            that basic authentication (RFC 7617) cannot carry.
-    """
-
-    __slots__ = ("host", "password", "port", "tls", "username")
-
-    host: str
-    port: int
-    username: str | None
-    password: str | None
-    tls: TLS | None
-
-    def __init__(
-        self,
-        host: str,
-        port: int,
-        *,
-        username: str | None = None,
-        password: str | None = None,
-        tls: TLS | bool = False,
-    ) -> None:
-        _check_credential("username", username)
-        _check_credential("password", password)
-        if password is not None and username is None:
-            raise ConfigError("the proxy's password needs a username beside it")
-        if username is not None and ":" in username:
-            raise ConfigError("an HTTP proxy's username cannot have a colon (RFC 7617)")
-        self._seal(
-            host=check_host("the proxy's host", host),
-            port=check_port("the proxy's port", port),
-            username=username,
-            password=password,
-            tls=_check_tls(tls),
-        )
-
-    def __repr__(self) -> str:
-        hidden = _HIDDEN if self.username is not None else None
-        return _call("HTTPProxy", repr(self.host), repr(self.port), credentials=hidden, tls=self.tls)
-
-
-@final
-@dataclass(frozen=True, init=False, repr=False, eq=False)
-class SOCKS5Proxy(Value):
-    """A SOCKS5 proxy that resolves the host name itself (RFC 1928, RFC 1929).
-
-    >>> from conpool import Endpoint, SOCKS5Proxy
-    >>> tor = SOCKS5Proxy("127.0.0.1", 9050)
-    >>> print(Endpoint("example.org", 80, proxy=tor))
-    example.org:80 (via 127.0.0.1:9050)
-
-    Args:
-        host: The proxy's name or address.
-        port: The proxy's port.
-        username: 1 to 255 bytes; together with a password or not at all.
-        password: 1 to 255 bytes.
-
-    Raises:
-        ConfigError: Host or port cannot be dialled; one credential without the other, or one that
-            RFC 1929 cannot carry or that has a control character.
-    """
-
-    __slots__ = ("host", "password", "port", "username")
-
-    host: str
-    port: int
-    username: str | None
-    password: str | None
-
-    def __init__(
-        self, host: str, port: int, *, username: str | None = None, password: str | None = None
-    ) -> None:
-        if (username is None) != (password is None):
-            raise ConfigError("a SOCKS5 proxy takes a username and a password, or neither")
-        _check_credential("username", username, limit=255)
-        _check_credential("password", password, limit=255)
-        self._seal(
-            host=check_host("the proxy's host", host),
-            port=check_port("the proxy's port", port),
-            username=username,
-            password=password,
-        )
-
-    def __repr__(self) -> str:
-        hidden = _HIDDEN if self.username is not None else None
-        return _call("SOCKS5Proxy", repr(self.host), repr(self.port), credentials=hidden)
-
-
-def _check_credential(name: str, value: object, *, limit: int | None = None) -> None:
-    """Refuse what a protocol cannot carry. No message shows the value."""
-    if value is None:
-        return
-    if not isinstance(value, str):
-        raise ConfigError(f"the proxy's {name} must be a str, not {type(value).__name__}")
-    # CR and LF would write headers; a newline at the end is how a secret comes out of a file.
-    if any(c < " " or "\x7f" <= c <= "\x9f" or "\ud800" <= c <= "\udfff" for c in value):
-        raise ConfigError(f"the proxy's {name} has a control character")
-    if limit is not None and not 1 <= len(value.encode()) <= limit:
-        raise ConfigError(f"the proxy's {name} must have 1 to {limit} bytes")
-
-
-# ── endpoints ───────────────────────────────────────────────────────────────────
+from conpool._checks import ConfigError, check_host, check_partition, check_port
+from conpool._encryption import TLS, certificate_name, check_tls, check_tls_only
+from conpool._proxy import HTTPProxy, SOCKS5Proxy
+from conpool._url import parse_url
+from conpool._value import HIDDEN, Value, call_text
 
 
 @final
@@ -347,7 +82,7 @@ class Endpoint(Value):
         self._seal(
             host=host,
             port=check_port("port", port),
-            tls=_check_tls(tls),
+            tls=check_tls(tls),
             proxy=_check_proxy(proxy, host),
             local_address=local_address,
             partition=check_partition(partition),
@@ -382,14 +117,11 @@ class Endpoint(Value):
                 an option that sets TLS (`sslmode`) or belongs elsewhere in the URL (`password`),
                 a fragment, or text that is not properly percent-encoded.
         """
-        if tls is not None and not isinstance(tls, TLS):
-            raise ConfigError(f"tls must be a TLS or None, not {type(tls).__name__}")
+        tls = check_tls_only(tls)
         parsed = parse_url(url)
         if not parsed.host:
             return UnixEndpoint(parsed.path, tls=tls)
-        return cls(
-            parsed.host, parsed.port, tls=tls or parsed.encrypted, partition=parsed.login
-        )
+        return cls(parsed.host, parsed.port, tls=tls or parsed.encrypted, partition=parsed.login)
 
     def __str__(self) -> str:
         notes = ["TLS"] if self.tls is not None else []
@@ -398,7 +130,7 @@ class Endpoint(Value):
         return _address(self.host, self.port) + (f" ({', '.join(notes)})" if notes else "")
 
     def __repr__(self) -> str:
-        return _call(
+        return call_text(
             "Endpoint",
             repr(self.host),
             repr(self.port),
@@ -445,20 +177,14 @@ class UnixEndpoint(Value):
         tls: TLS | None = None,
         partition: Hashable = None,
     ) -> None:
-        encryption = _check_tls(tls)
-        if (
-            encryption is not None
-            and encryption.server_hostname is None
-            and encryption.context.check_hostname
-        ):
+        tls = check_tls_only(tls)
+        if tls is not None and tls.server_hostname is None and tls.context.check_hostname:
             # trio would then verify nothing at all, and say nothing about it.
             raise ConfigError(
                 "TLS over a UNIX socket needs TLS(server_hostname=...): the context checks host "
                 "names and there is none to check"
             )
-        self._seal(
-            path=_check_path(path), tls=encryption, partition=check_partition(partition)
-        )
+        self._seal(path=_check_path(path), tls=tls, partition=check_partition(partition))
 
     def __str__(self) -> str:
         path = self.path.replace("\0", "@")
@@ -467,7 +193,7 @@ class UnixEndpoint(Value):
 
     def __repr__(self) -> str:
         hidden = _hide(self.partition)
-        return _call("UnixEndpoint", repr(self.path), tls=self.tls, partition=hidden)
+        return call_text("UnixEndpoint", repr(self.path), tls=self.tls, partition=hidden)
 
 
 AnyEndpoint: TypeAlias = Endpoint | UnixEndpoint
@@ -482,7 +208,7 @@ def server_name(target: Endpoint | UnixEndpoint | HTTPProxy) -> str | None:
         return None
     if target.tls.server_hostname is not None or isinstance(target, UnixEndpoint):
         return target.tls.server_hostname
-    return _without_dot_or_zone(target.host)
+    return certificate_name(target.host)
 
 
 def _check_proxy(proxy: object, host: str) -> HTTPProxy | SOCKS5Proxy | None:
@@ -503,10 +229,10 @@ def _check_path(path: object) -> str:
     if not isinstance(path, str | bytes | os.PathLike):
         raise ConfigError(f"path must be a str or a path object, not {type(path).__name__}")
     try:
-        text = os.fsdecode(path)  # pyright: ignore[reportUnknownArgumentType]
+        text = os.fsdecode(cast("os.PathLike[str]", path))
         size = len(os.fsencode(text))
-    except (UnicodeError, TypeError) as error:
-        raise ConfigError(f"path cannot be encoded for this system: {shown(path)}") from error
+    except (UnicodeError, TypeError):  # the latter from a path object that gives no path
+        raise ConfigError("path cannot be encoded for this system") from None
     if text in ("", "\0"):
         raise ConfigError("path must not be empty")
     if "\0" in text[1:]:
@@ -516,22 +242,9 @@ def _check_path(path: object) -> str:
     return text
 
 
-# ── text ────────────────────────────────────────────────────────────────────────
-
-
 def _address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _hide(partition: Hashable) -> str | None:
-    return None if partition is None else _HIDDEN
-
-
-def _call(name: str, *arguments: str, **options: object) -> str:
-    """Write a constructor call without the options that are at their default."""
-    said = [
-        f"{key}={value if value is _HIDDEN else repr(value)}"
-        for key, value in options.items()
-        if value is not None and value is not False and value != ()
-    ]
-    return f"{name}({', '.join((*arguments, *said))})"
+    return None if partition is None else HIDDEN

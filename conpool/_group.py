@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias, final, get_args
+from typing import Final, Literal, TypeAlias, cast, final, get_args
 
-from ._checks import ConfigError, Value, shown
-from ._endpoint import AnyEndpoint, Endpoint, UnixEndpoint
+from conpool._checks import ConfigError, shown
+from conpool._endpoint import AnyEndpoint, Endpoint, UnixEndpoint
+from conpool._value import Value
 
 Policy: TypeAlias = Literal["round_robin", "least_loaded", "first_available"]
 
@@ -43,9 +44,7 @@ class EndpointGroup(Value):
     endpoints: tuple[AnyEndpoint, ...]
     policy: Policy
 
-    def __init__(
-        self, endpoints: Iterable[AnyEndpoint], *, policy: Policy = "round_robin"
-    ) -> None:
+    def __init__(self, endpoints: Iterable[AnyEndpoint], *, policy: Policy = "round_robin") -> None:
         self._seal(endpoints=_check_members(endpoints), policy=_check_policy(policy))
 
     def __str__(self) -> str:
@@ -64,7 +63,7 @@ def _check_members(endpoints: object) -> tuple[AnyEndpoint, ...]:
     if not isinstance(endpoints, Iterable):
         raise ConfigError(f"endpoints must be several endpoints, not {type(endpoints).__name__}")
     members: dict[AnyEndpoint, None] = {}
-    for member in endpoints:
+    for member in cast("Iterable[object]", endpoints):
         if not isinstance(member, Endpoint | UnixEndpoint):
             # Nested groups would need a meaning for a policy inside a policy.
             raise ConfigError(f"a group holds endpoints only, not {type(member).__name__}")

@@ -20,7 +20,7 @@ from hashlib import blake2b
 from typing import Final, Literal, NamedTuple
 from urllib.parse import parse_qsl, unquote
 
-from ._checks import ConfigError, check_host, check_port
+from conpool._checks import ConfigError, check_host, check_port
 
 # Keyed, so that nobody who sees a digest can try passwords on it; of the process, so that a
 # digest means nothing elsewhere. A forked child keeps it, and its endpoints stay equal.
@@ -86,8 +86,8 @@ _TLS_OPTIONS: Final = frozenset(
 )
 # Options that would move the connection or its session elsewhere, were they obeyed.
 _MISPLACED: Final = frozenset(
-    "user username password passwd host hostaddr hostname port db dbname database vhost "
-    "virtualhost path socket unixsocket".split()
+    {"user", "username", "password", "passwd", "host", "hostaddr", "hostname", "port"}
+    | {"db", "dbname", "database", "vhost", "virtualhost", "path", "socket", "unixsocket"}
 )
 
 _SPLIT: Final = re.compile(
@@ -114,7 +114,7 @@ def parse_url(url: object) -> Parsed:
     rules = _SCHEMES.get(scheme)
     if rules is None:
         raise ConfigError(f"unknown scheme {scheme}://; known are {', '.join(_SCHEMES)}")
-    if any(c.isspace() or not c.isprintable() for c in url):
+    if " " in url or not url.isprintable():
         raise ConfigError(f"a {scheme} URL must percent-encode blanks and control characters")
     if scheme not in _HTTP:
         _check_rest(scheme, path, query, fragment)
@@ -215,7 +215,7 @@ def _digest(password: str) -> bytes:
 
 
 def _clean(part: str, text: str) -> str:
-    if any(not c.isprintable() for c in text):
+    if not text.isprintable():
         raise ConfigError(f"the URL's {part} has a control character")
     return text
 
