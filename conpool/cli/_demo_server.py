@@ -1,0 +1,180 @@
+"""The demo's server: keep-alive HTTP/1.1 in one screenful, and a client to match.
+
+It answers with the number it was asked for, so that a reply which reaches the wrong caller
+shows. `how` says when the answer comes:
+
+    GET /now/7     at once
+    GET /soon/7    after a short pause
+    GET /late/7    when `gate` opens
+    GET /half/77   the head and half the number at once, the rest when `gate` opens
+
+It runs in the program's own trio loop. Nothing else moves between two turns of that loop, so
+whoever looks at every turn sees every state that its sockets were in.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import ssl
+from typing import Final, Literal, TypeAlias, final
+
+import trio
+
+How: TypeAlias = Literal["now", "soon", "late", "half"]
+
+LOOPBACK: Final = "127.0.0.1"
+
+_PAUSE: Final = 0.005
+"""Long enough, in seconds, for a queue to build up behind ten connections."""
+
+_REPLY: Final = re.compile(rb"HTTP/1\.1 200 OK\r\nContent-Length: (\d+)\r\n\r\n")
+
+
+class BadReply(Exception):
+    """What arrived is not a reply of this server's, or not all of one."""
+
+
+@final
+class DemoServer:
+    """Serves on a free port of 127.0.0.1, and again on the same one after a stop."""
+
+    __slots__ = ("_scope", "_stopped", "_streams", "_tls", "accepted", "gate", "port")
+
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
+        self._scope = trio.CancelScope()
+        self._stopped = trio.Event()
+        self._streams: set[trio.SocketStream] = set()
+        self.port = 0
+        self.accepted = 0
+        self.gate = trio.Event()
+
+    async def run(
+        self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Serve until stopped or cancelled; either closes every connection at once.
+
+        Raises:
+            OSError: The port cannot be had.
+        """
+        listeners = await trio.open_tcp_listeners(self.port, host=LOOPBACK)
+        self.port = listeners[0].socket.getsockname()[1]
+        self._stopped = trio.Event()
+        try:
+            with trio.CancelScope() as self._scope:
+                task_status.started()
+                await trio.serve_listeners(self._serve, listeners)
+        finally:
+            self._stopped.set()
+
+    async def stop(self) -> None:
+        """Stop serving, as a killed process would; cancelled, it stops all the same."""
+        self._scope.cancel()
+        await self._stopped.wait()
+
+    def count_clients(self) -> int:
+        """How many connections are open whose client has not closed its side."""
+        return sum(not _is_closed_by_peer(stream) for stream in self._streams)
+
+    async def _serve(self, stream: trio.SocketStream) -> None:
+        self.accepted += 1
+        self._streams.add(stream)
+        try:
+            if self._tls is None:
+                await self._answer_all(stream)
+            else:
+                await self._answer_all(trio.SSLStream(stream, self._tls, server_side=True))
+        except trio.BrokenResourceError:
+            pass  # the client went away in mid-reply: half of the demo is about that
+        finally:
+            self._streams.discard(stream)
+
+    async def _answer_all(self, stream: trio.abc.Stream) -> None:
+        pending = b""
+        while chunk := await stream.receive_some():
+            pending += chunk
+            while b"\r\n\r\n" in pending:
+                request, _, pending = pending.partition(b"\r\n\r\n")
+                await self._answer(stream, request)
+
+    async def _answer(self, stream: trio.abc.Stream, request: bytes) -> None:
+        _, how, number = request.split(b" ")[1].split(b"/")
+        reply = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(number), number)
+        if how == b"soon":
+            await trio.sleep(_PAUSE)
+        elif how == b"late":
+            await self.gate.wait()
+        elif how == b"half":
+            half = len(reply) - (len(number) + 1) // 2
+            await stream.send_all(reply[:half])
+            await self.gate.wait()
+            reply = reply[half:]
+        await stream.send_all(reply)
+
+
+async def send_request(stream: trio.abc.Stream, number: int, how: How = "now") -> None:
+    """Ask for a number.
+
+    Cancelled, it may have sent part of the request: the connection is then of no use.
+    """
+    await stream.send_all(f"GET /{how}/{number} HTTP/1.1\r\nHost: {LOOPBACK}\r\n\r\n".encode())
+
+
+async def read_answers(stream: trio.abc.Stream) -> list[int]:
+    """Read until an answer is complete, and return all that have arrived: one, if all is well.
+
+    Cancelled, it leaves the rest of the reply unread.
+
+    Raises:
+        BadReply: Something else arrived, or the connection ended first.
+        trio.BrokenResourceError: The connection broke.
+    """
+    received = b""
+    while True:
+        chunk = await stream.receive_some()
+        if not chunk:
+            raise BadReply(f"the connection ended after {received!r}")
+        received += chunk
+        answers, rest = _split(received)
+        if answers and not rest:
+            return answers
+
+
+async def ask(stream: trio.abc.Stream, number: int, how: How = "now") -> list[int]:
+    """Ask for a number and read what comes back: `[number]`, if all is well.
+
+    Cancelled, it leaves the exchange half done.
+
+    Raises:
+        BadReply: As `read_answers`.
+        trio.BrokenResourceError: The connection broke.
+    """
+    await send_request(stream, number, how)
+    return await read_answers(stream)
+
+
+def _split(received: bytes) -> tuple[list[int], bytes]:
+    """Take the complete answers off the front of what was received."""
+    answers: list[int] = []
+    while head := _REPLY.match(received):
+        end = head.end() + int(head[1])
+        if len(received) < end:
+            break
+        answers.append(int(received[head.end() : end]))
+        received = received[end:]
+    if b"\r\n\r\n" in received and not _REPLY.match(received):
+        raise BadReply(f"{received!r} is no reply")
+    return answers, received
+
+
+def _is_closed_by_peer(stream: trio.SocketStream) -> bool:
+    # A second descriptor of the same socket: trio's own offers no look without waiting.
+    with socket.fromfd(stream.socket.fileno(), socket.AF_INET, socket.SOCK_STREAM) as twin:
+        twin.setblocking(False)
+        try:
+            return twin.recv(1, socket.MSG_PEEK) == b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True

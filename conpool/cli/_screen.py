@@ -1,0 +1,105 @@
+"""Where a command shows how far it is: a progress bar for people, plain lines for the rest.
+
+Rich redraws from a thread of its own unless told not to, and a redraw holds up the program's
+only loop for milliseconds. Here nothing is drawn but by the program's own word, ten times a
+second at most.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Final, Protocol, TextIO, final
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.text import Text
+
+_REDRAW_AFTER: Final = 0.1
+"""Seconds between two redraws: smooth to the eye, and one percent of the time at most."""
+
+
+class Screen(Protocol):
+    """What a command may do to whoever watches it."""
+
+    def say(self, text: str) -> None:
+        """Show a text as it is."""
+
+    def show_progress(self, title: str, total: int) -> AbstractContextManager[Callable[[], None]]:
+        """Show a bar while the block runs; what the block gets moves it on by one."""
+
+    def show_verdict(self, *, held: bool, title: str, finding: str) -> None:
+        """Show what became of something that was put to the test."""
+
+
+@final
+class PlainScreen:
+    """Lines of text, complete and in order: for pipes, files and dumb terminals."""
+
+    __slots__ = ("_file",)
+
+    def __init__(self, file: TextIO | None = None) -> None:
+        self._file = file
+
+    def say(self, text: str) -> None:
+        print(text, file=self._file, flush=True)
+
+    @contextmanager
+    def show_progress(self, title: str, total: int) -> Iterator[Callable[[], None]]:
+        yield lambda: None
+
+    def show_verdict(self, *, held: bool, title: str, finding: str) -> None:
+        self.say(_verdict(held=held, title=title, finding=finding))
+
+
+@final
+class RichScreen:
+    """A terminal: colours, and a bar that goes away when it is full."""
+
+    __slots__ = ("_console",)
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def say(self, text: str) -> None:
+        # The terminal wraps long lines itself, so that a window can be widened afterwards.
+        self._console.print(Text(text), soft_wrap=True)
+
+    @contextmanager
+    def show_progress(self, title: str, total: int) -> Iterator[Callable[[], None]]:
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+        bar = Progress(*columns, console=self._console, auto_refresh=False, transient=True)
+        task = bar.add_task(title, total=total)
+        drawn_at = time.monotonic()
+
+        def advance() -> None:
+            nonlocal drawn_at
+            bar.advance(task)
+            if time.monotonic() - drawn_at >= _REDRAW_AFTER:
+                bar.refresh()
+                drawn_at = time.monotonic()
+
+        with bar:
+            yield advance
+
+    def show_verdict(self, *, held: bool, title: str, finding: str) -> None:
+        text = Text(_verdict(held=held, title=title, finding=finding))
+        text.stylize("bold green" if held else "bold red", 0, _MARK_WIDTH)
+        self._console.print(text, soft_wrap=True)
+
+
+def choose_screen() -> Screen:
+    """A bar where a person watches, lines elsewhere."""
+    console = Console()
+    if console.is_terminal and not console.is_dumb_terminal:
+        return RichScreen(console)
+    return PlainScreen()
+
+
+_MARK_WIDTH: Final = 6
+
+
+def _verdict(*, held: bool, title: str, finding: str) -> str:
+    mark = "ok" if held else "FAILED"
+    return f"{mark:{_MARK_WIDTH}}  {title}: {finding}"
