@@ -126,17 +126,17 @@ def check_host(name: str, value: object) -> str:
     if not isinstance(value, str):
         raise ConfigError(f"{name} must be a str, not {type(value).__name__}")
     host = str.__str__(value)
-    problem = _problem_with_host(host)
+    problem = _problem_with_text(host) or _problem_with_shape(host)
     if problem is None and ":" not in host:
         host, problem = _to_ascii(host)
     if problem is not None:
-        # An URL given as a host has an @ where it has a password.
+        # A URL given as a host has an @ where it has a password.
         what = "what was given" if "@" in host else shown(host)
         raise ConfigError(f"{name} cannot be {what}: {problem}")
     return host
 
 
-def _problem_with_host(host: str) -> str | None:
+def _problem_with_text(host: str) -> str | None:
     if not host:
         return "it is empty"
     if len(host) > MAX_HOST + 1:
@@ -145,9 +145,13 @@ def _problem_with_host(host: str) -> str | None:
         return "IDNA 2003 and 2008 disagree on it (give the xn-- form)"
     if " " in host or not host.isprintable():
         return "it has a blank or a control character"
+    return None
+
+
+def _problem_with_shape(host: str) -> str | None:
     if host.startswith("["):
         return "an IPv6 address is given without brackets"
-    if ":" in host:
+    if ":" in host and "/" not in host:
         return None if _is_ipv6(host) else "it is not an IPv6 address (the port is an argument)"
     return _forbidden_in(host)
 
