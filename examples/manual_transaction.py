@@ -1,0 +1,90 @@
+"""A transaction over an acquired connection: BEGIN, then COMMIT or ROLLBACK, then release.
+
+    PGPASSWORD=... python examples/manual_transaction.py 127.0.0.1 5432 me mydatabase
+
+`async with pool.connection(...)` is the right thing nearly always: it sees how its block ended.
+`acquire` leaves that judgement to the caller:
+
+- `release` says that the connection is in step with the server: committed, or rolled back;
+- `discard` says that nobody knows. The server rolls back what it finds unfinished when the
+  connection closes.
+
+Both are synchronous. They cannot be cancelled, and they never wait.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import trio
+from postgres_client import Database, SQLError
+
+import conpool
+
+WITHDRAW = "UPDATE conpool_account SET balance = balance - $1::int WHERE name = $2"
+DEPOSIT = "UPDATE conpool_account SET balance = balance + $1::int WHERE name = $2"
+
+
+async def transfer(db: Database, amount: int, giver: str, taker: str) -> None:
+    """Move money, all of it or none.
+
+    Raises:
+        SQLError: The database refused (the giver has not as much), and nothing was moved.
+    """
+    conn = await db.pool.acquire(db.endpoint)
+    try:
+        refusal = await try_transfer(db, conn, amount, giver, taker)
+    except BaseException:
+        # Cancelled, or the connection broke: nobody knows how far it got.
+        db.pool.discard(conn)
+        raise
+    db.pool.release(conn)
+    if refusal:
+        raise refusal
+
+
+async def try_transfer(
+    db: Database, conn: conpool.Connection[None], amount: int, giver: str, taker: str
+) -> SQLError | None:
+    """Run the transaction to one of its two ends; return what made it the bad one."""
+    await run(db, conn, "BEGIN")
+    try:
+        await run(db, conn, DEPOSIT, amount, taker)
+        await run(db, conn, WITHDRAW, amount, giver)
+    except SQLError as refusal:
+        await run(db, conn, "ROLLBACK")
+        return refusal
+    await run(db, conn, "COMMIT")
+    return None
+
+
+async def run(db: Database, conn: conpool.Connection[None], sql: str, *values: object) -> None:
+    result = await db.ask(conn, sql, *values)
+    if result.error:
+        raise result.error
+
+
+async def main(host: str, port: int, user: str, password: str, database: str) -> dict[str, int]:
+    """Move money twice, the second time more than there is; return the balances."""
+    db = Database(host, port, user, password, database)
+    async with db.pool:
+        await db.query("DROP TABLE IF EXISTS conpool_account")
+        await db.query("CREATE TABLE conpool_account (name text, balance int CHECK (balance >= 0))")
+        await db.query("INSERT INTO conpool_account VALUES ('Ada', 100), ('Bob', 0)")
+
+        await transfer(db, 30, "Ada", "Bob")
+        try:
+            await transfer(db, 1000, "Ada", "Bob")
+        except SQLError as refusal:
+            print(f"rolled back: {refusal}")
+
+        rows = await db.query("SELECT name, balance FROM conpool_account")
+        await db.query("DROP TABLE conpool_account")
+        print(db.pool.all_stats())
+    return {str(name): int(balance or 0) for name, balance in rows}
+
+
+if __name__ == "__main__":
+    host, port, user, database = sys.argv[1:]
+    print(trio.run(main, host, int(port), user, os.environ["PGPASSWORD"], database))
