@@ -69,13 +69,12 @@ _S = ConnectionState
 
 TRANSITIONS: Final[frozenset[tuple[ConnectionState, ConnectionState]]] = frozenset(
     {
-        (_S.CONNECTING, _S.IDLE),  # dialled, and nobody was waiting
-        (_S.CONNECTING, _S.ACTIVE),  # dialled for a waiter
+        (_S.CONNECTING, _S.ACTIVE),  # dialled; now it is settled like one that was given back
         (_S.CONNECTING, _S.CLOSED),  # the dial failed
         (_S.IDLE, _S.ACTIVE),  # lent, or reserved to be checked
         (_S.IDLE, _S.CLOSING),  # expired, evicted, found dead, told to go
-        (_S.ACTIVE, _S.IDLE),  # given back
-        (_S.ACTIVE, _S.CLOSING),  # given back and not kept
+        (_S.ACTIVE, _S.IDLE),  # given back, and nobody was waiting
+        (_S.ACTIVE, _S.CLOSING),  # given back and not kept, or closed under its lease
         (_S.CLOSING, _S.CLOSED),  # its file is closed
     }
 )

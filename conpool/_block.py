@@ -1,0 +1,56 @@
+"""`async with pool.connection(…)`: a lease for the length of a block."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Generic, TypeVar, final
+
+from trio.lowlevel import enable_ki_protection
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from conpool._group import Target
+    from conpool._lease import Connection
+    from conpool._lender import Lender
+
+SessionT = TypeVar("SessionT")
+
+
+@final
+class LeaseBlock(Generic[SessionT]):
+    """Acquires on entry, gives back on exit.
+
+    A class and not a generator, since that costs a checkpoint's worth less; and it holds no cancel scope
+    or nursery, so that the lease may be released by another task or in another order.
+    """
+
+    __slots__ = ("_endpoint", "_fresh", "_lease", "_lender", "_timeout")
+
+    def __init__(
+        self, lender: Lender, endpoint: Target, timeout: float | None, fresh: bool
+    ) -> None:
+        self._lender = lender
+        self._endpoint = endpoint
+        self._timeout = timeout
+        self._fresh = fresh
+        self._lease: Connection[SessionT] | None = None
+
+    @enable_ki_protection
+    async def __aenter__(self) -> Connection[SessionT]:
+        if self._lease is not None:
+            raise RuntimeError("this block has been entered already: call connection() for each")
+        lease = await self._lender.acquire(self._endpoint, self._timeout, self._fresh)
+        self._lease = lease
+        return lease
+
+    @enable_ki_protection
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        lease = self._lease
+        assert lease is not None
+        self._lease = None
+        self._lender.give_back(lease, exc)

@@ -1,0 +1,51 @@
+"""One dial from beginning to end: transport, TLS, and whatever else must be done before the first lease."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from conpool import _progress
+from conpool._closing import close_by_force, try_close_now
+from conpool._endpoint import server_name
+from conpool._errors import as_connect_error, connect_timed_out
+from conpool._link import Link
+from conpool._progress import Progress
+from conpool._tls import encrypt
+
+if TYPE_CHECKING:
+    from conpool._connector import Connector
+    from conpool._endpoint import AnyEndpoint
+
+
+async def open_link(connector: Connector, endpoint: AnyEndpoint, timeout: float) -> Link:
+    """Dial `endpoint` within `timeout` seconds.
+
+    Runs in a task of its own, whose context it changes. If it fails or is cancelled, nothing stays open.
+
+    Raises:
+        ConnectError: It could not be done; the phase tells how far it came.
+    """
+    progress = Progress()
+    _progress.current.set(progress)
+    try:
+        with trio.move_on_after(timeout):
+            return await _connect(connector, endpoint, progress)
+    except Exception as exc:
+        raise as_connect_error(exc, endpoint, progress.phase, progress.attempts) from exc.__cause__
+    raise connect_timed_out(endpoint, progress.phase, timeout, progress.attempts)
+
+
+async def _connect(connector: Connector, endpoint: AnyEndpoint, progress: Progress) -> Link:
+    stream: trio.abc.Stream = await connector.connect(endpoint)
+    try:
+        if endpoint.tls is not None:
+            progress.phase = "tls"
+            stream = await encrypt(stream, endpoint.tls, server_name(endpoint))
+        return Link(stream)
+    except BaseException:
+        # By force: a courteous close of a TLS stream would begin by finishing the handshake.
+        if not try_close_now(stream):
+            await close_by_force(stream)
+        raise

@@ -1,0 +1,109 @@
+"""When a dial starts, and for whom: it turns free slots into new connections.
+
+Three things hold a dial back: the endpoint's own limits, its gate (a pause, the delay after a
+failure), and the pool-wide limit. `ask` runs through them in that order for one sub-pool, `allot`
+shares out the pool-wide slots, and `warm` uses what nobody waits for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, final
+
+from conpool._backoff import backoff
+from conpool._states import CloseReason
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from conpool._ledger import Ledger
+    from conpool._room import Room
+    from conpool._subpool import SubPool
+
+
+@final
+class DialPolicy:
+    """Decides about dials; enters them into the ledger."""
+
+    __slots__ = ("_ledger", "_random", "_room")
+
+    def __init__(self, ledger: Ledger, random: Random) -> None:
+        self._ledger = ledger
+        self._room = ledger.room
+        self._random = random
+
+    def ask(self, sub: SubPool, now: float) -> None:
+        """Start the dials that the waiters of `sub` want, or have it stand in line for slots."""
+        wanted = sub.count_wanted_dials()
+        if wanted:
+            if not sub.is_gate_open(now):
+                self._expect_gate(sub)
+                wanted = 0
+            elif sub.failures:
+                wanted = 1  # one attempt a delay, however many wait
+        if self._room is not None:
+            self._room.claim(sub, sub.find_undialled() if wanted else None, wanted)
+        else:
+            for _ in range(wanted):
+                self._dial_for_oldest(sub, now)
+
+    def allot(self, room: Room, now: float) -> None:
+        """Give the slots of the pool-wide limit to those in line; make room if there is none."""
+        while (first := room.find_first()) is not None:
+            if room.capacity.has_room:
+                self._dial_for_oldest(first, now)
+                self.ask(first, now)
+            elif room.idle_by_age and room.closing < room.wanted:
+                longest = next(iter(room.idle_by_age))
+                self._ledger.condemn(longest, CloseReason.EVICTED, gracefully=True)
+            else:
+                return
+
+    def warm(self, sub: SubPool, now: float) -> None:
+        """Keep `sub` as warm as somebody asked for, with slots that nobody else wants."""
+        for warmer in list(sub.warmers):
+            if sub.count_open() >= warmer.target:
+                self._ledger.end_warming(warmer, None)
+        while self._lacks_warmth(sub, now):
+            if not sub.is_gate_open(now):
+                self._expect_gate(sub)
+                return
+            self._delay_after_failure(sub, now)
+            entry = self._ledger.open(sub, now)
+            entry.dial_for = next(iter(sub.warmers), None)
+
+    def failed(self, sub: SubPool, now: float) -> None:
+        """A dial of `sub` has failed: the next one waits."""
+        sub.failures += 1
+        self._delay_after_failure(sub, now)
+
+    def _lacks_warmth(self, sub: SubPool, now: float) -> bool:
+        waiting = len(sub.queue)
+        if waiting > sub.connecting:
+            return False
+        if not sub.capacity.has_room or sub.connecting >= sub.max_connecting:
+            return False
+        if self._room is not None and (self._room.wanted or not self._room.capacity.has_room):
+            return False
+        spare = sub.connecting - waiting
+        if any(sub.count_open() + sub.connecting < warmer.target for warmer in sub.warmers):
+            return True
+        # Idle time and this lapse together, so an endpoint that nobody asks for cools down for good.
+        is_asked_for = now - sub.used_at < sub.max_idle_time
+        return is_asked_for and len(sub.idle) + spare < sub.config.min_idle_per_endpoint
+
+    def _dial_for_oldest(self, sub: SubPool, now: float) -> None:
+        waiter = sub.find_undialled()
+        assert waiter is not None, sub  # there are more waiters than dials
+        self._delay_after_failure(sub, now)
+        self._ledger.attribute(self._ledger.open(sub, now), waiter)
+
+    def _delay_after_failure(self, sub: SubPool, now: float) -> None:
+        """After a failure, each attempt puts off the next one, whatever becomes of it."""
+        if sub.failures:
+            sub.dial_not_before = now + backoff(sub.failures, self._random)
+
+    def _expect_gate(self, sub: SubPool) -> None:
+        """Have the pump run again when the gate opens. (A pause does not end by itself.)"""
+        if not sub.paused and sub.gate_expected_at != sub.dial_not_before:
+            sub.gate_expected_at = sub.dial_not_before
+            self._ledger.agenda.expect(sub.dial_not_before, sub)

@@ -1,0 +1,279 @@
+"""Does what the core has decided, and tells it what came of that.
+
+One nursery, one place that wakes tasks, one that dials, one that closes. The books are changed first;
+then `perform` empties the outbox; then observers hear the news, when all is in order again and they
+may call any synchronous method of the pool.
+
+All background tasks live in a nursery that is shielded from whatever cancels the pool's block, so
+that the pool still works for cleanup code there; it ends when the pool does (`stop`). They run in the
+context in which the pool was opened, and are protected from KeyboardInterrupt, which belongs to the
+main task.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVarTuple, Unpack, final
+
+import trio
+from trio.lowlevel import enable_ki_protection
+
+from conpool._closing import close, close_by_force
+from conpool._dial import open_link
+from conpool._effects import Close, Dial, Lend, Refuse, Warmed
+from conpool._errors import ConnectError, PoolClosed
+from conpool._observer import ConnectionInfo, tell
+from conpool._states import CloseReason, ConnectionState
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+    from contextvars import Context
+
+    from conpool._connector import Connector
+    from conpool._core import Core
+    from conpool._entry import Entry
+    from conpool._observer import Announcer
+    from conpool._subpool import SubPool
+
+Ts = TypeVarTuple("Ts")
+Watchers: TypeAlias = tuple[Callable[..., object], ...]
+
+
+@final
+class Engine:
+    """The moving parts of one pool."""
+
+    __slots__ = (
+        "_alarm",
+        "_alarm_at",
+        "_connector",
+        "_context",
+        "_dial_nursery",
+        "_news",
+        "_nursery",
+        "_perform_one",
+        "announcer",
+        "core",
+        "ended",
+        "some_closed",
+    )
+
+    def __init__(self, core: Core, connector: Connector, announcer: Announcer) -> None:
+        self.core = core
+        self.announcer = announcer
+        self.some_closed = trio.lowlevel.ParkingLot()
+        """Where tasks wait for connections to be gone."""
+        self._connector = connector
+        self._context: Context
+        self._nursery: trio.Nursery
+        self._dial_nursery: trio.Nursery
+        self.ended = trio.Event()
+        """Set when the last background task has ended."""
+        self._alarm: trio.CancelScope | None = None
+        self._alarm_at = -math.inf
+        self._news: deque[tuple[Watchers, tuple[object, ...]]] = deque()
+        self._perform_one: dict[type[Any], Callable[[Any], None]] = {
+            Lend: self._wake_with_connection,
+            Refuse: self._wake_with_nothing,
+            Dial: self._start_dial,
+            Close: self._start_close,
+            Warmed: self._wake_warmer,
+        }
+
+    # ── the background ──────────────────────────────────────────────────────────
+
+    @enable_ki_protection
+    async def run(
+        self,
+        maintain: Callable[[], Awaitable[None]],
+        *,
+        task_status: trio.TaskStatus[trio.CancelScope],
+    ) -> None:
+        """Be the host of all background tasks, until the scope that this reports is cancelled."""
+        self._context = copy_context()
+        try:
+            with trio.CancelScope(shield=True) as scope:
+                async with trio.open_nursery() as self._nursery:
+                    self.spawn(self._keep_time, name="conpool timer")
+                    self.spawn(maintain, name="conpool maintenance")
+                    async with trio.open_nursery() as self._dial_nursery:
+                        task_status.started(scope)
+                        await trio.sleep_forever()
+        finally:
+            self.ended.set()
+
+    def spawn(
+        self, job: Callable[[Unpack[Ts]], Awaitable[object]], *args: Unpack[Ts], name: str
+    ) -> None:
+        """Run a job of the pool's own in the background, in the pool's own context."""
+        self._context.run(lambda: self._nursery.start_soon(job, *args, name=name))
+
+    def give_up_dials(self) -> None:
+        """Cancel all dials. There must be no more of them."""
+        self._dial_nursery.cancel_scope.cancel()
+
+    @enable_ki_protection
+    async def _keep_time(self) -> None:
+        """Refuse waiters whose time is up: one timer for all, since a cancel scope apiece costs more."""
+        while True:
+            self._alarm_at = self.core.agenda.next_at
+            with trio.CancelScope(deadline=self._alarm_at) as self._alarm:
+                await trio.sleep_forever()
+            self.core.ticked(trio.current_time())
+            self.perform()
+
+    # ── what the core wants done ────────────────────────────────────────────────
+
+    def perform(self) -> None:
+        """Do all that the core has decided, then tell the observers."""
+        self.perform_quietly()
+        self.deliver_news()
+
+    def settle(self) -> None:
+        """`perform`, for the end of a lease, which seldom leaves anything to do."""
+        if self.core.effects or self._news:
+            self.perform()
+
+    def perform_quietly(self) -> None:
+        """Do all that the core has decided; the news is kept for the next `perform`.
+
+        For abort functions, which run inside trio's scheduler: no place for a user's callback.
+        """
+        effects = self.core.effects
+        while effects:
+            effect = effects.popleft()
+            self._perform_one[type(effect)](effect)
+        next_at = self.core.agenda.next_at
+        if next_at < self._alarm_at and self._alarm is not None:
+            self._alarm_at = self._alarm.deadline = next_at
+
+    def _wake_with_connection(self, effect: Lend) -> None:
+        waiter = effect.waiter
+        if waiter.was_idle:
+            assert waiter.entry is not None
+            reason = waiter.entry.link.look()
+            if reason is not None:
+                self.core.offer_failed(waiter, reason, trio.current_time())
+                return
+        if waiter.task is not None:
+            trio.lowlevel.reschedule(waiter.task)
+
+    def _wake_with_nothing(self, effect: Refuse) -> None:
+        if effect.waiter.task is not None:
+            trio.lowlevel.reschedule(effect.waiter.task)
+
+    def _wake_warmer(self, effect: Warmed) -> None:
+        if effect.warmer.task is not None:
+            trio.lowlevel.reschedule(effect.warmer.task)
+
+    # ── dialling ────────────────────────────────────────────────────────────────
+
+    def _start_dial(self, effect: Dial) -> None:
+        entry = effect.entry
+        name = f"conpool dial to {entry.sub.endpoint}"
+        self._note(self.announcer.connecting, entry)
+        self._context.run(lambda: self._dial_nursery.start_soon(self._dial, entry, name=name))
+
+    @enable_ki_protection
+    async def _dial(self, entry: Entry) -> None:
+        sub = entry.sub
+        started = trio.current_time()
+        try:
+            entry.link = await open_link(
+                self._connector, sub.endpoint, sub.config.connect_timeout
+            )
+        except ConnectError as error:
+            self._report_failed_dial(entry, error, started)
+        except BaseException:
+            self._report_failed_dial(entry, None, started)
+            raise
+        else:
+            now = trio.current_time()
+            self._note(self.announcer.connected, entry, now - started)
+            self.core.dialled(entry, now)
+            self.perform()
+
+    def _report_failed_dial(
+        self, entry: Entry, error: ConnectError | None, started: float
+    ) -> None:
+        now = trio.current_time()
+        told = PoolClosed("the pool closed during the dial") if error is None else error
+        self._note(self.announcer.connect_failed, entry, told, now - started)
+        self.core.dial_failed(entry, error, now)
+        self.some_closed.unpark_all()
+        self.perform()
+
+    # ── closing ─────────────────────────────────────────────────────────────────
+
+    def _start_close(self, effect: Close) -> None:
+        entry = effect.entry
+        link = entry.link
+        if effect.reason is CloseReason.DETACHED:
+            self._report_closed(entry)
+        elif effect.gracefully and link.has_goodbye:
+            self.spawn(self._say_goodbye, entry, name=f"conpool close of {entry.sub.endpoint}")
+        elif link.try_close_now():
+            self._report_closed(entry)
+        else:
+            self.spawn(self._close_by_force, entry, name=f"conpool close of {entry.sub.endpoint}")
+
+    @enable_ki_protection
+    async def _say_goodbye(self, entry: Entry) -> None:
+        try:
+            await close(entry.link.stream, entry.sub.config.close_timeout)
+        finally:
+            self._report_closed(entry)
+            self.perform()
+
+    @enable_ki_protection
+    async def _close_by_force(self, entry: Entry) -> None:
+        try:
+            await close_by_force(entry.link.stream)
+        finally:
+            self._report_closed(entry)
+            self.perform()
+
+    def _report_closed(self, entry: Entry) -> None:
+        self.core.closed(entry, trio.current_time())
+        self._note(self.announcer.closed, entry, entry.reason)
+        self.some_closed.unpark_all()
+
+    def interrupt(
+        self, sub: SubPool, reason: CloseReason, holder: trio.lowlevel.Task | None = None
+    ) -> None:
+        """Close the lent connections of `sub` under their leases: all, or only those of `holder`."""
+        now = trio.current_time()
+        for entry in list(sub.capacity.borrowers):
+            is_meant = holder is None or entry.holder is holder
+            if is_meant and entry.state is ConnectionState.ACTIVE:
+                self.core.condemned(entry, reason, now)
+
+    async def wait_closed(self, entries: set[Entry]) -> None:
+        """Wait until all of `entries` are closed."""
+        while any(entry.state is not ConnectionState.CLOSED for entry in entries):
+            await self.some_closed.park()
+
+    # ── news ────────────────────────────────────────────────────────────────────
+
+    def note(self, watchers: Watchers, *args: object) -> None:
+        """Have `watchers` told, once the books are right."""
+        if watchers:
+            self._news.append((watchers, args))
+
+    def _note(self, watchers: Watchers, entry: Entry, *details: object) -> None:
+        if watchers:
+            self._news.append((watchers, (describe(entry), *details)))
+
+    def deliver_news(self) -> None:
+        """Tell observers what has happened, in order. They may call the pool, which may make more news."""
+        while self._news:
+            watchers, args = self._news.popleft()
+            tell(watchers, *args)
+
+
+def describe(entry: Entry) -> ConnectionInfo:
+    """Return what observers may know of `entry`."""
+    return ConnectionInfo(entry.id, entry.sub.endpoint, entry.created_at, entry.uses)

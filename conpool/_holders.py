@@ -1,0 +1,56 @@
+"""Who holds the connections: what a time-out tells its victim."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import trio
+
+from conpool._states import ConnectionState
+
+if TYPE_CHECKING:
+    from conpool._entry import Entry
+    from conpool._subpool import SubPool
+
+
+class Holders(NamedTuple):
+    """The leases of an endpoint, as seen by a task that got none."""
+
+    lines: tuple[str, ...]
+    held_by_caller: int
+    is_deadlock: bool
+    """Every holder itself waits for a connection to the same endpoint."""
+
+
+def find_holders(sub: SubPool, now: float) -> Holders:
+    """Say who holds the connections of `sub`, where each waits and for how long it has held."""
+    caller = trio.lowlevel.current_task()
+    waiting = {waiter.task for waiter in sub.queue} | {caller}
+    held = [
+        entry
+        for entry in sub.capacity.borrowers
+        if entry.state is ConnectionState.ACTIVE and entry.holder is not None
+    ]
+    held.sort(key=lambda entry: entry.lent_at)
+    return Holders(
+        lines=tuple(_describe(entry, caller, now) for entry in held),
+        held_by_caller=sum(entry.holder is caller for entry in held),
+        is_deadlock=bool(held) and all(entry.holder in waiting for entry in held),
+    )
+
+
+def _describe(entry: Entry, caller: trio.lowlevel.Task, now: float) -> str:
+    task: trio.lowlevel.Task = entry.holder
+    where = "the caller itself" if task is caller else _find_place(task)
+    return f"task {task.name!r} has held connection {entry.id} for {now - entry.lent_at:.3g} s, {where}"
+
+
+def _find_place(task: trio.lowlevel.Task) -> str:
+    """Say where `task` waits: its innermost frame outside trio and this package."""
+    place = "has ended"
+    for frame, line in task.iter_await_frames():
+        code = frame.f_code
+        module = str(frame.f_globals.get("__name__", ""))
+        if module.partition(".")[0] not in {"trio", "conpool"}:
+            place = f"waits in {code.co_qualname} ({code.co_filename}:{line})"
+    return place

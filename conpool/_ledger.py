@@ -1,0 +1,176 @@
+"""Bookkeeping: each entry, slot and place in a queue is moved here, so that all counts agree.
+
+No decisions. Every method leaves the books balanced: states, stacks, counters, both limits,
+and the outbox that tells the shell what has been decided.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, final
+
+from conpool._agenda import Agenda
+from conpool._effects import Close, Dial, Effect, Lend, Refuse, Warmed
+from conpool._entry import Entry
+from conpool._states import CloseReason, ConnectionState
+from conpool._waiter import Refusal, Waiter, Warmer
+
+if TYPE_CHECKING:
+    from conpool._room import Room
+    from conpool._subpool import SubPool
+
+_IDLE = ConnectionState.IDLE
+_ACTIVE = ConnectionState.ACTIVE
+
+
+@final
+class Ledger:
+    """The books of one pool, apart from the sub-pools' own: outbox, agenda, pool-wide limit."""
+
+    __slots__ = ("_dials", "agenda", "effects", "room")
+
+    def __init__(self, room: Room | None) -> None:
+        self.room = room
+        self.effects: deque[Effect] = deque()
+        self.agenda = Agenda()
+        self._dials = 0
+
+    # ── connections ─────────────────────────────────────────────────────────────
+
+    def open(self, sub: SubPool, now: float) -> Entry:
+        """Enter a connection that is to be dialled, and charge its slots."""
+        self._dials += 1
+        entry = Entry(self._dials, sub, now)
+        sub.capacity.charge(entry)
+        if self.room is not None:
+            self.room.capacity.charge(entry)
+        sub.connecting += 1
+        self.effects.append(Dial(entry))
+        return entry
+
+    def activate(self, entry: Entry) -> None:
+        """CONNECTING → ACTIVE."""
+        entry.move(_ACTIVE)
+        entry.sub.connecting -= 1
+        entry.sub.active += 1
+
+    def pop_idle(self, sub: SubPool) -> Entry:
+        """IDLE → ACTIVE, for the newest of `sub`."""
+        entry, _ = sub.idle.popitem()
+        if self.room is not None:
+            del self.room.idle_by_age[entry]
+        # The stack holds idle connections only, so the table of transitions need not be asked here.
+        entry.state = _ACTIVE
+        sub.active += 1
+        return entry
+
+    def take_idle(self, entry: Entry) -> None:
+        """IDLE → ACTIVE, for a certain one."""
+        del entry.sub.idle[entry]
+        if self.room is not None:
+            del self.room.idle_by_age[entry]
+        entry.move(_ACTIVE)
+        entry.sub.active += 1
+
+    def push_idle(self, entry: Entry) -> None:
+        """ACTIVE → IDLE."""
+        sub = entry.sub
+        entry.state = _IDLE  # the caller has made sure that it was active
+        sub.active -= 1
+        sub.idle[entry] = None
+        if self.room is not None:
+            self.room.idle_by_age[entry] = None
+
+    def condemn(self, entry: Entry, reason: CloseReason, *, gracefully: bool) -> None:
+        """IDLE or ACTIVE → CLOSING; the slots stay charged."""
+        sub = entry.sub
+        if entry.state is _IDLE:
+            del sub.idle[entry]
+            if self.room is not None:
+                del self.room.idle_by_age[entry]
+        else:
+            sub.active -= 1
+        entry.move(ConnectionState.CLOSING)
+        entry.reason = reason
+        sub.closing += 1
+        if self.room is not None:
+            self.room.closing += 1
+        self.effects.append(Close(entry, reason, gracefully))
+
+    def strike(self, entry: Entry) -> None:
+        """CONNECTING or CLOSING → CLOSED, and repay its slots. The only place that does."""
+        sub = entry.sub
+        if entry.state is ConnectionState.CONNECTING:
+            sub.connecting -= 1
+        else:
+            sub.closing -= 1
+            if self.room is not None:
+                self.room.closing -= 1
+        entry.move(ConnectionState.CLOSED)
+        sub.capacity.repay(entry)
+        if self.room is not None:
+            self.room.capacity.repay(entry)
+
+    # ── waiters ─────────────────────────────────────────────────────────────────
+
+    def enqueue(self, waiter: Waiter, *, is_first: bool = False) -> None:
+        """Put `waiter` at the end, or the head, of the queue of each of its sub-pools."""
+        waiter.queued = True
+        for sub in waiter.subs:
+            sub.queue[waiter] = None
+            if is_first:
+                sub.queue.move_to_end(waiter, last=False)
+        self.agenda.expect(waiter.deadline, waiter)
+
+    def dequeue(self, waiter: Waiter) -> None:
+        """Take `waiter` out of every queue. Its dial goes on, for nobody in particular."""
+        waiter.queued = False
+        for sub in waiter.subs:
+            del sub.queue[waiter]
+            if waiter.dial is not None:
+                sub.dialled_for -= 1
+            if sub.claim is waiter and self.room is not None:
+                self.room.claim(sub, None, 0)  # the pump puts the next one in line
+        self.agenda.forget(waiter)
+
+    def attribute(self, entry: Entry, waiter: Waiter) -> None:
+        """The dial of `entry` is for `waiter`."""
+        entry.dial_for = waiter
+        waiter.dial = entry
+        for sub in waiter.subs:
+            sub.dialled_for += 1
+
+    def settle(self, entry: Entry) -> Waiter | Warmer | None:
+        """The dial of `entry` is over: return whom it was for, if that one still waits."""
+        debtor = entry.dial_for
+        entry.dial_for = None
+        if debtor is None or not debtor.queued:
+            return None
+        if isinstance(debtor, Waiter):
+            debtor.dial = None
+            for sub in debtor.subs:
+                sub.dialled_for -= 1
+        return debtor
+
+    def lend(self, waiter: Waiter, entry: Entry) -> None:
+        """`entry` is the waiter's own from here on."""
+        self.dequeue(waiter)
+        waiter.entry = entry
+        self.effects.append(Lend(waiter))
+
+    def refuse(self, waiter: Waiter, refusal: Refusal, error: Exception | None = None) -> None:
+        """`waiter` gets nothing."""
+        self.dequeue(waiter)
+        waiter.refusal = refusal
+        waiter.error = error
+        self.effects.append(Refuse(waiter))
+
+    def end_warming(self, warmer: Warmer, error: Exception | None) -> None:
+        """`warmer` has waited long enough."""
+        warmer.sub.warmers.remove(warmer)
+        warmer.queued = False
+        warmer.error = error
+        self.effects.append(Warmed(warmer))
+
+    def __repr__(self) -> str:
+        return f"<Ledger {self.room!r}, {len(self.effects)} effects pending, {self.agenda!r}>"

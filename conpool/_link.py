@@ -1,0 +1,74 @@
+"""The open end of a connection: its streams, what can be looked at, and how it is closed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, final
+
+import trio
+
+from conpool._closing import try_close_now
+from conpool._probe import find_source, look
+from conpool._tls import find_tap
+from conpool._wire import Wire
+
+if TYPE_CHECKING:
+    import ssl
+
+    from conpool._states import CloseReason
+
+
+@final
+class Link:
+    """What the shell knows of one open connection, from the end of its dial to its close."""
+
+    __slots__ = (
+        "_is_quiet",
+        "_source",
+        "peer_address",
+        "session",
+        "ssl_object",
+        "stream",
+        "wire",
+    )
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self.stream = stream
+        self.wire = Wire(stream)
+        self.session: Any = None
+        tap = find_tap(stream)
+        self.ssl_object: ssl.SSLObject | None = None if tap is None else tap.ssl_object
+        self._source = find_source(stream)
+        self._is_quiet = _always_quiet if self._source is None else self._source.is_quiet
+        self.peer_address = _find_peer_address(stream)
+
+    def look(self) -> CloseReason | None:
+        """Return why this connection cannot be lent again; None if nothing speaks against it."""
+        return None if self._is_quiet() else look(self._source)
+
+    @property
+    def has_goodbye(self) -> bool:
+        """Whether the peer is owed a word before the file is closed."""
+        return self.ssl_object is not None
+
+    def try_close_now(self) -> bool:
+        """Close by force, without awaiting; return False if that takes an await."""
+        self.wire.cut()
+        return try_close_now(self.stream)
+
+    def __repr__(self) -> str:
+        return f"<Link to {self.peer_address}, {self.wire!r}>"
+
+
+def _always_quiet() -> bool:
+    return True
+
+
+def _find_peer_address(stream: trio.abc.Stream) -> Any:
+    while isinstance(stream, trio.SSLStream):
+        stream = stream.transport_stream
+    if not isinstance(stream, trio.SocketStream):
+        return None
+    try:
+        return stream.socket.getpeername()
+    except OSError:  # gone already; the first look will say so
+        return None

@@ -1,0 +1,92 @@
+"""What must happen with no traffic at all: connections age, peers close, endpoints are forgotten."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, final
+
+import trio
+from trio.lowlevel import enable_ki_protection
+
+from conpool._health import check
+from conpool._lease import Connection
+from conpool._states import CloseReason, ConnectionState
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from conpool._config import PoolConfig
+    from conpool._engine import Engine
+    from conpool._entry import Entry
+    from conpool._health import HealthCheck
+    from conpool._lender import Lender
+
+_BATCH = 500
+"""Connections inspected between two checkpoints: about half a millisecond's worth."""
+
+
+@final
+class Maintenance:
+    """The pool's reaper: looks at every idle connection once in `reap_interval` seconds."""
+
+    __slots__ = ("_config", "_core", "_engine", "_health_check", "_lender")
+
+    def __init__(
+        self, engine: Engine, lender: Lender, config: PoolConfig, health_check: HealthCheck | None
+    ) -> None:
+        self._engine = engine
+        self._core = engine.core
+        self._lender = lender
+        self._config = config
+        self._health_check = health_check
+
+    @enable_ki_protection
+    async def run(self) -> None:
+        """Sweep for as long as the pool is open."""
+        while True:
+            await trio.sleep(self._config.reap_interval)
+            await self.sweep()
+
+    async def sweep(self) -> None:
+        """Inspect all idle connections and all endpoints once."""
+        done = 0
+        for sub in list(self._core.subs.values()):
+            for entry in list(sub.idle):
+                if entry.state is ConnectionState.IDLE:
+                    self._inspect(entry, trio.current_time())
+                done += 1
+                if done % _BATCH == 0:
+                    self._engine.perform()
+                    await trio.lowlevel.checkpoint()
+            self._core.swept(sub, trio.current_time())
+            done += 1
+            if done % _BATCH == 0:
+                self._engine.perform()
+                await trio.lowlevel.checkpoint()
+        self._engine.perform()
+
+    def _inspect(self, entry: Entry, now: float) -> None:
+        self._core.inspected(entry, entry.link.look(), now)
+        if entry.state is not ConnectionState.IDLE or self._health_check is None:
+            return
+        unheard_since = max(entry.idle_since, entry.checked_at)
+        if now - unheard_since >= entry.sub.config.health_check_interval:
+            self._core.reserved(entry, now)
+            self._engine.spawn(
+                self._check, entry, self._health_check, name=f"conpool check of {entry.sub.endpoint}"
+            )
+
+    @enable_ki_protection
+    async def _check(self, entry: Entry, hook: HealthCheck) -> None:
+        timeout = entry.sub.config.health_check_timeout
+        lease: Connection[Any] = Connection(self._lender, entry)
+        reason: CloseReason | None = CloseReason.POOL_CLOSED  # unless the check comes to its end
+        try:
+            reason = await check(lease, entry, hook, timeout)
+        finally:
+            if entry.state is ConnectionState.ACTIVE:
+                now = trio.current_time()
+                if reason is None:
+                    self._core.given_back(entry, now, unused=True)
+                else:
+                    self._core.condemned(entry, reason, now)
+                self._engine.perform()

@@ -1,0 +1,44 @@
+"""Whether a connection whose lease has ended is fit for the next: the rules of clean hand-over.
+
+One row after the other, the first that applies decides:
+
+| kept only if                                                   | else closed as             |
+| the block ended without an exception                           | `ERROR`, `CANCELLED`       |
+| no operation was cut short, nor is some task still inside one  | `INCOMPLETE`               |
+| the exchange is over: the last thing that moved was received   | `INCOMPLETE`               |
+| the write side is open                                         | `DISCARDED`                |
+| the peer has neither closed nor left anything unread           | `PEER_CLOSED`, `UNREAD_DATA` |
+
+What age, uses, limits and the pool's own state say about it is the core's business.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from conpool._states import CloseReason
+from conpool._wire import CUT_RECEIVE, CUT_SEND, HALF_CLOSED, OWED, VOUCHED
+
+if TYPE_CHECKING:
+    from conpool._link import Link
+
+
+def judge(link: Link, exc: BaseException | None) -> CloseReason | None:
+    """Return why the connection cannot be kept after a lease that ended with `exc`; None if it can."""
+    wire = link.wire
+    if exc is not None and not wire.marks & VOUCHED:
+        return CloseReason.CANCELLED if _is_cancellation(exc) else CloseReason.ERROR
+    if wire.in_progress or wire.marks & (CUT_SEND | CUT_RECEIVE | OWED):
+        return CloseReason.INCOMPLETE
+    if wire.marks & HALF_CLOSED:
+        return CloseReason.DISCARDED
+    wire.marks = 0  # the word of this caller does not hold for the next
+    return link.look()
+
+
+def _is_cancellation(exc: BaseException) -> bool:
+    if isinstance(exc, BaseExceptionGroup):
+        return exc.split(trio.Cancelled)[1] is None
+    return isinstance(exc, trio.Cancelled)

@@ -1,0 +1,126 @@
+"""The stream of one connection, which notes what an exchange has left undone.
+
+Whoever moves bytes, a lease or a protocol's own code, goes through the wire. It notes an operation
+that was cut short, that the last thing that moved was sent, and that the write side was closed.
+That is all a pool can know of a protocol it does not speak, and enough to tell, when the lease ends,
+whether somebody else's reply may still be on its way.
+"""
+
+from __future__ import annotations
+
+from typing import Final, final
+
+import trio
+
+CUT_SEND: Final = 1
+"""A send did not finish: nobody knows how much of it the peer has."""
+CUT_RECEIVE: Final = 2
+"""A receive did not finish, so the reply that it waited for may still come."""
+OWED: Final = 4
+"""The last thing that moved was sent: an answer may be due."""
+HALF_CLOSED: Final = 8
+"""The write side is closed."""
+VOUCHED: Final = 16
+"""The caller has said that the exchange is complete."""
+
+
+@final
+class Wire(trio.abc.HalfCloseableStream):
+    """A stream that notes, in `marks`, what speaks against lending its connection again.
+
+    `marks` is one integer of flags so that the end of a lease can ask with a single test whether there
+    is anything to consider at all.
+    """
+
+    __slots__ = ("in_progress", "marks", "stream")
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self.stream = stream
+        self.marks = 0
+        self.in_progress = 0
+        """Operations that some task is inside of."""
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        if not data:
+            await self.stream.send_all(data)
+            return
+        self.marks = (self.marks | OWED) & ~VOUCHED
+        self.in_progress += 1
+        try:
+            await self.stream.send_all(data)
+        except BaseException:
+            self.marks |= CUT_SEND
+            raise
+        finally:
+            self.in_progress -= 1
+
+    async def wait_send_all_might_not_block(self) -> None:
+        self.in_progress += 1
+        try:
+            await self.stream.wait_send_all_might_not_block()
+        finally:
+            self.in_progress -= 1
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        self.marks &= ~VOUCHED
+        self.in_progress += 1
+        try:
+            data = await self.stream.receive_some(max_bytes)
+        except BaseException:
+            self.marks |= CUT_RECEIVE
+            raise
+        finally:
+            self.in_progress -= 1
+        if data:
+            self.marks &= ~OWED
+        return data
+
+    async def send_eof(self) -> None:
+        if not isinstance(self.stream, trio.abc.HalfCloseableStream):
+            raise NotImplementedError(
+                f"{type(self.stream).__name__} cannot close one direction only"
+                " (TLS ends both together)"
+            )
+        self.marks |= HALF_CLOSED
+        await self.stream.send_eof()
+
+    async def aclose(self) -> None:
+        """Close the stream beneath. Only code that runs before the first lease has a use for it."""
+        self.marks |= HALF_CLOSED
+        await self.stream.aclose()
+
+    def vouch(self) -> None:
+        """Forget what a caller may excuse: an answer that is owed, a receive that was cut short."""
+        self.marks = self.marks & ~(OWED | CUT_RECEIVE) | VOUCHED
+
+    def cut(self) -> None:
+        """Have every later operation raise `trio.ClosedResourceError`."""
+        self.stream = CLOSED_STREAM
+
+    def __repr__(self) -> str:
+        return f"<Wire marks={self.marks:#x}, {self.in_progress} operations in progress>"
+
+
+@final
+class ClosedStream(trio.abc.HalfCloseableStream):
+    """What is left of a stream: each operation raises, closing does nothing."""
+
+    __slots__ = ()
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        raise trio.ClosedResourceError("this connection has been closed or given back")
+
+    async def wait_send_all_might_not_block(self) -> None:
+        raise trio.ClosedResourceError("this connection has been closed or given back")
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        raise trio.ClosedResourceError("this connection has been closed or given back")
+
+    async def send_eof(self) -> None:
+        raise trio.ClosedResourceError("this connection has been closed or given back")
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+CLOSED_STREAM: Final = ClosedStream()
