@@ -92,19 +92,21 @@ class Endpoint(Value):
     def from_url(cls, url: str, *, tls: TLS | None = None) -> AnyEndpoint:
         """Make an endpoint of a URL: `rediss://user:pw@host:6380/0`, `unix:///run/x.sock`.
 
-        | scheme | port | partition |
-        | --- | --- | --- |
-        | http, https | 80, 443 | none |
-        | redis, rediss | 6379 | user, number (0), password |
-        | postgres, postgresql | 5432 | user, database, password |
-        | mysql | 3306 | user, database, password |
-        | amqp, amqps | 5672, 5671 | user, virtual host (/), password |
-        | memcached | 11211 | none |
-        | tcp, tls | to be given | none |
-        | unix | | none |
+        ====================  ===========  =================================
+        scheme                port         partition
+        ====================  ===========  =================================
+        http, https           80, 443      none
+        redis, rediss         6379         user, number (0), password
+        postgres, postgresql  5432         user, database, password
+        mysql                 3306         user, database, password
+        amqp, amqps           5672, 5671   user, virtual host (/), password
+        memcached             11211        none
+        tcp, tls              to be given  none
+        unix                  none         none
+        ====================  ===========  =================================
 
         The password is never kept: a digest keyed by a secret of the process stands for it in the
-        partition. Where there is no partition, credentials and path are dropped. Options that are
+        partition, a named tuple of `user`, `database` and `password_digest`. Where there is no partition, credentials and path are dropped. Options that are
         not refused say nothing of the connection, and are dropped too; an http URL may have any.
         No error shows what follows the scheme.
 

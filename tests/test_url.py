@@ -93,6 +93,7 @@ def test_a_host_is_taken_as_an_endpoint_takes_it(address: str, host: str, port: 
         "h:8_0",
         "h:٨٠",
         "h:100063000",
+        pytest.param("h:" + "1" * 5000, id="more digits than int() takes"),
         "h:x",
         "h:1:2",
         "::1",
