@@ -1,0 +1,189 @@
+"""Run a scenario under every order that trio's scheduling could give it.
+
+In each round trio runs a batch of runnable tasks, in any order (see `_run`). A schedule is one
+choice of order for each batch; a batch of n tasks offers n! of them, numbered lexicographically, 0 being
+oldest task first. The choices of a run form a path in a tree, and the tree is walked depth first:
+
+1. Run along a prefix of choices, then take 0 at each further batch, noting how many there were.
+2. Drop the last choices as long as they are the highest of their batch, and raise the one before.
+3. Nothing left to raise: all schedules have been run.
+
+Batches of one task leave no choice and are not noted. Time is simulated, so that the moments at which
+timers fire are the same in each run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, NamedTuple, TypeVar, final
+
+from trio.lowlevel import Task
+from trio.testing import MockClock
+
+from conpool.testing import _run
+
+_T = TypeVar("_T")
+
+_BATCHES_SHOWN: Final = 40  # in the note of a failure; the choices are given in full
+
+
+def explore_schedules(scenario: Callable[[], Awaitable[object]], *, limit: int = 100_000) -> int:
+    """Run `scenario` under every permutation of each batch of runnable tasks, depth first.
+
+    Each run is a `trio.run` of its own under an autojumping `trio.testing.MockClock`; call it from
+    a synchronous test. The scenario asserts what must hold, and has to behave the same if it is run
+    twice in the same order: build everything anew inside, and keep away from sockets and threads.
+    trio's two own tasks are not permuted, since they do nothing in the midst of such a run.
+
+    The number grows with the factorial of the tasks that are runnable at once: three or four tasks
+    of a few steps each are a good size.
+
+    Example:
+        >>> import trio
+        >>> orders = set()
+        >>> async def scenario() -> None:
+        ...     order: list[str] = []
+        ...     async with trio.open_nursery() as nursery:
+        ...         for name in "abc":
+        ...             nursery.start_soon(note, order, name)
+        ...     orders.add("".join(order))
+        >>> async def note(order: list[str], name: str) -> None:
+        ...     order.append(name)
+        >>> explore_schedules(scenario)
+        6
+        >>> sorted(orders)
+        ['abc', 'acb', 'bac', 'bca', 'cab', 'cba']
+
+    Args:
+        scenario: What is to be run; it fails by raising.
+        limit: Stop after so many schedules.
+
+    Returns:
+        How many schedules were run; fewer than `limit` means all of them.
+
+    Raises:
+        BaseException: What `scenario` raises, as it is, with a note that gives the schedule and how
+            to replay it.
+        AssertionError: A run would never have ended; the message says where each task was.
+        RuntimeError: Two runs in the same order differed, trio runs already in this thread, or
+            this trio does not let its tasks be ordered.
+    """
+    _run.require_known_trio()
+    path: list[_Choice] = []
+    runs = 0
+    while runs < limit:
+        runs += 1
+        schedule = _Schedule(path)
+        try:
+            schedule.run(scenario)
+        except BaseException as exc:
+            exc.add_note(f"conpool.testing: in schedule {runs:,}. {schedule.describe()}")
+            raise
+        path = schedule.next_path()
+        if not path:
+            break
+    return runs
+
+
+def replay(scenario: Callable[[], Awaitable[object]], choices: Sequence[int]) -> None:
+    """Run `scenario` once in the order that the note of a failed exploration gives.
+
+    Raises:
+        BaseException: What `scenario` raises.
+        RuntimeError: The scenario offers other choices than when they were noted.
+    """
+    _run.require_known_trio()
+    _Schedule([_Choice(number, None) for number in choices]).run(scenario)
+
+
+class _Choice(NamedTuple):
+    """The order that one batch was given, and the tasks it was given to."""
+
+    number: int  # of the permutation
+    batch: tuple[str, ...] | None  # the names, oldest first; None: not known
+
+    @property
+    def is_last(self) -> bool:
+        return self.batch is not None and self.number + 1 == math.factorial(len(self.batch))
+
+
+@final
+class _Schedule:
+    """One path through the tree: follows the choices it is given, then takes the first ones."""
+
+    def __init__(self, prefix: list[_Choice]) -> None:
+        self._prefix = prefix
+        self._taken: list[_Choice] = []
+        self._differs: str | None = None
+
+    def run(self, scenario: Callable[[], Awaitable[object]]) -> None:
+        failure: BaseException | None = None
+        try:
+            _run.run(scenario, self._arrange, clock=MockClock(autojump_threshold=0))
+        except BaseException as exc:
+            if self._differs is None:
+                raise
+            failure = exc
+        if self._differs is None and len(self._taken) < len(self._prefix):
+            self._differs = f"it ended after {len(self._taken)} of {len(self._prefix)} choices"
+        if self._differs is not None:
+            raise RuntimeError(
+                f"the scenario is not the same in each run: {self._differs}. Does it "
+                "keep state from one run to the next, or use a thread, a socket or a random number?"
+            ) from failure
+
+    def next_path(self) -> list[_Choice]:
+        """The next path in depth-first order; empty after the last."""
+        path = self._taken
+        while path and path[-1].is_last:
+            path.pop()
+        if path:
+            path[-1] = path[-1]._replace(number=path[-1].number + 1)
+        return path
+
+    def describe(self) -> str:
+        """The schedule for people, and how to run it again."""
+        choices = [choice.number for choice in self._taken]
+        while choices and not choices[-1]:
+            choices.pop()  # 0 is what a run takes by itself
+        shown = [
+            " → ".join(_permute(list(choice.batch or ()), choice.number)) for choice in self._taken
+        ]
+        if len(shown) > _BATCHES_SHOWN:
+            shown[_BATCHES_SHOWN:] = ["…"]
+        return (
+            "Run it again with "
+            f"`conpool.testing._schedules.replay(scenario, {choices})`. The batches of several "
+            "tasks ran in this order:\n" + "\n".join(f"  {line}" for line in shown)
+        )
+
+    def _arrange(self, batch: list[Task]) -> None:
+        if len(batch) < 2 or self._differs is not None:
+            return
+        names = tuple(task.name for task in batch)
+        number = self._choose(names)
+        self._taken.append(_Choice(number, names))
+        if number:
+            batch[:] = _permute(batch, number)
+
+    def _choose(self, names: tuple[str, ...]) -> int:
+        depth = len(self._taken)
+        if depth >= len(self._prefix):
+            return 0
+        number, expected = self._prefix[depth]
+        if expected is not None and expected != names:
+            self._differs = f"a batch was {expected}, and is now {names}"
+        elif number >= math.factorial(len(names)):
+            self._differs = f"choice {number} is more than the batch {names} offers"
+        return 0 if self._differs else number
+
+
+def _permute(tasks: list[_T], number: int) -> list[_T]:
+    """Give the permutation with this number, in lexicographic order."""
+    rest = tasks.copy()
+    permuted: list[_T] = []
+    while rest:
+        which, number = divmod(number, math.factorial(len(rest) - 1))
+        permuted.append(rest.pop(which))
+    return permuted
