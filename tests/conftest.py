@@ -1,0 +1,88 @@
+"""Fixtures for all tests: certificates, real servers, and a watch over what a test leaves behind."""
+
+from __future__ import annotations
+
+import ssl
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .servers import Certificates
+from .servers.fixtures import (
+    haproxy,
+    mariadb,
+    memcached,
+    nginx,
+    pgbouncer,
+    postgres,
+    redis_tls,
+    valkey,
+)
+
+__all__ = [
+    "certificates",
+    "client_ssl",
+    "haproxy",
+    "mariadb",
+    "memcached",
+    "nginx",
+    "nothing_left_behind",
+    "pgbouncer",
+    "postgres",
+    "redis_tls",
+    "server_ssl",
+    "valkey",
+]
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """One authority, with a server's and a client's certificate, for the whole run."""
+    return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="session")
+def server_ssl(certificates: Certificates) -> ssl.SSLContext:
+    """A server's context, good for localhost, 127.0.0.1 and ::1."""
+    return certificates.server_context()
+
+
+@pytest.fixture(scope="session")
+def client_ssl(certificates: Certificates) -> ssl.SSLContext:
+    """A client's context that trusts `server_ssl`, and checks host names."""
+    return certificates.client_context()
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """Fail a test that ends with more open files or threads than it began with (G19).
+
+    Open files are counted where /proc shows them. Fixtures for the whole run start before
+    this one, so that what they keep open is not held against the first test to use them.
+    """
+    files, threads = _open_files(), _threads()
+    yield
+    new_files = sorted(_open_files().items() - files.items())
+    new_threads = sorted(_threads() - threads)
+    assert not new_files, f"the test left files open: {new_files}"
+    assert not new_threads, f"the test left threads running: {new_threads}"
+
+
+def _open_files() -> dict[int, str]:
+    if sys.platform != "linux":
+        return {}
+    found: dict[int, str] = {}
+    for link in Path("/proc/self/fd").iterdir():
+        try:
+            found[int(link.name)] = str(link.readlink())
+        except FileNotFoundError:  # the one that lists the folder itself
+            continue
+    return found
+
+
+def _threads() -> set[str]:
+    # trio keeps idle worker threads for ten seconds, by design; they hold nothing.
+    return {t.name for t in threading.enumerate() if not t.name.startswith("Trio thread")}
