@@ -106,9 +106,10 @@ class Endpoint(Value):
         ====================  ===========  =================================
 
         The password is never kept: a digest keyed by a secret of the process stands for it in the
-        partition, a named tuple of `user`, `database` and `password_digest`. Where there is no partition, credentials and path are dropped. Options that are
-        not refused say nothing of the connection, and are dropped too; an http URL may have any.
-        No error shows what follows the scheme.
+        partition, a named tuple of `user`, `database` and `password_digest`. Where there is no
+        partition, credentials and path are dropped. Options that are not refused say nothing of
+        the connection, and are dropped too; an http URL may have any. No error shows what follows
+        the scheme, except the name of an option.
 
         Args:
             url: What to read. What is reserved in a password is percent-encoded.
