@@ -94,9 +94,16 @@ class Postgres(Server):
                 return postgres.parent
         if self._wheel is None:
             return program(self.label, "postgres").parent
-        copy = self.folder / "install"
-        shutil.copytree(self._wheel.parent.parent, copy, symlinks=True)
-        return copy / "bin"
+        return self._copy_wheel(self._wheel.parent.parent)
+
+    def _copy_wheel(self, install: Path) -> Path:
+        # The libraries beside the package are found by their relative path.
+        packages = install.parent.parent
+        for part in (install, packages / f"{install.parent.name}.libs"):
+            if part.is_dir():
+                copy = self.folder / "wheel" / part.relative_to(packages)
+                shutil.copytree(part, copy, symlinks=True)
+        return self.folder / "wheel" / install.relative_to(packages) / "bin"
 
     def _can_run(self, postgres: Path) -> bool:
         try:
