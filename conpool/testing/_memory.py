@@ -104,7 +104,7 @@ class MemoryConnector(Connector):
         try:
             with life:
                 await self._serve(stream)
-        except* Exception as crash:  # noqa: BLE001: what a server may raise is anybody's guess
+        except* Exception as crash:  # noqa: BLE001 - what a server may raise is anybody's guess
             for error in _leaves(crash):
                 self._note_crash(error, client_gone=life.cancel_called)
         finally:

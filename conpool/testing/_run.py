@@ -31,6 +31,7 @@ from __future__ import annotations
 import functools
 import importlib
 import random
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Generator, MutableSequence, Sequence
@@ -81,18 +82,15 @@ def run(
         with watch.scope:
             await main()
 
-    failure: BaseException | None = None
     with _in_charge(order), _same_jitter():
         try:
             trio.run(root, clock=clock, instruments=[watch, *instruments])
-        except BaseException as exc:
-            if watch.verdict is None:
-                raise
-            # The frames of a run that was broken off would keep its tasks alive.
-            failure = None if watch.broken_off else exc
-    if watch.verdict is not None:
-        _bury(watch.abandoned)
-        raise AssertionError(watch.verdict) from failure
+        finally:
+            if watch.verdict is not None:
+                _bury(watch.abandoned)
+                # A run that was broken off failed by our own hand, which explains nothing.
+                cause = None if watch.broken_off else sys.exception()
+                raise AssertionError(watch.verdict) from cause
 
 
 # ── the order ───────────────────────────────────────────────────────────────────

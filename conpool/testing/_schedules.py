@@ -118,20 +118,13 @@ class _Schedule:
         self._differs: str | None = None
 
     def run(self, scenario: Callable[[], Awaitable[object]]) -> None:
-        failure: BaseException | None = None
         try:
             _run.run(scenario, self._arrange, clock=MockClock(autojump_threshold=0))
-        except BaseException as exc:
-            if self._differs is None:
-                raise
-            failure = exc
-        if self._differs is None and len(self._taken) < len(self._prefix):
-            self._differs = f"it ended after {len(self._taken)} of {len(self._prefix)} choices"
-        if self._differs is not None:
-            raise RuntimeError(
-                f"the scenario is not the same in each run: {self._differs}. Does it "
-                "keep state from one run to the next, or use a thread, a socket or a random number?"
-            ) from failure
+        finally:
+            if self._differs is not None:
+                raise _not_the_same(self._differs)
+        if len(self._taken) < len(self._prefix):
+            raise _not_the_same(f"it ended after {len(self._taken)} of {len(self._prefix)} choices")
 
     def next_path(self) -> list[_Choice]:
         """The next path in depth-first order; empty after the last."""
@@ -177,6 +170,13 @@ class _Schedule:
         elif number >= math.factorial(len(names)):
             self._differs = f"choice {number} is more than the batch {names} offers"
         return 0 if self._differs else number
+
+
+def _not_the_same(how: str) -> RuntimeError:
+    return RuntimeError(
+        f"the scenario is not the same in each run: {how}. Does it keep state from one run "
+        "to the next, or use a thread, a socket or a random number of its own?"
+    )
 
 
 def _permute(tasks: list[_T], number: int) -> list[_T]:

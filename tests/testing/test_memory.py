@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
 
 import pytest
 import trio
@@ -12,6 +14,9 @@ from conpool._endpoint import Endpoint
 from conpool.testing import MemoryConnector, cancel_everywhere, explore_schedules
 from tests.testing.toys import mock_clock
 
+MemoryStream: TypeAlias = trio.StapledStream[
+    trio.testing.MemorySendStream, trio.testing.MemoryReceiveStream
+]
 HERE = Endpoint("db.example", 5432)
 
 
@@ -20,16 +25,19 @@ async def echo(stream: trio.abc.Stream) -> None:
         await stream.send_all(data)
 
 
-async def hang(stream: trio.abc.Stream) -> None:
+async def hang(_: trio.abc.Stream) -> None:
     await trio.sleep_forever()
 
 
-async def open_memory(
-    connector: MemoryConnector,
-) -> trio.StapledStream[trio.testing.MemorySendStream, trio.testing.MemoryReceiveStream]:
+async def open_memory(connector: MemoryConnector) -> MemoryStream:
     stream = await connector.connect(HERE)
     assert isinstance(stream, trio.StapledStream)
     return stream
+
+
+def close_now(stream: MemoryStream) -> None:
+    stream.send_stream.close()
+    stream.receive_stream.close()
 
 
 def system_tasks() -> list[str]:
@@ -68,7 +76,7 @@ async def test_server_that_returns_closes_the_connection() -> None:
 async def test_connect_takes_its_delay(autojump_clock: trio.testing.MockClock) -> None:
     connector = MemoryConnector(echo, delay=2.5)
     await connector.connect(HERE)
-    assert trio.current_time() == 2.5
+    assert autojump_clock.current_time() == 2.5
 
 
 async def test_infinite_delay_never_connects(autojump_clock: trio.testing.MockClock) -> None:
@@ -76,6 +84,7 @@ async def test_infinite_delay_never_connects(autojump_clock: trio.testing.MockCl
     with trio.move_on_after(86_400) as scope:
         await connector.connect(HERE)
     assert scope.cancelled_caught
+    assert autojump_clock.current_time() == 86_400
     assert connector.live == 0
 
 
@@ -112,7 +121,7 @@ async def test_live_notices_a_half_close_and_then_the_close() -> None:
 
 
 async def test_live_still_counts_what_the_server_closed() -> None:
-    async def refuse(stream: trio.abc.Stream) -> None:
+    async def refuse(_: trio.abc.Stream) -> None:
         pass
 
     connector = MemoryConnector(refuse)
@@ -127,12 +136,13 @@ async def test_live_still_counts_what_the_server_closed() -> None:
 
 
 @pytest.mark.parametrize("serve", [echo, hang])
-async def test_server_ends_when_its_client_closes(serve: object) -> None:
-    connector = MemoryConnector(serve)  # type: ignore[arg-type] - parametrize loses the type
+async def test_server_ends_when_its_client_closes(
+    serve: Callable[[trio.abc.Stream], Awaitable[object]],
+) -> None:
+    connector = MemoryConnector(serve)
     stream = await open_memory(connector)
     await wait_all_tasks_blocked()
-    stream.send_stream.close()
-    stream.receive_stream.close()
+    close_now(stream)
     await wait_all_tasks_blocked()
     assert not system_tasks()
     assert connector.errors == ()
@@ -142,17 +152,16 @@ async def test_server_that_waits_to_receive_gets_the_end_of_file_first() -> None
     seen: list[bytes] = []
 
     async def record(stream: trio.abc.Stream) -> None:
-        async for data in stream:
+        while data := await stream.receive_some():
             seen.append(bytes(data))
         seen.append(b"end")
-        await trio.sleep(0)
+        await trio.lowlevel.checkpoint()
         seen.append(b"not reached")
 
     stream = await open_memory(MemoryConnector(record))
     await stream.send_all(b"bye")
     await wait_all_tasks_blocked()
-    stream.send_stream.close()
-    stream.receive_stream.close()
+    close_now(stream)
     await wait_all_tasks_blocked()
     assert seen == [b"bye", b"end"]
 
@@ -160,12 +169,12 @@ async def test_server_that_waits_to_receive_gets_the_end_of_file_first() -> None
 async def test_server_whose_client_leaves_at_once_ends_too() -> None:
     started: list[str] = []
 
-    async def serve(stream: trio.abc.Stream) -> None:
+    async def serve(_: trio.abc.Stream) -> None:
         started.append("started")
         await trio.sleep_forever()
 
-    stream = await MemoryConnector(serve).connect(HERE)
-    await trio.aclose_forcefully(stream)
+    stream = await open_memory(MemoryConnector(serve))
+    close_now(stream)
     await wait_all_tasks_blocked()
     assert started == ["started"]
     assert not system_tasks()
@@ -192,7 +201,7 @@ async def test_crash_of_a_server_is_logged_and_kept_and_ends_the_connection(
 
 
 async def test_every_crash_in_a_group_is_kept(caplog: pytest.LogCaptureFixture) -> None:
-    async def crash(stream: trio.abc.Stream) -> None:
+    async def crash(_: trio.abc.Stream) -> None:
         raise ExceptionGroup("", [ValueError(1), ExceptionGroup("", [KeyError(2)])])
 
     connector = MemoryConnector(crash)
@@ -204,7 +213,7 @@ async def test_every_crash_in_a_group_is_kept(caplog: pytest.LogCaptureFixture) 
 
 @pytest.mark.parametrize("error", [trio.BrokenResourceError, trio.ClosedResourceError])
 async def test_broken_stream_is_a_crash_only_while_the_client_is_there(
-    error: type[Exception], caplog: pytest.LogCaptureFixture
+    error: type[Exception],
 ) -> None:
     async def serve(stream: trio.abc.Stream) -> None:
         try:
@@ -213,12 +222,13 @@ async def test_broken_stream_is_a_crash_only_while_the_client_is_there(
             raise error
 
     connector = MemoryConnector(serve)
-    async with await connector.connect(HERE):
-        await wait_all_tasks_blocked()
+    stream = await open_memory(connector)
     await wait_all_tasks_blocked()
-    assert connector.errors == ()
-    async with await connector.connect(HERE) as stream:
-        await stream.send_all(b"x")
+    close_now(stream)
+    await wait_all_tasks_blocked()
+    assert list(connector.errors) == []
+    async with await connector.connect(HERE) as another:
+        await another.send_all(b"x")
         await wait_all_tasks_blocked()
     assert [type(crash) for crash in connector.errors] == [error]
 
@@ -226,7 +236,7 @@ async def test_broken_stream_is_a_crash_only_while_the_client_is_there(
 def test_no_server_outlives_its_run() -> None:
     ended: list[str] = []
 
-    async def serve(stream: trio.abc.Stream) -> None:
+    async def serve(_: trio.abc.Stream) -> None:
         try:
             await trio.sleep_forever()
         finally:
@@ -270,7 +280,7 @@ def test_servers_are_scheduled_in_every_order() -> None:
     async def scenario() -> None:
         order: list[str] = []
 
-        async def serve(stream: trio.abc.Stream) -> None:
+        async def serve(_: trio.abc.Stream) -> None:
             order.append("server")
             await trio.sleep_forever()
 

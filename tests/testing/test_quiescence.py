@@ -28,8 +28,8 @@ def books(*, created: int = 2, closed: int = 1, **counts: int) -> Books:
     tally = Tally()
     tally.acquired, tally.reused, tally.created, tally.closed = 5, 3, created, closed
     tally.by_reason[CloseReason.ERROR] = 1
-    known = {"limit": 4, "active": 0, "idle": 1, "connecting": 0, "closing": 0, "waiting": 0}
-    known |= counts
+    known: dict[str, Any] = dict.fromkeys(("active", "connecting", "closing", "waiting"), 0)
+    known |= {"limit": 4, "idle": 1, **counts}
     member = EndpointStats.of(HERE, tally=tally, **known)
     return Books(PoolStats.of("test", {HERE: member}, Tally()))
 

@@ -3,7 +3,8 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
 
 import pytest
 import trio
@@ -17,6 +18,8 @@ from tests.testing.toys import (
     TicketSemaphore,
     ToyClass,
 )
+
+Scenario: TypeAlias = Callable[[], Awaitable[object]]
 
 # ── counting ────────────────────────────────────────────────────────────────────
 
@@ -116,7 +119,7 @@ def test_limit_stops_early() -> None:
 # ── telling right from wrong ────────────────────────────────────────────────────
 
 
-def release_against_cancel(make: ToyClass) -> Callable[[], object]:
+def release_against_cancel(make: ToyClass) -> Scenario:
     """A holder gives back, a waiter is cancelled, a third comes: all at once, at limit 1."""
 
     async def scenario() -> None:
@@ -192,7 +195,7 @@ def test_lost_wake_up_is_caught_as_a_deadlock() -> None:
 # ── failures ────────────────────────────────────────────────────────────────────
 
 
-def fail_in_the_order(wanted: str) -> Callable[[], object]:
+def fail_in_the_order(wanted: str) -> Scenario:
     async def scenario() -> None:
         order: list[str] = []
 
