@@ -1,0 +1,96 @@
+"""Everything that is checked, each under a name: `nox -s lint`, or `nox` for the usual ones.
+
+`nox -l` lists them. What stands behind `--` goes to the tool: `nox -s tests -- -k release`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import nox
+
+nox.needs_version = ">=2024.10.9"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.error_on_missing_interpreters = False
+nox.options.sessions = ["tests", "lint", "typing", "docs"]
+
+PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
+ASYNC_RULES = "ASYNC101,ASYNC102,ASYNC103,ASYNC119"  # those that ruff does not have
+PROJECT = nox.project.load_toml("pyproject.toml")
+
+
+def group(name: str) -> Sequence[str]:
+    """What a dependency group of pyproject.toml asks for."""
+    return nox.project.dependency_groups(PROJECT, name)
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """The whole suite, with branch coverage."""
+    session.install("-e", ".[test]", "coverage>=7.10")
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "combine", "--quiet")
+    if not session.posargs:  # a part of the suite covers a part of the package
+        session.run("coverage", "report")
+
+
+@nox.session(python=PYTHONS[0])
+def oldest(session: nox.Session) -> None:
+    """The suite with the oldest trio that pyproject.toml allows."""
+    (trio,) = PROJECT["project"]["dependencies"]
+    session.install("-e", ".[test]", trio.replace(">=", "=="))
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """ruff, and flake8-async for what ruff does not see."""
+    session.install(*group("lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("flake8", f"--select={ASYNC_RULES}", "conpool", "examples", "tests")
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """mypy and pyright, both strict, and every public name with a type."""
+    session.install("-e", ".[test]", "nox", *group("typing"))
+    session.run("mypy")
+    session.run("pyright")
+    session.run("pyright", "--verifytypes", "conpool", "--ignoreexternal")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation, warnings being errors."""
+    session.install("-e", ".", *group("docs"))
+    session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Speed, beside simpler pools and those of others where installed."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "bench", *session.posargs)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Mixed traffic and faults for the minutes given: `nox -s soak -- 30`."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "soak", *session.posargs)
+
+
+@nox.session
+def mutate(session: nox.Session) -> None:
+    """Plant one bug after the other; the suite must notice each."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "tools.mutate", *session.posargs)
+
+
+@nox.session
+def peers(session: nox.Session) -> None:
+    """The cases that broke other pools, run against those pools."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "tools.peers", *session.posargs)
