@@ -3,7 +3,8 @@
 Most tests of concurrent code try the one order in which things happen to happen. These try them all:
 
 - `cancel_everywhere` runs a scenario once for each point at which it can be cancelled;
-- `explore_schedules` runs it once for each order in which trio could run its tasks;
+- `explore_schedules` runs it once for each order in which trio could run its tasks, but for what
+  stands under `fixed_order`;
 - `MemoryConnector` gives a pool servers in memory, so that time can be simulated;
 - `assert_quiescent` says whether a pool is as if nobody had ever used it.
 
@@ -39,6 +40,12 @@ from __future__ import annotations
 from conpool.testing._cancel import cancel_everywhere
 from conpool.testing._memory import MemoryConnector
 from conpool.testing._quiescence import assert_quiescent
-from conpool.testing._schedules import explore_schedules
+from conpool.testing._schedules import explore_schedules, fixed_order
 
-__all__ = ["MemoryConnector", "assert_quiescent", "cancel_everywhere", "explore_schedules"]
+__all__ = [
+    "MemoryConnector",
+    "assert_quiescent",
+    "cancel_everywhere",
+    "explore_schedules",
+    "fixed_order",
+]

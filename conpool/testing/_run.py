@@ -76,11 +76,13 @@ def run(
     order = _Order(arrange, watch)
 
     async def root() -> None:
+        trio.lowlevel.current_task().name = "scenario"
         order.begin()
         # The batch that this step belongs to was ordered before that; the next one is ours.
         await trio.lowlevel.cancel_shielded_checkpoint()
         with watch.scope:
             await main()
+        order.end()
 
     with _in_charge(order), _same_jitter():
         try:
@@ -110,6 +112,10 @@ class _Order:
     def begin(self) -> None:
         """Order the batches from here on; called by the first step of the main task."""
         self._trios_own = _trios_own()
+
+    def end(self) -> None:
+        """Order no more batches: what ends with the run can prove nothing."""
+        self._trios_own = None
 
     def shuffle(self, batch: MutableSequence[Any]) -> None:
         """Called by trio in each round, with the batch sorted by age; it runs from the end."""

@@ -15,7 +15,8 @@ timers fire are the same in each run.
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from contextlib import contextmanager
 from typing import Final, NamedTuple, TypeVar, final
 
 from trio.lowlevel import Task
@@ -24,6 +25,8 @@ from trio.testing import MockClock
 from conpool.testing import _run
 
 _T = TypeVar("_T")
+
+_fixed: Final[set[object]] = set()  # a mark for each open `fixed_order`
 
 _BATCHES_SHOWN: Final = 40  # in the note of a failure; the choices are given in full
 
@@ -37,7 +40,7 @@ def explore_schedules(scenario: Callable[[], Awaitable[object]], *, limit: int =
     trio's two own tasks are not permuted, since they do nothing in the midst of such a run.
 
     The number grows with the factorial of the tasks that are runnable at once: three or four tasks
-    of a few steps each are a good size.
+    of a few steps each are a good size, and `fixed_order` keeps what surrounds them out of it.
 
     Example:
         >>> import trio
@@ -86,6 +89,35 @@ def explore_schedules(scenario: Callable[[], Awaitable[object]], *, limit: int =
     return runs
 
 
+@contextmanager
+def fixed_order() -> Generator[None]:
+    """Leave what happens inside out of `explore_schedules`: there, the oldest task runs first.
+
+    Setting up and tearing down multiplies the number of schedules without showing anything new. It
+    applies to all tasks, as long as the block is open, from the next batch on. Outside of an
+    exploration it does nothing.
+
+    Example:
+        >>> import trio
+        >>> async def scenario() -> None:
+        ...     with fixed_order():
+        ...         await three_tasks()
+        ...     await three_tasks()
+        >>> async def three_tasks() -> None:
+        ...     async with trio.open_nursery() as nursery:
+        ...         for _ in range(3):
+        ...             nursery.start_soon(trio.lowlevel.cancel_shielded_checkpoint)
+        >>> explore_schedules(scenario)
+        36
+    """
+    mark = object()
+    _fixed.add(mark)
+    try:
+        yield
+    finally:
+        _fixed.discard(mark)
+
+
 def replay(scenario: Callable[[], Awaitable[object]], choices: Sequence[int]) -> None:
     """Run `scenario` once in the order that the note of a failed exploration gives.
 
@@ -118,6 +150,7 @@ class _Schedule:
         self._differs: str | None = None
 
     def run(self, scenario: Callable[[], Awaitable[object]]) -> None:
+        _fixed.clear()  # of a run that was broken off
         try:
             _run.run(scenario, self._arrange, clock=MockClock(autojump_threshold=0))
         finally:
@@ -152,7 +185,7 @@ class _Schedule:
         )
 
     def _arrange(self, batch: list[Task]) -> None:
-        if len(batch) < 2 or self._differs is not None:
+        if len(batch) < 2 or _fixed or self._differs is not None:
             return
         names = tuple(task.name for task in batch)
         number = self._choose(names)

@@ -139,6 +139,7 @@ def test_deadlock_is_told_from_waiting_and_says_who_waits_where(
     with pytest.raises(AssertionError) as caught:
         _run.run(scenario, as_they_come, clock=clock and clock())
     lines = caught.value.args[0].splitlines()
+    assert lines[1].startswith(f"  scenario: {__file__}:")
     assert lines[0] == "the scenario never ends: every task waits for another"
     assert lines[1].endswith(" in scenario")
     assert lines[2].startswith("  the lazy one: ")

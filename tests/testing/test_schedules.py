@@ -9,7 +9,7 @@ from typing import TypeAlias
 import pytest
 import trio
 
-from conpool.testing import explore_schedules
+from conpool.testing import explore_schedules, fixed_order
 from conpool.testing._schedules import replay
 from tests.testing.toys import (
     DeafSemaphore,
@@ -104,6 +104,57 @@ def test_system_tasks_take_part() -> None:
 
     assert explore_schedules(scenario) == 2
     assert seen == {"system child", "child system"}
+
+
+def test_what_stands_under_fixed_order_is_not_explored() -> None:
+    seen: set[str] = set()
+
+    async def scenario() -> None:
+        order: list[str] = []
+
+        async def note(name: str) -> None:
+            order.append(name)
+
+        async def three(names: str) -> None:
+            async with trio.open_nursery() as nursery:
+                for name in names:
+                    nursery.start_soon(note, name)
+
+        with fixed_order():
+            await three("abc")
+            with fixed_order():
+                await three("def")
+            await three("ghi")
+        await three("xyz")
+        seen.add("".join(order))
+
+    assert explore_schedules(scenario) == 6
+    assert len(seen) == 6
+    assert {order[:9] for order in seen} == {"abcdefghi"}
+
+
+def test_fixed_order_ends_with_a_run_that_was_broken_off() -> None:
+    async def deadlock() -> None:
+        with fixed_order(), trio.CancelScope(shield=True):
+            await trio.sleep_forever()
+
+    with pytest.raises(AssertionError, match="never ends"):
+        explore_schedules(deadlock)
+
+    async def scenario() -> None:
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(trio.lowlevel.cancel_shielded_checkpoint)
+
+    assert explore_schedules(scenario) == 36
+
+
+def test_what_ends_with_the_run_is_not_explored() -> None:
+    async def scenario() -> None:
+        for _ in range(5):
+            trio.lowlevel.spawn_system_task(trio.sleep_forever)
+
+    assert explore_schedules(scenario) == 1
 
 
 def test_limit_stops_early() -> None:
