@@ -6,6 +6,8 @@ A connection logs in when it is first lent, and then carries any number of queri
 known about it is kept under `conn.id`, and forgotten when the connection is closed.
 """
 
+# pygwire's class decorator hides the fields of its messages from pyright (mypy sees them).
+# pyright: reportAttributeAccessIssue=false, reportCallIssue=false
 from __future__ import annotations
 
 import os

@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     _parser().parse_args(argv)
     try:
-        return _demo()
+        return _run_demo()
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing not in _EXTRA:
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"conpool demo needs {missing}: python -m pip install 'conpool[cli]'", file=sys.stderr
         )
         return 2
-    except BaseException as error:
+    except (KeyboardInterrupt, BaseExceptionGroup) as error:
         if not _is_interrupt(error):
             raise
         return 130
@@ -60,15 +60,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _demo() -> int:
+def _run_demo() -> int:
     from conpool.cli._demo import run
     from conpool.cli._screen import choose_screen
 
     return run(choose_screen())
 
 
-def _is_interrupt(error: BaseException) -> bool:
+def _is_interrupt(error: KeyboardInterrupt | BaseExceptionGroup[BaseException]) -> bool:
     """Whether this is Ctrl-C and nothing else, alone or in trio's groups."""
-    if isinstance(error, BaseExceptionGroup):
-        return error.split(KeyboardInterrupt)[1] is None
-    return isinstance(error, KeyboardInterrupt)
+    if isinstance(error, KeyboardInterrupt):
+        return True
+    return error.split(KeyboardInterrupt)[1] is None

@@ -8,7 +8,7 @@ checks names like any other. Every extension that OpenSSL's strict mode asks for
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import ipaddress
 import ssl
 import tempfile
@@ -71,9 +71,9 @@ def _sign_server(
 def _builder(
     subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey
 ) -> x509.CertificateBuilder:
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     # A day either way: a clock that jumps in mid-run is nobody's interest here.
-    day = datetime.timedelta(days=1)
+    day = dt.timedelta(days=1)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)

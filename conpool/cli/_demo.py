@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import sys
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 import trio
 
@@ -54,7 +54,8 @@ async def show(screen: Screen) -> int:
             ports = " and ".join(f"{site.server.port} ({site.name})" for site in sites)
             screen.say(f"A keep-alive server listens on {LOOPBACK}, ports {ports}.")
             for step in plan(pool, sites):
-                if not await _try_step(step, screen):
+                held = await _try_step(step, screen)
+                if not held:
                     failed.append(step.title)
             screen.say(f"\n{pool.all_stats()}\n")
     if overtime.cancelled_caught:
@@ -65,7 +66,7 @@ async def show(screen: Screen) -> int:
 
 
 @asynccontextmanager
-async def _open_sites() -> AsyncIterator[tuple[proofs.Site, proofs.Site]]:
+async def _open_sites() -> AsyncGenerator[tuple[proofs.Site, proofs.Site], None]:
     """Serve plain and TLS while the block runs."""
     server_context, client_context = make_contexts()
     plain, secure = DemoServer(), DemoServer(server_context)
@@ -101,7 +102,7 @@ async def _try_step(step: Step, screen: Screen) -> bool:
     try:
         with screen.show_progress(step.title, step.moves) as advance:
             finding = await step.prove(advance)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 (whatever it was, it is shown, and the next step tried)
         leaves = list(_leaves(error))
         if not all(isinstance(leaf, proofs.NotSo) for leaf in leaves):
             traceback.print_exception(error, file=sys.stderr)
@@ -114,12 +115,11 @@ async def _try_step(step: Step, screen: Screen) -> bool:
 
 def _leaves(error: Exception) -> Iterator[Exception]:
     """The errors in a nursery's group, or the error itself."""
-    if not isinstance(error, ExceptionGroup):
+    if isinstance(error, ExceptionGroup):
+        for member in cast("ExceptionGroup[Exception]", error).exceptions:
+            yield from _leaves(member)
+    else:
         yield error
-        return
-    group: ExceptionGroup[Exception] = error
-    for member in group.exceptions:
-        yield from _leaves(member)
 
 
 def _explain(error: Exception) -> str:

@@ -24,7 +24,7 @@ from conpool.cli._demo_server import (
     read_answers,
     send_request,
 )
-from conpool.cli._demo_sockets import find_witness
+from conpool.cli._demo_sockets import Witness, find_witness
 
 Advance: TypeAlias = Callable[[], None]
 Pool: TypeAlias = conpool.ConnectionPool[None]
@@ -121,15 +121,7 @@ async def prove_limit(pool: Pool, site: Site, advance: Advance) -> str:
     Raises:
         NotSo: There were more sockets than the limit allows, or never as many.
     """
-    witness = find_witness(site.server)
-    looks = most = 0
-
-    async def watch() -> None:
-        nonlocal looks, most
-        while True:
-            most = max(most, witness.count())
-            looks += 1
-            await trio.lowlevel.checkpoint()
+    watch = _Watch(find_witness(site.server))
 
     async def lease(number: int) -> None:
         async with pool.connection(site.endpoint) as conn:
@@ -139,21 +131,41 @@ async def prove_limit(pool: Pool, site: Site, advance: Advance) -> str:
         advance()
 
     async with trio.open_nursery() as watching:
-        watching.start_soon(watch)
+        watching.start_soon(watch.look_on)
         async with trio.open_nursery() as leasing:
             for number in range(TASKS):
                 leasing.start_soon(lease, number)
         watching.cancel_scope.cancel()
 
-    if most != LIMIT:
-        raise NotSo(f"{most} client sockets were open at once, by {witness.name}")
-    return f"never more than {most} client sockets in {looks:,} looks at {witness.name}"
+    if watch.most != LIMIT:
+        raise NotSo(f"{watch.most} client sockets were open at once, by {watch.witness.name}")
+    return (
+        f"never more than {watch.most} client sockets in {watch.looks:,} looks "
+        f"at {watch.witness.name}"
+    )
+
+
+@dataclass(slots=True)
+class _Watch:
+    """The most sockets that a witness ever counted."""
+
+    witness: Witness
+    looks: int = 0
+    most: int = 0
+
+    async def look_on(self) -> None:
+        """Count at every turn of the loop, until cancelled."""
+        while True:
+            self.most = max(self.most, self.witness.count())
+            self.looks += 1
+            await trio.lowlevel.checkpoint()
 
 
 @dataclass(slots=True)
 class _Log:
-    """What the tasks lived through while their server restarted."""
+    """What the tasks lived through while their server restarted; `busy` once they are at work."""
 
+    busy: trio.Event = field(default_factory=trio.Event)
     back_at: float | None = None
     leases_before: int = 0
     leases_after: int = 0
@@ -165,6 +177,8 @@ class _Log:
             self.leases_after += 1
         else:
             self.leases_before += 1
+            if self.leases_before == REQUESTS:
+                self.busy.set()
 
     def note_error(self, started_at: float, where: str, error: Exception) -> None:
         if self.is_back_by(started_at):
@@ -190,8 +204,7 @@ async def prove_restart(pool: Pool, advance: Advance) -> str:
         async with trio.open_nursery() as working:
             for _ in range(2 * LIMIT):
                 working.start_soon(_work, pool, endpoint, log, advance)
-            while log.leases_before < REQUESTS:
-                await trio.sleep(_PATIENCE)
+            await log.busy.wait()
             await server.stop()
             await trio.sleep(_OUTAGE)
             await nursery.start(server.run)
@@ -246,14 +259,12 @@ async def prove_clean_handover(pool: Pool, site: Site, advance: Advance) -> str:
         NotSo: Somebody read what was not theirs; or a pool that does no more than keep
             connections in a list passed too, and nothing was proved.
     """
-    # A partition of its own: whatever the last caller left is all that the next can get.
-    endpoint = conpool.Endpoint(
-        LOOPBACK, site.server.port, tls=site.endpoint.tls or False, partition="hand-over"
-    )
+    # From here on, what the last caller left is all that the next can get.
+    pool.close_idle(site.endpoint)
     for number, (how, swallow) in enumerate(ABANDONED, start=1):
         site.server.gate = trio.Event()
-        await _abandon_lease(pool, endpoint, 1000 + number, how, swallow=swallow)
-        async with pool.connection(endpoint) as conn:
+        await _abandon_lease(pool, site.endpoint, 1000 + number, how, swallow=swallow)
+        async with pool.connection(site.endpoint) as conn:
             _compare(await _ask_the_next(conn, site.server, 2000 + number), 2000 + number)
         advance()
     misled = await _ask_over_a_list(site)

@@ -28,6 +28,9 @@ LOOPBACK: Final = "127.0.0.1"
 _PAUSE: Final = 0.005
 """Long enough, in seconds, for a queue to build up behind ten connections."""
 
+_END: Final = b"\r\n\r\n"
+"""Ends a request, and the head of a reply."""
+
 _REPLY: Final = re.compile(rb"HTTP/1\.1 200 OK\r\nContent-Length: (\d+)\r\n\r\n")
 
 
@@ -50,9 +53,7 @@ class DemoServer:
         self.accepted = 0
         self.gate = trio.Event()
 
-    async def run(
-        self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until stopped or cancelled; either closes every connection at once.
 
         Raises:
@@ -91,11 +92,12 @@ class DemoServer:
             self._streams.discard(stream)
 
     async def _answer_all(self, stream: trio.abc.Stream) -> None:
-        pending = b""
+        pending = bytearray()
         while chunk := await stream.receive_some():
             pending += chunk
-            while b"\r\n\r\n" in pending:
-                request, _, pending = pending.partition(b"\r\n\r\n")
+            while (end := pending.find(_END)) >= 0:
+                request = bytes(pending[:end])
+                del pending[: end + len(_END)]
                 await self._answer(stream, request)
 
     async def _answer(self, stream: trio.abc.Stream, request: bytes) -> None:
@@ -135,7 +137,7 @@ async def read_answers(stream: trio.abc.Stream) -> list[int]:
         chunk = await stream.receive_some()
         if not chunk:
             raise BadReply(f"the connection ended after {received!r}")
-        received += chunk
+        received += bytes(chunk)
         answers, rest = _split(received)
         if answers and not rest:
             return answers
@@ -163,7 +165,7 @@ def _split(received: bytes) -> tuple[list[int], bytes]:
             break
         answers.append(int(received[head.end() : end]))
         received = received[end:]
-    if b"\r\n\r\n" in received and not _REPLY.match(received):
+    if _END in received and not _REPLY.match(received):
         raise BadReply(f"{received!r} is no reply")
     return answers, received
 

@@ -9,8 +9,8 @@ connections whose client has not hung up.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from conpool.cli._demo_server import DemoServer
 
@@ -21,7 +21,8 @@ _LOCAL_ADDRESS = 1
 _INODE = 9
 
 
-class Witness(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Witness:
     """Who counts, and how."""
 
     name: str

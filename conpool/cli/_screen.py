@@ -8,7 +8,7 @@ second at most.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Final, Protocol, TextIO, final
 
@@ -28,6 +28,7 @@ class Screen(Protocol):
 
     def show_progress(self, title: str, total: int) -> AbstractContextManager[Callable[[], None]]:
         """Show a bar while the block runs; what the block gets moves it on by one."""
+        ...
 
     def show_verdict(self, *, held: bool, title: str, finding: str) -> None:
         """Show what became of something that was put to the test."""
@@ -46,7 +47,7 @@ class PlainScreen:
         print(text, file=self._file, flush=True)
 
     @contextmanager
-    def show_progress(self, title: str, total: int) -> Iterator[Callable[[], None]]:
+    def show_progress(self, title: str, total: int) -> Generator[Callable[[], None], None, None]:
         yield lambda: None
 
     def show_verdict(self, *, held: bool, title: str, finding: str) -> None:
@@ -67,8 +68,12 @@ class RichScreen:
         self._console.print(Text(text), soft_wrap=True)
 
     @contextmanager
-    def show_progress(self, title: str, total: int) -> Iterator[Callable[[], None]]:
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+    def show_progress(self, title: str, total: int) -> Generator[Callable[[], None], None, None]:
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+        )
         bar = Progress(*columns, console=self._console, auto_refresh=False, transient=True)
         task = bar.add_task(title, total=total)
         drawn_at = time.monotonic()
