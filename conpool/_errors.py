@@ -22,11 +22,10 @@ drivers raise. The last is theirs to keep free of secrets, as their docs say.
 from __future__ import annotations
 
 import errno as codes
-import os
 import socket
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 import trio
 
@@ -368,7 +367,7 @@ _TLS_HINTS: Final = {
 def _leaves(exc: BaseException) -> Iterator[BaseException]:
     """The errors that say something, without the wrappers around them."""
     if isinstance(exc, BaseExceptionGroup):
-        for member in exc.exceptions:
+        for member in cast("BaseExceptionGroup[BaseException]", exc).exceptions:
             yield from _leaves(member)
     elif exc.__cause__ is not None and _is_wrapper(exc):
         yield from _leaves(exc.__cause__)
@@ -421,10 +420,8 @@ def _said(leaf: BaseException) -> str:
             return "the peer closed the connection in the middle of the TLS handshake"
         case ssl.SSLError() if leaf.reason:
             return leaf.reason + _TLS_HINTS.get(leaf.reason, "")
-        case ConnectError():
-            return str(leaf)
-        case OSError() if leaf.errno is not None:
-            return leaf.strerror or os.strerror(leaf.errno)
+        case OSError() if leaf.strerror:
+            return leaf.strerror
         case _:
             return _text(leaf)
 
@@ -432,7 +429,7 @@ def _said(leaf: BaseException) -> str:
 def _text(leaf: BaseException) -> str:
     try:
         text = shorten(str(leaf), _TEXT_WIDTH)
-    except Exception:  # whatever it is, it must not replace the error that is being explained
+    except Exception:  # noqa: BLE001 - it must not replace the error that is being explained
         text = ""
     name = type(leaf).__qualname__
     return f"{name}: {text}" if text else name

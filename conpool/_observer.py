@@ -11,9 +11,9 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any, Concatenate, Final, ParamSpec, TypeAlias, final
+from typing import Any, Concatenate, Final, ParamSpec, TypeAlias, cast, final
 
-from conpool._checks import ConfigError, shown
+from conpool._checks import ConfigError
 from conpool._endpoint import AnyEndpoint
 from conpool._states import CircuitState, CloseReason
 
@@ -30,7 +30,8 @@ class ConnectionInfo:
     Attributes:
         id: Its number in this pool, higher than those of all that were dialled before it.
         endpoint: The peer.
-        created_at: When its dial began, in seconds on trio's clock.
+        created_at: When it was opened, in seconds on trio's clock; until then, when its dial
+            began.
         uses: How many leases have begun on it.
     """
 
@@ -162,7 +163,7 @@ def tell(watchers: tuple[Callable[P, object], ...], *args: P.args, **kwargs: P.k
         try:
             watcher(*args, **kwargs)
         except Exception:
-            about: object = args[0] if args else None
+            about: object = args[0] if args else "nothing"
             endpoint = about.endpoint if isinstance(about, ConnectionInfo) else about
             _logger.exception("%s raised when it was told about %s", _name(watcher), endpoint)
 
@@ -188,15 +189,15 @@ def _without_duration(callback: OnInfo) -> Callable[[ConnectionInfo, float], obj
     return created
 
 
-def _check_observers(observers: Iterable[Observer]) -> tuple[Observer, ...]:
-    try:
-        guests: tuple[object, ...] = tuple(observers)
-    except TypeError:
-        raise ConfigError(f"observers must be an iterable, not {shown(observers)}") from None
-    for guest in guests:
+def _check_observers(observers: object) -> tuple[Observer, ...]:
+    if not isinstance(observers, Iterable):
+        raise ConfigError(f"observers must be an iterable, not {_name(observers)}")
+    guests: list[Observer] = []
+    for guest in cast("Iterable[object]", observers):
         if not isinstance(guest, Observer):
-            raise ConfigError(f"each of observers must be an Observer, not {shown(guest)}")
-    return tuple(guest for guest in guests if isinstance(guest, Observer))
+            raise ConfigError(f"each of observers must be an Observer, not {_name(guest)}")
+        guests.append(guest)
+    return tuple(guests)
 
 
 def _check_callback(
@@ -207,8 +208,8 @@ def _check_callback(
 
 def _check_synchronous(name: str, call: Callable[P, object]) -> Callable[P, object]:
     if not callable(call):
-        raise ConfigError(f"{name} must be a function, not {shown(call)}")
-    if any(map(_is_asynchronous, (call, getattr(call, "__call__", None)))):
+        raise ConfigError(f"{name} must be a function, not {_name(call)}")
+    if _is_asynchronous(call) or _is_asynchronous(type(call).__call__):
         raise ConfigError(f"{name} must be a plain function: it is called where nothing can await")
     return call
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from types import MappingProxyType
-from typing import Any, Final, Self, final
+from typing import Any, Final, Self, cast, final
 
 from conpool._endpoint import AnyEndpoint
 from conpool._group import Target
@@ -247,9 +247,10 @@ class PoolStats:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON takes it; `endpoints` is a list, since two endpoints may read the same."""
-        return {field.name: _plain(getattr(self, field.name)) for field in fields(self)} | {
-            "endpoints": [member.to_dict() for member in self.endpoints.values()]
-        }
+        members = [member.to_dict() for member in self.endpoints.values()]
+        names = (field.name for field in fields(self) if field.name != "endpoints")
+        plain = {name: _plain(getattr(self, name)) for name in names}
+        return plain | {"endpoints": members}
 
     def __str__(self) -> str:
         members = tuple(self.endpoints.values())
@@ -285,8 +286,13 @@ def _frozen_counts(counts: Mapping[CloseReason, int]) -> Mapping[CloseReason, in
 def _reduce(snapshot: EndpointStats | PoolStats) -> tuple[Any, ...]:
     """Pickle through the constructor: a read-only view of a dict cannot be pickled."""
     values = (getattr(snapshot, field.name) for field in fields(snapshot))
-    thawed = (dict(value) if isinstance(value, Mapping) else value for value in values)
-    return type(snapshot), tuple(thawed)
+    return type(snapshot), tuple(map(_thawed, values))
+
+
+def _thawed(value: object) -> object:
+    if isinstance(value, MappingProxyType):
+        return dict(cast("Mapping[Any, Any]", value))
+    return value
 
 
 def _finite(number: float) -> float | None:
@@ -302,8 +308,9 @@ def _plain(value: object) -> Any:
             return value.to_dict()
         case CircuitState():
             return value.name.lower()
-        case Mapping():
-            return {reason.name.lower(): count for reason, count in value.items()}
+        case MappingProxyType():
+            counts = cast("Mapping[CloseReason, int]", value)
+            return {reason.name.lower(): count for reason, count in counts.items()}
         case _:
             return str(value)
 
