@@ -15,8 +15,9 @@ class Connector:
     `connect` when `connect_timeout` has passed, and waits between attempts.
 
     Example:
-        >>> class JumpHost(Connector):
-        ...     async def connect(self, endpoint: AnyEndpoint) -> trio.abc.Stream:
+        >>> import conpool, trio
+        >>> class JumpHost(conpool.Connector):
+        ...     async def connect(self, endpoint: conpool.AnyEndpoint) -> trio.abc.Stream:
         ...         return await trio.open_tcp_stream("jump.example", 2222)
     """
 

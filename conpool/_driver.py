@@ -22,8 +22,11 @@ class Driver(Generic[SessionT]):
     the connection that it was called for.
 
     Example:
-        >>> class GreetingDriver(Driver[bytes]):
-        ...     async def open(self, stream: trio.abc.Stream, endpoint: AnyEndpoint) -> bytes:
+        >>> import conpool, trio
+        >>> class GreetingDriver(conpool.Driver[bytes]):
+        ...     async def open(
+        ...         self, stream: trio.abc.Stream, endpoint: conpool.AnyEndpoint
+        ...     ) -> bytes:
         ...         return bytes(await stream.receive_some())
     """
 
@@ -141,8 +144,9 @@ class NativeDriver(Driver[SessionT]):
     sees no bytes (`ConfigError`).
 
     Example:
-        >>> class LibpqDriver(NativeDriver["PGconn"]):
-        ...     async def connect(self, endpoint: AnyEndpoint) -> "PGconn":
+        >>> import conpool
+        >>> class LibpqDriver(conpool.NativeDriver["PGconn"]):
+        ...     async def connect(self, endpoint: conpool.AnyEndpoint) -> "PGconn":
         ...         return await wait_for_pgconn(endpoint)
         ...
         ...     def fileno(self, session: "PGconn") -> int:

@@ -109,8 +109,8 @@ class AcquireTimeout(_DetailedError, trio.TooSlowError):
         self.holders = tuple(holders)
         self.deadlock = deadlock
         self.last_connect_error = last_connect_error
-        limit = f"within {duration(waited)}" if waited > 0 else "free at once"
-        head = f"{endpoint} ({phase}): no connection {limit}; {_counts(stats)}; pool {pool_name}"
+        when = f"within {duration(waited)}" if waited > 0 else "at once"
+        head = f"no connection to {endpoint} {when}, phase {phase}; {_counts(stats, pool_name)}"
         super().__init__("\n".join([head, *self._explanation(held_by_caller)]))
 
     def _explanation(self, held_by_caller: int) -> Iterator[str]:
@@ -156,7 +156,7 @@ class QueueFull(_DetailedError):
         why = "waits have been too long, load is shed" if shed else "too many tasks wait already"
         knob = "queue_target_delay" if shed else "max_waiting_per_endpoint"
         super().__init__(
-            f"{endpoint} (queue): {why}; {_counts(stats)}; pool {pool_name}\n"
+            f"no connection to {endpoint}, phase queue: {why}; {_counts(stats, pool_name)}\n"
             "remedies: try again later; send fewer requests at once; hold connections for less"
             f" time; raise max_connections_per_endpoint or max_connections; raise {knob}"
         )
@@ -176,9 +176,11 @@ class CircuitOpen(_DetailedError):
     def __init__(self, *, endpoint: AnyEndpoint, retry_after: float) -> None:
         self.endpoint = endpoint
         self.retry_after = retry_after
+        # Nothing is left to wait for when the trials that half-open allows are under way.
+        when = f"in {duration(retry_after)}" if retry_after > 0 else "by others right now"
         super().__init__(
-            f"{endpoint} (connect): its circuit is open after repeated failures;"
-            f" it is tried again in {duration(retry_after)}"
+            f"no connection to {endpoint}, phase connect: its circuit is open after repeated"
+            f" failures; it is tried again {when}"
         )
 
 
@@ -198,10 +200,10 @@ class NoHealthyEndpoint(_DetailedError):
         super().__init__("\n".join([f"none of {count} servers can be used:", *lines]))
 
 
-def _counts(stats: EndpointStats) -> str:
+def _counts(stats: EndpointStats, pool_name: str) -> str:
     return (
         f"{stats.active} active, {stats.idle} idle, {stats.connecting} connecting,"
-        f" {stats.closing} closing of limit {stats.limit}, {stats.waiting} waiting"
+        f" {stats.closing} closing, {stats.waiting} waiting, limit {stats.limit}; pool {pool_name}"
     )
 
 
@@ -240,8 +242,8 @@ class ConnectError(_DetailedError, OSError):
         self.attempts = tuple(attempts)
 
     def __str__(self) -> str:
-        code = "" if self.errno is None or self.phase == "resolve" else _code(self.errno)
-        head = f"{self.endpoint} ({self.phase}): {self.args[0]}{code}"
+        code = "" if self.errno is None or isinstance(self, ResolveError) else _code(self.errno)
+        head = f"cannot connect to {self.endpoint}, phase {self.phase}: {self.args[0]}{code}"
         if len(self.attempts) < 2:
             return head
         tried = [_said(attempt) for attempt in self.attempts[:_ATTEMPTS_SHOWN]]
@@ -290,7 +292,8 @@ def connect_timed_out(
     endpoint: AnyEndpoint, phase: Phase, seconds: float, attempts: Sequence[OSError] = ()
 ) -> ConnectTimeout:
     """The error for a dial that was in `phase` when its `connect_timeout` of `seconds` was up."""
-    return _TIMEOUTS[phase](
+    _, cls = _CLASSES[phase]
+    return cls(
         f"timed out: connect_timeout of {duration(seconds)}",
         endpoint=endpoint,
         phase=phase,
@@ -321,7 +324,12 @@ def as_connect_error(
         attempts = [leaf for leaf in leaves if isinstance(leaf, OSError)]
     cls = _class_of(telling, phase)
     code = codes.ETIMEDOUT if issubclass(cls, ConnectTimeout) else _errno_of(telling)
-    error = cls(_said(telling), endpoint=endpoint, phase=phase, errno=code, attempts=attempts)
+    if cls is ResolveError and isinstance(telling, socket.gaierror):
+        code = telling.errno
+    said = _said(telling)
+    if code == codes.EADDRNOTAVAIL and (local := getattr(endpoint, "local_address", None)):
+        said += f" (from local address {local})"
+    error = cls(said, endpoint=endpoint, phase=phase, errno=code, attempts=attempts)
     error.__cause__ = exc
     return error
 
@@ -344,24 +352,19 @@ _RANK: Final = dict.fromkeys(_EXHAUSTED, 0) | {
     None: 5,
 }
 
-_TIMEOUTS: Final[Mapping[Phase, type[ConnectTimeout]]] = {
-    "resolve": ResolveTimeout,
-    "tcp": ConnectTimeout,
-    "proxy": ProxyTimeout,
-    "tls": TLSTimeout,
-    "open": ConnectTimeout,
-}
-_BY_PHASE: Final[Mapping[Phase, type[ConnectError]]] = {
-    "resolve": ResolveError,
-    "tcp": ConnectError,
-    "proxy": ProxyError,
-    "tls": TLSError,
-    "open": ConnectError,
+# Of each phase, the class of its errors and that of its time-outs.
+_CLASSES: Final[Mapping[Phase, tuple[type[ConnectError], type[ConnectTimeout]]]] = {
+    "resolve": (ResolveError, ResolveTimeout),
+    "tcp": (ConnectError, ConnectTimeout),
+    "proxy": (ProxyError, ProxyTimeout),
+    "tls": (TLSError, TLSTimeout),
+    "open": (ConnectError, ConnectTimeout),
 }
 
-_TLS_HINTS: Final = {
-    "WRONG_VERSION_NUMBER": " (does the server speak TLS on this port?)",
-}
+_FOREIGN: Final = (ssl.SSLError, socket.gaierror)
+"""OpenSSL's numbers and the resolver's look like the system's and mean something else."""
+
+_TLS_HINTS: Final = {"WRONG_VERSION_NUMBER": " (does the server speak TLS on this port?)"}
 
 
 def _leaves(exc: BaseException) -> Iterator[BaseException]:
@@ -376,22 +379,22 @@ def _leaves(exc: BaseException) -> Iterator[BaseException]:
 
 
 def _is_wrapper(exc: BaseException) -> bool:
-    if isinstance(exc, trio.BrokenResourceError):
-        return True
-    return (
-        isinstance(exc, OSError)
-        and exc.errno is None
-        and isinstance(exc.__cause__, BaseExceptionGroup)
-    )
+    is_bare = isinstance(exc, OSError) and exc.errno is None
+    is_grouped = isinstance(exc.__cause__, BaseExceptionGroup)
+    return isinstance(exc, trio.BrokenResourceError) or (is_bare and is_grouped)
 
 
 def _rank(leaf: BaseException) -> int:
-    return _RANK.get(_errno_of(leaf), 1) if isinstance(leaf, OSError) else 1
+    if isinstance(leaf, OSError) and not isinstance(leaf, _FOREIGN):
+        return _RANK.get(leaf.errno, 1)
+    return 1
 
 
 def _errno_of(leaf: BaseException) -> int | None:
-    """The system's number; that of an `ssl.SSLError` is OpenSSL's and means something else."""
-    return leaf.errno if isinstance(leaf, OSError) and not isinstance(leaf, ssl.SSLError) else None
+    """The system's number, if `leaf` has one."""
+    if isinstance(leaf, OSError) and not isinstance(leaf, _FOREIGN):
+        return leaf.errno
+    return None
 
 
 def _true_phase(leaf: BaseException, phase: Phase) -> Phase:
@@ -403,23 +406,23 @@ def _true_phase(leaf: BaseException, phase: Phase) -> Phase:
 
 
 def _class_of(leaf: BaseException, phase: Phase) -> type[ConnectError]:
-    code = None if isinstance(leaf, socket.gaierror) else _errno_of(leaf)
+    code = _errno_of(leaf)
     if code in _LOCAL:
         return LocalResourceError
-    if isinstance(leaf, TimeoutError | trio.TooSlowError) or code == codes.ETIMEDOUT:
-        return _TIMEOUTS[phase]
-    return _BY_PHASE[phase]
+    failed, timed_out = _CLASSES[phase]
+    is_late = isinstance(leaf, TimeoutError | trio.TooSlowError) or code == codes.ETIMEDOUT
+    return timed_out if is_late else failed
 
 
 def _said(leaf: BaseException) -> str:
     """What an error says of itself, in one line if it can be helped."""
     match leaf:
-        case ssl.SSLCertVerificationError():
-            return f"certificate verify failed: {leaf.verify_message}"
+        case ssl.SSLCertVerificationError(verify_message=said):
+            return f"certificate verify failed: {said}"
         case ssl.SSLEOFError():
-            return "the peer closed the connection in the middle of the TLS handshake"
-        case ssl.SSLError() if leaf.reason:
-            return leaf.reason + _TLS_HINTS.get(leaf.reason, "")
+            return "unexpected end of file (the peer closed the connection)"
+        case ssl.SSLError(reason=str(reason)):
+            return reason + _TLS_HINTS.get(reason, "")
         case OSError() if leaf.strerror:
             return leaf.strerror
         case _:

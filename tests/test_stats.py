@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from conpool._endpoint import Endpoint
-from conpool._group import EndpointGroup
+from conpool._endpoint import AnyEndpoint, Endpoint
+from conpool._group import EndpointGroup, Target
 from conpool._histogram import Histogram
 from conpool._states import CircuitState, CloseReason
 from conpool._stats import EndpointStats, LatencySummary, PoolStats
@@ -20,7 +20,7 @@ from conpool._tally import Tally
 ENDPOINT = Endpoint("db.example", 5432)
 
 
-def stats_of(endpoint: Endpoint | EndpointGroup = ENDPOINT, **changes: Any) -> EndpointStats:
+def stats_of(endpoint: Target = ENDPOINT, **changes: Any) -> EndpointStats:
     numbers: dict[str, Any] = {
         "limit": 10,
         "active": 3,
@@ -50,7 +50,9 @@ def tally_of(*reasons: CloseReason, waits: Iterable[float] = ()) -> Tally:
 
 def pool_of(count: int, folded: Tally | None = None, **changes: Any) -> PoolStats:
     endpoints = [Endpoint(f"db{number}.example", 5432) for number in range(count)]
-    members = {endpoint: stats_of(endpoint, **changes) for endpoint in endpoints}
+    members: dict[AnyEndpoint, EndpointStats] = {
+        endpoint: stats_of(endpoint, **changes) for endpoint in endpoints
+    }
     return PoolStats.of("orders", members, folded or Tally())
 
 
@@ -93,7 +95,9 @@ def test_json_knows_no_infinity() -> None:
 
 
 def test_an_endpoint_never_seen_has_zeros() -> None:
-    numbers = dict.fromkeys(("limit", "active", "idle", "connecting", "closing", "waiting"), 0)
+    numbers: dict[str, Any] = dict.fromkeys(
+        ("limit", "active", "idle", "connecting", "closing", "waiting"), 0
+    )
     plain = stats_of(**numbers).to_dict()
     counts = {name: value for name, value in plain.items() if isinstance(value, int)}
     assert set(counts.values()) == {0}
@@ -197,7 +201,7 @@ def test_snapshots_can_be_copied_and_pickled(copied: Any) -> None:
 
 
 def test_sums_every_count_over_endpoints_and_those_that_were_dropped() -> None:
-    members = {
+    members: dict[AnyEndpoint, EndpointStats] = {
         endpoint: stats_of(endpoint, tally=tally_of(CloseReason.ERROR))
         for endpoint in (Endpoint("a", 1), Endpoint("b", 1))
     }
@@ -222,7 +226,7 @@ def test_sums_every_count_over_endpoints_and_those_that_were_dropped() -> None:
 
 
 def test_a_pool_keeps_its_own_list_of_endpoints() -> None:
-    members = {ENDPOINT: stats_of()}
+    members: dict[AnyEndpoint, EndpointStats] = {ENDPOINT: stats_of()}
     folded = tally_of(CloseReason.ERROR)
     pool = PoolStats.of("orders", members, folded)
     members.clear()
@@ -246,13 +250,14 @@ def test_a_pool_becomes_json_with_a_list_of_endpoints() -> None:
 def test_a_pool_prints_as_a_table_for_people() -> None:
     tally = tally_of(waits=[0.0] * 90 + [1.5] * 10)
     first = stats_of(tally=tally)
-    second = stats_of(Endpoint("cache.example", 6379), active=0, waiting=0)
-    pool = PoolStats.of("orders", {ENDPOINT: first, second.endpoint: second}, tally_of())  # type: ignore[dict-item]
+    cache = Endpoint("cache.example", 6379)
+    second = stats_of(cache, active=0, waiting=0)
+    pool = PoolStats.of("orders", {ENDPOINT: first, cache: second}, tally_of())
     assert str(pool).splitlines() == [
         "pool orders: 2 endpoints",
         "endpoint            active  idle  connecting  closing  waiting  limit  created  reused  errors  wait p50  wait p99",
         "-" * 114,
-        "db.example:5432          3     2           1        4        7     10       11      12      13         0      1.5s",
+        "db.example:5432          3     2           1        4        7     10       11      12      13         0     1.42s",
         "cache.example:6379       0     2           1        4        0     10        0       0       0         -         -",
         "-" * 114,
         "total                    3     4           2        8        7      -       22      24      26         -         -",
@@ -285,7 +290,7 @@ def test_twenty_endpoints_are_all_shown_in_their_order() -> None:
 
 def test_of_more_than_twenty_the_busiest_are_shown_and_the_rest_summed() -> None:
     endpoints = [Endpoint(f"db{number}.example", 5432) for number in range(30)]
-    members = {
+    members: dict[AnyEndpoint, EndpointStats] = {
         endpoint: stats_of(endpoint, waiting=number) for number, endpoint in enumerate(endpoints)
     }
     lines = str(PoolStats.of("orders", members, Tally())).splitlines()
