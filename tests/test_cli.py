@@ -228,6 +228,27 @@ def test_demo_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
 # ── each proof, made to fail ────────────────────────────────────────────────────
 
 
+async def test_plan_puts_every_promise_to_the_test() -> None:
+    server, client = make_contexts()
+    async with site() as plain, site(server, client) as secure, pool() as lender:
+        steps = {step.title: step for step in _demo.plan(lender, (plain, secure))}
+        assert list(steps) == [
+            "100 requests, plain",
+            "100 requests, TLS",
+            "200 tasks over a limit of 10, plain",
+            "200 tasks over a limit of 10, TLS",
+            "server restart in mid-run",
+            "cancelled in mid-reply, plain",
+            "cancelled in mid-reply, TLS",
+        ]
+        assert "times as fast" in await steps["100 requests, TLS"].prove(idly)
+        moved: list[None] = []
+        assert "no error" in await steps["server restart in mid-run"].prove(
+            lambda: moved.append(None)
+        )
+        assert len(moved) >= steps["server restart in mid-run"].moves
+
+
 async def test_speed_is_not_proved_by_a_pool_that_keeps_nothing() -> None:
     async with site() as one, pool(uses=1) as forgetful:
         with pytest.raises(proofs.NotSo, match="opened 100 connections"):
@@ -404,13 +425,45 @@ async def test_witness_counts_open_sockets_and_no_closed_ones(table: Path) -> No
         assert witness.count() == 3
         await streams.pop().aclose()
         assert witness.count() == 2
-        # One that is reset, with a reply on its way, is closed all the same.
+        # One that is reset while the server has other things to do is closed all the same.
+        await send_request(streams[0], 3, "late")
+        await trio.testing.wait_all_tasks_blocked()
         linger = struct.pack("ii", 1, 0)
         streams[0].socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         await streams.pop(0).aclose()
         assert witness.count() == 1
         await streams.pop().aclose()
         assert witness.count() == 0
+
+
+async def test_witness_counts_a_row_once_however_often_it_comes_up(tmp_path: Path) -> None:
+    async with site() as one, await trio.open_tcp_stream(LOOPBACK, one.server.port) as stream:
+        assert await ask(stream, 1) == [1]
+        table = tmp_path / "tcp"
+        head, *rows = _demo_sockets.KERNEL_TABLE.read_text().splitlines()
+        table.write_text("\n".join([head, *rows, *rows]))
+        assert find_witness(one.server, table).count() == 1
+
+
+async def test_witness_is_the_server_where_the_table_is_too_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_demo_sockets, "_LONG", 0)
+    async with site() as one:
+        assert find_witness(one.server).name == "the server's count"
+
+
+async def test_reply_in_pieces_is_put_together() -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(dribble, theirs, b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n107")
+        assert await read_answers(ours) == [107]
+
+
+async def dribble(stream: trio.abc.SendStream, data: bytes) -> None:
+    for byte in data:
+        await stream.send_all(bytes([byte]))
+        await trio.testing.wait_all_tasks_blocked()
 
 
 async def test_witness_is_the_server_where_the_table_does_not_know_it(tmp_path: Path) -> None:
