@@ -8,6 +8,8 @@ It lends byte streams (TCP, TLS, UNIX sockets, through proxies) to clients of an
             reply = await conn.receive_some()
 """
 
+from __future__ import annotations
+
 from conpool._checks import ConfigError, PoolError
 from conpool._config import CircuitBreaker, PoolConfig
 from conpool._connector import Connector

@@ -1,8 +1,12 @@
 """What falls due when: the time-outs of waiters, and the moments when dials may go on.
 
-A heap with lazy deletion. Nearly every waiter is served long before its deadline, so removing each
-at once would cost more than all the rest; those that are past caring are dropped when they surface,
-or all together once they outnumber the living.
+Nearly every waiter is served long before its deadline, so keeping time for each must cost next to
+nothing:
+
+1. Waiters with the endpoint's own `acquire_timeout` come due in the order in which they queue. Only
+   their sub-pool is on the agenda, once, for the first of them; it is looked at again when that time comes.
+2. A waiter with a deadline of its own is on the agenda itself, in a heap with lazy deletion: rows that are
+   past caring are dropped when they surface, or all together once they outnumber the living.
 """
 
 from __future__ import annotations
@@ -19,42 +23,41 @@ if TYPE_CHECKING:
     from conpool._subpool import SubPool
 
 _FEW = 64
-"""Below this many dead items a rebuild is not worth its call."""
+"""Below this many dead rows a rebuild is not worth its call."""
 
 
 @final
 class Agenda:
-    """Waiters by deadline and sub-pools by the time when their gate opens; seconds on the pool's clock."""
+    """Waiters and sub-pools by the time when they must be looked at; seconds on the pool's clock."""
 
-    __slots__ = ("_count", "_heap", "_living")
+    __slots__ = ("_count", "_heap", "_living", "next_at")
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Waiter | SubPool]] = []
         self._count = 0
         self._living = 0
-        """Rows that still matter: waiters that are queued, and every sub-pool."""
+        """Rows that still matter: those of waiters that are queued, and of every sub-pool."""
+        self.next_at = math.inf
+        """When to look again: never too late, perhaps too early; infinite if nothing is expected."""
 
-    def expect(self, at: float, item: Waiter | SubPool) -> None:
-        """Have `due` return `item` once `at` has come. An infinite `at` never comes."""
-        if at == math.inf:
-            return
-        self._living += 1
-        self._count += 1
-        heappush(self._heap, (at, self._count, item))
+    def expect(self, waiter: Waiter) -> None:
+        """Have `due` return `waiter` at its deadline."""
+        if waiter.deadline != math.inf:
+            self._add(waiter.deadline, waiter)
 
     def forget(self, waiter: Waiter) -> None:
         """`waiter`, which was expected, has left its queue."""
-        if waiter.deadline == math.inf:
-            return
-        self._living -= 1
-        if len(self._heap) > 2 * self._living + _FEW:
-            self._heap = [row for row in self._heap if not _is_stale(row[2])]
-            heapify(self._heap)
+        if waiter.deadline != math.inf:
+            self._living -= 1
+            if len(self._heap) > 2 * self._living + _FEW:
+                self._heap = [row for row in self._heap if not _is_stale(row[2])]
+                heapify(self._heap)
 
-    @property
-    def next_at(self) -> float:
-        """When to look again: never too late, perhaps too early; infinite if nothing is expected."""
-        return self._heap[0][0] if self._heap else math.inf
+    def attend(self, sub: SubPool, at: float) -> None:
+        """Have `due` return `sub` at `at`, or before."""
+        if at < sub.attend_at:
+            sub.attend_at = at
+            self._add(at, sub)
 
     def due(self, now: float) -> Iterator[Waiter | SubPool]:
         """Yield what has fallen due by `now`, in order.
@@ -65,9 +68,18 @@ class Agenda:
             item = heappop(self._heap)[2]
             if not isinstance(item, Waiter):
                 self._living -= 1
+                item.attend_at = math.inf
                 yield item
             elif item.queued:
                 yield item
+        self.next_at = self._heap[0][0] if self._heap else math.inf
+
+    def _add(self, at: float, item: Waiter | SubPool) -> None:
+        self._living += 1
+        self._count += 1
+        heappush(self._heap, (at, self._count, item))
+        if at < self.next_at:  # noqa: PLR1730 - min() costs more
+            self.next_at = at
 
     def __repr__(self) -> str:
         return f"<Agenda {self._living} expected, next at {self.next_at}>"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
 
 from trio.lowlevel import enable_ki_protection
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
     from types import TracebackType
 
     from conpool._group import Target
@@ -24,7 +25,7 @@ class LeaseBlock(Generic[SessionT]):
     or nursery, so that the lease may be released by another task or in another order.
     """
 
-    __slots__ = ("_endpoint", "_fresh", "_lease", "_lender", "_timeout")
+    __slots__ = ("_endpoint", "_fresh", "_lender", "_timeout", "lease")
 
     def __init__(
         self, lender: Lender, endpoint: Target, timeout: float | None, fresh: bool
@@ -33,15 +34,14 @@ class LeaseBlock(Generic[SessionT]):
         self._endpoint = endpoint
         self._timeout = timeout
         self._fresh = fresh
-        self._lease: Connection[SessionT] | None = None
+        self.lease: Connection[SessionT] | None = None
+        """What the lender lent for this block; it notes that here itself (`Lender.acquire`)."""
 
-    @enable_ki_protection
-    async def __aenter__(self) -> Connection[SessionT]:
-        if self._lease is not None:
+    def __aenter__(self) -> Coroutine[Any, Any, Connection[SessionT]]:
+        # Not `async def`: a coroutine around the lender's would cost every lease a quarter microsecond.
+        if self.lease is not None:
             raise RuntimeError("this block has been entered already: call connection() for each")
-        lease = await self._lender.acquire(self._endpoint, self._timeout, self._fresh)
-        self._lease = lease
-        return lease
+        return self._lender.acquire(self._endpoint, self._timeout, self._fresh, self)
 
     @enable_ki_protection
     async def __aexit__(
@@ -50,7 +50,7 @@ class LeaseBlock(Generic[SessionT]):
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        lease = self._lease
+        lease = self.lease
         assert lease is not None
-        self._lease = None
+        self.lease = None
         self._lender.give_back(lease, exc)

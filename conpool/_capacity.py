@@ -41,10 +41,5 @@ class Capacity:
         """Whether one more token can be lent."""
         return len(self.borrowers) < self.total
 
-    @property
-    def is_exceeded(self) -> bool:
-        """Whether more tokens are out than there should be, after `total` was lowered."""
-        return len(self.borrowers) > self.total
-
     def __repr__(self) -> str:
         return f"<Capacity {len(self.borrowers)}/{self.total}>"

@@ -41,7 +41,7 @@ async def close(stream: trio.abc.AsyncResource, timeout: float) -> None:
             await stream.aclose()
         except trio.BrokenResourceError:
             pass
-        except Exception:
+        except Exception:  # noqa: BLE001 - whatever a stream of the user's own raises
             _log.exception("closing %r failed", stream)
     try_close_now(stream)
 

@@ -119,18 +119,17 @@ class Core:
 
     def may_queue(self, sub: SubPool, now: float) -> bool:
         """Whether one more waiter is welcome: the queue is short enough, or it is dialled for at once."""
-        most = sub.config.max_waiting_per_endpoint
-        if most is None or len(sub.queue) < most:
+        if sub.max_waiting is None or len(sub.queue) < sub.max_waiting:
             return True
         has_slot = sub.capacity.has_room and (self.room is None or self.room.capacity.has_room)
         return has_slot and sub.is_gate_open(now) and sub.connecting < sub.max_connecting
 
-    def queued(self, waiter: Waiter, now: float, *, is_first: bool = False) -> None:
+    def queued(self, waiter: Waiter, now: float, is_first: bool = False) -> None:
         """`waiter` has come to the end of the line, or back to its head: its turn has been before."""
         if not is_first:
             self._arrivals += 1
             waiter.number = self._arrivals
-        self._ledger.enqueue(waiter, is_first=is_first)
+        self._ledger.enqueue(waiter, is_first)
         for sub in waiter.subs:
             sub.used_at = now
             self._pump(sub, now)
@@ -146,7 +145,6 @@ class Core:
         entry = waiter.entry
         assert entry is not None
         waiter.entry = None
-        waiter.was_idle = False
         self._ledger.enqueue(waiter, is_first=True)
         self.condemned(entry, reason, now)
 
@@ -207,17 +205,24 @@ class Core:
 
         `unused` is for one that was taken and then not wanted: its idle time goes on as before.
         """
-        sub = entry.sub
         if entry.state is not _ACTIVE:
             raise AssertionError(f"{entry!r} cannot be given back")
-        reason = self._why_not_kept(entry, now)
+        sub = entry.sub
+        reason = self._why_not_kept(entry, sub, now)
         if reason is not None:
             self._ledger.condemn(entry, reason, gracefully=True)
         else:
             if not unused:
+                entry.was_idle = False
                 entry.idle_since = now
-                entry.lapses_at = min(entry.expires_at, now + sub.max_idle_time)
-            self._give(entry, now)
+                lapses_at = now + sub.max_idle_time
+                expires_at = entry.expires_at
+                # Spelled out, since min() is a call too many here.
+                entry.lapses_at = lapses_at if lapses_at < expires_at else expires_at  # noqa: FURB136
+            if sub.queue and not sub.paused:
+                self._give(entry, now)
+            else:
+                self._ledger.push_idle(entry)
         self._pump(sub, now)
 
     def condemned(
@@ -256,8 +261,8 @@ class Core:
         """The limit of `sub` is now `total`; what is too many goes, the idle at once."""
         sub.capacity.total = total
         sub.resized = total != sub.config.max_connections_per_endpoint
-        surplus = len(sub.capacity.borrowers) - sub.closing - total
-        for entry in list(sub.idle)[: max(0, surplus)]:
+        sub.has_surplus = sub.count_surplus() > 0
+        for entry in list(sub.idle)[: max(0, sub.count_surplus())]:
             self._ledger.condemn(entry, CloseReason.SURPLUS, gracefully=True)
         self._pump(sub, now)
 
@@ -290,7 +295,7 @@ class Core:
                 for sub in item.subs:
                     self._pump(sub, now)
             else:
-                item.gate_expected_at = math.nan
+                self._time_out_queue(item, now)
                 self._pump(item, now)
 
     def inspected(self, entry: Entry, reason: CloseReason | None, now: float) -> None:
@@ -327,6 +332,19 @@ class Core:
         for sub in self.subs.values():
             self.close_idle(sub, CloseReason.POOL_CLOSED, now)
 
+    def _time_out_queue(self, sub: SubPool, now: float) -> None:
+        """Refuse those in the queue whose time is up; they are the first, but for own deadlines."""
+        late = []
+        for waiter in sub.queue:
+            if waiter.has_own_deadline:
+                continue
+            if waiter.deadline > now:
+                self.agenda.attend(sub, waiter.deadline)
+                break
+            late.append(waiter)
+        for waiter in late:
+            self._ledger.refuse(waiter, Refusal.TIMEOUT)
+
     # ── the rules ───────────────────────────────────────────────────────────────
 
     def _pump(self, sub: SubPool, now: float) -> None:
@@ -334,8 +352,10 @@ class Core:
         if sub.queue:
             if sub.idle and not sub.paused:
                 self._serve_from_idle(sub, now)
-            self._dials.ask(sub, now)
-        if self.is_open and (sub.warmers or sub.config.min_idle_per_endpoint):
+            capacity = sub.capacity
+            if len(capacity.borrowers) < capacity.total or sub.claim is not None:
+                self._dials.ask(sub, now)
+        if (sub.min_idle or sub.warmers) and self.is_open:
             self._dials.warm(sub, now)
         if self.room is not None and self.room.wanted:
             self._dials.allot(self.room, now)
@@ -343,18 +363,17 @@ class Core:
     def _give(self, entry: Entry, now: float) -> None:
         """Lend `entry` to the oldest waiter that can have it, or else lay it on the idle stack."""
         sub = entry.sub
-        if sub.queue and not sub.paused:
-            for waiter in sub.queue:
-                if waiter.fresh and entry.uses:
-                    if waiter.dial is None and self._must_make_way_for_fresh(sub, now):
-                        self._ledger.condemn(entry, CloseReason.EVICTED, gracefully=True)
-                        return
-                    continue
-                if self.room is not None and self.room.must_make_way(waiter):
+        for waiter in sub.queue:
+            if waiter.fresh and entry.uses:
+                if waiter.dial is None and self._must_make_way_for_fresh(sub, now):
                     self._ledger.condemn(entry, CloseReason.EVICTED, gracefully=True)
-                else:
-                    self._ledger.lend(waiter, entry)
-                return
+                    return
+                continue
+            if self.room is not None and self.room.must_make_way(waiter):
+                self._ledger.condemn(entry, CloseReason.EVICTED, gracefully=True)
+            else:
+                self._ledger.lend(waiter, entry)
+            return
         self._ledger.push_idle(entry)
 
     def _must_make_way_for_fresh(self, sub: SubPool, now: float) -> bool:
@@ -372,13 +391,15 @@ class Core:
             entry = None if waiter is None else self.take_idle(sub, now)
             if waiter is None or entry is None:
                 break
-            waiter.was_idle = True
             self._ledger.lend(waiter, entry)
-        if sub.idle and sub.find_undialled() is not None and self._must_make_way_for_fresh(sub, now):
+        if (
+            sub.idle
+            and sub.find_undialled() is not None
+            and self._must_make_way_for_fresh(sub, now)
+        ):
             self._ledger.condemn(next(iter(sub.idle)), CloseReason.EVICTED, gracefully=True)
 
-    def _why_not_kept(self, entry: Entry, now: float) -> CloseReason | None:
-        sub = entry.sub
+    def _why_not_kept(self, entry: Entry, sub: SubPool, now: float) -> CloseReason | None:
         if not self.is_open:
             return CloseReason.POOL_CLOSED
         if entry.retired:
@@ -387,12 +408,9 @@ class Core:
             return CloseReason.CLEARED
         if now >= entry.expires_at:
             return CloseReason.LIFETIME
-        most_uses = sub.config.max_connection_uses
-        if most_uses is not None and entry.uses >= most_uses:
+        if entry.uses >= sub.max_uses:
             return CloseReason.USES
-        if sub.capacity.is_exceeded and len(sub.capacity.borrowers) - sub.closing > sub.capacity.total:
-            return CloseReason.SURPLUS
-        return None
+        return CloseReason.SURPLUS if sub.has_surplus and sub.count_surplus() > 0 else None
 
     def _config_of(self, endpoint: AnyEndpoint) -> PoolConfig:
         return self._overrides.get(endpoint, self._config)

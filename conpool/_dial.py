@@ -9,7 +9,7 @@ import trio
 from conpool import _progress
 from conpool._closing import close_by_force, try_close_now
 from conpool._endpoint import server_name
-from conpool._errors import as_connect_error, connect_timed_out
+from conpool._errors import ConnectError, as_connect_error, connect_timed_out
 from conpool._link import Link
 from conpool._progress import Progress
 from conpool._tls import encrypt
@@ -32,8 +32,10 @@ async def open_link(connector: Connector, endpoint: AnyEndpoint, timeout: float)
     try:
         with trio.move_on_after(timeout):
             return await _connect(connector, endpoint, progress)
+    except ConnectError:
+        raise
     except Exception as exc:
-        raise as_connect_error(exc, endpoint, progress.phase, progress.attempts) from exc.__cause__
+        raise as_connect_error(exc, endpoint, progress.phase, progress.attempts) from exc
     raise connect_timed_out(endpoint, progress.phase, timeout, progress.attempts)
 
 

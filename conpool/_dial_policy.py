@@ -89,7 +89,7 @@ class DialPolicy:
             return True
         # Idle time and this lapse together, so an endpoint that nobody asks for cools down for good.
         is_asked_for = now - sub.used_at < sub.max_idle_time
-        return is_asked_for and len(sub.idle) + spare < sub.config.min_idle_per_endpoint
+        return is_asked_for and len(sub.idle) + spare < sub.min_idle
 
     def _dial_for_oldest(self, sub: SubPool, now: float) -> None:
         waiter = sub.find_undialled()
@@ -103,7 +103,6 @@ class DialPolicy:
             sub.dial_not_before = now + backoff(sub.failures, self._random)
 
     def _expect_gate(self, sub: SubPool) -> None:
-        """Have the pump run again when the gate opens. (A pause does not end by itself.)"""
-        if not sub.paused and sub.gate_expected_at != sub.dial_not_before:
-            sub.gate_expected_at = sub.dial_not_before
-            self._ledger.agenda.expect(sub.dial_not_before, sub)
+        """Have the pump run again when the gate opens. A pause does not end by itself."""
+        if not sub.paused:
+            self._ledger.agenda.attend(sub, sub.dial_not_before)

@@ -16,17 +16,18 @@ import math
 from collections import deque
 from collections.abc import Callable
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVarTuple, Unpack, final
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVarTuple, final
 
 import trio
-from trio.lowlevel import enable_ki_protection
+from trio.lowlevel import enable_ki_protection, reschedule
 
 from conpool._closing import close, close_by_force
 from conpool._dial import open_link
-from conpool._effects import Close, Dial, Lend, Refuse, Warmed
+from conpool._effects import Close, Dial
 from conpool._errors import ConnectError, PoolClosed
 from conpool._observer import ConnectionInfo, tell
 from conpool._states import CloseReason, ConnectionState
+from conpool._waiter import Waiter, Warmer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -47,22 +48,27 @@ class Engine:
     """The moving parts of one pool."""
 
     __slots__ = (
+        "_agenda",
         "_alarm",
         "_alarm_at",
         "_connector",
         "_context",
         "_dial_nursery",
+        "_effects",
         "_news",
         "_nursery",
         "_perform_one",
         "announcer",
         "core",
         "ended",
+        "now",
         "some_closed",
     )
 
     def __init__(self, core: Core, connector: Connector, announcer: Announcer) -> None:
         self.core = core
+        self._effects = core.effects
+        self._agenda = core.agenda
         self.announcer = announcer
         self.some_closed = trio.lowlevel.ParkingLot()
         """Where tasks wait for connections to be gone."""
@@ -72,15 +78,16 @@ class Engine:
         self._dial_nursery: trio.Nursery
         self.ended = trio.Event()
         """Set when the last background task has ended."""
+        self.now: Callable[[], float] = trio.current_time
+        """The time on the clock of the pool's run; once it is open, without trio's detour to find it."""
         self._alarm: trio.CancelScope | None = None
         self._alarm_at = -math.inf
         self._news: deque[tuple[Watchers, tuple[object, ...]]] = deque()
         self._perform_one: dict[type[Any], Callable[[Any], None]] = {
-            Lend: self._wake_with_connection,
-            Refuse: self._wake_with_nothing,
+            Waiter: self._wake,
+            Warmer: self._wake_warmer,
             Dial: self._start_dial,
             Close: self._start_close,
-            Warmed: self._wake_warmer,
         }
 
     # ── the background ──────────────────────────────────────────────────────────
@@ -94,6 +101,7 @@ class Engine:
     ) -> None:
         """Be the host of all background tasks, until the scope that this reports is cancelled."""
         self._context = copy_context()
+        self.now = trio.lowlevel.current_clock().current_time
         try:
             with trio.CancelScope(shield=True) as scope:
                 async with trio.open_nursery() as self._nursery:
@@ -105,9 +113,7 @@ class Engine:
         finally:
             self.ended.set()
 
-    def spawn(
-        self, job: Callable[[Unpack[Ts]], Awaitable[object]], *args: Unpack[Ts], name: str
-    ) -> None:
+    def spawn(self, job: Callable[[*Ts], Awaitable[object]], *args: *Ts, name: str) -> None:
         """Run a job of the pool's own in the background, in the pool's own context."""
         self._context.run(lambda: self._nursery.start_soon(job, *args, name=name))
 
@@ -122,7 +128,7 @@ class Engine:
             self._alarm_at = self.core.agenda.next_at
             with trio.CancelScope(deadline=self._alarm_at) as self._alarm:
                 await trio.sleep_forever()
-            self.core.ticked(trio.current_time())
+            self.core.ticked(self.now())
             self.perform()
 
     # ── what the core wants done ────────────────────────────────────────────────
@@ -130,44 +136,41 @@ class Engine:
     def perform(self) -> None:
         """Do all that the core has decided, then tell the observers."""
         self.perform_quietly()
-        self.deliver_news()
-
-    def settle(self) -> None:
-        """`perform`, for the end of a lease, which seldom leaves anything to do."""
-        if self.core.effects or self._news:
-            self.perform()
+        if self._news:
+            self.deliver_news()
 
     def perform_quietly(self) -> None:
         """Do all that the core has decided; the news is kept for the next `perform`.
 
         For abort functions, which run inside trio's scheduler: no place for a user's callback.
         """
-        effects = self.core.effects
+        effects = self._effects
         while effects:
             effect = effects.popleft()
             self._perform_one[type(effect)](effect)
-        next_at = self.core.agenda.next_at
-        if next_at < self._alarm_at and self._alarm is not None:
-            self._alarm_at = self._alarm.deadline = next_at
+        if self._agenda.next_at < self._alarm_at and self._alarm is not None:
+            self._alarm_at = self._alarm.deadline = self._agenda.next_at
 
-    def _wake_with_connection(self, effect: Lend) -> None:
-        waiter = effect.waiter
-        if waiter.was_idle:
-            assert waiter.entry is not None
-            reason = waiter.entry.link.look()
+    def settle(self) -> None:
+        """`perform`, where there is seldom anything to do."""
+        if self._effects or self._agenda.next_at < self._alarm_at:
+            self.perform_quietly()
+        if self._news:
+            self.deliver_news()
+
+    def _wake(self, waiter: Waiter) -> None:
+        entry = waiter.entry
+        if entry is not None and entry.was_idle:
+            reason = entry.link.look()
             if reason is not None:
-                self.core.offer_failed(waiter, reason, trio.current_time())
+                self.core.offer_failed(waiter, reason, self.now())
                 return
-        if waiter.task is not None:
-            trio.lowlevel.reschedule(waiter.task)
+        if waiter.task is not None:  # else it has not gone to sleep yet
+            reschedule(waiter.task)
 
-    def _wake_with_nothing(self, effect: Refuse) -> None:
-        if effect.waiter.task is not None:
-            trio.lowlevel.reschedule(effect.waiter.task)
-
-    def _wake_warmer(self, effect: Warmed) -> None:
-        if effect.warmer.task is not None:
-            trio.lowlevel.reschedule(effect.warmer.task)
+    def _wake_warmer(self, warmer: Warmer) -> None:
+        if warmer.task is not None:
+            reschedule(warmer.task)
 
     # ── dialling ────────────────────────────────────────────────────────────────
 
@@ -180,26 +183,22 @@ class Engine:
     @enable_ki_protection
     async def _dial(self, entry: Entry) -> None:
         sub = entry.sub
-        started = trio.current_time()
+        started = self.now()
         try:
-            entry.link = await open_link(
-                self._connector, sub.endpoint, sub.config.connect_timeout
-            )
+            entry.link = await open_link(self._connector, sub.endpoint, sub.config.connect_timeout)
         except ConnectError as error:
             self._report_failed_dial(entry, error, started)
         except BaseException:
             self._report_failed_dial(entry, None, started)
             raise
         else:
-            now = trio.current_time()
+            now = self.now()
             self._note(self.announcer.connected, entry, now - started)
             self.core.dialled(entry, now)
             self.perform()
 
-    def _report_failed_dial(
-        self, entry: Entry, error: ConnectError | None, started: float
-    ) -> None:
-        now = trio.current_time()
+    def _report_failed_dial(self, entry: Entry, error: ConnectError | None, started: float) -> None:
+        now = self.now()
         told = PoolClosed("the pool closed during the dial") if error is None else error
         self._note(self.announcer.connect_failed, entry, told, now - started)
         self.core.dial_failed(entry, error, now)
@@ -211,7 +210,7 @@ class Engine:
     def _start_close(self, effect: Close) -> None:
         entry = effect.entry
         link = entry.link
-        if effect.reason is CloseReason.DETACHED:
+        if entry.reason is CloseReason.DETACHED:
             self._report_closed(entry)
         elif effect.gracefully and link.has_goodbye:
             self.spawn(self._say_goodbye, entry, name=f"conpool close of {entry.sub.endpoint}")
@@ -237,7 +236,7 @@ class Engine:
             self.perform()
 
     def _report_closed(self, entry: Entry) -> None:
-        self.core.closed(entry, trio.current_time())
+        self.core.closed(entry, self.now())
         self._note(self.announcer.closed, entry, entry.reason)
         self.some_closed.unpark_all()
 
@@ -245,7 +244,7 @@ class Engine:
         self, sub: SubPool, reason: CloseReason, holder: trio.lowlevel.Task | None = None
     ) -> None:
         """Close the lent connections of `sub` under their leases: all, or only those of `holder`."""
-        now = trio.current_time()
+        now = self.now()
         for entry in list(sub.capacity.borrowers):
             is_meant = holder is None or entry.holder is holder
             if is_meant and entry.state is ConnectionState.ACTIVE:

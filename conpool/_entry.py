@@ -37,6 +37,7 @@ class Entry:
         "state",
         "sub",
         "uses",
+        "was_idle",
     )
 
     def __init__(self, number: int, sub: SubPool, now: float) -> None:
@@ -50,6 +51,8 @@ class Entry:
         self.checked_at = now
         self.lapses_at = now
         """The earlier of two ends: lifetime, and idle time counted from `idle_since`."""
+        self.was_idle = False
+        """Whether it lay on the idle stack since it was last used, and so deserves another look."""
         self.uses = 0
         self.leases = 0
         self.retired = False

@@ -32,18 +32,23 @@ def check_hook(hook: object) -> None:
         return
     if not callable(hook):
         raise ConfigError(f"health_check must be an async function, not {hook!r}")
-    if inspect.isasyncgenfunction(hook) or (
-        inspect.isfunction(hook) and not inspect.iscoroutinefunction(hook) and hook.__name__ != "<lambda>"
-    ):
+    if inspect.isasyncgenfunction(hook) or _is_plain_function(hook):
         raise ConfigError(f"health_check must be an async function: {hook!r} is not")
 
 
+def _is_plain_function(hook: object) -> bool:
+    """Whether `hook` was written with `def`. A lambda may well return an awaitable."""
+    if inspect.iscoroutinefunction(hook) or getattr(hook, "__name__", "") == "<lambda>":
+        return False
+    return inspect.isroutine(hook)
+
+
 async def ask(lease: Connection[Any], hook: HealthCheck, timeout: float) -> bool:
-    """Return what `hook` says of the connection; false if it raises or takes `timeout` seconds."""
+    """Return what `hook` says of the connection; false if it raises or takes too long."""
     with trio.move_on_after(timeout):
         try:
             return bool(await hook(lease))
-        except Exception:
+        except Exception:  # noqa: BLE001 - a hook may raise anything, and all of it means "no"
             _log.debug("health check of %r failed", lease, exc_info=True)
     return False
 

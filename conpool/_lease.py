@@ -47,7 +47,7 @@ class Connection(trio.abc.HalfCloseableStream, Generic[SessionT]):
     `trio.ClosedResourceError`, so a handle that was kept cannot touch the traffic of the next caller.
 
         async with pool.connection(endpoint) as conn:
-            await conn.send_all(b"PING\\r\\n")
+            await conn.send_all(b"PING")
             reply = await conn.receive_some()
     """
 
@@ -238,20 +238,20 @@ class Connection(trio.abc.HalfCloseableStream, Generic[SessionT]):
             self._lender.dropped(self._entry)
 
 
-# For the lender, which is not to reach into a lease, and for which the fields are not public.
+# For the lender, which must end a lease and may not see into it otherwise.
 
 
 def end_lease(lease: Connection[Any]) -> Entry | None:
     """Make the handle worthless; return its entry, or None if the lease had ended before."""
-    if lease._wire is CLOSED_STREAM:
+    if lease._wire is CLOSED_STREAM:  # noqa: SLF001
         return None
-    lease._wire = CLOSED_STREAM
-    return lease._entry
+    lease._wire = CLOSED_STREAM  # noqa: SLF001
+    return lease._entry  # noqa: SLF001
 
 
 def find_lender(lease: Connection[Any]) -> Lender:
     """Return the lender that `lease` came from."""
-    return lease._lender
+    return lease._lender  # noqa: SLF001
 
 
 def held_entry(lease: Connection[Any]) -> Entry:
@@ -260,4 +260,4 @@ def held_entry(lease: Connection[Any]) -> Entry:
     Raises:
         trio.ClosedResourceError: It has.
     """
-    return lease._held()
+    return lease._held()  # noqa: SLF001

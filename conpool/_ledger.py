@@ -10,7 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING, final
 
 from conpool._agenda import Agenda
-from conpool._effects import Close, Dial, Effect, Lend, Refuse, Warmed
+from conpool._effects import Close, Dial, Effect
 from conpool._entry import Entry
 from conpool._states import CloseReason, ConnectionState
 from conpool._waiter import Refusal, Waiter, Warmer
@@ -75,6 +75,7 @@ class Ledger:
     def push_idle(self, entry: Entry) -> None:
         """ACTIVE → IDLE."""
         sub = entry.sub
+        entry.was_idle = True
         entry.state = _IDLE  # the caller has made sure that it was active
         sub.active -= 1
         sub.idle[entry] = None
@@ -95,7 +96,7 @@ class Ledger:
         sub.closing += 1
         if self.room is not None:
             self.room.closing += 1
-        self.effects.append(Close(entry, reason, gracefully))
+        self.effects.append(Close(entry, gracefully))
 
     def strike(self, entry: Entry) -> None:
         """CONNECTING or CLOSING → CLOSED, and repay its slots. The only place that does."""
@@ -113,14 +114,17 @@ class Ledger:
 
     # ── waiters ─────────────────────────────────────────────────────────────────
 
-    def enqueue(self, waiter: Waiter, *, is_first: bool = False) -> None:
+    def enqueue(self, waiter: Waiter, is_first: bool = False) -> None:
         """Put `waiter` at the end, or the head, of the queue of each of its sub-pools."""
         waiter.queued = True
         for sub in waiter.subs:
             sub.queue[waiter] = None
             if is_first:
                 sub.queue.move_to_end(waiter, last=False)
-        self.agenda.expect(waiter.deadline, waiter)
+            if waiter.deadline < sub.attend_at and not waiter.has_own_deadline:
+                self.agenda.attend(sub, waiter.deadline)
+        if waiter.has_own_deadline:
+            self.agenda.expect(waiter)
 
     def dequeue(self, waiter: Waiter) -> None:
         """Take `waiter` out of every queue. Its dial goes on, for nobody in particular."""
@@ -131,7 +135,8 @@ class Ledger:
                 sub.dialled_for -= 1
             if sub.claim is waiter and self.room is not None:
                 self.room.claim(sub, None, 0)  # the pump puts the next one in line
-        self.agenda.forget(waiter)
+        if waiter.has_own_deadline:
+            self.agenda.forget(waiter)
 
     def attribute(self, entry: Entry, waiter: Waiter) -> None:
         """The dial of `entry` is for `waiter`."""
@@ -156,21 +161,21 @@ class Ledger:
         """`entry` is the waiter's own from here on."""
         self.dequeue(waiter)
         waiter.entry = entry
-        self.effects.append(Lend(waiter))
+        self.effects.append(waiter)
 
     def refuse(self, waiter: Waiter, refusal: Refusal, error: Exception | None = None) -> None:
         """`waiter` gets nothing."""
         self.dequeue(waiter)
         waiter.refusal = refusal
         waiter.error = error
-        self.effects.append(Refuse(waiter))
+        self.effects.append(waiter)
 
     def end_warming(self, warmer: Warmer, error: Exception | None) -> None:
         """`warmer` has waited long enough."""
         warmer.sub.warmers.remove(warmer)
         warmer.queued = False
         warmer.error = error
-        self.effects.append(Warmed(warmer))
+        self.effects.append(warmer)
 
     def __repr__(self) -> str:
         return f"<Ledger {self.room!r}, {len(self.effects)} effects pending, {self.agenda!r}>"

@@ -20,7 +20,7 @@ from __future__ import annotations
 import warnings
 from contextlib import suppress
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast, final
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol, cast, final
 
 import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled, current_task, enable_ki_protection
@@ -39,6 +39,8 @@ from conpool._waiting import park
 from conpool._wire import CUT_RECEIVE
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from conpool._endpoint import AnyEndpoint
     from conpool._engine import Engine
     from conpool._entry import Entry
@@ -50,6 +52,12 @@ _ACTIVE = ConnectionState.ACTIVE
 
 _FAILED_CHECKS_BEFORE_FRESH = 2
 """One dead connection is chance, two in a row are a server that has restarted."""
+
+
+class Block(Protocol):
+    """Where a lease is kept for the length of a block."""
+
+    lease: Connection[Any] | None
 
 
 @final
@@ -70,7 +78,7 @@ class Lender:
     def __init__(self, engine: Engine, health_check: HealthCheck | None, name: str) -> None:
         self._engine = engine
         self._core = engine.core
-        self._subs = engine.core.subs
+        self._subs: Mapping[Any, SubPool] = engine.core.subs
         self._announcer = engine.announcer
         self._health_check = health_check
         self._name = name
@@ -86,115 +94,128 @@ class Lender:
 
     @enable_ki_protection
     async def acquire(
-        self, endpoint: Target, timeout: float | None, fresh: bool
+        self,
+        endpoint: Target,
+        timeout: float | None,
+        fresh: bool,
+        block: Block | None = None,
     ) -> Connection[Any]:
-        """Lend a connection to `endpoint` within `timeout` seconds; `fresh`: a new one."""
-        await checkpoint_if_cancelled()
-        started = trio.current_time()
+        """Lend a connection to `endpoint` within `timeout` seconds; `fresh`: a new one.
+
+        If it is for a `block`, the lease is noted there, in the step in which it begins.
+        """
+        sub = self._subs.get(endpoint)
+        if sub is None or not sub.queue or len(sub.capacity.borrowers) < sub.capacity.total:
+            await checkpoint_if_cancelled()
+        # Else this task can only join a queue, and there trio turns away those who are cancelled.
+        started = self._engine.now()
+        if sub is None or self._thread != get_ident():
+            sub = self._open_books(endpoint, started)
         if self._announcer.acquire_started:
             self._engine.note(self._announcer.acquire_started, endpoint)
             self._engine.deliver_news()
-        sub = self._subs.get(cast("AnyEndpoint", endpoint))
-        if sub is None or fresh or self._health_check is not None or self._thread != get_ident():
-            return await self._acquire_slowly(endpoint, timeout, fresh, started)
-        entry = self._take(sub, started)
-        if entry is None:
-            return await self._acquire_slowly(endpoint, timeout, fresh, started)
+        has_own_deadline = timeout is not None
+        deadline = started + (sub.acquire_timeout if timeout is None else timeout)
+        waited = 0.0
+        entry = None
         try:
-            await checkpoint()
+            if self._health_check is not None:
+                entry = await self._obtain_checked(sub, deadline, fresh, started)
+                waited = self._engine.now() - started
+            elif not fresh and (entry := self._take(sub, started)) is not None:
+                await checkpoint()
+            while entry is None or entry.state is not _ACTIVE:  # closed meanwhile, by force
+                entry = None
+                entry = await self._wait(sub, deadline, fresh, started, has_own_deadline)
+                waited = self._engine.now() - started
         except BaseException as exc:
-            self._put_back(entry)
+            if entry is not None:
+                self._put_back(entry)
             self._failed(sub, exc, started)
             raise
-        if entry.state is not _ACTIVE:  # closed meanwhile: the pool shuts, or was cleared by force
-            return await self._acquire_slowly(endpoint, timeout, fresh, started)
-        return self._begin(entry, started)
+        lease = self._begin(entry, started + waited, waited)
+        if block is not None:
+            block.lease = lease
+        return lease
 
     def acquire_nowait(self, endpoint: Target) -> Connection[Any]:
         """Lend an idle connection, unchecked, or raise `trio.WouldBlock`."""
         self.refuse_if_closed()
-        now = trio.current_time()
+        now = self._engine.now()
         sub = self._subs.get(check_target(endpoint))
         entry = None if sub is None else self._take(sub, now)
         if entry is None:
             raise trio.WouldBlock
         self._engine.note(self._announcer.acquire_started, endpoint)
-        return self._begin(entry, now)
+        return self._begin(entry, now, 0.0)
 
-    async def _acquire_slowly(
-        self, endpoint: Target, timeout: float | None, fresh: bool, started: float
-    ) -> Connection[Any]:
+    def _open_books(self, endpoint: Target, now: float) -> SubPool:
         self.refuse_if_closed()
-        sub = self._core.find_subpool(check_target(endpoint), started)
-        if timeout is None:
-            timeout = sub.config.acquire_timeout
-        deadline = started + timeout
-        try:
-            entry = await self._obtain(sub, deadline, fresh, started)
-        except BaseException as exc:
-            self._failed(sub, exc, started)
-            raise
-        return self._begin(entry, started)
+        return self._core.find_subpool(check_target(endpoint), now)
 
-    async def _obtain(
+    async def _wait(  # noqa: PLR0917 - by keyword, five arguments cost a tenth of a microsecond
+        self,
+        sub: SubPool,
+        deadline: float,
+        fresh: bool,
+        started: float,
+        has_own_deadline: bool = True,
+        is_first: bool = False,
+    ) -> Entry:
+        """Queue for a connection; return it once it is this task's own."""
+        if not self._core.is_open:
+            self.refuse_if_closed()
+        now = self._engine.now()
+        if deadline <= now:
+            await checkpoint()
+            self._time_out(sub, "queue", started)
+        if (
+            len(sub.capacity.borrowers) < sub.capacity.total
+            and trio.current_effective_deadline() <= now
+        ):
+            await checkpoint()  # raises: trio just has not said yet that this task is cancelled
+        if sub.max_waiting is not None and not (is_first or self._core.may_queue(sub, now)):
+            await checkpoint()
+            raise QueueFull(endpoint=sub.endpoint, stats=sub.snapshot(), pool_name=self._name)
+        waiter = Waiter((sub,), deadline, fresh, has_own_deadline)
+        self._core.queued(waiter, now, is_first)
+        self._engine.settle()
+        if waiter.queued:
+            await park(waiter, self._engine)
+        entry = waiter.entry
+        if entry is None:
+            self._raise_refusal(waiter, sub, started)
+        try:
+            await checkpoint_if_cancelled()  # that may have come after the hand-over
+        except BaseException:
+            self._put_back(entry)
+            raise
+        return entry
+
+    async def _obtain_checked(
         self, sub: SubPool, deadline: float, fresh: bool, started: float
     ) -> Entry:
-        """Return a connection that is this task's own, sound, and not yet lent."""
-        failed_checks = 0
+        """Return a connection whose peer has been asked, if it was idle for long enough."""
+        failed = 0
         while True:
-            entry, was_idle = await self._take_or_wait(
-                sub, deadline, fresh, started, is_first=failed_checks > 0
-            )
+            now = self._engine.now()
+            entry = None if fresh else self._take(sub, now)
+            if entry is None:
+                entry = await self._wait(sub, deadline, fresh, started, is_first=failed > 0)
             try:
-                await checkpoint_if_cancelled()  # it may have come after the hand-over
-                if not was_idle or not self._needs_check(entry):
-                    reason = None
-                else:
-                    reason = await self._check(entry, deadline)
+                reason = await self._check(entry, deadline)
             except BaseException as exc:
                 self._put_back(entry, exc)
                 raise
-            if entry.state is not _ACTIVE:  # closed under us
-                self.refuse_if_closed()
-                continue
-            if reason is None:
+            if entry.state is not _ACTIVE or reason is None:
                 return entry
-            now = trio.current_time()
+            now = self._engine.now()
             self._core.condemned(entry, reason, now)
             self._engine.perform()
             if now >= deadline:
                 self._time_out(sub, "check", started)
-            failed_checks += 1
-            fresh = fresh or failed_checks >= _FAILED_CHECKS_BEFORE_FRESH
-
-    async def _take_or_wait(
-        self, sub: SubPool, deadline: float, fresh: bool, started: float, *, is_first: bool
-    ) -> tuple[Entry, bool]:
-        """Take a connection, or queue for one; also say whether it had been idle."""
-        self.refuse_if_closed()
-        now = trio.current_time()
-        if not fresh and (entry := self._take(sub, now)) is not None:
-            try:
-                await checkpoint()
-            except BaseException:
-                self._put_back(entry)
-                raise
-            return entry, True
-        if deadline <= now:
-            await checkpoint()
-            self._time_out(sub, "queue", started)
-        if trio.current_effective_deadline() <= now:
-            await checkpoint()  # it is cancelled, trio just has not said so yet
-        if not is_first and not self._core.may_queue(sub, now):
-            raise QueueFull(endpoint=sub.endpoint, stats=sub.snapshot(), pool_name=self._name)
-        waiter = Waiter((sub,), deadline=deadline, fresh=fresh)
-        self._core.queued(waiter, now, is_first=is_first)
-        self._engine.perform()
-        if waiter.queued:
-            await park(waiter, self._engine)
-        if waiter.entry is not None:
-            return waiter.entry, waiter.was_idle
-        self._raise_refusal(waiter, sub, started)
+            failed += 1
+            fresh = fresh or failed >= _FAILED_CHECKS_BEFORE_FRESH
 
     def _take(self, sub: SubPool, now: float) -> Entry | None:
         """Take the newest idle connection that is fit to be lent, unless others come first."""
@@ -202,8 +223,7 @@ class Lender:
             return None
         core = self._core
         while (entry := core.take_idle(sub, now)) is not None:
-            reason = entry.link.look()
-            if reason is None:
+            if not entry.link.poll(0) or (reason := entry.link.look()) is None:
                 break
             core.condemned(entry, reason, now)
         if core.effects:
@@ -215,7 +235,7 @@ class Lender:
         entry.holder = None
         if entry.state is not _ACTIVE:
             return
-        now = trio.current_time()
+        now = self._engine.now()
         reason = judge(entry.link, exc if entry.link.wire.marks else None)
         if reason is None:
             self._core.given_back(entry, now, unused=True)
@@ -223,12 +243,10 @@ class Lender:
             self._core.condemned(entry, reason, now)
         self._engine.perform()
 
-    def _begin(self, entry: Entry, started: float) -> Connection[Any]:
+    def _begin(self, entry: Entry, now: float, waited: float) -> Connection[Any]:
         """Begin the lease: the connection is the caller's from here on."""
-        now = trio.current_time()
         entry.holder = current_task()
         entry.lent_at = now
-        waited = now - started
         self._core.lent(entry, waited)
         lease: Connection[Any] = Connection(self, entry)
         announcer = self._announcer
@@ -242,19 +260,17 @@ class Lender:
 
     # ── checks ──────────────────────────────────────────────────────────────────
 
-    def _needs_check(self, entry: Entry) -> bool:
-        if self._health_check is None:
-            return False
-        idle_time = trio.current_time() - entry.idle_since
-        return idle_time >= entry.sub.config.health_check_after
-
     async def _check(self, entry: Entry, deadline: float) -> CloseReason | None:
-        """Ask the peer of a connection that this task has taken."""
+        """Ask the peer of a connection that this task has taken, if that is due."""
+        now = self._engine.now()
+        config = entry.sub.config
+        if not entry.was_idle or now - entry.idle_since < config.health_check_after:
+            await checkpoint()
+            return None
         assert self._health_check is not None
-        now = trio.current_time()
         entry.holder = current_task()
         entry.lent_at = now
-        timeout = min(entry.sub.config.health_check_timeout, deadline - now)
+        timeout = min(config.health_check_timeout, deadline - now)
         return await check(Connection(self, entry), entry, self._health_check, timeout)
 
     async def is_healthy(self, lease: Connection[Any]) -> bool:
@@ -277,15 +293,15 @@ class Lender:
         entry = end_lease(lease)
         if entry is None:
             return
-        now = trio.current_time()
-        self._end(entry, now)
+        now = self._engine.now()
+        self._enter_end(entry, now)
         if entry.state is _ACTIVE:
             link = entry.link
             wire = link.wire
-            if exc is None and not wire.marks and not wire.in_progress:
-                reason = link.look()
-            else:
+            if exc is not None or wire.marks or wire.in_progress:
                 reason = judge(link, exc)
+            else:
+                reason = link.look() if link.poll(0) else None
             if reason is None:
                 self._core.given_back(entry, now)
             else:
@@ -325,13 +341,13 @@ class Lender:
         )
 
     def _drop(self, entry: Entry, reason: CloseReason) -> None:
-        now = trio.current_time()
-        self._end(entry, now)
+        now = self._engine.now()
+        self._enter_end(entry, now)
         if entry.state is _ACTIVE:
             self._core.condemned(entry, reason, now)
         self._engine.settle()
 
-    def _end(self, entry: Entry, now: float) -> None:
+    def _enter_end(self, entry: Entry, now: float) -> None:
         """Enter the end of the lease; what becomes of the connection is the next step."""
         self._core.lease_ended(entry, now)
         entry.holder = None
@@ -354,13 +370,15 @@ class Lender:
             assert waiter.error is not None
             raise waiter.error
         if waiter.refusal is Refusal.POOL_CLOSED:
-            raise PoolClosed(f"pool {self._name} was closed while this task waited for a connection")
+            raise PoolClosed(
+                f"pool {self._name} was closed while this task waited for a connection"
+            )
         self._time_out(sub, "queue" if waiter.dial is None else "connect", started)
 
     def _time_out(
         self, sub: SubPool, phase: Literal["queue", "connect", "check"], started: float
     ) -> NoReturn:
-        now = trio.current_time()
+        now = self._engine.now()
         holders = find_holders(sub, now)
         last_error = cast("ConnectError | None", sub.last_error)
         raise AcquireTimeout(
@@ -381,7 +399,7 @@ class Lender:
             sub.tally.acquire_timeouts += 1
         elif isinstance(exc, trio.Cancelled):
             sub.tally.acquire_cancelled += 1
-        waited = trio.current_time() - started
+        waited = self._engine.now() - started
         self._engine.note(self._announcer.acquire_failed, sub.endpoint, exc, waited)
         self._engine.perform()
 

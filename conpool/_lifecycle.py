@@ -146,9 +146,7 @@ class Lifecycle:
 
     def _find_borrowers(self) -> set[Entry]:
         return {
-            entry
-            for sub in self._engine.core.subs.values()
-            for entry in sub.capacity.borrowers
+            entry for sub in self._engine.core.subs.values() for entry in sub.capacity.borrowers
         }
 
     def disown(self) -> None:

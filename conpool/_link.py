@@ -22,9 +22,9 @@ class Link:
     """What the shell knows of one open connection, from the end of its dial to its close."""
 
     __slots__ = (
-        "_is_quiet",
         "_source",
         "peer_address",
+        "poll",
         "session",
         "ssl_object",
         "stream",
@@ -38,12 +38,13 @@ class Link:
         tap = find_tap(stream)
         self.ssl_object: ssl.SSLObject | None = None if tap is None else tap.ssl_object
         self._source = find_source(stream)
-        self._is_quiet = _always_quiet if self._source is None else self._source.is_quiet
+        self.poll = _find_nothing if self._source is None else self._source.poll
+        """Called with 0: true if there is something to `look` at. For a plain socket, one C call."""
         self.peer_address = _find_peer_address(stream)
 
     def look(self) -> CloseReason | None:
         """Return why this connection cannot be lent again; None if nothing speaks against it."""
-        return None if self._is_quiet() else look(self._source)
+        return look(self._source)
 
     @property
     def has_goodbye(self) -> bool:
@@ -59,8 +60,8 @@ class Link:
         return f"<Link to {self.peer_address}, {self.wire!r}>"
 
 
-def _always_quiet() -> bool:
-    return True
+def _find_nothing(_: int) -> object:
+    return None
 
 
 def _find_peer_address(stream: trio.abc.Stream) -> Any:

@@ -72,7 +72,10 @@ class Maintenance:
         if now - unheard_since >= entry.sub.config.health_check_interval:
             self._core.reserved(entry, now)
             self._engine.spawn(
-                self._check, entry, self._health_check, name=f"conpool check of {entry.sub.endpoint}"
+                self._check,
+                entry,
+                self._health_check,
+                name=f"conpool check of {entry.sub.endpoint}",
             )
 
     @enable_ki_protection

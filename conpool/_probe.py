@@ -4,8 +4,8 @@ A connection is alive while nothing can be read from it. If something can, plain
 speak for themselves. TLS is different: after a TLS 1.3 handshake the server's session tickets lie in
 the socket, unread and harmless, so what is there must be decrypted before anyone can judge it.
 
-Each layer is a source that can be asked twice: `is_quiet` costs a fraction of a microsecond and is
-nearly always true; only if it is not, `take_now` reads. Sources stack, as TLS does within TLS.
+Each layer is a source that can be asked twice: `poll` costs a fraction of a microsecond and nearly
+always finds nothing; only if it does, `take_now` reads. Sources stack, as TLS does within TLS.
 
 Reading is safe here because no task is inside the stream when the pool looks: between leases nobody
 has it. What a look consumes is lost only to a connection that will be closed for it.
@@ -16,7 +16,8 @@ from __future__ import annotations
 import select
 import socket as stdlib_socket
 import ssl
-from typing import TYPE_CHECKING, Final, Protocol, final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, final
 
 import trio
 
@@ -24,8 +25,6 @@ from conpool._states import CloseReason
 from conpool._tls import find_tap
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from conpool._tls import Tap
 
 _CHUNK: Final = 16_384
@@ -35,11 +34,15 @@ _MAX_CHUNKS: Final = 16
 """A peer that sends more than this of nothing but tickets and key updates is up to no good."""
 
 
+Poll: TypeAlias = Callable[[int], object]
+
+
 class Source(Protocol):
     """A layer of a connection from which bytes may be taken without waiting."""
 
-    def is_quiet(self) -> bool:
-        """Whether there is certainly nothing to take. Cheap."""
+    @property
+    def poll(self) -> Poll:
+        """Called with 0: true if there may be something to take. Cheap."""
         ...
 
     def take_now(self, size: int) -> bytes | None:
@@ -55,14 +58,11 @@ class Source(Protocol):
 class SocketSource:
     """The socket itself."""
 
-    __slots__ = ("_poll", "_socket")
+    __slots__ = ("_socket", "poll")
 
     def __init__(self, sock: trio.socket.SocketType) -> None:
         self._socket = sock
-        self._poll = _make_poll(sock)
-
-    def is_quiet(self) -> bool:
-        return not self._poll(0)
+        self.poll = _make_poll(sock)
 
     def take_now(self, size: int) -> bytes | None:
         sock = self._socket
@@ -77,7 +77,7 @@ class SocketSource:
             borrowed.detach()
 
 
-def _make_poll(sock: trio.socket.SocketType) -> Callable[[int], object]:
+def _make_poll(sock: trio.socket.SocketType) -> Poll:
     """Return a function that is true if `sock` has anything to say."""
     if not hasattr(select, "poll"):
         return lambda _: sock.is_readable()
@@ -98,10 +98,11 @@ class TLSSource:
         self._incoming = tap.incoming
         self._below = below
 
-    def is_quiet(self) -> bool:
+    def poll(self, timeout: int) -> object:
+        """Return something true if there may be data in any layer."""
         # The BIO counts too: one read from the socket may bring several records, of which the last
         # lie there undecrypted, and `pending` does not know of them.
-        return not self._incoming.pending and not self._ssl.pending() and self._below.is_quiet()
+        return self._incoming.pending or self._ssl.pending() or self._below.poll(timeout)
 
     def take_now(self, size: int) -> bytes | None:
         for _ in range(_MAX_CHUNKS):
@@ -135,7 +136,7 @@ def look(source: Source | None) -> CloseReason | None:
 
     A stream without a socket is taken to be alive.
     """
-    if source is None or source.is_quiet():
+    if source is None or not source.poll(0):
         return None
     try:
         data = source.take_now(1)

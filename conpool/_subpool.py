@@ -6,6 +6,7 @@ State and questions only. Who is served, dialled for or closed is decided in `_c
 from __future__ import annotations
 
 import math
+import sys
 from collections import OrderedDict
 from typing import TYPE_CHECKING, final
 
@@ -30,7 +31,9 @@ class SubPool:
     """
 
     __slots__ = (
+        "acquire_timeout",
         "active",
+        "attend_at",
         "capacity",
         "claim",
         "closing",
@@ -40,12 +43,15 @@ class SubPool:
         "dialled_for",
         "endpoint",
         "failures",
-        "gate_expected_at",
         "generation",
+        "has_surplus",
         "idle",
         "last_error",
         "max_connecting",
         "max_idle_time",
+        "max_uses",
+        "max_waiting",
+        "min_idle",
         "paused",
         "queue",
         "resized",
@@ -58,12 +64,12 @@ class SubPool:
     def __init__(self, endpoint: AnyEndpoint, config: PoolConfig, now: float) -> None:
         self.endpoint = endpoint
         self.config = config
+        self.acquire_timeout = config.acquire_timeout
         self.max_idle_time = config.max_idle_time
-        self.max_connecting = (
-            math.inf
-            if config.max_connecting_per_endpoint is None
-            else config.max_connecting_per_endpoint
-        )
+        self.max_waiting = config.max_waiting_per_endpoint
+        self.min_idle = config.min_idle_per_endpoint
+        self.max_uses = config.max_connection_uses or math.inf
+        self.max_connecting = config.max_connecting_per_endpoint or sys.maxsize
         self.capacity = Capacity(config.max_connections_per_endpoint)
         self.idle: dict[Entry, None] = {}
         self.active = 0
@@ -78,13 +84,15 @@ class SubPool:
         self.used_at = now
         self.tally = Tally()
         self.resized = False
+        self.has_surplus = False
+        """Whether the limit was lowered below what there was. Not taken back: it only saves counting."""
         self.paused = False
 
         self.failures = 0
         """Dials that failed since the last one that did not."""
         self.dial_not_before = -math.inf
-        self.gate_expected_at = math.nan
-        """For when the agenda has been told that the gate opens."""
+        self.attend_at = math.inf
+        """When the agenda will bring this sub-pool up: no later than a waiter or the gate needs it."""
         self.last_error: Exception | None = None
 
         self.wanted = 0
@@ -96,11 +104,7 @@ class SubPool:
     def is_bare(self) -> bool:
         """Whether dropping this sub-pool would lose nothing but its counters."""
         return not (
-            self.capacity.borrowers
-            or self.queue
-            or self.warmers
-            or self.resized
-            or self.paused
+            self.capacity.borrowers or self.queue or self.warmers or self.resized or self.paused
         )
 
     def is_gate_open(self, now: float) -> bool:
@@ -112,11 +116,11 @@ class SubPool:
 
         No more dials run than there are waiters: one whose waiter has gone serves the next.
         """
-        wanted = len(self.queue) - self.connecting
-        if wanted <= 0:
-            return 0
         room = self.capacity.total - len(self.capacity.borrowers)
-        return max(0, int(min(wanted, room, self.max_connecting - self.connecting)))
+        if room <= 0:
+            return 0
+        wanted = min(len(self.queue), self.max_connecting) - self.connecting
+        return max(0, min(wanted, room))
 
     def find_undialled(self) -> Waiter | None:
         """Return the oldest waiter without a dial of its own.
@@ -135,6 +139,10 @@ class SubPool:
     def count_open(self) -> int:
         """Return how many connections are open and in use or ready for it."""
         return len(self.idle) + self.active
+
+    def count_surplus(self) -> int:
+        """Return by how much the limit, lowered meanwhile, is exceeded by connections not yet on their way out."""
+        return len(self.capacity.borrowers) - self.closing - self.capacity.total
 
     def snapshot(self) -> EndpointStats:
         """Return the statistics of this moment."""

@@ -15,7 +15,7 @@ import trio
 if TYPE_CHECKING:
     import ssl
 
-    from conpool._endpoint import TLS
+    from conpool._encryption import TLS
 
 EncryptedStream: TypeAlias = "trio.SSLStream[trio.abc.Stream]"
 

@@ -26,38 +26,28 @@ class Waiter:
     withdrawn. It has at most one dial of its own across all of them.
     """
 
-    __slots__ = (
-        "deadline",
-        "dial",
-        "entry",
-        "error",
-        "fresh",
-        "number",
-        "overtaken",
-        "queued",
-        "refusal",
-        "subs",
-        "task",
-        "was_idle",
-    )
+    # No __slots__: fields that most waiters never change cost nothing as defaults of the class, and one
+    # waiter is made for every lease that has to wait.
 
-    def __init__(self, subs: tuple[SubPool, ...], *, deadline: float, fresh: bool) -> None:
+    number = 0
+    """Its place in the order of arrival, across the whole pool."""
+    queued = False
+    dial: Entry | None = None
+    overtaken = 0
+    """How often a younger waiter was lent a connection that could have made room for this one."""
+    entry: Entry | None = None
+    refusal: Refusal | None = None
+    error: Exception | None = None
+    task: Any = None
+
+    def __init__(
+        self, subs: tuple[SubPool, ...], deadline: float, fresh: bool, has_own_deadline: bool = True
+    ) -> None:
         self.subs = subs
         self.deadline = deadline
         self.fresh = fresh
-        self.number = 0
-        """Its place in the order of arrival, across the whole pool."""
-        self.queued = False
-        self.dial: Entry | None = None
-        self.overtaken = 0
-        """How often a younger waiter was lent a connection that could have made room for this one."""
-
-        self.entry: Entry | None = None
-        self.was_idle = False
-        """Whether `entry` came from the idle stack, and so may need to be checked first."""
-        self.refusal: Refusal | None = None
-        self.error: Exception | None = None
-        self.task: Any = None
+        self.has_own_deadline = has_own_deadline
+        """Whether the deadline is not the sub-pool's usual one, counted from arrival."""
 
     def __repr__(self) -> str:
         state = "queued" if self.queued else self.refusal or self.entry or "idle"

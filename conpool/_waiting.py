@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
+from trio.lowlevel import Abort, current_task, wait_task_rescheduled
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from conpool._engine import Engine
     from conpool._waiter import Waiter, Warmer
 
 
-async def park(waiter: Waiter, engine: Engine) -> None:
-    """Sleep until `waiter` is served or refused.
+def park(waiter: Waiter, engine: Engine) -> Awaitable[object]:
+    """Sleep, when awaited, until `waiter` is served or refused.
 
     Hand-over is one step: the core takes the waiter out of the queue and the engine reschedules its task. From
     then on the connection is the waiter's own. If it is cancelled before that, it leaves the queue
     here, inside the abort function, so that nothing can be handed to it any more.
     """
+    waiter.task = current_task()
+    return wait_task_rescheduled(  # noqa: ASYNC105 - the caller awaits it
+        partial(_leave, waiter, engine)
+    )
 
-    def leave(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
-        engine.core.withdrawn(waiter, trio.current_time())
-        engine.perform_quietly()
-        return trio.lowlevel.Abort.SUCCEEDED
 
-    waiter.task = trio.lowlevel.current_task()
-    await trio.lowlevel.wait_task_rescheduled(leave)
+def _leave(waiter: Waiter, engine: Engine, _: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
+    engine.core.withdrawn(waiter, engine.now())
+    engine.perform_quietly()
+    return Abort.SUCCEEDED
 
 
 async def park_warmer(warmer: Warmer, engine: Engine) -> None:
@@ -33,7 +39,7 @@ async def park_warmer(warmer: Warmer, engine: Engine) -> None:
 
     def leave(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
         engine.core.warming_ended(warmer)
-        return trio.lowlevel.Abort.SUCCEEDED
+        return Abort.SUCCEEDED
 
-    warmer.task = trio.lowlevel.current_task()
-    await trio.lowlevel.wait_task_rescheduled(leave)
+    warmer.task = current_task()
+    await wait_task_rescheduled(leave)
