@@ -1,6 +1,6 @@
 """Proofs for code that runs on trio, used by conpool's own tests and meant for yours.
 
-Most tests of concurrent code try the one order in which things happen to happen. These try them all:
+Most tests of concurrent code try the one order in which things happen to happen. These try all:
 
 - `cancel_everywhere` runs a scenario once for each point at which it can be cancelled;
 - `explore_schedules` runs it once for each order in which trio could run its tasks, but for what
@@ -8,9 +8,9 @@ Most tests of concurrent code try the one order in which things happen to happen
 - `MemoryConnector` gives a pool servers in memory, so that time can be simulated;
 - `assert_quiescent` says whether a pool is as if nobody had ever used it.
 
-Neither knows about pools, the first two not even about connections: they prove any trio code. They
-call `trio.run` themselves, over and over, so the test that uses them is synchronous, whatever the test
-framework. They need nothing but trio.
+The first two know nothing of pools or connections: they prove any code that runs on trio. They call
+`trio.run` themselves, over and over, so the test that uses them is synchronous, whatever the test
+framework. Nothing but trio is needed.
 
 Example:
     A pool under every cancellation of a warm acquire:

@@ -10,12 +10,12 @@ tell. So the instants between steps are all the instants there are:
 
 A scope that is cancelled at one of them cuts short every task in it that waits (its abort function
 runs there and then), and catches those that are about to go on at their next checkpoint. Each
-checkpoint of each task is hit in this way: while it waits there (3, or 2 before another's step), and
-after it was woken but before it runs (2). Instants after the scope was left change nothing and are
-not counted.
+checkpoint of each task is hit in this way: while it waits there (3, or 2 before another's step),
+and after it was woken but before it runs (2). Instants after the scope was left change nothing and
+are not counted.
 
-A first run, which is not cancelled, counts the points; then each gets a run of its own. The order of
-the tasks is the same each time, so that a number means the same point in each.
+A first run, which is not cancelled, counts the points; then each gets a run of its own. The order
+of the tasks is the same each time, so that a number means the same point in each.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ def cancel_everywhere(
         How many points were tried.
 
     Raises:
-        BaseException: What `scenario` or `check` raises, as it is, with a note that names the point.
+        BaseException: What `scenario` or `check` raises, as it is, with a note that names the
+            point.
         AssertionError: A run would never have ended; the message says where each task was.
         RuntimeError: `scenario` never enters its scope, trio runs already in this thread, or this
             trio does not let its tasks be ordered.
@@ -141,7 +142,7 @@ class _Attempt(trio.abc.Instrument):
         if not self._turns or task is not self._turns[-1]:
             return  # trio's own
         self._turns.pop()
-        # After the last one of a batch, the next batch begins with the same instant, if there is one.
+        # After the last one of a batch, the next batch, if there is one, begins with this instant.
         if self._turns or not trio.lowlevel.current_statistics().tasks_runnable:
             self._maybe_pass_point()
 

@@ -1,9 +1,9 @@
 """Connections in memory, to a coroutine instead of a server.
 
 A connector has no nursery, and its server must not die with the task that happened to dial. So each
-server runs in a system task of trio's, which ends with the run at the latest. What such a task raises would
-take the whole run down; here it is what a crash of a server is to its clients: the connection
-ends, and the error is logged and kept.
+server runs in a system task of trio's, which ends with the run at the latest. What such a task
+raises would take the whole run down; here it is what a crash of a server is to its clients: the
+connection ends, and the error is logged and kept.
 """
 
 from __future__ import annotations

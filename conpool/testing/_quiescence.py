@@ -20,7 +20,8 @@ def assert_quiescent(pool: ConnectionPool[Any]) -> None:
     """Raise AssertionError unless no lease, waiter or dial is outstanding and counts add up.
 
     Idle connections may remain: the pool need not be closed, and its background tasks may run. What
-    was given back a moment ago may still be closing; `trio.testing.wait_all_tasks_blocked` lets it end.
+    was given back a moment ago may still be closing; `trio.testing.wait_all_tasks_blocked` lets it
+    end.
 
     Args:
         pool: A pool that nobody uses at this instant.

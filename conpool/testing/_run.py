@@ -3,22 +3,22 @@
 trio works in rounds: it waits for timers and I/O, takes every task that is runnable by then as one
 batch, and lets each of them run to its next checkpoint. What becomes runnable meanwhile belongs to
 the next batch. So the order inside the batches is all that scheduling leaves open; trio shuffles it
-to keep programs from relying on it. The proofs need that order in their own hands: `cancel_everywhere`
-the same one each time, `explore_schedules` each one once.
+to keep programs from relying on it. The proofs need that order in their own hands:
+`cancel_everywhere` the same one each time, `explore_schedules` each one once.
 
 How it is done, here and nowhere else:
 
 1. Under Hypothesis, trio sorts each batch by the age of its tasks and has `_r`, the `random.Random`
    of its run loop, shuffle it. For the length of a run `_Order` stands in for `_r`, and the switch
    for that mode is on.
-2. The init task and the one that serves `TrioToken.run_sync_soon` are left out and run first: what they
-   do in the midst of a run comes from threads and signals, whose moment is nobody's to choose. All
-   other tasks take part, system tasks too.
+2. The init task and the one that serves `TrioToken.run_sync_soon` are left out and run first: what
+   they do in the midst of a run comes from threads and signals, whose moment is nobody's to choose.
+   All other tasks take part, system tasks too.
 3. `require_known_trio` runs three tasks in a given order before anything is believed. A trio whose
    loop has changed is refused; no proof over an order that was not obeyed passes for one.
-4. `_Watch` sees a run that will never end: nothing is runnable and nobody is left to change that, or
-   the steps exceed `MAX_STEPS`. It cancels it; a run that outlasts even that (a shield, a loop that eats
-   `Cancelled`) is broken off from inside, and its coroutines are closed.
+4. `_Watch` sees a run that will never end: nothing is runnable and nobody is left to change that,
+   or the steps exceed `MAX_STEPS`. It cancels it; a run that outlasts even that (a shield, a loop
+   that eats `Cancelled`) is broken off from inside, and its coroutines are closed.
 5. Python's shared `random` is seeded alike for each run and put back afterwards, so that jitter
    does not make two runs differ.
 
@@ -195,7 +195,7 @@ def require_known_trio() -> None:
 def _refuse_trio(why: str) -> NoReturn:
     raise RuntimeError(
         f"conpool.testing cannot order the tasks of trio {trio.__version__}: {why}. "
-        f"Use an older trio for these tests until conpool follows."
+        "Use an older trio for these tests until conpool follows."
     )
 
 
@@ -283,13 +283,21 @@ def _is_in_thread(task: Task) -> bool:
 
 def _bury(tasks: list[Task]) -> None:
     """Close the coroutines of a run that was broken off, whatever they say about it."""
-    for task in reversed(tasks):
-        with suppress(BaseException):
-            task.coro.close()
-        for nursery in task.child_nurseries:
-            # else the nursery complains to stderr when it is collected
-            getattr(nursery, "_children", set[Task]()).clear()
-    tasks.clear()
+    hook, sys.unraisablehook = sys.unraisablehook, _say_nothing
+    try:
+        for task in reversed(tasks):
+            with suppress(BaseException):
+                task.coro.close()
+            for nursery in task.child_nurseries:
+                # else the nursery complains to stderr when it is collected
+                getattr(nursery, "_children", set[Task]()).clear()
+        tasks.clear()
+    finally:
+        sys.unraisablehook = hook
+
+
+def _say_nothing(_: object) -> None:
+    pass
 
 
 # ── who is where ────────────────────────────────────────────────────────────────
@@ -311,7 +319,8 @@ def place(task: Task) -> str:
 def _all_tasks() -> list[Task]:
     """Every task of the run, parents first."""
     root = trio.lowlevel.current_root_task()
-    found = [root] if root is not None else []
+    assert root is not None  # what runs in trio runs below it
+    found = [root]
     for task in found:  # grows as it goes
         for nursery in task.child_nurseries:
             found.extend(sorted(nursery.child_tasks, key=lambda child: child.name))
@@ -319,10 +328,9 @@ def _all_tasks() -> list[Task]:
 
 
 def _trios_own() -> frozenset[Task]:
-    """The init task, and the one that serves `TrioToken.run_sync_soon` from its outermost nursery."""
+    """The init task, and the one in its outermost nursery, behind `TrioToken.run_sync_soon`."""
     root = trio.lowlevel.current_root_task()
-    if root is None:
-        return frozenset()
+    assert root is not None  # what runs in trio runs below it
     return frozenset({root}).union(*(nursery.child_tasks for nursery in root.child_nurseries[:1]))
 
 

@@ -1,15 +1,16 @@
 """Run a scenario under every order that trio's scheduling could give it.
 
 In each round trio runs a batch of runnable tasks, in any order (see `_run`). A schedule is one
-choice of order for each batch; a batch of n tasks offers n! of them, numbered lexicographically, 0 being
-oldest task first. The choices of a run form a path in a tree, and the tree is walked depth first:
+choice of order for each batch; a batch of n tasks offers n! of them, numbered lexicographically, 0
+being oldest task first. The choices of a run form a path in a tree, and the tree is walked depth
+first:
 
 1. Run along a prefix of choices, then take 0 at each further batch, noting how many there were.
 2. Drop the last choices as long as they are the highest of their batch, and raise the one before.
 3. Nothing left to raise: all schedules have been run.
 
-Batches of one task leave no choice and are not noted. Time is simulated, so that the moments at which
-timers fire are the same in each run.
+Batches of one task leave no choice and are not noted. Time is simulated, so that the moments at
+which timers fire are the same in each run.
 """
 
 from __future__ import annotations
@@ -150,7 +151,6 @@ class _Schedule:
         self._differs: str | None = None
 
     def run(self, scenario: Callable[[], Awaitable[object]]) -> None:
-        _fixed.clear()  # of a run that was broken off
         try:
             _run.run(scenario, self._arrange, clock=MockClock(autojump_threshold=0))
         finally:

@@ -125,6 +125,9 @@ def test_jitter_is_the_same_in_each_run_and_undone_afterwards() -> None:
         with scope:
             await trio.sleep(random.random())
 
+    random.seed(1)
+    cancel_everywhere(scenario, clock=mock_clock)
+    random.seed(2)
     before = random.getstate()
     cancel_everywhere(scenario, clock=mock_clock)
     assert len(drawn) == 1
@@ -137,9 +140,9 @@ def test_points_are_found_without_the_private_field_too(monkeypatch: pytest.Monk
         with scope:
             await trio.lowlevel.checkpoint()
 
-    assert cancel_everywhere(scenario) == 1 + 1
+    assert cancel_everywhere(scenario, check=trio.lowlevel.checkpoint) == 1 + 1
     monkeypatch.setattr(_cancel, "_is_open", lambda _: True)
-    assert cancel_everywhere(scenario) == 1 + 2
+    assert cancel_everywhere(scenario, check=trio.lowlevel.checkpoint) == 1 + 2
 
 
 # ── telling right from wrong ────────────────────────────────────────────────────

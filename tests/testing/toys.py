@@ -1,4 +1,4 @@
-"""Small semaphores, some wrong in ways that real pools were: the machinery has to tell them apart."""
+"""Small semaphores, some wrong in ways that real pools were: the machinery tells them apart."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class ForgetfulSemaphore:
 
 
 class TicketSemaphore:
-    """Wrong: a ticket with an Event; a token given to a cancelled waiter is lost (aiohttp #9670)."""
+    """Wrong: a ticket with an Event; what a cancelled waiter is given is lost (aiohttp #9670)."""
 
     def __init__(self, tokens: int) -> None:
         self.free = tokens
@@ -105,7 +105,7 @@ class TicketSemaphore:
 
 
 class DeafSemaphore(SoundSemaphore):
-    """Wrong: a newcomer that takes a free token may leave waiters asleep: nobody is woken."""
+    """Wrong: it wakes nobody."""
 
     def release(self) -> None:
         self.free += 1
