@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
-from typing import TypeAlias, cast, final
+from typing import TypeAlias, cast
 
 import trio
 from trio.testing import MemoryReceiveStream, MemorySendStream, memory_stream_pair
@@ -25,7 +25,6 @@ _logger = logging.getLogger("conpool.testing")
 _MemoryStream: TypeAlias = trio.StapledStream[MemorySendStream, MemoryReceiveStream]
 
 
-@final
 class MemoryConnector(Connector):
     """Connects to coroutines in memory: no sockets, so `trio.testing.MockClock` applies.
 
