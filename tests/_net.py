@@ -105,7 +105,10 @@ class SystemResolver:
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (self.found, 0))]
 
     def let_go(self) -> None:
-        """Let all threads end, and wait until they have."""
+        """Let all threads end, and wait until they have.
+
+        Those that have not asked yet are not seen: `wait_asked` comes first.
+        """
         self.gate.set()
         for thread in threading.enumerate():
             while thread.name.startswith("conpool look-up"):

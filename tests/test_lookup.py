@@ -117,6 +117,7 @@ async def test_f023_attempts_at_a_name_that_hangs_share_one_thread(system: Syste
         with trio.move_on_after(0.01) as scope:
             await ask(lookups, "slow")
         assert scope.cancelled_caught
+    await system.wait_asked(1)
     async with trio.open_nursery() as nursery:
         results: list[tuple[str, ...]] = []
 
@@ -135,6 +136,7 @@ async def test_what_a_thread_finds_when_all_have_gone_is_reported(system: System
     lookups, orphans = system_lookups()
     with trio.move_on_after(0.01):
         await ask(lookups, "slow")
+    await system.wait_asked(1)
     system.gate.set()
     with trio.fail_after(5):
         await orphans.event.wait()
@@ -151,6 +153,7 @@ def test_g4_a_thread_that_outlives_the_run_reports_to_nobody(
         lookups, _ = system_lookups()
         with trio.move_on_after(0.01):
             await ask(lookups, "slow")
+        await system.wait_asked(1)
 
     trio.run(main)
     system.let_go()

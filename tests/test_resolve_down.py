@@ -129,9 +129,11 @@ def system(monkeypatch: pytest.MonkeyPatch) -> Iterator[SystemResolver]:
 
 async def leave_behind(names: Names, system: SystemResolver) -> None:
     """Ask, give up, and wait until the answer has come."""
+    before = len(system.asked)
     with trio.move_on_after(0.01) as scope:
         await ips(names)
     assert scope.cancelled_caught
+    await system.wait_asked(before + 1)
     adopted = trio.Event()
 
     def adopt(question: Question, found: Found) -> None:
@@ -209,6 +211,7 @@ async def test_a_late_answer_is_taken_by_those_woken_with_it(system: SystemResol
         await wait_all_tasks_blocked()
         nursery.start_soon(ips, names)
         await wait_all_tasks_blocked()
+        await system.wait_asked(1)
         asker.cancel()
         found = outcome.Value((v4("127.0.0.1"),))
         names._adopt(names._lookups.question("db", 5432, 0), found)

@@ -354,7 +354,8 @@ async def test_f120_a_proxy_whose_name_is_unknown() -> None:
     hosts = Hosts(proxy=socket.gaierror(socket.EAI_NONAME, "no such name"))
     endpoint = Endpoint("db.example", 1, proxy=HTTPProxy("proxy", 3128))
     error = await fails(TCPConnector(resolver=hosts), endpoint, ProxyError)
-    assert (error.phase, error.errno) == ("proxy", socket.EAI_NONAME)
+    assert error.phase == "proxy"
+    assert "no such name" in str(error)
 
 
 async def test_no_file_left_is_no_fault_of_the_proxys() -> None:

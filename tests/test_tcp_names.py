@@ -51,6 +51,7 @@ async def test_f023_a_slow_name_shows_in_the_progress(
     with progress_noted() as progress, trio.move_on_after(0.01):
         await TCPConnector().connect(Endpoint("slow.example", 1))
     assert progress.phase == "resolve"
+    await system.wait_asked(1)
     system.let_go()
 
 
