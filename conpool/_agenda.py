@@ -15,12 +15,12 @@ import math
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, final
 
-from conpool._waiter import Waiter
+from conpool._books import Waiter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from conpool._subpool import SubPool
+    from conpool._books import SubPool
 
 _FEW = 64
 """Below this many dead rows a rebuild is not worth its call."""

@@ -6,14 +6,13 @@ go wrong: a token is charged before the dial and repaid once, after the close.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+from typing import Generic, TypeVar, final
 
-if TYPE_CHECKING:
-    from conpool._entry import Entry
+T = TypeVar("T")
 
 
 @final
-class Capacity:
+class Capacity(Generic[T]):
     """At most `total` borrowers, each named.
 
     `total` may be lowered below what is borrowed: nothing is taken away, and nothing more is lent
@@ -24,17 +23,17 @@ class Capacity:
 
     def __init__(self, total: int) -> None:
         self.total = total
-        self.borrowers: set[Entry] = set()
+        self.borrowers: set[T] = set()
 
-    def charge(self, entry: Entry) -> None:
-        """Lend a token to `entry`; one that has a token already, or a full limit, is a bug."""
-        if entry in self.borrowers or not self.has_room:
-            raise AssertionError(f"{self!r} cannot charge {entry!r}")
-        self.borrowers.add(entry)
+    def charge(self, borrower: T) -> None:
+        """Lend a token to `borrower`; one that has a token already, or a full limit, is a bug."""
+        if borrower in self.borrowers or not self.has_room:
+            raise AssertionError(f"{self!r} cannot charge {borrower!r}")
+        self.borrowers.add(borrower)
 
-    def repay(self, entry: Entry) -> None:
-        """Take the token of `entry` back. Idempotent."""
-        self.borrowers.discard(entry)
+    def repay(self, borrower: T) -> None:
+        """Take the token of `borrower` back. Idempotent."""
+        self.borrowers.discard(borrower)
 
     @property
     def has_room(self) -> bool:

@@ -29,13 +29,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final, final
 
+from conpool._books import Refusal, SubPool, Waiter
 from conpool._dial_policy import DialPolicy
 from conpool._ledger import Ledger
 from conpool._room import Room
 from conpool._states import CloseReason, ConnectionState
-from conpool._subpool import SubPool
 from conpool._tally import Tally
-from conpool._waiter import Refusal, Waiter
 
 if TYPE_CHECKING:
     from collections import deque
@@ -43,11 +42,10 @@ if TYPE_CHECKING:
     from random import Random
 
     from conpool._agenda import Agenda
+    from conpool._books import Entry, Warmer
     from conpool._config import PoolConfig
     from conpool._effects import Effect
     from conpool._endpoint import AnyEndpoint
-    from conpool._entry import Entry
-    from conpool._waiter import Warmer
 
 _ACTIVE = ConnectionState.ACTIVE
 

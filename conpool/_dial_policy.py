@@ -15,9 +15,9 @@ from conpool._states import CloseReason
 if TYPE_CHECKING:
     from random import Random
 
+    from conpool._books import SubPool
     from conpool._ledger import Ledger
     from conpool._room import Room
-    from conpool._subpool import SubPool
 
 
 @final

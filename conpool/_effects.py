@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, TypeAlias
 
-from conpool._entry import Entry
-from conpool._waiter import Waiter, Warmer
+from conpool._books import Entry, Waiter, Warmer
 
 
 class Dial(NamedTuple):

@@ -21,23 +21,22 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVarTuple, final
 import trio
 from trio.lowlevel import enable_ki_protection, reschedule
 
+from conpool._books import Waiter, Warmer
 from conpool._closing import close, close_by_force
 from conpool._dial import open_link
 from conpool._effects import Close, Dial
 from conpool._errors import ConnectError, PoolClosed
 from conpool._observer import ConnectionInfo, tell
 from conpool._states import CloseReason, ConnectionState
-from conpool._waiter import Waiter, Warmer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
     from contextvars import Context
 
+    from conpool._books import Entry, SubPool
     from conpool._connector import Connector
     from conpool._core import Core
-    from conpool._entry import Entry
     from conpool._observer import Announcer
-    from conpool._subpool import SubPool
 
 Ts = TypeVarTuple("Ts")
 Watchers: TypeAlias = tuple[Callable[..., object], ...]

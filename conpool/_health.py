@@ -15,7 +15,7 @@ from conpool._states import CloseReason, ConnectionState
 from conpool._verdict import judge
 
 if TYPE_CHECKING:
-    from conpool._entry import Entry
+    from conpool._books import Entry
 
 HealthCheck: TypeAlias = Callable[[Connection[Any]], Awaitable[bool]]
 

@@ -9,8 +9,7 @@ import trio
 from conpool._states import ConnectionState
 
 if TYPE_CHECKING:
-    from conpool._entry import Entry
-    from conpool._subpool import SubPool
+    from conpool._books import Entry, SubPool
 
 
 class Holders(NamedTuple):

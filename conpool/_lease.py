@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import ssl
     from types import TracebackType
 
+    from conpool._books import Entry
     from conpool._endpoint import AnyEndpoint
-    from conpool._entry import Entry
 
 SessionT = TypeVar("SessionT")
 

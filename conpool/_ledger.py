@@ -10,14 +10,13 @@ from collections import deque
 from typing import TYPE_CHECKING, final
 
 from conpool._agenda import Agenda
+from conpool._books import Entry, Refusal, Waiter, Warmer
 from conpool._effects import Close, Dial, Effect
-from conpool._entry import Entry
 from conpool._states import CloseReason, ConnectionState
-from conpool._waiter import Refusal, Waiter, Warmer
 
 if TYPE_CHECKING:
+    from conpool._books import SubPool
     from conpool._room import Room
-    from conpool._subpool import SubPool
 
 _IDLE = ConnectionState.IDLE
 _ACTIVE = ConnectionState.ACTIVE

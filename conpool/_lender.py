@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol, cast, final
 import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled, current_task, enable_ki_protection
 
+from conpool._books import Refusal, Waiter
 from conpool._endpoint import Endpoint, UnixEndpoint
 from conpool._engine import describe
 from conpool._errors import AcquireTimeout, ConnectError, PoolClosed, QueueFull
@@ -34,19 +35,17 @@ from conpool._holders import find_holders
 from conpool._lease import Connection, end_lease, held_entry
 from conpool._states import CloseReason, ConnectionState
 from conpool._verdict import judge
-from conpool._waiter import Refusal, Waiter
 from conpool._waiting import park
 from conpool._wire import CUT_RECEIVE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from conpool._books import Entry, SubPool
     from conpool._endpoint import AnyEndpoint
     from conpool._engine import Engine
-    from conpool._entry import Entry
     from conpool._group import Target
     from conpool._health import HealthCheck
-    from conpool._subpool import SubPool
 
 _ACTIVE = ConnectionState.ACTIVE
 

@@ -27,8 +27,8 @@ from conpool._states import CloseReason
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
+    from conpool._books import Entry
     from conpool._engine import Engine
-    from conpool._entry import Entry
     from conpool._lender import Lender
     from conpool._maintenance import Maintenance
 

@@ -14,9 +14,9 @@ from conpool._states import CloseReason, ConnectionState
 if TYPE_CHECKING:
     from typing import Any
 
+    from conpool._books import Entry
     from conpool._config import PoolConfig
     from conpool._engine import Engine
-    from conpool._entry import Entry
     from conpool._health import HealthCheck
     from conpool._lender import Lender
 

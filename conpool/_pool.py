@@ -12,6 +12,7 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from conpool._block import LeaseBlock
+from conpool._books import Warmer
 from conpool._checks import ConfigError, check_count, check_seconds
 from conpool._config import POOL_WIDE_FIELDS, PoolConfig
 from conpool._core import Core
@@ -27,7 +28,6 @@ from conpool._observer import Announcer
 from conpool._states import CloseReason
 from conpool._stats import PoolStats
 from conpool._tcp import TCPConnector
-from conpool._waiter import Warmer
 from conpool._waiting import park_warmer
 
 if TYPE_CHECKING:
@@ -35,12 +35,12 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
+    from conpool._books import SubPool
     from conpool._connector import Connector
     from conpool._driver import Driver
     from conpool._group import Target
     from conpool._observer import ConnectionInfo, Observer
     from conpool._stats import EndpointStats
-    from conpool._subpool import SubPool
 
 SessionT = TypeVar("SessionT")
 

@@ -16,9 +16,7 @@ from typing import TYPE_CHECKING, Final, final
 from conpool._capacity import Capacity
 
 if TYPE_CHECKING:
-    from conpool._entry import Entry
-    from conpool._subpool import SubPool
-    from conpool._waiter import Waiter
+    from conpool._books import Entry, SubPool, Waiter
 
 MAX_OVERTAKES: Final = 8
 """How often younger waiters of other endpoints may be served before the first in line.
@@ -37,7 +35,7 @@ class Room:
     __slots__ = ("_count", "_line", "capacity", "closing", "idle_by_age", "wanted")
 
     def __init__(self, total: int) -> None:
-        self.capacity = Capacity(total)
+        self.capacity: Capacity[Entry] = Capacity(total)
         self.idle_by_age: OrderedDict[Entry, None] = OrderedDict()
         """All idle connections, the longest idle first."""
         self.closing = 0

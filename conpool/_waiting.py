@@ -11,8 +11,8 @@ from trio.lowlevel import Abort, current_task, wait_task_rescheduled
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
+    from conpool._books import Waiter, Warmer
     from conpool._engine import Engine
-    from conpool._waiter import Waiter, Warmer
 
 
 def park(waiter: Waiter, engine: Engine) -> Awaitable[object]:

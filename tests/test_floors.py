@@ -25,9 +25,8 @@ FLOORS = (
     "_group",
     "_stats",
     # the core: the whole policy, and what it keeps its books in
-    "_capacity _waiter",
-    "_entry",
-    "_subpool",
+    "_capacity",
+    "_books",
     "_agenda _effects _room",
     "_ledger",
     "_dial_policy",

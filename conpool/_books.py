@@ -1,24 +1,150 @@
-"""One endpoint's books: its connections, its queue, its limit, and whether a dial may start.
+"""The books of one pool: its connections, those who wait, and the sub-pools that hold both.
 
-State and questions only. Who is served, dialled for or closed is decided in `_core`.
+Records and questions about them. They know of each other, which is why they share a file; who is served,
+dialled for or closed is decided in `_core`, and every change to more than one field is made in `_ledger`.
 """
 
 from __future__ import annotations
 
+import enum
 import math
 import sys
 from collections import OrderedDict
-from typing import TYPE_CHECKING, final
+from typing import Any, final
 
 from conpool._capacity import Capacity
+from conpool._config import PoolConfig
+from conpool._endpoint import AnyEndpoint
+from conpool._states import TRANSITIONS, CloseReason, ConnectionState
 from conpool._stats import EndpointStats
 from conpool._tally import Tally
 
-if TYPE_CHECKING:
-    from conpool._config import PoolConfig
-    from conpool._endpoint import AnyEndpoint
-    from conpool._entry import Entry
-    from conpool._waiter import Waiter, Warmer
+
+@final
+class Entry:
+    """One connection from before its dial until after its close.
+
+    The core writes the first group of fields. The second is the shell's: it is kept here so that a
+    lease costs no look-up, and the core never reads it.
+    """
+
+    __slots__ = (
+        "checked_at",
+        "created_at",
+        "dial_for",
+        "expires_at",
+        "generation",
+        "holder",
+        "id",
+        "idle_since",
+        "lapses_at",
+        "leases",
+        "lent_at",
+        "link",
+        "reason",
+        "retired",
+        "state",
+        "sub",
+        "uses",
+        "was_idle",
+    )
+
+    def __init__(self, number: int, sub: SubPool, now: float) -> None:
+        self.id = number
+        self.sub = sub
+        self.state = ConnectionState.CONNECTING
+        self.generation = sub.generation
+        self.created_at = now
+        self.expires_at = now
+        self.idle_since = now
+        self.checked_at = now
+        self.lapses_at = now
+        """The earlier of two ends: lifetime, and idle time counted from `idle_since`."""
+        self.was_idle = False
+        """Whether it lay on the idle stack since it was last used, and so deserves another look."""
+        self.uses = 0
+        self.leases = 0
+        self.retired = False
+        self.dial_for: Waiter | Warmer | None = None
+        """Whom a failure of the dial fails; nobody, once that one has gone."""
+        self.reason: CloseReason | None = None
+
+        self.link: Any = None
+        self.holder: Any = None
+        self.lent_at = now
+
+    def move(self, state: ConnectionState) -> None:
+        """Go to `state`; a move that is not in the table is a bug."""
+        if (self.state, state) not in TRANSITIONS:
+            raise AssertionError(f"{self!r} cannot become {state.value}")
+        self.state = state
+
+    def __repr__(self) -> str:
+        return (
+            f"<Entry {self.id} to {self.sub.endpoint} {self.state.value},"
+            f" {self.leases} leases, {self.uses} uses>"
+        )
+
+
+class Refusal(enum.Enum):
+    """Why a waiter gets no connection."""
+
+    TIMEOUT = "timeout"
+    DIAL_FAILED = "dial failed"
+    POOL_CLOSED = "pool closed"
+
+
+@final
+class Waiter:
+    """A task parked in acquire, as the core sees it.
+
+    It stands in the queue of each of its sub-pools and leaves all of them at once: served, refused or
+    withdrawn. It has at most one dial of its own across all of them.
+    """
+
+    # No __slots__: fields that most waiters never change cost nothing as defaults of the class, and one
+    # waiter is made for every lease that has to wait.
+
+    number = 0
+    """Its place in the order of arrival, across the whole pool."""
+    queued = False
+    dial: Entry | None = None
+    overtaken = 0
+    """How often a younger waiter was lent a connection that could have made room for this one."""
+    entry: Entry | None = None
+    refusal: Refusal | None = None
+    error: Exception | None = None
+    task: Any = None
+
+    def __init__(
+        self, subs: tuple[SubPool, ...], deadline: float, fresh: bool, has_own_deadline: bool = True
+    ) -> None:
+        self.subs = subs
+        self.deadline = deadline
+        self.fresh = fresh
+        self.has_own_deadline = has_own_deadline
+        """Whether the deadline is not the sub-pool's usual one, counted from arrival."""
+
+    def __repr__(self) -> str:
+        state = "queued" if self.queued else self.refusal or self.entry or "idle"
+        return f"<Waiter {self.number} {state}>"
+
+
+@final
+class Warmer:
+    """A task that waits until `target` connections of one sub-pool are open."""
+
+    __slots__ = ("error", "queued", "sub", "target", "task")
+
+    def __init__(self, sub: SubPool, target: int) -> None:
+        self.sub = sub
+        self.target = target
+        self.queued = True
+        self.error: Exception | None = None
+        self.task: Any = None
+
+    def __repr__(self) -> str:
+        return f"<Warmer to {self.target}{'' if self.queued else ' done'}>"
 
 
 @final
@@ -70,7 +196,7 @@ class SubPool:
         self.min_idle = config.min_idle_per_endpoint
         self.max_uses = config.max_connection_uses or math.inf
         self.max_connecting = config.max_connecting_per_endpoint or sys.maxsize
-        self.capacity = Capacity(config.max_connections_per_endpoint)
+        self.capacity: Capacity[Entry] = Capacity(config.max_connections_per_endpoint)
         self.idle: dict[Entry, None] = {}
         self.active = 0
         self.connecting = 0
