@@ -156,7 +156,7 @@ class ConnectionPool(Generic[SessionT]):
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
         tb: TracebackType | None,
-    ) -> bool | None:
+    ) -> bool:
         return await self._lifecycle.leave(exc)
 
     @enable_ki_protection
