@@ -28,6 +28,7 @@ from conpool._effects import Close, Dial
 from conpool._errors import ConnectError, PoolClosed
 from conpool._observer import ConnectionInfo, tell
 from conpool._states import CloseReason, ConnectionState
+from conpool._watch import IdleWatch
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -62,6 +63,7 @@ class Engine:
         "ended",
         "now",
         "some_closed",
+        "watch",
     )
 
     def __init__(self, core: Core, connector: Connector, announcer: Announcer) -> None:
@@ -77,6 +79,7 @@ class Engine:
         self._dial_nursery: trio.Nursery
         self.ended = trio.Event()
         """Set when the last background task has ended."""
+        self.watch = IdleWatch()
         self.now: Callable[[], float] = trio.current_time
         """The time on the clock of the pool's run; once it is open, without trio's detour to find it."""
         self._alarm: trio.CancelScope | None = None
@@ -95,21 +98,25 @@ class Engine:
     async def run(
         self,
         maintain: Callable[[], Awaitable[None]],
+        watch: Callable[[], Awaitable[None]],
         *,
         task_status: trio.TaskStatus[trio.CancelScope],
     ) -> None:
         """Be the host of all background tasks, until the scope that this reports is cancelled."""
         self._context = copy_context()
         self.now = trio.lowlevel.current_clock().current_time
+        self.watch.open()
         try:
             with trio.CancelScope(shield=True) as scope:
                 async with trio.open_nursery() as self._nursery:
                     self.spawn(self._keep_time, name="conpool timer")
                     self.spawn(maintain, name="conpool maintenance")
+                    self.spawn(watch, name="conpool watch")
                     async with trio.open_nursery() as self._dial_nursery:
                         task_status.started(scope)
                         await trio.sleep_forever()
         finally:
+            self.watch.close()
             self.ended.set()
 
     def spawn(self, job: Callable[[*Ts], Awaitable[object]], *args: *Ts, name: str) -> None:
@@ -192,6 +199,7 @@ class Engine:
             raise
         else:
             now = self.now()
+            self.watch.add(entry)
             self._note(self.announcer.connected, entry, now - started)
             self.core.dialled(entry, now)
             self.perform()
@@ -209,6 +217,7 @@ class Engine:
     def _start_close(self, effect: Close) -> None:
         entry = effect.entry
         link = entry.link
+        self.watch.remove(entry)
         if entry.reason is CloseReason.DETACHED:
             self._report_closed(entry)
         elif effect.gracefully and link.has_goodbye:

@@ -46,6 +46,11 @@ class Link:
         """Return why this connection cannot be lent again; None if nothing speaks against it."""
         return look(self._source)
 
+    def fileno(self) -> int:
+        """Return the socket's descriptor; -1 if it is closed, or there is none."""
+        sock = _find_socket(self.stream)
+        return -1 if sock is None else sock.fileno()
+
     @property
     def has_goodbye(self) -> bool:
         """Whether the peer is owed a word before the file is closed."""
@@ -64,12 +69,15 @@ def _find_nothing(_: int) -> object:
     return None
 
 
-def _find_peer_address(stream: trio.abc.Stream) -> Any:
+def _find_socket(stream: trio.abc.Stream) -> trio.socket.SocketType | None:
     while isinstance(stream, trio.SSLStream):
         stream = stream.transport_stream
-    if not isinstance(stream, trio.SocketStream):
-        return None
+    return stream.socket if isinstance(stream, trio.SocketStream) else None
+
+
+def _find_peer_address(stream: trio.abc.Stream) -> Any:
+    sock = _find_socket(stream)
     try:
-        return stream.socket.getpeername()
+        return None if sock is None else sock.getpeername()
     except OSError:  # gone already; the first look will say so
         return None

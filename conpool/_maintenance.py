@@ -46,18 +46,27 @@ class Maintenance:
             await trio.sleep(self._config.reap_interval)
             await self.sweep()
 
+    @enable_ki_protection
+    async def watch(self) -> None:
+        """Close idle connections as soon as their peer has, for as long as the pool is open."""
+        while True:
+            for entry in await self._engine.watch.wait():
+                if entry.state is ConnectionState.IDLE:
+                    self._core.inspected(entry, entry.link.look(), self._engine.now())
+            self._engine.perform()
+
     async def sweep(self) -> None:
         """Inspect all idle connections and all endpoints once."""
         done = 0
         for sub in list(self._core.subs.values()):
             for entry in list(sub.idle):
                 if entry.state is ConnectionState.IDLE:
-                    self._inspect(entry, trio.current_time())
+                    self._inspect(entry, self._engine.now())
                 done += 1
                 if done % _BATCH == 0:
                     self._engine.perform()
                     await trio.lowlevel.checkpoint()
-            self._core.swept(sub, trio.current_time())
+            self._core.swept(sub, self._engine.now())
             done += 1
             if done % _BATCH == 0:
                 self._engine.perform()
@@ -87,7 +96,7 @@ class Maintenance:
             reason = await check(lease, entry, hook, timeout)
         finally:
             if entry.state is ConnectionState.ACTIVE:
-                now = trio.current_time()
+                now = self._engine.now()
                 if reason is None:
                     self._core.given_back(entry, now, unused=True)
                 else:
