@@ -1,0 +1,1 @@
+"""Never run: these files are what the type checkers must accept, and, where marked, refuse."""
