@@ -1,6 +1,6 @@
 """What a pool and its leases look like to a type checker."""
 
-# pyright: enableTypeIgnoreComments=false, reportUnnecessaryTypeIgnoreComment=true
+# pyright: reportUnnecessaryTypeIgnoreComment=true
 
 from __future__ import annotations
 
@@ -91,6 +91,6 @@ def statistics(pool: ConnectionPool[None]) -> None:
 
 
 def wrong(pool: ConnectionPool[None]) -> None:
-    pool.connection("example.org:80")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    PoolConfig(5)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-    pool.connection(UnixEndpoint("/run/x"), timeout="5")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    pool.connection("example.org:80")  # type: ignore[arg-type]
+    PoolConfig(5)  # type: ignore[call-arg]
+    pool.connection(UnixEndpoint("/run/x"), timeout="5")  # type: ignore[arg-type]

@@ -1,6 +1,6 @@
 """What endpoints, settings and errors look like to a type checker."""
 
-# pyright: enableTypeIgnoreComments=false, reportUnnecessaryTypeIgnoreComment=true
+# pyright: reportUnnecessaryTypeIgnoreComment=true
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def settings() -> None:
     assert_type(config.replace(max_idle_time=1.0), conpool.PoolConfig)
     assert_type(conpool.PoolConfig.from_env(), conpool.PoolConfig)
     assert_type(config.max_connections, int | None)
-    config.max_idle_time = 1.0  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+    config.max_idle_time = 1.0  # type: ignore[misc]
 
 
 def errors(error: conpool.PoolError) -> float:
