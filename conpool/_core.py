@@ -108,6 +108,7 @@ class Core:
 
     def take_idle(self, sub: SubPool, now: float) -> Entry | None:
         """Take the newest idle connection that has not lapsed; it is ACTIVE from here on."""
+        sub.used_at = now
         while sub.idle:
             entry = self._ledger.pop_idle(sub)
             if now < entry.lapses_at:

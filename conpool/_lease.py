@@ -166,6 +166,7 @@ class Connection(trio.abc.HalfCloseableStream, Generic[SessionT]):
         at most `health_check_timeout` seconds. If cancelled, the check counts as cut short.
 
         Raises:
+            trio.BusyResourceError: Some task is inside an operation on it.
             trio.ClosedResourceError: The lease has ended.
         """
         return await self._lender.is_healthy(self)

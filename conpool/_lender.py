@@ -146,7 +146,9 @@ class Lender:
         if entry is None:
             raise trio.WouldBlock
         self._engine.note(self._announcer.acquire_started, endpoint)
-        return self._begin(entry, now, 0.0)
+        lease = self._begin(entry, now, 0.0)
+        self._engine.deliver_news()
+        return lease
 
     def _open_books(self, endpoint: Target, now: float) -> SubPool:
         self.refuse_if_closed()
@@ -227,6 +229,8 @@ class Lender:
             core.condemned(entry, reason, now)
         if core.effects:
             self._engine.perform()
+            if entry is not None and entry.state is not _ACTIVE:  # an observer cleared the pool
+                return self._take(sub, now)
         return entry
 
     def _put_back(self, entry: Entry, exc: BaseException | None = None) -> None:
@@ -270,11 +274,15 @@ class Lender:
         entry.holder = current_task()
         entry.lent_at = now
         timeout = min(config.health_check_timeout, deadline - now)
-        return await check(Connection(self, entry), entry, self._health_check, timeout)
+        reason = await check(Connection(self, entry), entry, self._health_check, timeout)
+        await checkpoint_if_cancelled()
+        return reason
 
     async def is_healthy(self, lease: Connection[Any]) -> bool:
         """Look at a lent connection, and ask its peer if there is a way to."""
         entry = held_entry(lease)
+        if entry.link.wire.in_progress:
+            raise trio.BusyResourceError(f"{lease!r} is being read from or written to")
         if entry.link.look() is not None:
             entry.link.wire.marks |= CUT_RECEIVE  # what the look has read is gone
             await checkpoint()
