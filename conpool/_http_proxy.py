@@ -24,6 +24,7 @@ from conpool._tunnel import hung_up, refused
 MAX_HEAD: Final = 16_384
 """The longest answer that is read, in bytes; interim answers (1xx) count too."""
 
+_START: Final = b"HTTP/"
 _PHRASE_SHOWN: Final = 80
 
 
@@ -70,6 +71,7 @@ async def _read_answer(
 ) -> h11.Response:
     size = MAX_HEAD if endpoint.tls is not None else 1
     received = 0
+    start = b""
     while True:
         event = talk.next_event()
         if isinstance(event, h11.Response):
@@ -82,6 +84,10 @@ async def _read_answer(
         if not data:
             raise hung_up(endpoint)
         received += len(data)
+        start = (start + data)[: len(_START)]
+        if not _START.startswith(start):
+            # h11 waits for a blank line, which an SSH or database server will never send.
+            raise refused(endpoint, "the proxy does not speak HTTP")
         talk.receive_data(bytes(data))
 
 
