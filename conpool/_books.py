@@ -117,9 +117,16 @@ class Waiter:
     task: Any = None
 
     def __init__(
-        self, subs: tuple[SubPool, ...], deadline: float, fresh: bool, has_own_deadline: bool = True
+        self,
+        subs: tuple[SubPool, ...],
+        since: float,
+        deadline: float,
+        fresh: bool,
+        has_own_deadline: bool = True,
     ) -> None:
         self.subs = subs
+        self.since = since
+        """When it asked."""
         self.deadline = deadline
         self.fresh = fresh
         self.has_own_deadline = has_own_deadline

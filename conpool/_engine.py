@@ -154,15 +154,21 @@ class Engine:
         while effects:
             effect = effects.popleft()
             self._perform_one[type(effect)](effect)
-        if self._agenda.next_at < self._alarm_at and self._alarm is not None:
-            self._alarm_at = self._alarm.deadline = self._agenda.next_at
+        if self._agenda.next_at < self._alarm_at:
+            self._set_alarm()
 
     def settle(self) -> None:
         """`perform`, where there is seldom anything to do."""
-        if self._effects or self._agenda.next_at < self._alarm_at:
+        if self._effects:
             self.perform_quietly()
+        elif self._agenda.next_at < self._alarm_at:
+            self._set_alarm()
         if self._news:
             self.deliver_news()
+
+    def _set_alarm(self) -> None:
+        if self._alarm is not None:
+            self._alarm_at = self._alarm.deadline = self._agenda.next_at
 
     def _wake(self, waiter: Waiter) -> None:
         entry = waiter.entry

@@ -113,7 +113,6 @@ class Lender:
         if self._announcer.acquire_started:
             self._engine.note(self._announcer.acquire_started, endpoint)
             self._engine.deliver_news()
-        has_own_deadline = timeout is not None
         deadline = started + (sub.acquire_timeout if timeout is None else timeout)
         waited = 0.0
         entry = None
@@ -121,11 +120,12 @@ class Lender:
             if self._health_check is not None:
                 entry = await self._obtain_checked(sub, deadline, fresh, started)
                 waited = self._engine.now() - started
-            elif not fresh and (entry := self._take(sub, started)) is not None:
+            elif not fresh and not sub.queue and (entry := self._take(sub, started)) is not None:
                 await checkpoint()
             while entry is None or entry.state is not _ACTIVE:  # closed meanwhile, by force
                 entry = None
-                entry = await self._wait(sub, deadline, fresh, started, has_own_deadline)
+                waiter = Waiter((sub,), started, deadline, fresh, timeout is not None)
+                entry = await self._wait(waiter, sub, started + waited)
                 waited = self._engine.now() - started
         except BaseException as exc:
             if entry is not None:
@@ -154,22 +154,15 @@ class Lender:
         self.refuse_if_closed()
         return self._core.find_subpool(check_target(endpoint), now)
 
-    async def _wait(  # noqa: PLR0917 - by keyword, five arguments cost a tenth of a microsecond
-        self,
-        sub: SubPool,
-        deadline: float,
-        fresh: bool,
-        started: float,
-        has_own_deadline: bool = True,
-        is_first: bool = False,
+    async def _wait(
+        self, waiter: Waiter, sub: SubPool, now: float, is_first: bool = False
     ) -> Entry:
         """Queue for a connection; return it once it is this task's own."""
         if not self._core.is_open:
             self.refuse_if_closed()
-        now = self._engine.now()
-        if deadline <= now:
+        if waiter.deadline <= now:
             await checkpoint()
-            self._time_out(sub, "queue", started)
+            self._time_out(sub, "queue", waiter.since)
         if (
             len(sub.capacity.borrowers) < sub.capacity.total
             and trio.current_effective_deadline() <= now
@@ -178,14 +171,13 @@ class Lender:
         if sub.max_waiting is not None and not (is_first or self._core.may_queue(sub, now)):
             await checkpoint()
             raise QueueFull(endpoint=sub.endpoint, stats=sub.snapshot(), pool_name=self._name)
-        waiter = Waiter((sub,), deadline, fresh, has_own_deadline)
         self._core.queued(waiter, now, is_first)
         self._engine.settle()
         if waiter.queued:
             await park(waiter, self._engine)
         entry = waiter.entry
         if entry is None:
-            self._raise_refusal(waiter, sub, started)
+            self._raise_refusal(waiter, sub)
         try:
             await checkpoint_if_cancelled()  # that may have come after the hand-over
         except BaseException:
@@ -202,7 +194,8 @@ class Lender:
             now = self._engine.now()
             entry = None if fresh else self._take(sub, now)
             if entry is None:
-                entry = await self._wait(sub, deadline, fresh, started, is_first=failed > 0)
+                waiter = Waiter((sub,), started, deadline, fresh)
+                entry = await self._wait(waiter, sub, now, is_first=failed > 0)
             try:
                 reason = await self._check(entry, deadline)
             except BaseException as exc:
@@ -372,7 +365,7 @@ class Lender:
         if not self._core.is_open:
             raise PoolClosed(f"pool {self._name} is closed")
 
-    def _raise_refusal(self, waiter: Waiter, sub: SubPool, started: float) -> NoReturn:
+    def _raise_refusal(self, waiter: Waiter, sub: SubPool) -> NoReturn:
         if waiter.refusal is Refusal.DIAL_FAILED:
             assert waiter.error is not None
             raise waiter.error
@@ -380,7 +373,7 @@ class Lender:
             raise PoolClosed(
                 f"pool {self._name} was closed while this task waited for a connection"
             )
-        self._time_out(sub, "queue" if waiter.dial is None else "connect", started)
+        self._time_out(sub, "queue" if waiter.dial is None else "connect", waiter.since)
 
     def _time_out(
         self, sub: SubPool, phase: Literal["queue", "connect", "check"], started: float
