@@ -29,7 +29,7 @@ Option: TypeAlias = tuple[int, int, int]
 """Level, name, value: the arguments of `setsockopt`."""
 
 PROBES: Final = 4
-"""So many unanswered questions end a connection."""
+"""So many unanswered questions end a connection; fewer where the time is but a second or two."""
 
 _MAX_KEEPALIVE: Final = 32_767
 """Linux refuses more seconds than this."""
@@ -63,8 +63,9 @@ def socket_options(keepalive: float | None, user_timeout: float | None) -> tuple
         idle = min(math.ceil(keepalive), _MAX_KEEPALIVE)
         options.append((socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1))
         _add(options, _IDLE, idle)
-        _add(options, _INTERVAL, math.ceil(idle / PROBES))
-        _add(options, _COUNT, PROBES)
+        interval = math.ceil(idle / PROBES)
+        _add(options, _INTERVAL, interval)
+        _add(options, _COUNT, math.ceil(idle / interval))
     if user_timeout is not None and user_timeout != math.inf:
         if _USER_TIMEOUT_MS is not None:
             _add(options, _USER_TIMEOUT_MS, min(math.ceil(user_timeout * 1000), _MAX_INT))

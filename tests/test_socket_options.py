@@ -52,6 +52,16 @@ def test_any_time_is_rounded_to_one_that_the_system_takes(
     assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) > 0
 
 
+@linux_only
+@pytest.mark.parametrize(("seconds", "interval", "count"), [(1.0, 1, 1), (2.5, 1, 3), (30.0, 8, 4)])
+def test_short_keepalives_ask_less_often(
+    seconds: float, interval: int, count: int, sock: trio.socket.SocketType
+) -> None:
+    apply_options(sock, socket_options(seconds, None))
+    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL) == interval
+    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT) == count
+
+
 def test_no_time_sets_nothing() -> None:
     assert socket_options(None, None) == ()
     assert socket_options(math.inf, math.inf) == ()
