@@ -29,6 +29,7 @@ class Entry:
     """
 
     __slots__ = (
+        "address",
         "checked_at",
         "created_at",
         "dial_for",
@@ -68,6 +69,8 @@ class Entry:
         self.dial_for: Waiter | Warmer | None = None
         """Whom a failure of the dial fails; nobody, once that one has gone."""
         self.reason: CloseReason | None = None
+        self.address: str | None = None
+        """The peer's IP address, where the endpoint names it otherwise."""
 
         self.link: Any = None
         self.holder: Any = None

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from conpool._effects import Effect
     from conpool._endpoint import AnyEndpoint
 
+_IDLE = ConnectionState.IDLE
 _ACTIVE = ConnectionState.ACTIVE
 
 KEEP_BARE: Final = 5.0
@@ -247,6 +248,17 @@ class Core:
         """Nothing of `sub` that exists now may be lent again."""
         sub.generation += 1
         self.close_idle(sub, CloseReason.CLEARED, now)
+
+    def moved(self, sub: SubPool, addresses: frozenset[str], now: float) -> None:
+        """The name of `sub` leads to `addresses` now: leave the others, those lent when they return."""
+        for entry in list(sub.capacity.borrowers):
+            if entry.address is None or entry.address in addresses:
+                continue
+            if entry.state is _IDLE:
+                self._ledger.condemn(entry, CloseReason.CLEARED, gracefully=True)
+            elif entry.state is _ACTIVE:
+                entry.generation = -1
+        self._pump(sub, now)
 
     def close_idle(self, sub: SubPool, reason: CloseReason, now: float) -> int:
         """Close the idle connections of `sub`; return how many there were."""

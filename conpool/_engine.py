@@ -97,9 +97,7 @@ class Engine:
     @enable_ki_protection
     async def run(
         self,
-        maintain: Callable[[], Awaitable[None]],
-        watch: Callable[[], Awaitable[None]],
-        *,
+        *jobs: Callable[[], Awaitable[None]],
         task_status: trio.TaskStatus[trio.CancelScope],
     ) -> None:
         """Be the host of all background tasks, until the scope that this reports is cancelled."""
@@ -110,8 +108,8 @@ class Engine:
             with trio.CancelScope(shield=True) as scope:
                 async with trio.open_nursery() as self._nursery:
                     self.spawn(self._keep_time, name="conpool timer")
-                    self.spawn(maintain, name="conpool maintenance")
-                    self.spawn(watch, name="conpool watch")
+                    for job in jobs:
+                        self.spawn(job, name=f"conpool {job.__name__}")
                     async with trio.open_nursery() as self._dial_nursery:
                         task_status.started(scope)
                         await trio.sleep_forever()
@@ -206,6 +204,7 @@ class Engine:
         else:
             now = self.now()
             self.watch.add(entry)
+            entry.address = entry.link.peer_ip
             self._note(self.announcer.connected, entry, now - started)
             self.core.dialled(entry, now)
             self.perform()

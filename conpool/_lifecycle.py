@@ -85,9 +85,7 @@ class Lifecycle:
         self._block = trio.open_nursery()
         self._nursery = await self._block.__aenter__()
         with trio.CancelScope(shield=True):  # two ticks, and no half-open pool
-            self._host = await self._nursery.start(
-                self._engine.run, self._maintenance.run, self._maintenance.watch
-            )
+            self._host = await self._nursery.start(self._engine.run, *self._maintenance.jobs)
         self._lender.open()
         _open_pools.add(self)
 

@@ -46,6 +46,12 @@ class Link:
         """Return why this connection cannot be lent again; None if nothing speaks against it."""
         return look(self._source)
 
+    @property
+    def peer_ip(self) -> str | None:
+        """The peer's IP address; None for UNIX sockets and where there is no socket."""
+        address = self.peer_address
+        return address[0] if isinstance(address, tuple) else None
+
     def fileno(self) -> int:
         """Return the socket's descriptor; -1 if it is closed, or there is none."""
         sock = _find_socket(self.stream)

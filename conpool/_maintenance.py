@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, final
 
 import trio
 from trio.lowlevel import enable_ki_protection
 
+from conpool._errors import ConnectError
 from conpool._health import check
 from conpool._lease import Connection
 from conpool._states import CloseReason, ConnectionState
+from conpool._tcp import TCPConnector
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from typing import Any
 
-    from conpool._books import Entry
+    from conpool._books import Entry, SubPool
     from conpool._config import PoolConfig
+    from conpool._connector import Connector
     from conpool._engine import Engine
     from conpool._health import HealthCheck
     from conpool._lender import Lender
@@ -28,19 +33,30 @@ _BATCH = 500
 class Maintenance:
     """The pool's reaper: looks at every idle connection once in `reap_interval` seconds."""
 
-    __slots__ = ("_config", "_core", "_engine", "_health_check", "_lender")
+    __slots__ = ("_config", "_connector", "_core", "_engine", "_health_check", "_lender")
 
     def __init__(
-        self, engine: Engine, lender: Lender, config: PoolConfig, health_check: HealthCheck | None
+        self,
+        engine: Engine,
+        lender: Lender,
+        config: PoolConfig,
+        connector: Connector,
+        health_check: HealthCheck | None,
     ) -> None:
         self._engine = engine
         self._core = engine.core
         self._lender = lender
         self._config = config
+        self._connector = connector
         self._health_check = health_check
 
+    @property
+    def jobs(self) -> tuple[Callable[[], Awaitable[None]], ...]:
+        """What must run while the pool is open."""
+        return self.reap, self.watch, self.follow
+
     @enable_ki_protection
-    async def run(self) -> None:
+    async def reap(self) -> None:
         """Sweep for as long as the pool is open."""
         while True:
             await trio.sleep(self._config.reap_interval)
@@ -54,6 +70,37 @@ class Maintenance:
                 if entry.state is ConnectionState.IDLE:
                     self._core.inspected(entry, entry.link.look(), self._engine.now())
             self._engine.perform()
+
+    @enable_ki_protection
+    async def follow(self) -> None:
+        """Leave addresses that an endpoint's name no longer has, for as long as the pool is open.
+
+        Names are looked up again when what was found has expired, so that a server that has moved is
+        followed even if no new connection is needed.
+        """
+        if not isinstance(self._connector, TCPConnector):
+            return
+        while True:
+            await trio.sleep(self._config.reap_interval)
+            async with trio.open_nursery() as nursery:
+                for sub in list(self._core.subs.values()):
+                    if sub.capacity.borrowers and self._leave_old_addresses(sub, self._connector):
+                        nursery.start_soon(self._look_up, sub, self._connector)
+
+    async def _look_up(self, sub: SubPool, connector: TCPConnector) -> None:
+        with suppress(ConnectError):  # while nobody knows better, what was known stays true
+            await connector.refresh_addresses(sub.endpoint)
+            self._leave_old_addresses(sub, connector)
+
+    def _leave_old_addresses(self, sub: SubPool, connector: TCPConnector) -> bool:
+        """Go by what is known now; return whether it is time to look again."""
+        with suppress(ConnectError):  # a name for a local address: no dial has come this far
+            addresses = connector.addresses_now(sub.endpoint)
+            if addresses is not None:
+                self._core.moved(sub, addresses, self._engine.now())
+                self._engine.perform()
+            return connector.is_due(sub.endpoint)
+        return False
 
     async def sweep(self) -> None:
         """Inspect all idle connections and all endpoints once."""

@@ -138,9 +138,10 @@ class ConnectionPool(Generic[SessionT]):
         announcer = Announcer(
             observers, on_created=on_created, on_reused=on_reused, on_closed=on_closed
         )
-        self._engine = Engine(self._core, connector or TCPConnector(), announcer)
+        connector = connector or TCPConnector()
+        self._engine = Engine(self._core, connector, announcer)
         self._lender = Lender(self._engine, health_check, self.name)
-        maintenance = Maintenance(self._engine, self._lender, config, health_check)
+        maintenance = Maintenance(self._engine, self._lender, config, connector, health_check)
         self._lifecycle = Lifecycle(self._engine, self._lender, maintenance, config.shutdown_grace)
 
     # ── the block ───────────────────────────────────────────────────────────────

@@ -178,6 +178,13 @@ class Names:
             return None
         return frozenset(address.ip for address in answer.addresses)
 
+    def is_due(self, host: str, port: int, family: int = 0) -> bool:
+        """Whether addresses were found for a name, and are too old to be used unasked."""
+        answer = self._answers.get(self._lookups.question(host, port, family))
+        if answer is None or not answer.addresses:
+            return False
+        return trio.current_time() >= answer.fresh_until
+
     @property
     def stats(self) -> ResolverStats:
         """The counts so far."""

@@ -136,6 +136,18 @@ class TCPConnector(Connector):
         host, port = _first_hop(endpoint)
         return self._names().addresses_now(host, port, local.family if local else 0)
 
+    def is_due(self, endpoint: AnyEndpoint) -> bool:
+        """Whether `refresh_addresses` would ask the resolver for what was found before.
+
+        Raises:
+            ConnectError: The endpoint's `local_address` is not an IP address.
+        """
+        if isinstance(endpoint, UnixEndpoint):
+            return False
+        local = _local_address(endpoint)
+        host, port = _first_hop(endpoint)
+        return self._names().is_due(host, port, local.family if local else 0)
+
     async def refresh_addresses(self, endpoint: AnyEndpoint) -> frozenset[str] | None:
         """Look up what is dialled, if that is due, and return what `addresses_now` then does.
 
