@@ -139,6 +139,14 @@ async def test_the_winner_is_remembered_as_long_as_it_is_an_address(
     assert (await names.resolve("db", 1)).winner is None
 
 
+async def test_a_winner_whose_answer_expired_is_forgotten() -> None:
+    names = names_for(Hosts(db=["192.0.2.1", "192.0.2.2"]))
+    answer = await names.resolve("db", 1)
+    answer.winner = v4("192.0.2.2")
+    answer.expire()
+    assert (await names.resolve("db", 1)).winner is None
+
+
 async def test_an_expired_answer_is_looked_up_again() -> None:
     hosts = Hosts(db=["192.0.2.1"])
     names = names_for(hosts)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import errno
 import math
-import resource
 import socket
 import sys
 from collections.abc import Iterator
@@ -56,6 +55,7 @@ async def test_it_connects(host: str) -> None:
         assert progress.phase == "tcp"
 
 
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="there are no UNIX sockets")
 async def test_a_unix_socket_is_connected_too(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(tmp_path / "socket"))
@@ -162,6 +162,8 @@ async def test_f033_g8_a_socket_that_met_itself_is_refused() -> None:
 
 @contextmanager
 def no_more_files() -> Iterator[None]:
+    import resource  # not on Windows
+
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with socket.socket() as highest:
         limit = highest.fileno()
