@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import trio
 from trio.testing import MockClock
 
@@ -17,13 +19,13 @@ class Names(trio.abc.HostnameResolver):
         self.address = address
         self.asked = 0
 
-    async def getaddrinfo(self, host, port, family=0, type=0, proto=0, flags=0):  # type: ignore[no-untyped-def]
+    async def getaddrinfo(self, host: Any, port: Any, *_: Any, **__: Any) -> Any:
         self.asked += 1
         await trio.lowlevel.checkpoint()
         kind = trio.socket.SOCK_STREAM
         return [(trio.socket.AF_INET, kind, 6, "", (self.address, port or 0))]
 
-    async def getnameinfo(self, sockaddr, flags):  # type: ignore[no-untyped-def]
+    async def getnameinfo(self, sockaddr: Any, flags: int) -> Any:
         raise NotImplementedError
 
 
@@ -61,10 +63,10 @@ async def test_a_name_that_cannot_be_looked_up_again_changes_nothing(
     autojump_clock: MockClock,
 ) -> None:
     class Broken(Names):
-        async def getaddrinfo(self, *args, **kwargs):  # type: ignore[no-untyped-def]
+        async def getaddrinfo(self, host: Any, port: Any, *_: Any, **__: Any) -> Any:
             if self.asked:
                 raise OSError("the resolver is down")
-            return await super().getaddrinfo(*args, **kwargs)
+            return await super().getaddrinfo(host, port)
 
     trio.socket.set_custom_hostname_resolver(Broken("127.0.0.1"))
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")

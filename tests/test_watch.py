@@ -181,7 +181,7 @@ async def test_an_event_of_a_descriptor_that_has_a_new_owner_harms_nobody() -> N
 async def test_without_epoll_the_sweep_finds_what_the_peer_has_closed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("conpool._watch.IdleWatch.open", lambda self: None)
+    monkeypatch.setattr("conpool._watch.IdleWatch.open", lambda _: None)
     closed = Closed()
     config = PoolConfig(reap_interval=0.01)
     async with running_server() as server, ConnectionPool(config, on_closed=closed) as pool:
