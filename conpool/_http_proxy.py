@@ -19,7 +19,7 @@ import trio
 from conpool._endpoint import Endpoint
 from conpool._errors import ProxyError
 from conpool._proxy import HTTPProxy
-from conpool._tunnel import hung_up, refused
+from conpool._refusal import hung_up, refused
 
 MAX_HEAD: Final = 16_384
 """The longest answer that is read, in bytes; interim answers (1xx) count too."""

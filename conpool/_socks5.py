@@ -17,7 +17,7 @@ from socksio import socks5
 from conpool._address import read_literal
 from conpool._endpoint import Endpoint
 from conpool._proxy import SOCKS5Proxy
-from conpool._tunnel import hung_up, refused
+from conpool._refusal import hung_up, refused
 
 _VERSION: Final = 5
 _PASSWORD_VERSION: Final = 1

@@ -12,15 +12,15 @@ straight need neither.
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
 import trio
 
 from conpool._endpoint import Endpoint, server_name
-from conpool._errors import ProxyError, as_connect_error
+from conpool._errors import as_connect_error
 from conpool._proxy import HTTPProxy
+from conpool._refusal import refused
 from conpool._tls import encrypt
 
 Tunnel: TypeAlias = Callable[[trio.SocketStream], Awaitable[trio.abc.Stream]]
@@ -73,13 +73,3 @@ async def _encrypt_hop(sock: trio.SocketStream, endpoint: Endpoint) -> trio.abc.
     if not isinstance(proxy, HTTPProxy) or proxy.tls is None:
         return sock
     return await encrypt(sock, proxy.tls, server_name(proxy))
-
-
-def refused(endpoint: Endpoint, why: str, code: int | None = None) -> ProxyError:
-    """Make the error for a proxy that did not do what it was asked."""
-    return ProxyError(why, endpoint=endpoint, phase="proxy", errno=code)
-
-
-def hung_up(endpoint: Endpoint) -> ProxyError:
-    """Make the error for a proxy that closed the connection before its answer was complete."""
-    return refused(endpoint, "the proxy hung up before it answered", errno.ECONNRESET)

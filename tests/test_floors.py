@@ -35,7 +35,7 @@ FLOORS = (
     # what users subclass, and what can go wrong
     "_connector _driver _errors _observer",
     # one connection: open it, look at it, lend it, close it
-    "_closing _lookup _race _socket_options _tls _unix _watch _wire",
+    "_closing _lookup _race _refusal _socket_options _tls _unix _watch _wire",
     "_http_proxy _probe _resolve _socks5",
     "_link _tunnel",
     "_dial _tcp _verdict",
