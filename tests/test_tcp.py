@@ -65,6 +65,7 @@ async def test_a_unix_socket_is_connected_too(tmp_path: Path) -> None:
         await stream.aclose()
         assert connector.addresses_now(endpoint) is None
         assert await connector.refresh_addresses(endpoint) is None
+        assert not connector.is_due(endpoint)
 
 
 @linux_only

@@ -19,6 +19,7 @@ from conpool._unix import connect_unix
 from conpool.testing import cancel_everywhere
 
 from ._net import progress_noted
+from .servers import Postgres, Valkey, startup_message
 
 pytestmark = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="there are no UNIX sockets")
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="Linux alone does this")
@@ -200,3 +201,16 @@ async def test_a_platform_without_unix_sockets_says_so(monkeypatch: pytest.Monke
     error = await fails("/run/socket")
     assert error.errno == errno.EAFNOSUPPORT
     assert "no UNIX sockets" in str(error)
+
+
+async def test_valkey_answers_on_its_socket(valkey: Valkey) -> None:
+    async with await connect_unix(UnixEndpoint(valkey.path)) as stream:
+        await stream.send_all(b"PING\r\n")
+        assert await stream.receive_some() == b"+PONG\r\n"
+
+
+async def test_postgres_answers_on_its_socket(postgres: Postgres) -> None:
+    path = postgres.folder / f".s.PGSQL.{postgres.port}"
+    async with await connect_unix(UnixEndpoint(path)) as stream:
+        await stream.send_all(startup_message(postgres.user, postgres.database))
+        assert (await stream.receive_some())[:1] == b"R"
