@@ -1,0 +1,271 @@
+"""All that must hold of the core's books whenever control is back with its caller, in one place.
+
+`check` is the only judge: unit tests, the model checker, the state machine and the tests of the
+shell call it after every step. Nothing here relies on the core's own conclusions: whatever can
+be counted from the connections themselves, or from the queues, is counted again.
+
+The guarantees are DESIGN's: G1 (bound), G2 (exclusive), G10 (nothing left of those who went), G12 (no
+lost wake-up), G13 (order), G30 (books that balance).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+
+from conpool import _room
+from conpool._agenda import Agenda
+from conpool._books import Entry, SubPool, Waiter, Warmer
+from conpool._core import Core
+from conpool._room import Room
+from conpool._states import ConnectionState
+
+IDLE = ConnectionState.IDLE
+ACTIVE = ConnectionState.ACTIVE
+CONNECTING = ConnectionState.CONNECTING
+CLOSING = ConnectionState.CLOSING
+
+
+def check(core: Core, now: float | None = None) -> None:
+    """Raise AssertionError, with all that is wrong, unless the books of `core` are in order.
+
+    To be called at rest: after a report, when the effects have been performed. With `now`, what
+    depends on the time is checked too: that nobody waits behind an open gate, and that whoever
+    waits for a moment will be woken then.
+    """
+    wrong = list(_find_faults(core, now))
+    if wrong:
+        raise AssertionError("the books are wrong:\n  " + "\n  ".join(wrong) + f"\n{show(core)}")
+
+
+def show(core: Core) -> str:
+    """The books, for people: a line for each sub-pool, connection and waiter."""
+    lines = [repr(core)]
+    for sub in core.subs.values():
+        lines.append(f"  {sub!r}{' paused' if sub.paused else ''}")
+        entries = sorted(sub.capacity.borrowers, key=lambda entry: entry.id)
+        lines += [f"    {entry!r} for {entry.dial_for!r}" for entry in entries]
+        lines += [f"    {waiter!r} dial {waiter.dial!r}" for waiter in sub.queue]
+    return "\n".join(lines)
+
+
+def _find_faults(core: Core, now: float | None) -> Iterator[str]:
+    if core.effects:
+        yield f"effects are pending: {list(core.effects)}"
+    for sub in core.subs.values():
+        for fault in _find_faults_of(sub, core):
+            yield f"{sub.endpoint}: {fault}"
+    if core.room is not None:
+        yield from _check_room(core.room, core)
+    yield from _check_agenda(core.agenda, core)
+    if now is not None and core.is_open and core.agenda.next_at > now:
+        for sub in core.subs.values():
+            for fault in _check_no_lost_wakeup(sub, core.room, now):
+                yield f"{sub.endpoint}: {fault}"
+
+
+def _find_faults_of(sub: SubPool, core: Core) -> Iterator[str]:
+    yield from _check_connections(sub)
+    yield from _check_queue(sub)
+    yield from _check_dials(sub)
+    yield from _check_tally(sub)
+    if not core.is_open and (sub.queue or sub.idle or sub.warmers):
+        yield "the pool has closed, and this is idle or waits"
+
+
+# ── connections ─────────────────────────────────────────────────────────────────
+
+
+def _check_connections(sub: SubPool) -> Iterator[str]:
+    """G1, G2, G30."""
+    borrowers = sub.capacity.borrowers
+    found = Counter(entry.state for entry in borrowers)
+    booked = {
+        IDLE: len(sub.idle),
+        ACTIVE: sub.active,
+        CONNECTING: sub.connecting,
+        CLOSING: sub.closing,
+    }
+    for state, count in booked.items():
+        if found[state] != count:
+            yield f"{found[state]} connections are {state.value}, the books say {count}"
+    if len(borrowers) != sum(booked.values()):
+        yield f"{len(borrowers)} slots are charged for {sum(booked.values())} connections"
+    if not sub.idle.keys() <= borrowers:
+        yield "an idle connection has no slot"
+    if len(borrowers) > sub.capacity.total and not sub.has_surplus:
+        yield f"{len(borrowers)} connections, with a limit of {sub.capacity.total} (G1)"
+    if sub.idle and len(borrowers) - sub.closing > sub.capacity.total:
+        yield "idle connections are kept beyond the limit"
+    for entry in borrowers:
+        yield from _check_entry(entry, sub)
+
+
+def _check_entry(entry: Entry, sub: SubPool) -> Iterator[str]:
+    state = entry.state
+    if entry.sub is not sub:
+        yield f"{entry!r} belongs elsewhere"
+    if (entry in sub.idle) != (state is IDLE):
+        yield f"{entry!r} is on the idle stack, or is not"
+    if not 0 <= entry.leases <= 1:
+        yield f"{entry!r} is lent {entry.leases} times (G2)"
+    if entry.leases and state not in {ACTIVE, CLOSING}:
+        yield f"{entry!r} is lent"
+    if (entry.reason is None) == (state is CLOSING):
+        yield f"{entry!r} closes because of {entry.reason}"
+    if entry.dial_for is not None and state is not CONNECTING:
+        yield f"{entry!r} is open, and still dialled for {entry.dial_for!r}"
+    if state is IDLE and entry.generation != sub.generation:
+        yield f"{entry!r} is idle, and older than the last clear (G24)"
+
+
+# ── those who wait ──────────────────────────────────────────────────────────────
+
+
+def _check_queue(sub: SubPool) -> Iterator[str]:
+    """G10, G13."""
+    latest = -1
+    for waiter in sub.queue:
+        if not waiter.queued or sub not in waiter.subs:
+            yield f"{waiter!r} stands in a queue where it does not wait"
+        if waiter.entry is not None or waiter.refusal is not None:
+            yield f"{waiter!r} still waits, though it has been answered"
+        if waiter.number < latest:
+            yield f"{waiter!r} stands behind number {latest} (G13)"
+        latest = waiter.number
+        if not 0 <= waiter.overtaken <= _room.MAX_OVERTAKES:
+            yield f"{waiter!r} was overtaken {waiter.overtaken} times"
+    for warmer in sub.warmers:
+        if not warmer.queued or warmer.sub is not sub:
+            yield f"{warmer!r} is in a list where it does not wait"
+
+
+def _check_dials(sub: SubPool) -> Iterator[str]:
+    """Every dial knows whom it is for, and that one knows its dial."""
+    with_dial = 0
+    for waiter in sub.queue:
+        dial = waiter.dial
+        if dial is not None:
+            with_dial += 1
+            if dial.state is not CONNECTING or dial.dial_for is not waiter:
+                yield f"{waiter!r} counts on {dial!r}, which is for {dial.dial_for!r}"
+    if with_dial != sub.dialled_for:
+        yield f"{with_dial} in the queue have a dial, the books say {sub.dialled_for}"
+    for entry in sub.capacity.borrowers:
+        debtor = entry.dial_for
+        if isinstance(debtor, Waiter) and debtor.queued and debtor.dial is not entry:
+            yield f"{entry!r} is dialled for {debtor!r}, which does not know"
+        if isinstance(debtor, Warmer) and debtor.queued and debtor not in sub.warmers:
+            yield f"{entry!r} is dialled for {debtor!r}, which is not in the list"
+    if sub.connecting > sub.max_connecting:
+        yield f"{sub.connecting} dials, at most {sub.max_connecting} are allowed"
+
+
+# ── the pool-wide limit ─────────────────────────────────────────────────────────
+
+
+def _check_room(room: Room, core: Core) -> Iterator[str]:
+    subs = core.subs.values()
+    charged = {entry for sub in subs for entry in sub.capacity.borrowers}
+    if room.capacity.borrowers != charged:
+        odd = room.capacity.borrowers ^ charged
+        yield f"charged to an endpoint or to the pool, not to both: {odd} (G1)"
+    if len(room.capacity.borrowers) > room.capacity.total:
+        yield f"{len(charged)} connections, with {room.capacity.total} for the whole pool (G1)"
+    if room.idle_by_age.keys() != {entry for sub in subs for entry in sub.idle}:
+        yield "the pool's list of idle connections is not its endpoints'"
+    for sub in subs:
+        if list(sub.idle) != [entry for entry in room.idle_by_age if entry.sub is sub]:
+            yield f"{sub.endpoint}: the order by age is not the stack's"
+        yield from _check_claim(sub, room)
+    for name in ("closing", "wanted"):
+        parts = sum(getattr(sub, name) for sub in subs)
+        if getattr(room, name) != parts:
+            yield f"{name} is {getattr(room, name)}, the endpoints have {parts}"
+
+
+def _check_claim(sub: SubPool, room: Room) -> Iterator[str]:
+    claim = sub.claim
+    if (claim is None) != (sub.wanted == 0):
+        yield f"{sub.endpoint}: wants {sub.wanted} slots, in line with {claim!r}"
+    if claim is None:
+        return
+    if claim not in sub.queue or claim.dial is not None:
+        yield f"{sub.endpoint}: stands in line with {claim!r}"
+    if sub.paused:
+        yield f"{sub.endpoint}: stands in line, though it is paused"
+    if (claim.number, sub) not in [(number, row) for number, _, row in room._line]:
+        yield f"{sub.endpoint}: has a claim, and no place in line"
+
+
+# ── no lost wake-up ─────────────────────────────────────────────────────────────
+
+
+def _check_no_lost_wakeup(sub: SubPool, room: Room | None, now: float) -> Iterator[str]:
+    """G12: no slot is free, and nothing idle is fit, while somebody waits who could have it."""
+    if sub.paused or not sub.queue:
+        return
+    undialled = [waiter for waiter in sub.queue if waiter.dial is None]
+    if sub.idle and any(not waiter.fresh for waiter in sub.queue):
+        yield "somebody waits, and there is an idle connection (G12)"
+    wanted = min(len(sub.queue), sub.max_connecting) - sub.connecting
+    if wanted <= 0 or not undialled:
+        return
+    if now < sub.dial_not_before:
+        if sub.attend_at > sub.dial_not_before and sub.capacity.has_room:
+            yield "nobody will say that the gate has opened (G12)"
+        return
+    if not sub.capacity.has_room:
+        if sub.idle and sub.closing < wanted:
+            yield "somebody waits for a new connection, an idle one holds its slot (G12)"
+        return
+    if room is None:
+        yield "somebody waits, and a slot is free (G12)"
+        return
+    free = sub.capacity.total - len(sub.capacity.borrowers)
+    wanted = 1 if sub.failures else min(wanted, free)
+    if sub.wanted != wanted or sub.claim is not undialled[0]:
+        yield f"{wanted} slots are wanted, {sub.wanted} with {sub.claim!r} in line (G12)"
+    if room.capacity.has_room:
+        yield "somebody stands in line, and the pool has a slot (G12)"
+    elif room.idle_by_age and room.closing < room.wanted:
+        yield "somebody stands in line, and an idle connection holds a slot (G12)"
+
+
+# ── time ────────────────────────────────────────────────────────────────────────
+
+
+def _check_agenda(agenda: Agenda, core: Core) -> Iterator[str]:
+    rows = agenda._heap
+    if rows and agenda.next_at > rows[0][0]:
+        yield f"looks at {agenda.next_at}, the first is due at {rows[0][0]}"
+    waiters = {waiter for sub in core.subs.values() for waiter in sub.queue}
+    expected = {w for w in waiters if w.has_own_deadline and w.deadline != math.inf}
+    listed = {item for at, _, item in rows if isinstance(item, Waiter) and at == item.deadline}
+    if not expected <= listed:
+        yield f"nobody will say that the time of {expected - listed} is up"
+    living = len(expected) + sum(isinstance(row[2], SubPool) for row in rows)
+    if agenda._living != living:
+        yield f"{agenda._living} rows of the agenda matter, counted again: {living}"
+    attended = {(at, item) for at, _, item in rows if isinstance(item, SubPool)}
+    for sub in core.subs.values():
+        if sub.attend_at != math.inf and (sub.attend_at, sub) not in attended:
+            yield f"{sub.endpoint}: is to be attended at {sub.attend_at}, nobody knows"
+        usual = (w.deadline for w in sub.queue if not w.has_own_deadline)
+        if sub.attend_at > min(usual, default=math.inf):
+            yield f"{sub.endpoint}: nobody will say that the time of its first waiter is up"
+
+
+# ── counters ────────────────────────────────────────────────────────────────────
+
+
+def _check_tally(sub: SubPool) -> Iterator[str]:
+    tally = sub.tally
+    opened = len(sub.idle) + sub.active + sub.closing
+    if tally.created - tally.closed != opened:
+        yield f"{tally.created} created less {tally.closed} closed is not the {opened} that exist"
+    if sum(tally.by_reason.values()) != tally.closed:
+        yield f"{tally.closed} closed, for {sum(tally.by_reason.values())} reasons"
+    if not 0 <= tally.reused <= tally.acquired:
+        yield f"{tally.reused} reused, of {tally.acquired} lent"

@@ -1,0 +1,173 @@
+"""Servers in the test's own hands, plain and with TLS, on loopback."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TypeAlias, cast, final
+
+import trio
+from trio.abc import Stream
+
+from conpool import TLS, Endpoint
+from conpool._tls import EncryptedStream, encrypt
+
+from .faults import LOOPBACK
+
+_PATIENCE = 10.0
+
+ServerTLS: TypeAlias = "trio.SSLStream[trio.SocketStream]"
+
+
+async def exchange(stream: Stream, data: bytes = b"ping") -> None:
+    """Ask an echo server something and read all of its answer."""
+    await stream.send_all(data)
+    assert await receive_exactly(stream, len(data)) == data
+
+
+async def receive_exactly(stream: Stream, count: int) -> bytes:
+    got = b""
+    while len(got) < count:
+        data = await stream.receive_some(count - len(got))
+        assert data, f"the stream ended after {got!r}"
+        got += data
+    return got
+
+
+async def echo(stream: Stream) -> None:
+    async for data in stream:
+        await stream.send_all(data)
+
+
+@final
+class Serving:
+    """A server that runs one coroutine for each connection."""
+
+    def __init__(self, listener: trio.SocketListener, context: ssl.SSLContext | None) -> None:
+        self.port = cast("int", listener.socket.getsockname()[1])
+        self.endpoint = Endpoint(LOOPBACK, self.port)
+        self.accepted = 0
+        self.live: set[trio.SocketStream] = set()
+        """The connections that this end has not closed."""
+        self._listener = listener
+        self._context = context
+        self._changed = trio.Event()
+
+    async def run(self, handler: Callable[[Stream], Awaitable[object]]) -> None:
+        async with trio.open_nursery() as nursery:
+            while True:
+                stream = await self._listener.accept()
+                self.accepted += 1
+                self.live.add(stream)
+                self._tell()
+                nursery.start_soon(self._serve, stream, handler)
+
+    async def _serve(
+        self, socket_stream: trio.SocketStream, handler: Callable[[Stream], Awaitable[object]]
+    ) -> None:
+        try:
+            stream: Stream = socket_stream
+            if self._context is not None:
+                stream = trio.SSLStream(socket_stream, self._context, server_side=True)
+            await handler(stream)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # the client has gone, or the test has closed it
+        finally:
+            socket_stream.socket.close()
+            self.live.discard(socket_stream)
+            self._tell()
+
+    async def wait_live(self, count: int) -> None:
+        """Wait until just so many connections are open."""
+        with trio.fail_after(_PATIENCE):
+            while len(self.live) != count:
+                await self._changed.wait()
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+
+@asynccontextmanager
+async def serving(
+    handler: Callable[[Stream], Awaitable[object]] = echo, context: ssl.SSLContext | None = None
+) -> AsyncIterator[Serving]:
+    """Run a server for the length of the block."""
+    (listener,) = await trio.open_tcp_listeners(0, host=LOOPBACK)
+    async with listener, trio.open_nursery() as nursery:
+        server = Serving(listener, context)
+        nursery.start_soon(server.run, handler)
+        yield server
+        nursery.cancel_scope.cancel()
+
+
+@final
+class TLSPeer:
+    """Shakes hands with whoever connects, and hands the stream to the test."""
+
+    def __init__(self, port: int, tls: TLS) -> None:
+        self.endpoint = Endpoint(LOOPBACK, port, tls=tls)
+        self._streams: trio.MemoryReceiveChannel[ServerTLS]
+        self._sink, self._streams = trio.open_memory_channel[ServerTLS](100)
+        self.errors: list[BaseException] = []
+        """Why handshakes failed."""
+
+    async def accept(self) -> ServerTLS:
+        """The server's end of the next connection, once its handshake is complete."""
+        with trio.fail_after(_PATIENCE):
+            return await self._streams.receive()
+
+    async def run(self, listener: trio.SocketListener, context: ssl.SSLContext) -> None:
+        async with trio.open_nursery() as nursery:
+            while True:
+                nursery.start_soon(self._greet, await listener.accept(), context)
+
+    async def _greet(self, stream: trio.SocketStream, context: ssl.SSLContext) -> None:
+        encrypted = trio.SSLStream(stream, context, server_side=True)
+        try:
+            await encrypted.do_handshake()
+        except trio.BrokenResourceError as error:
+            self.errors.append(error)
+            stream.socket.close()
+        except BaseException:
+            stream.socket.close()
+            raise
+        else:
+            self._sink.send_nowait(encrypted)
+
+
+@asynccontextmanager
+async def tls_peer(context: ssl.SSLContext, client: TLS) -> AsyncIterator[TLSPeer]:
+    """A TLS server whose connections the test gets; the test closes them."""
+    (listener,) = await trio.open_tcp_listeners(0, host=LOOPBACK)
+    async with listener, trio.open_nursery() as nursery:
+        peer = TLSPeer(listener.socket.getsockname()[1], client)
+        nursery.start_soon(peer.run, listener, context)
+        yield peer
+        nursery.cancel_scope.cancel()
+
+
+async def tcp_pair() -> tuple[trio.SocketStream, trio.SocketStream]:
+    """A client's and a server's end of one TCP connection."""
+    (listener,) = await trio.open_tcp_listeners(0, host=LOOPBACK)
+    async with listener:
+        client = await trio.open_tcp_stream(LOOPBACK, listener.socket.getsockname()[1])
+        return client, await listener.accept()
+
+
+async def tls_pair(
+    server: ssl.SSLContext, tls: TLS, below: tuple[Stream, Stream] | None = None
+) -> tuple[EncryptedStream, trio.SSLStream[Stream]]:
+    """A client's end, as a dial makes it, and a server's end: over `below`, or a TCP connection."""
+    client_below, server_below = below or await tcp_pair()
+    accepted = trio.SSLStream(server_below, server, server_side=True)
+    made: list[EncryptedStream] = []
+
+    async def dial() -> None:
+        made.append(await encrypt(client_below, tls, "localhost"))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(dial)
+        await accepted.do_handshake()
+    return made[0], accepted

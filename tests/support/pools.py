@@ -1,0 +1,312 @@
+"""Pools for tests: servers in memory, a watch over every step, and the grammar of events (G26).
+
+`open_pool` opens a pool that is watched: after every step of any task its books must balance (G1,
+G30), and when it ends all events must have paired and nothing may be left of it (G19).
+"""
+
+from __future__ import annotations
+
+import errno
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import fields
+from functools import partial
+from typing import Any, Final
+
+import trio
+
+from conpool import (
+    AnyEndpoint,
+    CloseReason,
+    Connection,
+    ConnectionInfo,
+    ConnectionPool,
+    Connector,
+    Endpoint,
+    Observer,
+    PoolConfig,
+)
+from conpool.testing import MemoryConnector
+
+HERE: Final = Endpoint("here.example", 5432)
+THERE: Final = Endpoint("there.example", 5432)
+
+Serve = Callable[[trio.abc.Stream], Awaitable[object]]
+
+
+# ── servers ─────────────────────────────────────────────────────────────────────
+
+
+async def echo(stream: trio.abc.Stream) -> None:
+    """Answer all that comes with itself."""
+    async for data in stream:
+        await stream.send_all(data)
+
+
+async def listen(stream: trio.abc.Stream) -> None:
+    """Read, and never answer."""
+    async for _ in stream:
+        pass
+
+
+def answer_after(seconds: float) -> Serve:
+    """Echo, but only `seconds` later."""
+
+    async def serve(stream: trio.abc.Stream) -> None:
+        async for data in stream:
+            await trio.sleep(seconds)
+            await stream.send_all(data)
+
+    return serve
+
+
+async def exchange(connection: trio.abc.Stream, data: bytes = b"ping") -> bytes:
+    """Send `data` and receive as much."""
+    await connection.send_all(data)
+    answer = b""
+    while len(answer) < len(data):
+        part = await connection.receive_some()
+        assert part, "the server has gone"
+        answer += part
+    return answer
+
+
+class Network(MemoryConnector):
+    """Servers in memory that can be told to fail or to hang, and a record of who was dialled when."""
+
+    def __init__(self, serve: Serve = echo, *, delay: float = 0.0) -> None:
+        super().__init__(serve)
+        self.delay = delay
+        self.dials: list[tuple[float, AnyEndpoint]] = []
+        self.failures: dict[AnyEndpoint, BaseException] = {}
+        self.silent: set[AnyEndpoint] = set()
+        self.dialling = 0
+
+    async def connect(self, endpoint: AnyEndpoint) -> trio.abc.Stream:
+        self.dials.append((trio.current_time(), endpoint))
+        self.dialling += 1
+        try:
+            await trio.sleep(self.delay)
+            if endpoint in self.silent:
+                await trio.sleep_forever()
+            if endpoint in self.failures:
+                raise self.failures[endpoint]
+            return await super().connect(endpoint)
+        finally:
+            self.dialling -= 1
+
+    def refuse(self, endpoint: AnyEndpoint = HERE) -> OSError:
+        """Have nobody listen at `endpoint` any more."""
+        error = ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+        self.failures[endpoint] = error
+        return error
+
+    def accept(self, endpoint: AnyEndpoint = HERE) -> None:
+        """Have somebody listen again."""
+        self.failures.pop(endpoint, None)
+        self.silent.discard(endpoint)
+
+
+# ── pools ───────────────────────────────────────────────────────────────────────
+
+_CONFIG_FIELDS = {field.name for field in fields(PoolConfig)}
+
+
+def make_pool(connector: Connector, **options: Any) -> ConnectionPool[None]:
+    """Make a pool; what is a field of the configuration goes there. No jitter unless asked for."""
+    settings: dict[str, Any] = {"lifetime_jitter": 0.0}
+    settings |= {name: options.pop(name) for name in list(options) if name in _CONFIG_FIELDS}
+    return ConnectionPool(PoolConfig(**settings), connector=connector, **options)
+
+
+@asynccontextmanager
+async def open_pool(
+    connector: Connector | None = None,
+    *,
+    observers: Iterable[Observer] = (),
+    every_step: bool = True,
+    **options: Any,
+) -> AsyncIterator[ConnectionPool[None]]:
+    """Open a pool over `connector` and watch it, until and beyond its end."""
+    connector = Network() if connector is None else connector
+    grammar = Grammar()
+    pool = make_pool(connector, observers=[grammar, *observers], **options)
+    steps = Steps(partial(check_books, pool))
+    if every_step:
+        trio.lowlevel.add_instrument(steps)
+    try:
+        async with pool:
+            yield pool
+    finally:
+        if every_step:
+            trio.lowlevel.remove_instrument(steps)
+        assert not steps.faults, steps.faults
+        grammar.assert_complete()
+        assert_nothing_left(pool, connector)
+
+
+def assert_nothing_left(pool: ConnectionPool[Any], connector: Connector) -> None:
+    """A pool that has ended has no task, no connection and no waiter (G19)."""
+    stats = pool.all_stats()
+    counts = (stats.active, stats.idle, stats.connecting, stats.closing, stats.waiting)
+    assert counts == (0, 0, 0, 0, 0), pool
+    assert stats.total_created == stats.total_closed, stats
+    assert not find_pool_tasks()
+    if isinstance(connector, MemoryConnector):
+        assert connector.live == 0, connector
+    if isinstance(connector, Network):
+        assert connector.dialling == 0, connector
+
+
+def find_pool_tasks() -> list[str]:
+    """Return the names of all background tasks of pools."""
+    root = trio.lowlevel.current_root_task()
+    assert root is not None
+    return [task.name for task in _walk(root) if task.name.startswith("conpool ")]
+
+
+def _walk(task: trio.lowlevel.Task) -> Iterator[trio.lowlevel.Task]:
+    yield task
+    for nursery in task.child_nurseries:
+        for child in nursery.child_tasks:
+            yield from _walk(child)
+
+
+async def settle() -> None:
+    """Let everything happen that can happen now, without passing time."""
+    await trio.testing.wait_all_tasks_blocked()
+
+
+def counts(pool: ConnectionPool[Any], endpoint: AnyEndpoint = HERE) -> dict[str, int]:
+    """Return those of the five counts that are not zero."""
+    stats = pool.stats(endpoint)
+    names = ("active", "idle", "connecting", "closing", "waiting")
+    return {name: getattr(stats, name) for name in names if getattr(stats, name)}
+
+
+def reasons(pool: ConnectionPool[Any], endpoint: AnyEndpoint = HERE) -> dict[str, int]:
+    """Return how many connections were closed, by the name of the reason."""
+    return {
+        reason.name: count for reason, count in pool.stats(endpoint).closed_by_reason.items()
+    }
+
+
+async def hold(
+    pool: ConnectionPool[None],
+    endpoint: AnyEndpoint = HERE,
+    seconds: float = 1.0,
+    *,
+    task_status: trio.TaskStatus[Connection[None]] = trio.TASK_STATUS_IGNORED,
+    **options: Any,
+) -> None:
+    """Have a connection for a while."""
+    async with pool.connection(endpoint, **options) as connection:
+        task_status.started(connection)
+        await trio.sleep(seconds)
+
+
+# ── the watch ───────────────────────────────────────────────────────────────────
+
+
+class Steps(trio.abc.Instrument):
+    """Checks something before and after every step of every task."""
+
+    def __init__(self, check: Callable[[], object]) -> None:
+        self._check = check
+        self.count = 0
+        self.faults: list[str] = []
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self._look(f"before a step of {task.name}")
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        self._look(f"after a step of {task.name}")
+
+    def _look(self, when: str) -> None:
+        self.count += 1
+        try:
+            self._check()
+        except AssertionError as wrong:  # what an instrument raises, trio only logs
+            self.faults.append(f"{when}: {wrong}")
+
+
+def check_books(pool: ConnectionPool[Any]) -> None:
+    """Check that the counts are those of the connections that exist, within both limits (G1)."""
+    core = pool._core
+    together = 0
+    for sub in core.subs.values():
+        states = Counter(entry.state.value for entry in sub.capacity.borrowers)
+        counted = Counter(
+            idle=len(sub.idle), active=sub.active, connecting=sub.connecting, closing=sub.closing
+        )
+        assert states == counted, (states, sub)
+        assert len(sub.capacity.borrowers) <= sub.capacity.total or sub.has_surplus, sub
+        together += len(sub.capacity.borrowers)
+    if core.room is not None:
+        assert together == len(core.room.capacity.borrowers) <= core.room.capacity.total, core.room
+
+
+class Grammar(Observer):
+    """Checks that events come in pairs and in order (G26)."""
+
+    def __init__(self) -> None:
+        self.faults: list[str] = []
+        self.events: list[str] = []
+        """All that was seen, in short."""
+        self._last_id = 0
+        self._connecting: set[int] = set()
+        self._open: set[int] = set()
+        self._lent: set[int] = set()
+        self._asking: Counter[AnyEndpoint] = Counter()
+
+    def acquire_started(self, endpoint: AnyEndpoint) -> None:
+        self.events.append("acquire_started")
+        self._asking[endpoint] += 1
+
+    def acquired(self, info: ConnectionInfo, waited: float) -> None:
+        self._see("acquired", info, info.id in self._open and info.id not in self._lent)
+        self._answer(info.endpoint)
+        self._lent.add(info.id)
+
+    def acquire_failed(self, endpoint: AnyEndpoint, error: BaseException, waited: float) -> None:
+        self.events.append("acquire_failed")
+        self._answer(endpoint)
+
+    def released(self, info: ConnectionInfo, held: float) -> None:
+        self._see("released", info, info.id in self._lent and held >= 0)
+        self._lent.discard(info.id)
+
+    def connecting(self, info: ConnectionInfo) -> None:
+        self._see("connecting", info, info.id > self._last_id)
+        self._last_id = info.id
+        self._connecting.add(info.id)
+
+    def connected(self, info: ConnectionInfo, took: float) -> None:
+        self._see("connected", info, info.id in self._connecting)
+        self._connecting.discard(info.id)
+        self._open.add(info.id)
+
+    def connect_failed(self, info: ConnectionInfo, error: BaseException, took: float) -> None:
+        self._see("connect_failed", info, info.id in self._connecting)
+        self._connecting.discard(info.id)
+
+    def closed(self, info: ConnectionInfo, reason: CloseReason) -> None:
+        self._see(f"closed:{reason.name}", info, info.id in self._open)
+        self._open.discard(info.id)
+
+    def assert_complete(self) -> None:
+        """Nothing is left that must have had an end."""
+        assert not self.faults, self.faults
+        pending = (self._connecting, self._open, self._lent, +self._asking)
+        assert not any(pending), pending
+
+    def _answer(self, endpoint: AnyEndpoint) -> None:
+        self._asking[endpoint] -= 1
+        if self._asking[endpoint] < 0:
+            self.faults.append(f"an acquire of {endpoint} ended twice")
+
+    def _see(self, event: str, info: ConnectionInfo, is_expected: bool) -> None:
+        self.events.append(f"{event} {info.id}")
+        if not is_expected:
+            self.faults.append(f"{event} of connection {info.id} after {self.events[:-1]}")
