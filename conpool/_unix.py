@@ -28,7 +28,7 @@ async def connect_unix(endpoint: UnixEndpoint) -> trio.SocketStream:
 
     Raises:
         ConnectError: It failed, with the system's errno; EAGAIN where the backlog was still full
-            when the next attempt would have come after the deadline; EAFNOSUPPORT where the
+            when the next attempt would have come too close to the deadline; EAFNOSUPPORT where the
             platform has no UNIX sockets.
 
     Cancelling it closes the socket.
@@ -53,7 +53,8 @@ async def connect_unix(endpoint: UnixEndpoint) -> trio.SocketStream:
         full = BlockingIOError(errno.EAGAIN, "the listener's backlog is full")
         if pause == FIRST_PAUSE:
             note_attempt(full)
-        if trio.current_time() + pause >= trio.current_effective_deadline():
+        # With a pause to spare: an attempt that meets the deadline could not say what it saw.
+        if trio.current_time() + 2 * pause >= trio.current_effective_deadline():
             raise as_connect_error(full, endpoint, "tcp") from None
         await trio.sleep(pause)
         pause = min(pause * 2, LONGEST_PAUSE)
