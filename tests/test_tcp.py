@@ -105,7 +105,9 @@ async def test_f025_f029_a_silent_first_address_costs_the_delay() -> None:
             started = trio.current_time()
             async with connected(connector, Endpoint("db", port)) as stream:
                 assert stream.socket.getpeername() == ("127.0.0.1", port)
-                assert 0.05 <= trio.current_time() - started < 0.25
+                assert (
+                    0.05 <= trio.current_time() - started < 1.0
+                )  # a SYN is repeated after a second
 
 
 async def test_f027_refused_is_said_at_once() -> None:
