@@ -146,7 +146,7 @@ async def test_what_a_thread_finds_when_all_have_gone_is_reported(system: System
     assert repr(lookups) == f"<Lookups: 0 threads of {MAX_LOOKUPS}>"
 
 
-def test_g4_a_thread_that_outlives_the_run_reports_to_nobody(
+def test_g19_a_thread_that_outlives_the_run_reports_to_nobody(
     system: SystemResolver, capfd: pytest.CaptureFixture[str]
 ) -> None:
     async def main() -> None:
