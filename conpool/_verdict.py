@@ -14,12 +14,12 @@ What age, uses, limits and the pool's own state say about it is the core's busin
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import trio
 
 from conpool._states import CloseReason
-from conpool._wire import CUT_RECEIVE, CUT_SEND, HALF_CLOSED, OWED, VOUCHED
+from conpool._wire import CUT_RECEIVE, CUT_SEND, ENDED, HALF_CLOSED, OWED, VOUCHED
 
 if TYPE_CHECKING:
     from conpool._link import Link
@@ -34,11 +34,14 @@ def judge(link: Link, exc: BaseException | None) -> CloseReason | None:
         return CloseReason.INCOMPLETE
     if wire.marks & HALF_CLOSED:
         return CloseReason.DISCARDED
+    if wire.marks & ENDED:
+        return CloseReason.PEER_CLOSED
     wire.marks = 0  # the word of this caller does not hold for the next
     return link.look()
 
 
 def _is_cancellation(exc: BaseException) -> bool:
     if isinstance(exc, BaseExceptionGroup):
-        return exc.split(trio.Cancelled)[1] is None
+        _, others = cast("BaseExceptionGroup[BaseException]", exc).split(trio.Cancelled)
+        return others is None
     return isinstance(exc, trio.Cancelled)

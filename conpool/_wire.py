@@ -22,6 +22,8 @@ HALF_CLOSED: Final = 8
 """The write side is closed."""
 VOUCHED: Final = 16
 """The caller has said that the exchange is complete."""
+ENDED: Final = 32
+"""The end of the stream has been received. A look would not always find it again: TLS says goodbye once."""
 
 
 @final
@@ -48,6 +50,7 @@ class Wire(trio.abc.HalfCloseableStream):
         self.in_progress += 1
         try:
             await self.stream.send_all(data)
+            self.marks |= OWED  # once more: what came in meanwhile was no answer to all of it
         except BaseException:
             self.marks |= CUT_SEND
             raise
@@ -73,6 +76,8 @@ class Wire(trio.abc.HalfCloseableStream):
             self.in_progress -= 1
         if data:
             self.marks &= ~OWED
+        else:
+            self.marks |= ENDED
         return data
 
     async def send_eof(self) -> None:
