@@ -291,7 +291,7 @@ class Lender:
     def give_back(self, lease: Connection[Any], exc: BaseException | None) -> None:
         """End the lease with `exc`; keep the connection if that is safe."""
         entry = end_lease(lease)
-        if entry is None:
+        if entry is None or not entry.leases:  # ended, or a health hook's: `check` will judge
             return
         now = self._engine.now()
         self._enter_end(entry, now)
@@ -328,10 +328,12 @@ class Lender:
         Garbage is collected at any time, in the midst of a change to the books or in another thread, so
         nothing may be changed here.
         """
-        if entry.state is not _ACTIVE or self._token is None:
+        if self._token is None:
             return
         with suppress(trio.RunFinishedError):
             self._token.run_sync_soon(self._drop, entry, CloseReason.DISCARDED)
+        if entry.state is not _ACTIVE:
+            return  # the pool closed it under its lease: nothing was withheld from anybody
         holder = entry.holder
         name = "unknown" if holder is None else holder.name
         warnings.warn(
@@ -342,7 +344,8 @@ class Lender:
 
     def _drop(self, entry: Entry, reason: CloseReason) -> None:
         now = self._engine.now()
-        self._enter_end(entry, now)
+        if entry.leases:  # a health hook's handle is no lease
+            self._enter_end(entry, now)
         if entry.state is _ACTIVE:
             self._core.condemned(entry, reason, now)
         self._engine.settle()
@@ -413,7 +416,7 @@ def check_target(target: Target) -> AnyEndpoint:
     """
     if isinstance(target, (Endpoint, UnixEndpoint)):
         return target
-    if isinstance(target, EndpointGroup):
+    if isinstance(cast("object", target), EndpointGroup):
         raise NotImplementedError("lending from an EndpointGroup comes with a later release")
     raise TypeError(f"not an endpoint: {target!r}")
 
