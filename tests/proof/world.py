@@ -1,0 +1,188 @@
+"""A pool in a world where everything is watched: its books, its sockets, its servers, its events.
+
+Bystanders hold connections and wait for them, as other users of the pool would. Whatever the call under
+test does or suffers, nobody may notice it by them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from random import Random
+from typing import Any, TypeAlias, cast, final
+
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+import conpool
+from conpool.testing import MemoryConnector, assert_quiescent
+
+from .audit import Audit, Grammar
+from .connectors import serve_echo
+
+HOME = conpool.Endpoint("db.example", 5432)
+AWAY = conpool.Endpoint("cache.example", 6379)
+
+HealthCheck: TypeAlias = Callable[[conpool.Connection[None]], Awaitable[bool]]
+
+
+def mock_clock() -> MockClock:
+    return MockClock(autojump_threshold=0)
+
+
+def config(limit: int = 1, **options: Any) -> conpool.PoolConfig:
+    """A pool of so many per endpoint, in which nothing happens by itself."""
+    quiet = {"reap_interval": 1000.0, "max_idle_time": 9000.0, "max_connection_lifetime": 9000.0}
+    return conpool.PoolConfig(max_connections_per_endpoint=limit, **(quiet | options))
+
+
+async def exchange(conn: trio.abc.Stream, text: bytes) -> None:
+    """Send, and get the same back: an answer to anybody else would be seen (G3)."""
+    await conn.send_all(text)
+    reply = await conn.receive_some()
+    assert reply == text, f"{text!r} was answered by {bytes(reply)!r}"
+
+
+@final
+class World:
+    """One pool, and all that can be seen of it from outside."""
+
+    def __init__(
+        self,
+        settings: conpool.PoolConfig,
+        *,
+        connector: conpool.Connector | None = None,
+        delay: float = 1.0,
+        endpoint: conpool.AnyEndpoint = HOME,
+        **options: Any,
+    ) -> None:
+        self.endpoint = endpoint
+        self.connector: Any = connector or MemoryConnector(serve_echo, delay=delay)
+        self.grammar = Grammar()
+        self.pool = conpool.ConnectionPool(
+            settings, connector=self.connector, observers=[self.grammar], name="world", **options
+        )
+        self.pool._core._dials._random = Random(7)  # the same back-off in each run
+        self.audit = Audit(self.pool, lambda: cast("int", self.connector.live))
+        self.log: list[tuple[str, float]] = []
+        """Which bystander was served, and when."""
+        self.limit = settings.max_connections_per_endpoint
+        self.parked = 0
+        self.held: set[int] = set()
+        self.nursery: trio.Nursery
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[World]:
+        """Open the pool; at the end wait for the bystanders, and see whether all is as before."""
+        async with self.pool:
+            with self.watched():
+                async with trio.open_nursery() as self.nursery:
+                    yield self
+                await self.come_to_rest()
+                await self.prove_capacity()
+        self.assert_nothing_left()
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        trio.lowlevel.add_instrument(self.audit)
+        try:
+            yield
+        except BaseException as exc:
+            exc.add_note(self.audit.fault or "the books were in order")
+            raise
+        finally:
+            trio.lowlevel.remove_instrument(self.audit)
+        self.audit.assert_faultless()
+
+    # ── bystanders ──────────────────────────────────────────────────────────────
+
+    async def hold(
+        self,
+        name: str,
+        seconds: float = 1.0,
+        *,
+        endpoint: conpool.AnyEndpoint | None = None,
+        **options: Any,
+    ) -> None:
+        """Be a bystander who uses one connection for so long."""
+        block = self.pool.connection(endpoint or self.endpoint, **options)
+        self.parked += 1
+        try:
+            conn = await block.__aenter__()
+        finally:
+            self.parked -= 1
+        self.log.append((name, trio.current_time()))
+        assert conn.id not in self.held, f"{name} got what another has"
+        self.held.add(conn.id)
+        try:
+            await exchange(conn, name.encode())
+            await trio.sleep(seconds)
+            await exchange(conn, name.encode() * 2)
+        except BaseException as exc:
+            self.held.remove(conn.id)
+            await block.__aexit__(type(exc), exc, exc.__traceback__)
+            raise
+        self.held.remove(conn.id)
+        await block.__aexit__(None, None, None)
+
+    async def start(self, name: str, seconds: float = 1.0, **options: Any) -> None:
+        """Have a bystander come, and go on when it has got, or waits for, a connection."""
+        self.nursery.start_soon(lambda: self.hold(name, seconds, **options), name=name)
+        await wait_all_tasks_blocked()
+
+    async def lay_idle(self, count: int = 1, endpoint: conpool.AnyEndpoint | None = None) -> None:
+        """Have so many idle connections that were used before."""
+        endpoint = endpoint or self.endpoint
+        leases = [await self.pool.acquire(endpoint) for _ in range(count)]
+        for lease in leases:
+            await exchange(lease, b"before")
+            self.pool.release(lease)
+
+    # ── what must hold ──────────────────────────────────────────────────────────
+
+    def assert_as_if_never_called(self) -> None:
+        """Active and waiting is who the bystanders are, and nobody else (G10)."""
+        stats = self.pool.all_stats()
+        ours = len(self.held) + self.parked
+        assert stats.active + stats.waiting == ours, f"{ours} bystanders, but {self.pool}"
+
+    async def come_to_rest(self) -> None:
+        """Everybody is done: nothing is outstanding, and the servers say the same."""
+        await trio.sleep(20)  # dials that nobody waits for any more, and delays after failures
+        assert_quiescent(self.pool)
+        idle = self.pool.all_stats().idle
+        assert self.connector.live == idle, f"{self.connector} beside {self.pool}"
+        assert count_servers() == idle, f"{count_servers()} servers beside {self.pool}"
+
+    async def prove_capacity(self) -> None:
+        """Every slot can be had, and all at once."""
+        total = self.pool._core.room.capacity.total if self.pool._core.room else math.inf
+        leases = []
+        for _ in range(int(min(self.limit, total))):
+            leases.append(await self.pool.acquire(self.endpoint, timeout=60))
+            await exchange(leases[-1], b"after")
+        for lease in leases:
+            self.pool.release(lease)
+
+    def assert_nothing_left(self) -> None:
+        """The block is over: no socket, no task, and no event without its end (G19, G26)."""
+        assert self.connector.live == 0, self.connector
+        assert not find_tasks("conpool "), find_tasks("conpool ")
+        self.grammar.assert_complete()
+
+
+def count_servers() -> int:
+    """How many connections the servers have, as they count."""
+    return len(find_tasks("memory server"))
+
+
+def find_tasks(prefix: str) -> list[str]:
+    """The names of all tasks of this run that begin like this."""
+    root = trio.lowlevel.current_root_task()
+    assert root is not None
+    tasks = [root]
+    for task in tasks:  # grows as it goes
+        for nursery in task.child_nurseries:
+            tasks.extend(nursery.child_tasks)
+    return [task.name for task in tasks if task.name.startswith(prefix)]
