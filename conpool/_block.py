@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
 from trio.lowlevel import enable_ki_protection
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-    from types import TracebackType
+    from types import CoroutineType, TracebackType
 
     from conpool._group import Target
     from conpool._lease import Connection
@@ -37,11 +36,11 @@ class LeaseBlock(Generic[SessionT]):
         self.lease: Connection[SessionT] | None = None
         """What the lender lent for this block; it notes that here itself (`Lender.acquire`)."""
 
-    def __aenter__(self) -> Coroutine[Any, Any, Connection[SessionT]]:
+    def __aenter__(self) -> CoroutineType[Any, Any, Connection[SessionT]]:
         # Not `async def`: a coroutine around the lender's would cost every lease a quarter microsecond.
         if self.lease is not None:
             raise RuntimeError("this block has been entered already: call connection() for each")
-        return self._lender.acquire(self._endpoint, self._timeout, self._fresh, self)
+        return self._lender.acquire(self._endpoint, self._timeout, self._fresh, self)  # type: ignore[return-value] # mypy: it is
 
     @enable_ki_protection
     async def __aexit__(

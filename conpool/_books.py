@@ -51,21 +51,21 @@ class Entry:
     )
 
     def __init__(self, number: int, sub: SubPool, now: float) -> None:
-        self.id = number
-        self.sub = sub
-        self.state = ConnectionState.CONNECTING
-        self.generation = sub.generation
-        self.created_at = now
-        self.expires_at = now
-        self.idle_since = now
-        self.checked_at = now
-        self.lapses_at = now
+        self.id: int = number
+        self.sub: SubPool = sub
+        self.state: ConnectionState = ConnectionState.CONNECTING
+        self.generation: int = sub.generation
+        self.created_at: float = now
+        self.expires_at: float = now
+        self.idle_since: float = now
+        self.checked_at: float = now
+        self.lapses_at: float = now
         """The earlier of two ends: lifetime, and idle time counted from `idle_since`."""
-        self.was_idle = False
+        self.was_idle: bool = False
         """Whether it lay on the idle stack since it was last used, and so deserves another look."""
-        self.uses = 0
-        self.leases = 0
-        self.retired = False
+        self.uses: int = 0
+        self.leases: int = 0
+        self.retired: bool = False
         self.dial_for: Waiter | Warmer | None = None
         """Whom a failure of the dial fails; nobody, once that one has gone."""
         self.reason: CloseReason | None = None
@@ -74,7 +74,7 @@ class Entry:
 
         self.link: Any = None
         self.holder: Any = None
-        self.lent_at = now
+        self.lent_at: float = now
 
     def move(self, state: ConnectionState) -> None:
         """Go to `state`; a move that is not in the table is a bug."""
@@ -127,12 +127,12 @@ class Waiter:
         fresh: bool,
         has_own_deadline: bool = True,
     ) -> None:
-        self.subs = subs
-        self.since = since
+        self.subs: tuple[SubPool, ...] = subs
+        self.since: float = since
         """When it asked."""
-        self.deadline = deadline
-        self.fresh = fresh
-        self.has_own_deadline = has_own_deadline
+        self.deadline: float = deadline
+        self.fresh: bool = fresh
+        self.has_own_deadline: bool = has_own_deadline
         """Whether the deadline is not the sub-pool's usual one, counted from arrival."""
 
     def __repr__(self) -> str:
@@ -147,9 +147,9 @@ class Warmer:
     __slots__ = ("error", "queued", "sub", "target", "task")
 
     def __init__(self, sub: SubPool, target: int) -> None:
-        self.sub = sub
-        self.target = target
-        self.queued = True
+        self.sub: SubPool = sub
+        self.target: int = target
+        self.queued: bool = True
         self.error: Exception | None = None
         self.task: Any = None
 
@@ -198,40 +198,40 @@ class SubPool:
     )
 
     def __init__(self, endpoint: AnyEndpoint, config: PoolConfig, now: float) -> None:
-        self.endpoint = endpoint
-        self.config = config
-        self.acquire_timeout = config.acquire_timeout
-        self.max_idle_time = config.max_idle_time
-        self.max_waiting = config.max_waiting_per_endpoint
-        self.min_idle = config.min_idle_per_endpoint
-        self.max_uses = config.max_connection_uses or math.inf
-        self.max_connecting = config.max_connecting_per_endpoint or sys.maxsize
+        self.endpoint: AnyEndpoint = endpoint
+        self.config: PoolConfig = config
+        self.acquire_timeout: float = config.acquire_timeout
+        self.max_idle_time: float = config.max_idle_time
+        self.max_waiting: int | None = config.max_waiting_per_endpoint
+        self.min_idle: int = config.min_idle_per_endpoint
+        self.max_uses: float = config.max_connection_uses or math.inf
+        self.max_connecting: int = config.max_connecting_per_endpoint or sys.maxsize
         self.capacity: Capacity[Entry] = Capacity(config.max_connections_per_endpoint)
         self.idle: dict[Entry, None] = {}
-        self.active = 0
-        self.connecting = 0
-        self.closing = 0
+        self.active: int = 0
+        self.connecting: int = 0
+        self.closing: int = 0
         self.queue: OrderedDict[Waiter, None] = OrderedDict()
-        self.dialled_for = 0
+        self.dialled_for: int = 0
         """How many in the queue have a dial of their own."""
         self.warmers: list[Warmer] = []
-        self.generation = 0
+        self.generation: int = 0
         """Raised by `clear`: a connection of an older one is not lent again."""
-        self.used_at = now
-        self.tally = Tally()
-        self.resized = False
-        self.has_surplus = False
+        self.used_at: float = now
+        self.tally: Tally = Tally()
+        self.resized: bool = False
+        self.has_surplus: bool = False
         """Whether the limit was lowered below what there was. Not taken back: it only saves counting."""
-        self.paused = False
+        self.paused: bool = False
 
-        self.failures = 0
+        self.failures: int = 0
         """Dials that failed since the last one that did not."""
-        self.dial_not_before = -math.inf
-        self.attend_at = math.inf
+        self.dial_not_before: float = -math.inf
+        self.attend_at: float = math.inf
         """When the agenda will bring this sub-pool up: no later than a waiter or the gate needs it."""
         self.last_error: Exception | None = None
 
-        self.wanted = 0
+        self.wanted: int = 0
         """How many dials only the pool-wide limit holds back."""
         self.claim: Waiter | None = None
         """The waiter with which this sub-pool stands in line for the pool-wide limit."""

@@ -22,7 +22,7 @@ class Capacity(Generic[T]):
     __slots__ = ("borrowers", "total")
 
     def __init__(self, total: int) -> None:
-        self.total = total
+        self.total: int = total
         self.borrowers: set[T] = set()
 
     def charge(self, borrower: T) -> None:

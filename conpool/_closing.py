@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+from typing import cast
 
 import trio
 
@@ -19,10 +20,11 @@ def try_close_now(stream: trio.abc.AsyncResource) -> bool:
         stream.socket.close()
         return True
     if isinstance(stream, trio.SSLStream):
-        return try_close_now(stream.transport_stream)
+        return try_close_now(cast("trio.SSLStream[trio.abc.Stream]", stream).transport_stream)
     if isinstance(stream, trio.StapledStream):
-        send_closed = try_close_now(stream.send_stream)
-        return try_close_now(stream.receive_stream) and send_closed
+        halves = cast("trio.StapledStream[trio.abc.SendStream, trio.abc.ReceiveStream]", stream)
+        send_closed = try_close_now(halves.send_stream)
+        return try_close_now(halves.receive_stream) and send_closed
     close = getattr(stream, "close", None)
     if not callable(close) or inspect.iscoroutinefunction(close):
         return False
@@ -36,14 +38,15 @@ async def close(stream: trio.abc.AsyncResource, timeout: float) -> None:
     Cannot be cancelled, and lasts no longer than that: in the worst case a peer that does not read
     keeps TLS from saying goodbye. Errors on the way are of no interest to anyone.
     """
-    with trio.CancelScope(shield=True, deadline=trio.current_time() + timeout):
-        try:
+    try:
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + timeout):
             await stream.aclose()
-        except trio.BrokenResourceError:
-            pass
-        except Exception:  # noqa: BLE001 - whatever a stream of the user's own raises
-            _log.exception("closing %r failed", stream)
-    try_close_now(stream)
+    except trio.BrokenResourceError:
+        pass
+    except Exception:  # noqa: BLE001 - whatever a stream of the user's own raises
+        _log.exception("closing %r failed", stream)
+    finally:
+        try_close_now(stream)
 
 
 async def close_by_force(stream: trio.abc.AsyncResource) -> None:

@@ -126,10 +126,12 @@ class Core:
 
     def queued(self, waiter: Waiter, now: float, is_first: bool = False) -> None:
         """`waiter` has come to the end of the line, or back to its head: its turn has been before."""
-        if not is_first:
+        if is_first:
+            self._ledger.put_back(waiter)
+        else:
             self._arrivals += 1
             waiter.number = self._arrivals
-        self._ledger.enqueue(waiter, is_first)
+            self._ledger.enqueue(waiter)
         for sub in waiter.subs:
             sub.used_at = now
             self._pump(sub, now)
@@ -145,7 +147,7 @@ class Core:
         entry = waiter.entry
         assert entry is not None
         waiter.entry = None
-        self._ledger.enqueue(waiter, is_first=True)
+        self._ledger.put_back(waiter)
         self.condemned(entry, reason, now)
 
     def lent(self, entry: Entry, waited: float) -> None:
@@ -280,6 +282,8 @@ class Core:
     def paused(self, sub: SubPool) -> None:
         """`sub` lends and dials nothing until it is `resumed`."""
         sub.paused = True
+        if self.room is not None:
+            self.room.claim(sub, None, 0)
 
     def resumed(self, sub: SubPool, now: float) -> None:
         """`sub` goes on."""
@@ -345,7 +349,7 @@ class Core:
 
     def _time_out_queue(self, sub: SubPool, now: float) -> None:
         """Refuse those in the queue whose time is up; they are the first, but for own deadlines."""
-        late = []
+        late: list[Waiter] = []
         for waiter in sub.queue:
             if waiter.has_own_deadline:
                 continue

@@ -53,9 +53,9 @@ class Histogram:
     __slots__ = ("_buckets", "count", "max", "total")
 
     def __init__(self) -> None:
-        self.count = 0
-        self.total = 0.0
-        self.max = 0.0
+        self.count: int = 0
+        self.total: float = 0.0
+        self.max: float = 0.0
         self._buckets = _NO_BUCKETS
 
     def add(self, seconds: float) -> None:

@@ -1,5 +1,8 @@
 """`Connection`: one lease of a pooled connection, the only thing a caller gets to hold."""
 
+# pyright: reportPrivateUsage=false
+# The functions at the end are this file's own way into a lease.
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, final

@@ -89,24 +89,20 @@ class Lifecycle:
         self._lender.open()
         _open_pools.add(self)
 
-    async def leave(self, exc: BaseException | None) -> bool:
-        """End the pool at the end of its block; `exc` is what the block raised.
-
-        Returns whether `exc` is done with, as `__aexit__` does.
-        """
+    async def leave(self, exc: BaseException | None) -> None:
+        """End the pool at the end of its block; `exc` is what the block raised."""
         try:
             await self._close(0.0 if exc is not None else self._grace)
         finally:
-            done = await self._leave_nursery(exc)
-        return done
+            await self._leave_nursery(exc)
 
-    async def _leave_nursery(self, exc: BaseException | None) -> bool:
+    async def _leave_nursery(self, exc: BaseException | None) -> None:
         if exc is not None and self._nursery.cancel_scope.cancel_called:
-            # A background task died of a KeyboardInterrupt or the like, and trio cancelled the
-            # block for it: `exc` is that cancellation, and the nursery's to sort out.
-            return bool(await self._block.__aexit__(type(exc), exc, exc.__traceback__))
-        await self._block.__aexit__(None, None, None)
-        return False
+            # A background task died of a KeyboardInterrupt or the like, and trio cancelled the block
+            # for it: `exc` is that cancellation, and the nursery raises what was behind it.
+            await self._block.__aexit__(type(exc), exc, exc.__traceback__)
+        else:
+            await self._block.__aexit__(None, None, None)
 
     async def close(self) -> None:
         """End the pool before its block ends, or wait for who is at it."""

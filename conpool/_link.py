@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, final
+import socket
+from typing import TYPE_CHECKING, Any, cast, final
 
 import trio
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import ssl
 
     from conpool._states import CloseReason
+    from conpool._tls import EncryptedStream
 
 
 @final
@@ -49,8 +51,9 @@ class Link:
     @property
     def peer_ip(self) -> str | None:
         """The peer's IP address; None for UNIX sockets and where there is no socket."""
-        address = self.peer_address
-        return address[0] if isinstance(address, tuple) else None
+        sock = _find_socket(self.stream)
+        is_ip = sock is not None and sock.family in {socket.AF_INET, socket.AF_INET6}
+        return str(self.peer_address[0]) if is_ip and self.peer_address else None
 
     def fileno(self) -> int:
         """Return the socket's descriptor; -1 if it is closed, or there is none."""
@@ -77,7 +80,7 @@ def _find_nothing(_: int) -> object:
 
 def _find_socket(stream: trio.abc.Stream) -> trio.socket.SocketType | None:
     while isinstance(stream, trio.SSLStream):
-        stream = stream.transport_stream
+        stream = cast("EncryptedStream", stream).transport_stream
     return stream.socket if isinstance(stream, trio.SocketStream) else None
 
 

@@ -133,7 +133,7 @@ class ConnectionPool(Generic[SessionT]):
         own_configs = dict(overrides)
         _check_configs(config, own_configs)
         check_hook(health_check)
-        self.name = f"pool-{next(_numbers)}" if name is None else name
+        self.name: str = f"pool-{next(_numbers)}" if name is None else name
         self._core = Core(config, own_configs, Random())  # noqa: S311 - spreads load, keeps no secret
         announcer = Announcer(
             observers, on_created=on_created, on_reused=on_reused, on_closed=on_closed
@@ -157,8 +157,8 @@ class ConnectionPool(Generic[SessionT]):
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
         tb: TracebackType | None,
-    ) -> bool:
-        return await self._lifecycle.leave(exc)
+    ) -> None:
+        await self._lifecycle.leave(exc)
 
     @enable_ki_protection
     async def aclose(self) -> None:
@@ -207,7 +207,7 @@ class ConnectionPool(Generic[SessionT]):
         """
         if timeout is not None:
             timeout = check_seconds("timeout", timeout, positive=False)
-        return LeaseBlock(self._lender, endpoint, timeout, fresh)
+        return LeaseBlock[SessionT](self._lender, endpoint, timeout, fresh)
 
     @enable_ki_protection
     async def acquire(

@@ -17,7 +17,7 @@ import select
 import socket as stdlib_socket
 import ssl
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, final
+from typing import TYPE_CHECKING, Final, TypeAlias, cast, final
 
 import trio
 
@@ -25,7 +25,7 @@ from conpool._states import CloseReason
 from conpool._tls import find_tap
 
 if TYPE_CHECKING:
-    from conpool._tls import Tap
+    from conpool._tls import EncryptedStream, Tap
 
 _CHUNK: Final = 16_384
 """What is read at a time: the size of a TLS record."""
@@ -35,28 +35,17 @@ _MAX_CHUNKS: Final = 16
 
 
 Poll: TypeAlias = Callable[[int], object]
-
-
-class Source(Protocol):
-    """A layer of a connection from which bytes may be taken without waiting."""
-
-    @property
-    def poll(self) -> Poll:
-        """Called with 0: true if there may be something to take. Cheap."""
-        ...
-
-    def take_now(self, size: int) -> bytes | None:
-        """Return up to `size` bytes, `b""` at the end of file, None if nothing is there yet.
-
-        Raises:
-            OSError: The connection is broken (`ssl.SSLError` included).
-        """
-        ...
+"""Called with 0: true if there may be something to take."""
 
 
 @final
 class SocketSource:
-    """The socket itself."""
+    """The socket itself.
+
+    `poll` is true if there may be something to take. `take_now` returns up to `size` bytes, `b""` at the end
+    of the stream, None if nothing is there yet; it raises `OSError` (`ssl.SSLError` included) if the
+    connection is broken.
+    """
 
     __slots__ = ("_socket", "poll")
 
@@ -89,7 +78,7 @@ def _make_poll(sock: trio.socket.SocketType) -> Poll:
 
 @final
 class TLSSource:
-    """A TLS layer above another source."""
+    """A TLS layer above another source; `poll` and `take_now` as there."""
 
     __slots__ = ("_below", "_incoming", "_ssl")
 
@@ -98,7 +87,7 @@ class TLSSource:
         self._incoming = tap.incoming
         self._below = below
 
-    def poll(self, timeout: int) -> object:
+    def poll(self, timeout: int, /) -> object:
         """Return something true if there may be data in any layer."""
         # The BIO counts too: one read from the socket may bring several records, of which the last
         # lie there undecrypted, and `pending` does not know of them.
@@ -119,6 +108,9 @@ class TLSSource:
         raise OSError("the peer sends TLS records without end, and none with data")
 
 
+Source: TypeAlias = SocketSource | TLSSource
+
+
 def find_source(stream: trio.abc.Stream) -> Source | None:
     """Return what can be looked at beneath `stream`; None for streams without a socket."""
     if isinstance(stream, trio.SocketStream):
@@ -126,8 +118,7 @@ def find_source(stream: trio.abc.Stream) -> Source | None:
     tap = find_tap(stream)
     if tap is None:
         return None
-    assert isinstance(stream, trio.SSLStream)
-    below = find_source(stream.transport_stream)
+    below = find_source(cast("EncryptedStream", stream).transport_stream)
     return None if below is None else TLSSource(tap, below)
 
 

@@ -33,17 +33,17 @@ class Tally:
     )
 
     def __init__(self) -> None:
-        self.created = 0
-        self.reused = 0
-        self.closed = 0
-        self.errors = 0
-        self.acquired = 0
-        self.acquire_timeouts = 0
-        self.acquire_cancelled = 0
+        self.created: int = 0
+        self.reused: int = 0
+        self.closed: int = 0
+        self.errors: int = 0
+        self.acquired: int = 0
+        self.acquire_timeouts: int = 0
+        self.acquire_cancelled: int = 0
         self.by_reason: dict[CloseReason, int] = {}
-        self.wait = Histogram()
-        self.connect = Histogram()
-        self.use = Histogram()
+        self.wait: Histogram = Histogram()
+        self.connect: Histogram = Histogram()
+        self.use: Histogram = Histogram()
 
     def count_closed(self, reason: CloseReason) -> None:
         """Count one connection closed for `reason`."""

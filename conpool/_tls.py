@@ -75,4 +75,6 @@ class AlpnMismatch(Exception):
 
 def find_tap(stream: trio.abc.Stream) -> Tap | None:
     """Return the tap of a stream that `encrypt` made; None for any other."""
-    return _taps.get(stream) if isinstance(stream, trio.SSLStream) else None
+    if not isinstance(stream, trio.SSLStream):
+        return None
+    return _taps.get(cast("EncryptedStream", stream))
