@@ -45,6 +45,8 @@ class DialPolicy:
         else:
             for _ in range(wanted):
                 self._dial_for_oldest(sub, now)
+            if wanted and sub.failures:
+                self._expect_gate(sub)  # for the others
 
     def allot(self, room: Room, now: float) -> None:
         """Give the slots of the pool-wide limit to those in line; make room if there is none."""

@@ -7,6 +7,7 @@ and the outbox that tells the shell what has been decided.
 from __future__ import annotations
 
 from collections import deque
+from itertools import takewhile
 from typing import TYPE_CHECKING, final
 
 from conpool._agenda import Agenda
@@ -113,17 +114,28 @@ class Ledger:
 
     # ── waiters ─────────────────────────────────────────────────────────────────
 
-    def enqueue(self, waiter: Waiter, is_first: bool = False) -> None:
-        """Put `waiter` at the end, or the head, of the queue of each of its sub-pools."""
+    def enqueue(self, waiter: Waiter) -> None:
+        """Put `waiter` at the end of the queue of each of its sub-pools."""
         waiter.queued = True
         for sub in waiter.subs:
             sub.queue[waiter] = None
-            if is_first:
-                sub.queue.move_to_end(waiter, last=False)
             if waiter.deadline < sub.attend_at and not waiter.has_own_deadline:
                 self.agenda.attend(sub, waiter.deadline)
         if waiter.has_own_deadline:
             self.agenda.expect(waiter)
+
+    def put_back(self, waiter: Waiter) -> None:
+        """Put `waiter` before all who came later: its turn has been. Its dial may still be under way."""
+        self.enqueue(waiter)
+        if waiter.dial is not None and waiter.dial.dial_for is not waiter:
+            waiter.dial = None
+        for sub in waiter.subs:
+            queue = sub.queue
+            if waiter.dial is not None:
+                sub.dialled_for += 1
+            earlier = list(takewhile(lambda other: _is_before(other, waiter), queue))
+            for first in (waiter, *reversed(earlier)):
+                queue.move_to_end(first, last=False)
 
     def dequeue(self, waiter: Waiter) -> None:
         """Take `waiter` out of every queue. Its dial goes on, for nobody in particular."""
@@ -178,3 +190,7 @@ class Ledger:
 
     def __repr__(self) -> str:
         return f"<Ledger {self.room!r}, {len(self.effects)} effects pending, {self.agenda!r}>"
+
+
+def _is_before(other: Waiter, waiter: Waiter) -> bool:
+    return other is not waiter and other.number <= waiter.number
