@@ -31,9 +31,11 @@ from conpool._errors import (
 )
 from conpool._group import EndpointGroup, Target
 from conpool._lease import Connection
+from conpool._lookup import Resolver
 from conpool._observer import ConnectionInfo, Observer
 from conpool._pool import ConnectionPool
 from conpool._proxy import HTTPProxy, SOCKS5Proxy
+from conpool._resolve import ResolverStats
 from conpool._states import CircuitState, CloseReason
 from conpool._stats import EndpointStats, LatencySummary, PoolStats
 from conpool._tcp import TCPConnector
@@ -72,6 +74,8 @@ __all__ = [
     "ProxyError",
     "QueueFull",
     "ResolveError",
+    "Resolver",
+    "ResolverStats",
     "SOCKS5Proxy",
     "TCPConnector",
     "TLSError",

@@ -16,7 +16,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from typing import final
+from typing import Self, final
 from weakref import WeakKeyDictionary
 
 import trio
@@ -62,13 +62,9 @@ class TCPConnector(Connector):
             (TCP_USER_TIMEOUT); None leaves it to the system, which takes a quarter of an hour. It
             also ends connections to a live peer that does not read for so long. Where the system
             has no such option it does nothing.
-        resolver: Resolves names instead of the system: `await resolver(host, family)` returns IP
-            addresses as strings, the best first. `family` is `socket.AF_INET`, `socket.AF_INET6`
-            or 0 for both. No address means that the name does not exist; `OSError`, that the
-            resolver could not say.
 
     Raises:
-        ConfigError: A duration is negative or no number; `resolver` is not callable.
+        ConfigError: A duration is negative or no number.
     """
 
     __slots__ = (
@@ -88,18 +84,50 @@ class TCPConnector(Connector):
         happy_eyeballs_delay: float = 0.25,
         keepalive: float | None = 60.0,
         user_timeout: float | None = None,
-        resolver: Resolver | None = None,
     ) -> None:
         self._dns_ttl = check_seconds("dns_ttl", dns_ttl, positive=False)
         self._delay = check_seconds("happy_eyeballs_delay", happy_eyeballs_delay, positive=False)
         self._keepalive = _optional_seconds("keepalive", keepalive)
         self._user_timeout = _optional_seconds("user_timeout", user_timeout)
-        if resolver is not None and not callable(resolver):
-            raise ConfigError(f"resolver must be an async function, not {resolver!r}")
-        self._resolver = resolver
+        self._resolver: Resolver | None = None
         self._options = socket_options(self._keepalive, self._user_timeout)
         # One memory for each run of trio: what it holds means nothing to another run.
         self._names_of: WeakKeyDictionary[trio.lowlevel.TrioToken, Names] = WeakKeyDictionary()
+
+    @classmethod
+    def with_resolver(
+        cls,
+        resolver: Resolver,
+        *,
+        dns_ttl: float = 300.0,
+        happy_eyeballs_delay: float = 0.25,
+        keepalive: float | None = 60.0,
+        user_timeout: float | None = None,
+    ) -> Self:
+        """Make a connector that asks `resolver` for the addresses of names, instead of the system.
+
+        Args:
+            resolver: `await resolver(host, family)` returns IP addresses as strings, the best first.
+                `family` is `socket.AF_INET`, `socket.AF_INET6` or 0 for both. No address means that
+                the name does not exist; `OSError`, that the resolver could not say.
+            dns_ttl: As for the constructor, and so are the others.
+            happy_eyeballs_delay: See there.
+            keepalive: See there.
+            user_timeout: See there.
+
+        Raises:
+            ConfigError: A duration is negative or no number; `resolver` is not callable.
+        """
+        if not callable(resolver):
+            raise ConfigError(f"resolver must be an async function, not {resolver!r}")
+        connector = cls(
+            dns_ttl=dns_ttl,
+            happy_eyeballs_delay=happy_eyeballs_delay,
+            keepalive=keepalive,
+            user_timeout=user_timeout,
+        )
+        connector._resolver = resolver
+        return connector
 
     async def connect(self, endpoint: AnyEndpoint) -> trio.abc.Stream:
         """Connect to an endpoint, through its proxy if it has one; TLS is added by the pool.

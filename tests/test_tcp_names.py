@@ -32,14 +32,14 @@ from ._net import (
 async def test_f022_a_name_that_does_not_exist() -> None:
     hosts = Hosts(db=socket.gaierror(socket.EAI_NONAME, "no such name"))
     with progress_noted() as progress:
-        error = await fails(TCPConnector(resolver=hosts), Endpoint("db", 1), ResolveError)
+        error = await fails(TCPConnector.with_resolver(hosts), Endpoint("db", 1), ResolveError)
     assert (error.phase, error.errno) == ("resolve", socket.EAI_NONAME)
     assert progress.phase == "resolve"
     assert str(error).endswith("no such name")
 
 
 async def test_f024_a_name_without_addresses() -> None:
-    error = await fails(TCPConnector(resolver=Hosts(db=[])), Endpoint("db", 1), ResolveError)
+    error = await fails(TCPConnector.with_resolver(Hosts(db=[])), Endpoint("db", 1), ResolveError)
     assert error.phase == "resolve"
 
 
@@ -79,7 +79,7 @@ async def test_f023_fifteen_names_that_hang_do_not_hinder_another(
 async def test_a_thousand_connects_to_one_name_make_one_look_up() -> None:
     network = FakeNetwork(**{LOOPBACK: (0.0, None)})
     hosts = Hosts(db=[LOOPBACK])
-    connector = TCPConnector(resolver=hosts)
+    connector = TCPConnector.with_resolver(hosts)
     with on_network(network):
         async with trio.open_nursery() as nursery:
             for _ in range(1000):
@@ -92,7 +92,7 @@ async def test_a_thousand_connects_to_one_name_make_one_look_up() -> None:
 
 async def test_addresses_that_all_failed_are_looked_up_again() -> None:
     hosts = Hosts(db=["127.0.0.1"])
-    connector = TCPConnector(resolver=hosts)
+    connector = TCPConnector.with_resolver(hosts)
     with refusing() as port:
         await fails(connector, Endpoint("db", port))
         await fails(connector, Endpoint("db", port))
@@ -104,7 +104,7 @@ async def test_addresses_that_swallow_everything_are_looked_up_again(
 ) -> None:
     network = FakeNetwork(**{"192.0.2.1": (math.inf, None), "192.0.2.2": (math.inf, None)})
     hosts = Hosts(db=["192.0.2.1", "192.0.2.2"])
-    connector = TCPConnector(resolver=hosts)
+    connector = TCPConnector.with_resolver(hosts)
     with on_network(network):
         for seconds in (0.1, 10.0, 10.0):
             with trio.move_on_after(seconds):
@@ -118,7 +118,7 @@ async def test_what_this_machine_ran_out_of_says_nothing_about_the_addresses() -
     network = FakeNetwork()
     network.exhausted = OSError(errno.EMFILE, "no files")
     hosts = Hosts(db=["192.0.2.1"])
-    connector = TCPConnector(resolver=hosts)
+    connector = TCPConnector.with_resolver(hosts)
     with on_network(network):
         for _ in range(2):
             await fails(connector, Endpoint("db", 1), LocalResourceError)
@@ -127,7 +127,7 @@ async def test_what_this_machine_ran_out_of_says_nothing_about_the_addresses() -
 
 async def test_the_addresses_of_a_name_are_known_once_it_was_looked_up() -> None:
     hosts = Hosts(db=["192.0.2.1", "2001:DB8::1"], proxy=["192.0.2.9"])
-    connector = TCPConnector(resolver=hosts)
+    connector = TCPConnector.with_resolver(hosts)
     endpoint = Endpoint("db", 1)
     assert connector.addresses_now(endpoint) is None
     assert await connector.refresh_addresses(endpoint) == frozenset({"192.0.2.1", "2001:db8::1"})
@@ -140,12 +140,12 @@ async def test_the_addresses_of_a_name_are_known_once_it_was_looked_up() -> None
 async def test_addresses_that_cannot_be_refreshed_are_an_error() -> None:
     hosts = Hosts(db=socket.gaierror(socket.EAI_NONAME, "no such name"))
     with pytest.raises(ResolveError):
-        await TCPConnector(resolver=hosts).refresh_addresses(Endpoint("db", 1))
+        await TCPConnector.with_resolver(hosts).refresh_addresses(Endpoint("db", 1))
 
 
 def test_each_run_of_trio_has_a_memory_of_its_own() -> None:
     hosts = Hosts(db=["192.0.2.1"])
-    connector = TCPConnector(resolver=hosts)
+    connector = TCPConnector.with_resolver(hosts)
 
     async def look_up() -> int:
         await connector.refresh_addresses(Endpoint("db", 1))
