@@ -10,6 +10,8 @@ before its first byte. Nothing here waits for luck: what a test must wait for ha
 
 from __future__ import annotations
 
+import contextlib
+import os
 import socket
 import struct
 from collections.abc import Callable
@@ -232,6 +234,23 @@ def close_stream(stream: trio.SocketStream, how: Literal["close", "reset"]) -> N
     if how == "reset":
         stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     stream.socket.close()
+
+
+async def fill(stream: trio.SocketStream) -> None:
+    """Send until not a byte more can be, since the peer does not read."""
+    with socket.socket(fileno=os.dup(stream.socket.fileno())) as sock:
+        sock.setblocking(False)
+        while _send_all_it_takes(sock):
+            await trio.sleep(0.1)  # an acknowledgement, delayed by 40 ms, may still make room
+
+
+def _send_all_it_takes(sock: socket.socket) -> int:
+    sent = 0
+    for size in (100_000, 1):
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                sent += sock.send(bytes(size))
+    return sent
 
 
 def _bind(port: int) -> trio.socket.SocketType:

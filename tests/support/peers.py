@@ -17,7 +17,7 @@ from .faults import LOOPBACK
 
 _PATIENCE = 10.0
 
-ServerTLS: TypeAlias = "trio.SSLStream[trio.SocketStream]"
+ServerTLS: TypeAlias = "trio.SSLStream[Stream]"
 
 
 async def exchange(stream: Stream, data: bytes = b"ping") -> None:
@@ -124,7 +124,7 @@ class TLSPeer:
                 nursery.start_soon(self._greet, await listener.accept(), context)
 
     async def _greet(self, stream: trio.SocketStream, context: ssl.SSLContext) -> None:
-        encrypted = trio.SSLStream(stream, context, server_side=True)
+        encrypted: ServerTLS = trio.SSLStream(stream, context, server_side=True)
         try:
             await encrypted.do_handshake()
         except trio.BrokenResourceError as error:
@@ -134,6 +134,7 @@ class TLSPeer:
             stream.socket.close()
             raise
         else:
+            await send_tickets(encrypted)
             self._sink.send_nowait(encrypted)
 
 
@@ -170,4 +171,12 @@ async def tls_pair(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(dial)
         await accepted.do_handshake()
+    await send_tickets(accepted)
     return made[0], accepted
+
+
+async def send_tickets(server: trio.SSLStream[Stream]) -> None:
+    """Send the session tickets of TLS 1.3 at once, as all servers do but trio's, which hold them back."""
+    tickets, server._delayed_outgoing = server._delayed_outgoing, None
+    if tickets:
+        await server.transport_stream.send_all(tickets)
