@@ -370,6 +370,8 @@ class Core:
             capacity = sub.capacity
             if len(capacity.borrowers) < capacity.total or sub.claim is not None:
                 self._dials.ask(sub, now)
+            if sub.idle:  # nobody who waits would have one of them
+                self._make_way_for_fresh(sub, now)
         if (sub.min_idle or sub.warmers) and self.is_open:
             self._dials.warm(sub, now)
         if self.room is not None and self.room.wanted:
@@ -378,9 +380,11 @@ class Core:
     def _give(self, entry: Entry, now: float) -> None:
         """Lend `entry` to the oldest waiter that can have it, or else lay it on the idle stack."""
         sub = entry.sub
+        passed = 0
         for waiter in sub.queue:
-            if waiter.fresh and entry.uses:
-                if waiter.dial is None and self._must_make_way_for_fresh(sub, now):
+            if waiter.fresh and (entry.uses or entry.was_idle):
+                passed += waiter.dial is None
+                if waiter.dial is None and self._is_slot_needed(sub, passed, now):
                     self._ledger.condemn(entry, CloseReason.EVICTED, gracefully=True)
                     return
                 continue
@@ -391,13 +395,20 @@ class Core:
             return
         self._ledger.push_idle(entry)
 
-    def _must_make_way_for_fresh(self, sub: SubPool, now: float) -> bool:
-        """Whether a waiter that wants a new connection can only have the slot of an old one."""
-        if not sub.is_gate_open(now):
-            return False
-        if not sub.capacity.has_room:
-            return sub.closing == 0
-        return self.room is not None and self.room.closing < self.room.wanted
+    def _is_slot_needed(self, sub: SubPool, waiting: int, now: float) -> bool:
+        """Whether `waiting` waiters that want new connections lack slots, and none will be free by itself."""
+        if sub.capacity.has_room:
+            room = self.room
+            return room is not None and sub.claim is not None and room.closing < room.wanted
+        dials = min(waiting, 1 if sub.failures else sub.max_connecting - sub.connecting)
+        return sub.closing < dials and sub.is_gate_open(now)
+
+    def _make_way_for_fresh(self, sub: SubPool, now: float) -> None:
+        """Close idle connections whose slots waiters need that want new ones only."""
+        while sub.idle and not sub.capacity.has_room:
+            if not self._is_slot_needed(sub, len(sub.queue) - sub.dialled_for, now):
+                break
+            self._ledger.condemn(next(iter(sub.idle)), CloseReason.EVICTED, gracefully=True)
 
     def _serve_from_idle(self, sub: SubPool, now: float) -> None:
         """Waiters and idle connections at once: after a pause, or where some want new ones only."""
@@ -407,12 +418,6 @@ class Core:
             if waiter is None or entry is None:
                 break
             self._ledger.lend(waiter, entry)
-        if (
-            sub.idle
-            and sub.find_undialled() is not None
-            and self._must_make_way_for_fresh(sub, now)
-        ):
-            self._ledger.condemn(next(iter(sub.idle)), CloseReason.EVICTED, gracefully=True)
 
     def _why_not_kept(self, entry: Entry, sub: SubPool, now: float) -> CloseReason | None:
         if not self.is_open:

@@ -94,9 +94,10 @@ def _check_connections(sub: SubPool) -> Iterator[str]:
         yield f"{len(borrowers)} slots are charged for {sum(booked.values())} connections"
     if not sub.idle.keys() <= borrowers:
         yield "an idle connection has no slot"
-    if len(borrowers) > sub.capacity.total and not sub.has_surplus:
+    surplus = len(borrowers) - sub.closing - sub.capacity.total
+    if surplus > 0 and not sub.has_surplus:
         yield f"{len(borrowers)} connections, with a limit of {sub.capacity.total} (G1)"
-    if sub.idle and len(borrowers) - sub.closing > sub.capacity.total:
+    if sub.idle and surplus > 0:
         yield "idle connections are kept beyond the limit"
     for entry in borrowers:
         yield from _check_entry(entry, sub)
@@ -216,6 +217,8 @@ def _check_no_lost_wakeup(sub: SubPool, room: Room | None, now: float) -> Iterat
         if sub.attend_at > sub.dial_not_before and sub.capacity.has_room:
             yield "nobody will say that the gate has opened (G12)"
         return
+    if sub.failures:
+        wanted = 1
     if not sub.capacity.has_room:
         if sub.idle and sub.closing < wanted:
             yield "somebody waits for a new connection, an idle one holds its slot (G12)"
@@ -224,7 +227,7 @@ def _check_no_lost_wakeup(sub: SubPool, room: Room | None, now: float) -> Iterat
         yield "somebody waits, and a slot is free (G12)"
         return
     free = sub.capacity.total - len(sub.capacity.borrowers)
-    wanted = 1 if sub.failures else min(wanted, free)
+    wanted = min(wanted, free)
     if sub.wanted != wanted or sub.claim is not undialled[0]:
         yield f"{wanted} slots are wanted, {sub.wanted} with {sub.claim!r} in line (G12)"
     if room.capacity.has_room:
