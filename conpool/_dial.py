@@ -49,5 +49,5 @@ async def _connect(connector: Connector, endpoint: AnyEndpoint, progress: Progre
     except BaseException:
         # By force: a courteous close of a TLS stream would begin by finishing the handshake.
         if not try_close_now(stream):
-            await close_by_force(stream)
+            await close_by_force(stream)  # noqa: ASYNC102 - shields and bounds itself
         raise

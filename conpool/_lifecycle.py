@@ -94,7 +94,7 @@ class Lifecycle:
         try:
             await self._close(0.0 if exc is not None else self._grace)
         finally:
-            await self._leave_nursery(exc)
+            await self._leave_nursery(exc)  # noqa: ASYNC102 - nothing is left to wait for
 
     async def _leave_nursery(self, exc: BaseException | None) -> None:
         if exc is not None and self._nursery.cancel_scope.cancel_called:

@@ -158,7 +158,7 @@ class ConnectionPool(Generic[SessionT]):
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        await self._lifecycle.leave(exc)
+        await self._lifecycle.leave(exc)  # noqa: ASYNC102 - cancelled, it ends at once
 
     @enable_ki_protection
     async def aclose(self) -> None:
