@@ -118,6 +118,8 @@ class Waiter:
     refusal: Refusal | None = None
     error: Exception | None = None
     task: Any = None
+    in_deadlock = False
+    """Whether those who held the connections were waiting themselves when its time was up."""
 
     def __init__(
         self,

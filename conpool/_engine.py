@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVarTuple, final
 import trio
 from trio.lowlevel import enable_ki_protection, reschedule
 
-from conpool._books import Waiter, Warmer
+from conpool._books import Refusal, Waiter, Warmer
 from conpool._closing import close, close_by_force
 from conpool._dial import open_link
 from conpool._effects import Close, Dial
 from conpool._errors import ConnectError, PoolClosed
+from conpool._holders import is_deadlock
 from conpool._observer import ConnectionInfo, tell
 from conpool._states import CloseReason, ConnectionState
 from conpool._watch import IdleWatch
@@ -133,7 +134,20 @@ class Engine:
             with trio.CancelScope(deadline=self._alarm_at) as self._alarm:
                 await trio.sleep_forever()
             self.core.ticked(self.now())
+            self._note_deadlocks()
             self.perform()
+
+    def _note_deadlocks(self) -> None:
+        """Find those in a deadlock among the waiters whose time is up, before the first of them lets go."""
+        late: dict[SubPool, list[Waiter]] = {}
+        for effect in self._effects:
+            if isinstance(effect, Waiter) and effect.refusal is Refusal.TIMEOUT:
+                for sub in effect.subs:
+                    late.setdefault(sub, []).append(effect)
+        for sub, waiters in late.items():
+            if is_deadlock(sub, self.core.room, {waiter.task for waiter in waiters}):
+                for waiter in waiters:
+                    waiter.in_deadlock = True
 
     # ── what the core wants done ────────────────────────────────────────────────
 

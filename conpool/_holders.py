@@ -9,7 +9,10 @@ import trio
 from conpool._states import ConnectionState
 
 if TYPE_CHECKING:
+    from collections.abc import Set
+
     from conpool._books import Entry, SubPool
+    from conpool._room import Room
 
 
 class Holders(NamedTuple):
@@ -17,25 +20,38 @@ class Holders(NamedTuple):
 
     lines: tuple[str, ...]
     held_by_caller: int
-    is_deadlock: bool
-    """Every holder itself waits for a connection to the same endpoint."""
 
 
 def find_holders(sub: SubPool, now: float) -> Holders:
     """Say who holds the connections of `sub`, where each waits and for how long it has held."""
     caller = trio.lowlevel.current_task()
-    waiting = {waiter.task for waiter in sub.queue} | {caller}
-    held = [
+    held = sorted(_find_held(sub), key=lambda entry: entry.lent_at)
+    return Holders(
+        lines=tuple(_describe(entry, caller, now) for entry in held),
+        held_by_caller=sum(entry.holder is caller for entry in held),
+    )
+
+
+def is_deadlock(sub: SubPool, room: Room | None, tasks: Set[trio.lowlevel.Task]) -> bool:
+    """Whether nothing but leases fills the limit, and every holder waits for this very endpoint.
+
+    `tasks` count as waiting, although they are not in the queue, or no more.
+    """
+    if sub.capacity.has_room and (room is None or room.capacity.has_room):
+        return False
+    held = _find_held(sub)
+    waiting = {waiter.task for waiter in sub.queue} | tasks
+    return 0 < len(held) == len(sub.capacity.borrowers) and all(
+        entry.holder in waiting for entry in held
+    )
+
+
+def _find_held(sub: SubPool) -> list[Entry]:
+    return [
         entry
         for entry in sub.capacity.borrowers
         if entry.state is ConnectionState.ACTIVE and entry.holder is not None
     ]
-    held.sort(key=lambda entry: entry.lent_at)
-    return Holders(
-        lines=tuple(_describe(entry, caller, now) for entry in held),
-        held_by_caller=sum(entry.holder is caller for entry in held),
-        is_deadlock=bool(held) and all(entry.holder in waiting for entry in held),
-    )
 
 
 def _describe(entry: Entry, caller: trio.lowlevel.Task, now: float) -> str:

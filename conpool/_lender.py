@@ -20,7 +20,7 @@ from __future__ import annotations
 import warnings
 from contextlib import suppress
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol, cast, final
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol, TypeAlias, cast, final
 
 import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled, current_task, enable_ki_protection
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from conpool._engine import Engine
     from conpool._group import Target
     from conpool._health import HealthCheck
+
+Phase: TypeAlias = Literal["queue", "connect", "check"]
 
 _ACTIVE = ConnectionState.ACTIVE
 
@@ -376,10 +378,11 @@ class Lender:
             raise PoolClosed(
                 f"pool {self._name} was closed while this task waited for a connection"
             )
-        self._time_out(sub, "queue" if waiter.dial is None else "connect", waiter.since)
+        phase: Phase = "queue" if waiter.dial is None else "connect"
+        self._time_out(sub, phase, waiter.since, in_deadlock=waiter.in_deadlock)
 
     def _time_out(
-        self, sub: SubPool, phase: Literal["queue", "connect", "check"], started: float
+        self, sub: SubPool, phase: Phase, started: float, *, in_deadlock: bool = False
     ) -> NoReturn:
         now = self._engine.now()
         holders = find_holders(sub, now)
@@ -390,7 +393,7 @@ class Lender:
             waited=now - started,
             stats=sub.snapshot(),
             holders=holders.lines,
-            deadlock=holders.is_deadlock,
+            deadlock=in_deadlock,
             held_by_caller=holders.held_by_caller,
             last_connect_error=last_error,
             pool_name=self._name,

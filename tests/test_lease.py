@@ -408,12 +408,15 @@ async def test_task_inside_an_operation_learns_that_the_pool_closed_the_connecti
         await trio.sleep(1)
         pool.clear(HERE, interrupt_in_use=True)
 
-    async with open_pool(Network(listen)) as pool, trio.open_nursery() as nursery:
-        async with pool.connection(HERE) as connection:
-            nursery.start_soon(wait_and_clear, pool)
-            with pytest.raises(trio.ClosedResourceError):
-                await connection.receive_some()
-            assert trio.current_time() == 1
+    async with (
+        open_pool(Network(listen)) as pool,
+        trio.open_nursery() as nursery,
+        pool.connection(HERE) as connection,
+    ):
+        nursery.start_soon(wait_and_clear, pool)
+        with pytest.raises(trio.ClosedResourceError):
+            await connection.receive_some()
+        assert trio.current_time() == 1
 
 
 # ── for the lender ──────────────────────────────────────────────────────────────

@@ -180,12 +180,15 @@ async def test_waiters_with_and_without_a_deadline_of_their_own_mix(
             await pool.acquire(HERE, timeout=timeout)
         ends.append((trio.current_time(), timeout))
 
-    async with open_pool(max_connections_per_endpoint=1, acquire_timeout=4) as pool:
-        async with pool.connection(HERE), trio.open_nursery() as nursery:
-            for _ in range(3):
-                for timeout in (6, None, 2):
-                    nursery.start_soon(wait, pool, timeout)
-                await trio.sleep(1)
+    async with (
+        open_pool(max_connections_per_endpoint=1, acquire_timeout=4) as pool,
+        pool.connection(HERE),
+        trio.open_nursery() as nursery,
+    ):
+        for _ in range(3):
+            for timeout in (6, None, 2):
+                nursery.start_soon(wait, pool, timeout)
+            await trio.sleep(1)
     assert sorted(ends, key=str) == sorted(
         [(start + (timeout or 4), timeout) for start in range(3) for timeout in (6, None, 2)],
         key=str,
