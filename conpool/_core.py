@@ -309,7 +309,7 @@ class Core:
                 self._ledger.refuse(item, Refusal.TIMEOUT)
                 for sub in item.subs:
                     self._pump(sub, now)
-            else:
+            elif self.subs.get(item.endpoint) is item:  # not dropped meanwhile
                 self._time_out_queue(item, now)
                 self._pump(item, now)
 

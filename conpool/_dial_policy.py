@@ -63,7 +63,8 @@ class DialPolicy:
     def warm(self, sub: SubPool, now: float) -> None:
         """Keep `sub` as warm as somebody asked for, with slots that nobody else wants."""
         for warmer in list(sub.warmers):
-            if sub.count_open() >= warmer.target:
+            # The limit may have been lowered since: then that is all there can be.
+            if sub.count_open() >= min(warmer.target, sub.capacity.total):
                 self._ledger.end_warming(warmer, None)
         while self._lacks_warmth(sub, now):
             if not sub.is_gate_open(now):

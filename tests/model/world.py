@@ -20,7 +20,7 @@ Event: TypeAlias = tuple[str, int]
 ENDPOINTS: Final = (HERE, THERE)
 
 COOPERATIVE: Final = frozenset(
-    {"dialled", "closed", "released", "a second passes", "resumed", "put back"}
+    {"dialled", "closed", "released", "a second passes", "resumed", "put back", "swept"}
 )
 """What will happen by itself, sooner or later, where nobody asks for more and nothing fails."""
 
@@ -150,7 +150,12 @@ def happen(shell: Shell, event: Event) -> None:
 
 
 def is_anyone_waiting(shell: Shell) -> bool:
-    return any(sub.queue for sub in shell.core.subs.values())
+    """Whether somebody waits who must not wait for ever.
+
+    Warming waits for as long as other endpoints need the slots; where there are none, it must end too.
+    """
+    subs = shell.core.subs.values()
+    return any(sub.queue or (sub.warmers and len(subs) == 1) for sub in subs)
 
 
 def _find_idle(shell: Shell) -> list[Entry]:
