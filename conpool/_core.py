@@ -249,7 +249,7 @@ class Core:
     def cleared(self, sub: SubPool, now: float) -> None:
         """Nothing of `sub` that exists now may be lent again."""
         sub.generation += 1
-        self.close_idle(sub, CloseReason.CLEARED, now)
+        self._dismiss(sub, CloseReason.CLEARED, now)
 
     def moved(self, sub: SubPool, addresses: frozenset[str], now: float) -> None:
         """The name of `sub` leads to `addresses` now: leave the others, those lent when they return."""
@@ -345,7 +345,14 @@ class Core:
             for warmer in list(sub.warmers):
                 self._ledger.end_warming(warmer, None)
         for sub in self.subs.values():
-            self.close_idle(sub, CloseReason.POOL_CLOSED, now)
+            self._dismiss(sub, CloseReason.POOL_CLOSED, now)
+
+    def _dismiss(self, sub: SubPool, reason: CloseReason, now: float) -> None:
+        """Close what is idle, and what was taken, handed over or checked: no lease of that may begin."""
+        for entry in list(sub.capacity.borrowers):
+            if entry.state is _ACTIVE and not entry.leases:
+                self._ledger.condemn(entry, reason, gracefully=False)
+        self.close_idle(sub, reason, now)
 
     def _time_out_queue(self, sub: SubPool, now: float) -> None:
         """Refuse those in the queue whose time is up; they are the first, but for own deadlines."""
@@ -368,10 +375,8 @@ class Core:
             if sub.idle and not sub.paused:
                 self._serve_from_idle(sub, now)
             capacity = sub.capacity
-            if len(capacity.borrowers) < capacity.total or sub.claim is not None:
+            if len(capacity.borrowers) < capacity.total or sub.claim is not None or sub.idle:
                 self._dials.ask(sub, now)
-            if sub.idle:  # nobody who waits would have one of them
-                self._make_way_for_fresh(sub, now)
         if (sub.min_idle or sub.warmers) and self.is_open:
             self._dials.warm(sub, now)
         if self.room is not None and self.room.wanted:
@@ -384,7 +389,7 @@ class Core:
         for waiter in sub.queue:
             if waiter.fresh and (entry.uses or entry.was_idle):
                 passed += waiter.dial is None
-                if waiter.dial is None and self._is_slot_needed(sub, passed, now):
+                if waiter.dial is None and self._dials.lacks_slot(sub, passed, now):
                     self._ledger.condemn(entry, CloseReason.EVICTED, gracefully=True)
                     return
                 continue
@@ -394,21 +399,6 @@ class Core:
                 self._ledger.lend(waiter, entry)
             return
         self._ledger.push_idle(entry)
-
-    def _is_slot_needed(self, sub: SubPool, waiting: int, now: float) -> bool:
-        """Whether `waiting` waiters that want new connections lack slots, and none will be free by itself."""
-        if sub.capacity.has_room:
-            room = self.room
-            return room is not None and sub.claim is not None and room.closing < room.wanted
-        dials = min(waiting, 1 if sub.failures else sub.max_connecting - sub.connecting)
-        return sub.closing < dials and sub.is_gate_open(now)
-
-    def _make_way_for_fresh(self, sub: SubPool, now: float) -> None:
-        """Close idle connections whose slots waiters need that want new ones only."""
-        while sub.idle and not sub.capacity.has_room:
-            if not self._is_slot_needed(sub, len(sub.queue) - sub.dialled_for, now):
-                break
-            self._ledger.condemn(next(iter(sub.idle)), CloseReason.EVICTED, gracefully=True)
 
     def _serve_from_idle(self, sub: SubPool, now: float) -> None:
         """Waiters and idle connections at once: after a pause, or where some want new ones only."""

@@ -47,6 +47,16 @@ class DialPolicy:
                 self._dial_for_oldest(sub, now)
             if wanted and sub.failures:
                 self._expect_gate(sub)  # for the others
+        if sub.idle:
+            self._make_way_for_fresh(sub, now)
+
+    def lacks_slot(self, sub: SubPool, waiting: int, now: float) -> bool:
+        """Whether `waiting` waiters that want new connections need more slots than will be free by themselves."""
+        if sub.capacity.has_room:
+            room = self._room
+            return room is not None and sub.claim is not None and room.closing < room.wanted
+        dials = min(waiting, 1 if sub.failures else sub.max_connecting - sub.connecting)
+        return sub.closing < dials and sub.is_gate_open(now)
 
     def allot(self, room: Room, now: float) -> None:
         """Give the slots of the pool-wide limit to those in line; make room if there is none."""
@@ -93,6 +103,13 @@ class DialPolicy:
         # Idle time and this lapse together, so an endpoint that nobody asks for cools down for good.
         is_asked_for = now - sub.used_at < sub.max_idle_time
         return is_asked_for and len(sub.idle) + spare < sub.min_idle
+
+    def _make_way_for_fresh(self, sub: SubPool, now: float) -> None:
+        """Close idle connections that hold the slots of waiters; those who still wait want new ones only."""
+        while sub.idle and not sub.capacity.has_room:
+            if not self.lacks_slot(sub, len(sub.queue) - sub.dialled_for, now):
+                return
+            self._ledger.condemn(next(iter(sub.idle)), CloseReason.EVICTED, gracefully=True)
 
     def _dial_for_oldest(self, sub: SubPool, now: float) -> None:
         waiter = sub.find_undialled()

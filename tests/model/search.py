@@ -10,7 +10,7 @@ from typing import final
 
 from ..support.invariants import show
 from .state import digest, freeze, thaw
-from .world import COOPERATIVE, Event, World, happen, is_anyone_waiting
+from .world import COOPERATIVE, Event, World, happen
 
 
 @final
@@ -23,13 +23,13 @@ class Report:
     steps: int = 0
     depth: int = 0
     seconds: float = 0.0
-    overtaken: int = 0
-    """How often one waiter was overtaken, at most."""
+    passed: int = 0
+    """How often the first in line for the pool-wide limit was passed, at most."""
 
     def __str__(self) -> str:
         return (
             f"{self.world.name}: {self.states} states, {self.steps} steps,"
-            f" {self.depth} deep, {self.seconds:.1f} s"
+            f" {self.depth} deep, passed {self.passed} times at most, {self.seconds:.1f} s"
         )
 
 
@@ -90,7 +90,8 @@ def explore(world: World, limit: int = 5_000_000) -> Report:
                 graph.parents.append(state)
                 graph.events.append(event)
                 graph.depths.append(graph.depths[state] + 1)
-                if is_anyone_waiting(twin):
+                report.passed = max(report.passed, *(c.passed for c in twin.callers), 0)
+                if world.is_anyone_waiting(twin):
                     graph.waiting.add(number)
                 frontier.append((number, freeze(twin)))
             if event[0] in COOPERATIVE and number != state:

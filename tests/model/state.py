@@ -108,11 +108,12 @@ def digest(name: Name) -> bytes:
     return blake2b(marshal.dumps(name, 2), digest_size=16).digest()
 
 
-def name_of(shell: Shell, *, is_symmetric: bool = False, with_uses: bool = False) -> Name:
+def name_of(shell: Shell, *, is_symmetric: bool, with_uses: bool, with_age: bool) -> Name:
     """Return the name of the state that `shell` is in.
 
     With `is_symmetric`, endpoints that have traded places make no difference. `with_uses` says
-    whether it matters that a connection has been used at all; a limit on uses always does.
+    whether it matters that a connection has been used at all (a limit on uses always does), `with_age`
+    whether it matters when an endpoint was used last.
     """
     core = shell.core
     queued = [waiter for sub in core.subs.values() for waiter in sub.queue]
@@ -120,7 +121,7 @@ def name_of(shell: Shell, *, is_symmetric: bool = False, with_uses: bool = False
     ranks = {waiter: rank for rank, waiter in enumerate(queued)}
     ages = {} if core.room is None else {e: age for age, e in enumerate(core.room.idle_by_age)}
     parts = [
-        _name_sub(sub, shell, ranks, ages, with_uses)
+        _name_sub(sub, shell, ranks, ages, with_uses, with_age)
         for _, sub in sorted(core.subs.items(), key=lambda item: item[0].port)  # type: ignore[union-attr]
     ]
     if is_symmetric:
@@ -146,12 +147,12 @@ def _name_sub(
     ranks: dict[Waiter, int],
     ages: dict[Entry, int],
     with_uses: bool,
+    with_age: bool,
 ) -> Name:
     now = shell.now
     borrowers = sub.capacity.borrowers
     names = {entry: name_entry(entry, now, ranks, with_uses) for entry in borrowers}
     others = sorted(names[entry] for entry in borrowers if entry not in sub.idle)
-    asked = sub.min_idle or shell.core.agenda is None
     return (
         tuple([(names[entry], ages.get(entry, 0)) for entry in sub.idle]),
         tuple(others),
@@ -165,7 +166,7 @@ def _name_sub(
         max(sub.dial_not_before - now, 0.0),
         sub.wanted,
         _NEVER if sub.claim is None else ranks.get(sub.claim, _NEVER),
-        min(now - sub.used_at, max(sub.max_idle_time, KEEP_BARE)) if asked else 0,
+        min(now - sub.used_at, max(sub.max_idle_time, KEEP_BARE)) if with_age else 0,
     )
 
 
@@ -209,4 +210,5 @@ def _name_waiter(waiter: Waiter, now: float, ranks: dict[Waiter, int]) -> Name:
         waiter.has_own_deadline,
         waiter.dial is not None,
         waiter.overtaken,
+        waiter.task.passed,
     )

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias, final
 
-from conpool._books import Entry, SubPool
+from conpool import _room
+from conpool._books import Entry, SubPool, Waiter
 from conpool._endpoint import AnyEndpoint
 from conpool._states import ConnectionState
 
-from ..support.shell import HERE, THERE, Shell
+from ..support.shell import HERE, THERE, Caller, Shell
 from .state import Name, OneSecond, name_entry, name_of, share
 
 Event: TypeAlias = tuple[str, int]
@@ -40,8 +40,6 @@ class World:
     """Whether graceful closes take their time."""
     happens: frozenset[str] = field(default_factory=frozenset)
     """Which of the events happen that not every world has; see `_find_events`."""
-    is_symmetric: bool = True
-    """Whether the endpoints are interchangeable."""
     at_least: int = 100
     """How many states must be found, lest the world is smaller than it was meant to be."""
 
@@ -56,7 +54,22 @@ class World:
 
     def name_of(self, shell: Shell) -> Name:
         """Return the name of the shell's state."""
-        return name_of(shell, is_symmetric=self.is_symmetric, with_uses="ask fresh" in self.happens)
+        return name_of(
+            shell,
+            is_symmetric=self.endpoints > 1,
+            with_uses="ask fresh" in self.happens,
+            with_age="a second passes" in self.happens
+            and ("swept" in self.happens or bool(self.settings.get("min_idle_per_endpoint"))),
+        )
+
+    def is_anyone_waiting(self, shell: Shell) -> bool:
+        """Whether somebody waits who must not wait for ever.
+
+        Warming waits for as long as other endpoints need the slots, and starts again when what it has
+        opened gets too old; where there is neither, it must end too.
+        """
+        must_end = self.endpoints == 1 and "a second passes" not in self.happens
+        return any(sub.queue or (sub.warmers and must_end) for sub in shell.core.subs.values())
 
     def find_events(self, shell: Shell) -> list[Event]:
         """All that can happen next; of events that cannot be told apart, only one."""
@@ -94,7 +107,7 @@ class World:
                 yield "dial failed", position, self._liken(entry, shell)
         for position, entry in enumerate(shell.closes):
             yield "closed", position, self._liken(entry, shell)
-        yield from self._find_looks(shell)
+        yield from self._find_looks(shell, waiting)
         if "a second passes" in happens:
             yield "a second passes", 0, 0
 
@@ -104,9 +117,8 @@ class World:
             sub = shell.core.subs.get(ENDPOINTS[number])
             if sub is None:
                 continue
-            for kind in ("cleared", "swept"):
-                if kind in self.happens:
-                    yield kind, number, number
+            if "cleared" in self.happens:
+                yield "cleared", number, number
             if "paused" in self.happens:
                 yield "resumed" if sub.paused else "paused", number, number
             if "limit set" in self.happens:
@@ -114,12 +126,13 @@ class World:
             if "warming" in self.happens:
                 if sub.warmers:
                     yield "warming cancelled", number, number
-                else:
+                elif sub.capacity.total >= 2:
                     yield "warming", number, number
-        if "shut" in self.happens:
-            yield "shut", 0, 0
+        for kind in ("shut", "swept"):
+            if kind in self.happens:
+                yield kind, 0, 0
 
-    def _find_looks(self, shell: Shell) -> Iterator[tuple[str, int, Any]]:
+    def _find_looks(self, shell: Shell, waiting: int) -> Iterator[tuple[str, int, Any]]:
         """What happens to connections of their own accord, or because somebody looks."""
         for position, entry in enumerate(_find_idle(shell)):
             if "peer closed" in self.happens and not entry.link.dead:
@@ -129,6 +142,8 @@ class World:
         for position, entry in enumerate(_find_taken(shell)):
             yield "put back", position, self._liken(entry, shell)
             yield "check failed", position, self._liken(entry, shell)
+            if waiting < self.waiters and shell.core.is_open:
+                yield "asked again", position, self._liken(entry, shell)
             if "peer closed" in self.happens and not entry.link.dead:
                 yield "peer closed in a check", position, self._liken(entry, shell)
 
@@ -144,18 +159,23 @@ class World:
 
 
 def happen(shell: Shell, event: Event) -> None:
-    """Let `event` happen."""
+    """Let `event` happen, and count for whoever is first in line how many pass it."""
     kind, position = event
+    room = shell.core.room
+    if room is None or room.closing >= room.wanted or (first := room.find_first()) is None:
+        _DEEDS[kind](shell, position)
+        return
+    claim = first.claim
+    assert claim is not None
+    younger = [caller for caller in shell.callers if _is_younger(caller, claim)]
     _DEEDS[kind](shell, position)
+    if claim.queued and claim.dial is None:
+        claim.task.passed += sum(caller.entry is not None for caller in younger)
+        assert claim.task.passed <= _room.MAX_OVERTAKES, f"{claim!r} was passed too often"
 
 
-def is_anyone_waiting(shell: Shell) -> bool:
-    """Whether somebody waits who must not wait for ever.
-
-    Warming waits for as long as other endpoints need the slots; where there are none, it must end too.
-    """
-    subs = shell.core.subs.values()
-    return any(sub.queue or (sub.warmers and len(subs) == 1) for sub in subs)
+def _is_younger(caller: Caller, claim: Waiter) -> bool:
+    return caller.waiter is not None and caller.waiter.number > claim.number
 
 
 def _find_idle(shell: Shell) -> list[Entry]:
@@ -188,11 +208,10 @@ def _on_endpoint(deed: Callable[[Shell, AnyEndpoint], object]) -> Callable[[Shel
     return do
 
 
-def _sweep(shell: Shell, _: int) -> None:
-    shell.sweep()
-    for endpoint in ENDPOINTS:  # an endpoint that was forgotten can be asked for again
-        if endpoint not in shell.core.subs and shell.core.is_open:
-            break
+def _ask_again(shell: Shell, position: int) -> None:
+    entry = _find_taken(shell)[position]
+    shell.check_fails(entry)
+    shell.ask(entry.sub.endpoint, is_first=True)
 
 
 _DEEDS: Final[dict[str, Callable[[Shell, int], object]]] = {
@@ -210,9 +229,10 @@ _DEEDS: Final[dict[str, Callable[[Shell, int], object]]] = {
     "peer closed in a check": lambda shell, p: shell.peer_closes(_find_taken(shell)[p]),
     "reserved": lambda shell, position: shell.reserve(_find_idle(shell)[position]),
     "put back": lambda shell, position: shell.put_back_unused(_find_taken(shell)[position]),
+    "asked again": _ask_again,
     "check failed": lambda shell, position: shell.check_fails(_find_taken(shell)[position]),
     "cleared": _on_endpoint(lambda shell, endpoint: shell.clear(endpoint)),
-    "swept": _sweep,
+    "swept": lambda shell, _: shell.sweep(),
     "paused": _on_endpoint(lambda shell, endpoint: shell.pause(endpoint)),
     "resumed": _on_endpoint(lambda shell, endpoint: shell.resume(endpoint)),
     "raised": _on_endpoint(lambda shell, endpoint: shell.set_limit(2, endpoint)),
@@ -224,5 +244,3 @@ _DEEDS: Final[dict[str, Callable[[Shell, int], object]]] = {
     "shut": lambda shell, _: shell.shut(),
     "a second passes": lambda shell, _: shell.advance(1.0),
 }
-
-_FOREVER = math.inf
