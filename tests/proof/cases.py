@@ -26,6 +26,19 @@ async def nothing(world: World) -> None:
     """Nobody else is there."""
 
 
+async def one_idle(world: World) -> None:
+    await world.lay_idle(1)
+
+
+async def one_comes_later(world: World) -> None:
+    await trio.sleep(0.25)
+    await world.start("later")
+
+
+async def one_holds(world: World) -> None:
+    await world.start("holder", 2)
+
+
 @dataclass(frozen=True)
 class Case:
     """One acquire, and the world around it."""

@@ -16,26 +16,23 @@ import trio
 import conpool
 from conpool.testing import MemoryConnector
 
-from .cases import Case, Way, acquire, enter_block, nothing, sweep_acquire
+from .cases import (
+    Case,
+    Way,
+    acquire,
+    enter_block,
+    nothing,
+    one_comes_later,
+    one_holds,
+    one_idle,
+    sweep_acquire,
+)
 from .connectors import PairConnector, encrypted, serve_echo
 from .world import AWAY, World, config, exchange
 
 Others: TypeAlias = Callable[[World], Awaitable[object]]
 
 WAYS = pytest.mark.parametrize("way", [enter_block, acquire])
-
-
-async def one_idle(world: World) -> None:
-    await world.lay_idle(1)
-
-
-async def one_comes_later(world: World) -> None:
-    await trio.sleep(0.25)
-    await world.start("later")
-
-
-async def one_holds(world: World) -> None:
-    await world.start("holder", 2)
 
 
 async def one_holds_and_one_waits(world: World) -> None:

@@ -7,18 +7,19 @@ test does or suffers, nobody may notice it by them.
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from random import Random
-from typing import Any, TypeAlias, cast, final
+from typing import Any, TypeAlias, final
 
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 import conpool
 from conpool.testing import MemoryConnector, assert_quiescent
+from tests.support.invariants import check
+from tests.support.pools import Grammar, Steps, find_pool_tasks
 
-from .audit import Audit, Grammar
 from .connectors import serve_echo
 
 HOME = conpool.Endpoint("db.example", 5432)
@@ -55,21 +56,23 @@ class World:
         connector: conpool.Connector | None = None,
         delay: float = 1.0,
         endpoint: conpool.AnyEndpoint = HOME,
+        observers: Iterable[conpool.Observer] = (),
         **options: Any,
     ) -> None:
         self.endpoint = endpoint
         self.connector: Any = connector or MemoryConnector(serve_echo, delay=delay)
         self.grammar = Grammar()
-        self.pool = conpool.ConnectionPool(
-            settings, connector=self.connector, observers=[self.grammar], name="world", **options
-        )
+        options |= {"observers": [*observers, self.grammar], "name": "world"}
+        self.pool = conpool.ConnectionPool(settings, connector=self.connector, **options)
         self.pool._core._dials._random = Random(7)  # the same back-off in each run
-        self.audit = Audit(self.pool, lambda: cast("int", self.connector.live))
+        self.steps = _StepsDone(self.audit)
         self.log: list[tuple[str, float]] = []
         """Which bystander was served, and when."""
         self.limit = settings.max_connections_per_endpoint
         self.parked = 0
         self.held: set[int] = set()
+        self.spoilt: set[int] = set()
+        """Connections that must not be lent again."""
         self.nursery: trio.Nursery
 
     @asynccontextmanager
@@ -85,15 +88,25 @@ class World:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        trio.lowlevel.add_instrument(self.audit)
+        """Look after every step of any task, as long as the block is open."""
+        trio.lowlevel.add_instrument(self.steps)
         try:
             yield
         except BaseException as exc:
-            exc.add_note(self.audit.fault or "the books were in order")
+            exc.add_note("\n".join(self.steps.faults[:1]) or "the books were in order")
             raise
         finally:
-            trio.lowlevel.remove_instrument(self.audit)
-        self.audit.assert_faultless()
+            trio.lowlevel.remove_instrument(self.steps)
+        assert not self.steps.faults, self.steps.faults[0]
+
+    def audit(self) -> None:
+        """The books must be in order, and know of all sockets (S, G1, G2, G12, G13)."""
+        check(self.pool._core, trio.current_time())
+        subs = self.pool._core.subs.values()
+        least = sum(len(sub.idle) + sub.active for sub in subs)
+        most = least + sum(sub.connecting + sub.closing for sub in subs)
+        found = self.connector.live
+        assert least <= found <= most, f"{found} sockets are open, and not {least} to {most}"
 
     # ── bystanders ──────────────────────────────────────────────────────────────
 
@@ -113,7 +126,8 @@ class World:
         finally:
             self.parked -= 1
         self.log.append((name, trio.current_time()))
-        assert conn.id not in self.held, f"{name} got what another has"
+        assert conn.id not in self.held, f"{name} got what another has (G2)"
+        assert conn.id not in self.spoilt, f"{name} got what must not be reused (G4)"
         self.held.add(conn.id)
         try:
             await exchange(conn, name.encode())
@@ -133,11 +147,12 @@ class World:
 
     async def lay_idle(self, count: int = 1, endpoint: conpool.AnyEndpoint | None = None) -> None:
         """Have so many idle connections that were used before."""
-        endpoint = endpoint or self.endpoint
-        leases = [await self.pool.acquire(endpoint) for _ in range(count)]
-        for lease in leases:
-            await exchange(lease, b"before")
-            self.pool.release(lease)
+        async with AsyncExitStack() as stack:
+            for _ in range(count):
+                conn = await stack.enter_async_context(
+                    self.pool.connection(endpoint or self.endpoint)
+                )
+                await exchange(conn, b"before")
 
     # ── what must hold ──────────────────────────────────────────────────────────
 
@@ -161,6 +176,7 @@ class World:
         leases = []
         for _ in range(int(min(self.limit, total))):
             leases.append(await self.pool.acquire(self.endpoint, timeout=60))
+            assert leases[-1].id not in self.spoilt, "what must not be reused was kept (G4)"
             await exchange(leases[-1], b"after")
         for lease in leases:
             self.pool.release(lease)
@@ -168,21 +184,20 @@ class World:
     def assert_nothing_left(self) -> None:
         """The block is over: no socket, no task, and no event without its end (G19, G26)."""
         assert self.connector.live == 0, self.connector
-        assert not find_tasks("conpool "), find_tasks("conpool ")
+        assert not find_pool_tasks()
         self.grammar.assert_complete()
+        assert not self.grammar._open
+
+
+class _StepsDone(Steps):
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        """What the scheduler did meanwhile shows after the step."""
 
 
 def count_servers() -> int:
     """How many connections the servers have, as they count."""
-    return len(find_tasks("memory server"))
-
-
-def find_tasks(prefix: str) -> list[str]:
-    """The names of all tasks of this run that begin like this."""
     root = trio.lowlevel.current_root_task()
     assert root is not None
-    tasks = [root]
-    for task in tasks:  # grows as it goes
-        for nursery in task.child_nurseries:
-            tasks.extend(nursery.child_tasks)
-    return [task.name for task in tasks if task.name.startswith(prefix)]
+    system = {task for nursery in root.child_nurseries for task in nursery.child_tasks}
+    within = {t for task in system for n in task.child_nurseries for t in n.child_tasks}
+    return sum(task.name.startswith("memory server") for task in system | within)
