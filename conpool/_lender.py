@@ -125,9 +125,10 @@ class Lender:
             elif not fresh and not sub.queue and (entry := self._take(sub, started)) is not None:
                 await checkpoint()
             while entry is None or entry.state is not _ACTIVE:  # closed meanwhile, by force
+                had_turn = entry is not None
                 entry = None
                 waiter = Waiter((sub,), started, deadline, fresh, timeout is not None)
-                entry = await self._wait(waiter, sub, started + waited)
+                entry = await self._wait(waiter, sub, started + waited, had_turn)
                 waited = self._engine.now() - started
         except BaseException as exc:
             if entry is not None:
@@ -199,7 +200,7 @@ class Lender:
                 waiter = Waiter((sub,), started, deadline, fresh)
                 entry = await self._wait(waiter, sub, now, is_first=failed > 0)
             try:
-                reason = await self._check(entry, deadline)
+                reason = await self._check(entry, deadline, started)
             except BaseException as exc:
                 self._put_back(entry, exc)
                 raise
@@ -258,13 +259,16 @@ class Lender:
 
     # ── checks ──────────────────────────────────────────────────────────────────
 
-    async def _check(self, entry: Entry, deadline: float) -> CloseReason | None:
+    async def _check(self, entry: Entry, deadline: float, started: float) -> CloseReason | None:
         """Ask the peer of a connection that this task has taken, if that is due."""
         now = self._engine.now()
         config = entry.sub.config
         if not entry.was_idle or now - entry.idle_since < config.health_check_after:
             await checkpoint()
             return None
+        if deadline <= now:  # a check that cannot end would cost a connection that is in order
+            await checkpoint()
+            self._time_out(entry.sub, "check", started)
         assert self._health_check is not None
         entry.holder = current_task()
         entry.lent_at = now
