@@ -223,6 +223,8 @@ class Core:
                 entry.lapses_at = lapses_at if lapses_at < expires_at else expires_at  # noqa: FURB136
             if sub.queue and not sub.paused:
                 self._give(entry, now)
+            elif unused:
+                self._ledger.push_idle_back(entry)
             else:
                 self._ledger.push_idle(entry)
         self._pump(sub, now)

@@ -82,6 +82,19 @@ class Ledger:
         if self.room is not None:
             self.room.idle_by_age[entry] = None
 
+    def push_idle_back(self, entry: Entry) -> None:
+        """ACTIVE → IDLE, below those that became idle after it: on top, it would be used again and never age."""
+        sub = entry.sub
+        younger = list(
+            takewhile(lambda other: other.idle_since > entry.idle_since, reversed(sub.idle))
+        )
+        self.push_idle(entry)
+        for other in reversed(younger):
+            del sub.idle[other]
+            sub.idle[other] = None
+            if self.room is not None:
+                self.room.idle_by_age.move_to_end(other)
+
     def condemn(self, entry: Entry, reason: CloseReason, *, gracefully: bool) -> None:
         """IDLE or ACTIVE → CLOSING; the slots stay charged."""
         sub = entry.sub

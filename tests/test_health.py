@@ -86,7 +86,7 @@ async def generator(connection: Lease) -> AsyncIterator[bool]:
         Methods(),
         Methods().method,
         functools.partial(plain),
-        lambda lease: Methods()(lease),
+        lambda lease, **_: plain(lease),
     ],
 )
 def test_whatever_can_be_awaited_may_be_a_hook(hook: object) -> None:
