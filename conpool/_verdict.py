@@ -6,7 +6,7 @@ One row after the other, the first that applies decides:
 | the block ended without an exception                           | `ERROR`, `CANCELLED`       |
 | no operation was cut short, nor is some task still inside one  | `INCOMPLETE`               |
 | the exchange is over: the last thing that moved was received   | `INCOMPLETE`               |
-| the write side is open                                         | `DISCARDED`                |
+| the write side is open, and TLS was not begun on top           | `DISCARDED`                |
 | the peer has neither closed nor left anything unread           | `PEER_CLOSED`, `UNREAD_DATA` |
 
 What age, uses, limits and the pool's own state say about it is the core's business.
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, cast
 import trio
 
 from conpool._states import CloseReason
-from conpool._wire import CUT_RECEIVE, CUT_SEND, ENDED, HALF_CLOSED, OWED, VOUCHED
+from conpool._wire import CUT_RECEIVE, CUT_SEND, ENCRYPTED, ENDED, HALF_CLOSED, OWED, VOUCHED
 
 if TYPE_CHECKING:
     from conpool._link import Link
@@ -32,7 +32,7 @@ def judge(link: Link, exc: BaseException | None) -> CloseReason | None:
         return CloseReason.CANCELLED if _is_cancellation(exc) else CloseReason.ERROR
     if wire.in_progress or wire.marks & (CUT_SEND | CUT_RECEIVE | OWED):
         return CloseReason.INCOMPLETE
-    if wire.marks & HALF_CLOSED:
+    if wire.marks & (HALF_CLOSED | ENCRYPTED):
         return CloseReason.DISCARDED
     if wire.marks & ENDED:
         return CloseReason.PEER_CLOSED

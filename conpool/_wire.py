@@ -25,6 +25,12 @@ VOUCHED: Final = 16
 ENDED: Final = 32
 """The end of the stream has been received. A look would not always find it again: TLS says goodbye once."""
 
+ENCRYPTED: Final = 64
+"""TLS was begun on top: the next caller, who expects plain text, must not get it (CVE-2026-4873)."""
+
+_HANDSHAKE: Final = 22
+_CLIENT_HELLO: Final = 1
+
 
 @final
 class Wire(trio.abc.HalfCloseableStream):
@@ -47,6 +53,8 @@ class Wire(trio.abc.HalfCloseableStream):
             await self.stream.send_all(data)
             return
         self.marks = (self.marks | OWED) & ~VOUCHED
+        if data[0] == _HANDSHAKE and _is_client_hello(data):
+            self.marks |= ENCRYPTED
         self.in_progress += 1
         try:
             await self.stream.send_all(data)
@@ -104,6 +112,12 @@ class Wire(trio.abc.HalfCloseableStream):
 
     def __repr__(self) -> str:
         return f"<Wire marks={self.marks:#x}, {self.in_progress} operations in progress>"
+
+
+def _is_client_hello(data: bytes | bytearray | memoryview) -> bool:
+    """Whether `data` is how a TLS client begins (RFC 8446, 5.1): type, version 3.x, length, message."""
+    head = bytes(data[:6])
+    return len(head) == 6 and head[1] == 3 and head[5] == _CLIENT_HELLO
 
 
 @final

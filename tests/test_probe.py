@@ -18,6 +18,7 @@ from conpool import TLS, CloseReason
 from conpool._probe import TLSSource, find_source, look
 from conpool._tls import EncryptedStream, Tap
 
+from .faults.sites import say_goodbye, socket_of
 from .servers import Certificates
 from .support.faults import close_stream
 from .support.peers import receive_exactly, tcp_pair, tls_pair
@@ -30,13 +31,6 @@ async def arrival(sock: trio.SocketStream) -> None:
     """Wait until something can be read, be it the end."""
     with trio.fail_after(5):
         await trio.lowlevel.wait_readable(sock.socket)
-
-
-def socket_of(stream: Stream) -> trio.SocketStream:
-    while isinstance(stream, trio.SSLStream):
-        stream = stream.transport_stream
-    assert isinstance(stream, trio.SocketStream)
-    return stream
 
 
 # ── without TLS ─────────────────────────────────────────────────────────────────
@@ -197,11 +191,6 @@ class Sides:
         await self.server.send_all(data)
         record = self.wire.take()
         return record[:at], record[at:]
-
-
-async def say_goodbye(stream: trio.SSLStream[Stream]) -> None:
-    """Send close_notify and keep what is beneath open, as trio itself never does."""
-    await stream._retry(stream._ssl_object.unwrap, ignore_want_read=True)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ What is written to stderr, and files left open, `conftest` looks after.
 from __future__ import annotations
 
 import select
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, final
@@ -29,12 +30,10 @@ from conpool._link import Link
 from conpool._tcp import TCPConnector
 from conpool.testing import assert_quiescent
 
+from .invariants import check
+
 PATIENCE = 10.0
 """Seconds after which a test gives up on what should have happened at once."""
-
-_FOR_LIFE = frozenset(
-    {"conpool._engine.Engine.run", "conpool timer", "conpool maintenance", "conpool watch"}
-)
 
 
 @final
@@ -181,6 +180,8 @@ class Case:
     def __init__(self, config: PoolConfig, then: AnyEndpoint | None, **options: Any) -> None:
         self.then = then
         """What is healthy at the end of the block; None for nothing."""
+        self.for_life: Counter[str] = Counter()
+        """The tasks that the pool has when nothing happens."""
         self.log = Logbook()
         self.recorder = Recorder(options.pop("connector", None) or TCPConnector())
         self.pool: conpool.ConnectionPool[None] = conpool.ConnectionPool(
@@ -228,13 +229,14 @@ class Case:
     def _assert_clean(self) -> None:
         assert_quiescent(self.pool)
         core = self.pool._core
+        check(core)
         idle = {entry for sub in core.subs.values() for entry in sub.idle}
         assert set(self.entries()) == idle, "a slot has not come back"
         if core.room is not None:
             assert set(core.room.capacity.borrowers) == idle, "a slot of the pool has not come back"
         assert self.recorder.open <= len(idle), "a socket has outlived its connection"
         assert not list(self.log.find_unpaired())
-        assert self.find_tasks() <= _FOR_LIFE, "a task of the pool was left over"
+        assert not find_tasks() - self.for_life, "a task of the pool was left over"
 
     async def _acquire_once(self, endpoint: AnyEndpoint) -> None:
         dialled, failed = self.log.dialled, len(self.log.connect_errors)
@@ -243,19 +245,19 @@ class Case:
                 assert self.log.dialled - dialled <= 1
         assert len(self.log.connect_errors) == failed
 
-    @staticmethod
-    def find_tasks() -> set[str]:
-        """The names of the background tasks of all pools."""
-        root = trio.lowlevel.current_root_task()
-        assert root is not None
-        found: set[str] = set()
-        pending = [root]
-        while pending:
-            task = pending.pop()
-            if task.name.startswith("conpool"):
-                found.add(task.name)
-            pending += [child for nursery in task.child_nurseries for child in nursery.child_tasks]
-        return found
+
+def find_tasks() -> Counter[str]:
+    """The background tasks of all pools."""
+    found: Counter[str] = Counter()
+    root = trio.lowlevel.current_root_task()
+    assert root is not None
+    pending = [root]
+    while pending:
+        task = pending.pop()
+        if task.name.startswith("conpool"):
+            found[task.name] += 1
+        pending += [child for nursery in task.child_nurseries for child in nursery.child_tasks]
+    return found
 
 
 @asynccontextmanager
@@ -269,9 +271,11 @@ async def clean(
     """
     case = Case(config or PoolConfig(), then, **options)
     steps = StepCheck(case)
+    outside = find_tasks()
     trio.lowlevel.add_instrument(steps)
     try:
         async with case.pool:
+            case.for_life = find_tasks()
             yield case
             await case.finish()
     finally:
@@ -280,4 +284,4 @@ async def clean(
     assert case.recorder.open == 0
     assert not list(case.log.find_unpaired())
     assert not case.log._open, "connections were opened and never closed"
-    assert not case.find_tasks()
+    assert not find_tasks() - outside, "a task of the pool has outlived it"

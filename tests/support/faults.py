@@ -240,7 +240,7 @@ async def fill(stream: trio.SocketStream) -> None:
     """Send until not a byte more can be, since the peer does not read."""
     with socket.socket(fileno=os.dup(stream.socket.fileno())) as sock:
         sock.setblocking(False)
-        while _send_all_it_takes(sock):
+        while _send_all_it_takes(sock):  # noqa: ASYNC110 - nothing tells that it is full for good
             await trio.sleep(0.1)  # an acknowledgement, delayed by 40 ms, may still make room
 
 

@@ -70,7 +70,7 @@ def _read(table: Path) -> list[str]:
 
 def _own_inodes() -> set[str]:
     inodes = set()
-    for descriptor in os.listdir(_OWN_FILES):
+    for descriptor in os.listdir(_OWN_FILES):  # noqa: PTH208 - see below
         try:
             link = os.readlink(f"{_OWN_FILES}/{descriptor}")  # noqa: PTH115 - a path apiece takes longer
         except FileNotFoundError:  # the one that lists the folder

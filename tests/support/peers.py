@@ -69,7 +69,7 @@ class Serving:
         try:
             stream: Stream = socket_stream
             if self._context is not None:
-                stream = trio.SSLStream(socket_stream, self._context, server_side=True)
+                stream = await shake_hands(socket_stream, self._context)
             await handler(stream)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # the client has gone, or the test has closed it
@@ -118,15 +118,25 @@ class TLSPeer:
         with trio.fail_after(_PATIENCE):
             return await self._streams.receive()
 
+    def close(self) -> None:
+        """Close the connections that nobody has accepted."""
+        while True:
+            try:
+                stream = self._streams.receive_nowait()
+            except trio.WouldBlock:
+                return
+            below = stream.transport_stream
+            assert isinstance(below, trio.SocketStream)
+            below.socket.close()
+
     async def run(self, listener: trio.SocketListener, context: ssl.SSLContext) -> None:
         async with trio.open_nursery() as nursery:
             while True:
                 nursery.start_soon(self._greet, await listener.accept(), context)
 
     async def _greet(self, stream: trio.SocketStream, context: ssl.SSLContext) -> None:
-        encrypted: ServerTLS = trio.SSLStream(stream, context, server_side=True)
         try:
-            await encrypted.do_handshake()
+            encrypted = await shake_hands(stream, context)
         except trio.BrokenResourceError as error:
             self.errors.append(error)
             stream.socket.close()
@@ -134,7 +144,6 @@ class TLSPeer:
             stream.socket.close()
             raise
         else:
-            await send_tickets(encrypted)
             self._sink.send_nowait(encrypted)
 
 
@@ -173,6 +182,18 @@ async def tls_pair(
         await accepted.do_handshake()
     await send_tickets(accepted)
     return made[0], accepted
+
+
+async def shake_hands(stream: Stream, context: ssl.SSLContext) -> ServerTLS:
+    """Do a server's part of the handshake, and say why if it fails, as all servers do but trio's."""
+    encrypted: ServerTLS = trio.SSLStream(stream, context, server_side=True)
+    try:
+        await encrypted.do_handshake()
+    except trio.BrokenResourceError:
+        await stream.send_all(encrypted._outgoing.read())
+        raise
+    await send_tickets(encrypted)
+    return encrypted
 
 
 async def send_tickets(server: trio.SSLStream[Stream]) -> None:

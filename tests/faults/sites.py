@@ -1,0 +1,126 @@
+"""Servers of three kinds whose connections the test accepts, and holds, one by one."""
+
+from __future__ import annotations
+
+import abc
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Literal, Self, cast, final
+
+import trio
+from trio.abc import Stream
+
+from conpool import TLS, AnyEndpoint, Endpoint, UnixEndpoint
+from tests.support.clean import PATIENCE, Case
+from tests.support.faults import LOOPBACK, close_stream
+from tests.support.peers import TLSPeer, tls_peer
+
+
+class Site(abc.ABC):
+    """Whoever dials `endpoint` is connected; `accept` gives the test the other end."""
+
+    endpoint: AnyEndpoint
+
+    def __init__(self) -> None:
+        self.accepted: list[Stream] = []
+
+    @abc.abstractmethod
+    async def _accept(self) -> Stream:
+        """Return the server's end of the next connection."""
+
+    async def accept(self) -> Stream:
+        """The server's end of the next connection, in the order in which they came."""
+        with trio.fail_after(PATIENCE):
+            stream = await self._accept()
+        self.accepted.append(stream)
+        return stream
+
+    async def lend(self, case: Case) -> Stream:
+        """Have the pool open a connection, keep it, and return the server's end."""
+        async with case.pool.connection(self.endpoint):
+            return await self.accept()
+
+    def end(self, stream: Stream, how: Literal["close", "reset"] = "close") -> None:
+        """End a connection at the level of its socket, at once."""
+        close_stream(socket_of(stream), how)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        for stream in self.accepted:
+            socket_of(stream).socket.close()
+
+
+@final
+class TCPSite(Site):
+    def __init__(self, listener: trio.SocketListener) -> None:
+        super().__init__()
+        self.listener = listener
+        self.port = cast("int", listener.socket.getsockname()[1])
+        self.endpoint = Endpoint(LOOPBACK, self.port)
+
+    async def _accept(self) -> trio.SocketStream:
+        return await self.listener.accept()
+
+    def __exit__(self, *exc_info: object) -> None:
+        super().__exit__()
+        self.listener.socket.close()
+
+
+@final
+class UnixSite(Site):
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        sock = socket.socket(socket.AF_UNIX)
+        sock.bind(str(path))
+        sock.listen(100)
+        sock.setblocking(False)
+        self.listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+        self.endpoint = UnixEndpoint(path)
+
+    async def _accept(self) -> trio.SocketStream:
+        return await self.listener.accept()
+
+    def __exit__(self, *exc_info: object) -> None:
+        super().__exit__()
+        self.listener.socket.close()
+
+
+@final
+class TLSSite(Site):
+    def __init__(self, peer: TLSPeer) -> None:
+        super().__init__()
+        self.peer = peer
+        self.port = peer.endpoint.port
+        self.endpoint = peer.endpoint
+
+    async def _accept(self) -> Stream:
+        return await self.peer.accept()
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, server: ssl.SSLContext, tls: TLS) -> AsyncIterator[TLSSite]:
+        async with tls_peer(server, tls) as peer:
+            with TLSSite(peer) as site:
+                try:
+                    yield site
+                finally:
+                    peer.close()
+
+
+def socket_of(stream: Stream) -> trio.SocketStream:
+    """What is at the bottom of `stream`."""
+    while isinstance(stream, trio.SSLStream):
+        stream = stream.transport_stream
+    assert isinstance(stream, trio.SocketStream)
+    return stream
+
+
+async def say_goodbye(stream: Stream) -> None:
+    """Send close_notify and keep what is beneath open, as trio itself never does."""
+    assert isinstance(stream, trio.SSLStream)
+    await stream._retry(stream._ssl_object.unwrap, ignore_want_read=True)
