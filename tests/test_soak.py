@@ -1,0 +1,1 @@
+"""A few seconds of the soak: that it runs, not how long it takes."""
