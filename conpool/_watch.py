@@ -58,6 +58,8 @@ class IdleWatch:
             self._epoll.register(descriptor, events)
         except FileExistsError:  # the number's last owner was closed in a way that a fork outlives
             self._epoll.modify(descriptor, events)
+        except OSError:  # so many and no more, says the system (ENOSPC): the sweep finds out
+            return
         self._by_descriptor[descriptor] = entry
 
     def remove(self, entry: Entry) -> None:

@@ -13,7 +13,15 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from conpool import CloseReason, ConnectionInfo, ConnectionPool, Endpoint, PoolConfig
+from conpool import (
+    AnyEndpoint,
+    CloseReason,
+    ConnectionInfo,
+    ConnectionPool,
+    Connector,
+    Endpoint,
+    PoolConfig,
+)
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="needs epoll")
 NEVER_REAPED = PoolConfig(max_connections_per_endpoint=1000, reap_interval=float("inf"))
@@ -198,3 +206,28 @@ async def test_a_detached_stream_is_watched_no_more() -> None:
         stream = conn.detach()
         assert "over 0 connections" in repr(pool._engine.watch)
         await stream.aclose()
+
+
+class TwinConnector(Connector):
+    """Opens one socket again and again. Linux watches the same socket in at most 500 ways (EINVAL)."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+
+    async def connect(self, endpoint: AnyEndpoint) -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        return trio.SocketStream(trio.socket.from_stdlib_socket(self.sock.dup()))
+
+
+@linux_only
+async def test_connections_that_the_system_will_not_watch_are_lent_all_the_same() -> None:
+    endpoint, count = Endpoint("localhost", 1), 600
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        async with ConnectionPool(NEVER_REAPED, connector=TwinConnector(ours)) as pool:
+            await pool.warm(endpoint, count)
+            async with pool.connection(endpoint) as conn:
+                await conn.send_all(b"x")
+                assert theirs.recv(10) == b"x"
+                conn.mark_clean()
+            assert pool.close_idle() == count
