@@ -193,9 +193,11 @@ class SubPool:
         "paused",
         "queue",
         "resized",
+        "short_lives",
         "tally",
         "used_at",
         "wanted",
+        "warm_not_before",
         "warmers",
     )
 
@@ -229,6 +231,10 @@ class SubPool:
         self.failures: int = 0
         """Dials that failed since the last one that did not."""
         self.dial_not_before: float = -math.inf
+        self.short_lives: int = 0
+        """Connections in a row that were lost while new and unused (see `DialPolicy.lost_unused`)."""
+        self.warm_not_before: float = -math.inf
+        """Holds back those dials that nobody waits for."""
         self.attend_at: float = math.inf
         """When the agenda will bring this sub-pool up: no later than a waiter or the gate needs it."""
         self.last_error: Exception | None = None

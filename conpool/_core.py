@@ -50,6 +50,11 @@ if TYPE_CHECKING:
 _IDLE = ConnectionState.IDLE
 _ACTIVE = ConnectionState.ACTIVE
 
+_BY_PEER: Final = frozenset(
+    {CloseReason.PEER_CLOSED, CloseReason.UNREAD_DATA, CloseReason.UNHEALTHY}
+)
+"""What ends a connection that nobody here wanted to end."""
+
 KEEP_BARE: Final = 5.0
 """Seconds for which an endpoint's books outlive its last use when they hold nothing but counters.
 
@@ -233,6 +238,8 @@ class Core:
         self, entry: Entry, reason: CloseReason, now: float, *, gracefully: bool = False
     ) -> None:
         """`entry`, idle or active, is to be closed."""
+        if not entry.uses and reason in _BY_PEER:
+            self._dials.lost_unused(entry, now)
         self._ledger.condemn(entry, reason, gracefully=gracefully)
         self._pump(entry.sub, now)
 
@@ -333,7 +340,8 @@ class Core:
         The counters of a dropped sub-pool are kept, with those of all that went before.
         """
         self._pump(sub, now)
-        forgotten = now - sub.used_at >= KEEP_BARE and now >= sub.dial_not_before
+        dials_later = now < sub.dial_not_before or now < sub.warm_not_before
+        forgotten = now - sub.used_at >= KEEP_BARE and not dials_later
         if forgotten and sub.is_bare and self.subs.get(sub.endpoint) is sub:
             del self.subs[sub.endpoint]
             self.folded.absorb(sub.tally)

@@ -2,22 +2,26 @@
 
 Three things hold a dial back: the endpoint's own limits, its gate (a pause, the delay after a
 failure), and the pool-wide limit. `ask` runs through them in that order for one sub-pool, `allot`
-shares out the pool-wide slots, and `warm` uses what nobody waits for.
+shares out the pool-wide slots, and `warm` uses what nobody waits for. Warming alone is held back by
+one thing more: connections that are lost as soon as they are open.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Final, final
 
-from conpool._backoff import backoff
+from conpool._backoff import CEILING, backoff
 from conpool._states import CloseReason
 
 if TYPE_CHECKING:
     from random import Random
 
-    from conpool._books import SubPool
+    from conpool._books import Entry, SubPool
     from conpool._ledger import Ledger
     from conpool._room import Room
+
+SHORT_LIFE: Final = CEILING
+"""Seconds. Connections that last for longer are no more frequent than the longest delay would make them."""
 
 
 @final
@@ -80,9 +84,22 @@ class DialPolicy:
             if not sub.is_gate_open(now):
                 self._expect_gate(sub)
                 return
+            if now < sub.warm_not_before:
+                self._ledger.agenda.attend(sub, sub.warm_not_before)
+                return
             self._delay_after_failure(sub, now)
+            self._delay_warming(sub, now)
             entry = self._ledger.open(sub, now)
             entry.dial_for = next(iter(sub.warmers), None)
+
+    def lost_unused(self, entry: Entry, now: float) -> None:
+        """The peer has ended `entry`, which nobody had used yet. If it was new, warming takes its time.
+
+        Otherwise a server that accepts and hangs up, for it is full, or refuses our certificate (which TLS 1.3
+        has it say after the handshake), would be dialled as fast as it can hang up.
+        """
+        if now - entry.created_at < SHORT_LIFE:
+            self._delay_warming(entry.sub, now, lost=1)
 
     def failed(self, sub: SubPool, now: float) -> None:
         """A dial of `sub` has failed: the next one waits."""
@@ -121,6 +138,14 @@ class DialPolicy:
         """After a failure, each attempt puts off the next one, whatever becomes of it."""
         if sub.failures:
             sub.dial_not_before = now + backoff(sub.failures, self._random)
+
+    def _delay_warming(self, sub: SubPool, now: float, lost: int = 0) -> None:
+        """While connections are lost at once, each attempt puts off the next one, as after a failure."""
+        if now - sub.warm_not_before >= SHORT_LIFE:
+            sub.short_lives = 0  # since then none was lost, or dials are slow enough by themselves
+        sub.short_lives += lost
+        if sub.short_lives:
+            sub.warm_not_before = now + backoff(sub.short_lives, self._random)
 
     def _expect_gate(self, sub: SubPool) -> None:
         """Have the pump run again when the gate opens. A pause does not end by itself."""

@@ -1,0 +1,78 @@
+"""Connections kept ahead of need: no churn, no haste after failures, no herd when a server is back."""
+
+from __future__ import annotations
+
+from conpool import CloseReason
+from conpool._backoff import CEILING
+from conpool._books import Entry
+from tests.support.shell import Shell
+
+# ── a server that accepts and hangs up ──────────────────────────────────────────
+
+
+def count_dials_of_a_minute(shell: Shell) -> int:
+    """Have the peer end each connection as soon as it is open, for a minute; count the dials."""
+    dials = 0
+    until = shell.now + 60.0
+    while shell.now < until:
+        while shell.dials:
+            entry = shell.dial_succeeds()
+            dials += 1
+            assert dials < 1000, f"{dials} dials within {shell.now} seconds"
+            hang_up(shell, entry)
+        shell.advance(0.01)
+    return dials
+
+
+def hang_up(shell: Shell, *entries: Entry) -> None:
+    """The peer ends connections, and the idle watch sees it."""
+    for entry in entries:
+        shell.core.inspected(entry, CloseReason.PEER_CLOSED, shell.now)
+    shell.settle()
+
+
+def test_g31_a_peer_that_hangs_up_at_once_is_not_warmed_in_haste() -> None:
+    shell = Shell(min_idle_per_endpoint=2)
+    shell.release(shell.lend())
+    # One at a time, and after some doublings every two seconds.
+    assert count_dials_of_a_minute(shell) <= 60 / CEILING + 10
+
+
+def test_g31_so_it_is_if_somebody_waits_for_the_warmth() -> None:
+    shell = Shell()
+    shell.warm(4)
+    assert count_dials_of_a_minute(shell) <= 60 / CEILING + 10
+
+
+def test_a_peer_that_hangs_up_on_idle_connections_delays_nobody_who_asks() -> None:
+    shell = Shell(min_idle_per_endpoint=2)
+    shell.release(shell.lend())
+    count_dials_of_a_minute(shell)
+    assert not shell.dials, "warming pauses"
+    shell.ask(fresh=True)
+    assert shell.dials
+
+
+def test_connections_that_lived_for_a_while_are_replaced_at_once() -> None:
+    """A server that restarts ends all of them, and that says nothing of the next."""
+    shell = Shell(min_idle_per_endpoint=3)
+    shell.release(shell.lend())
+    while shell.dials:
+        shell.dial_succeeds()
+    shell.advance(CEILING)
+    hang_up(shell, *shell.sub().idle)
+    assert len(shell.dials) == 3
+
+
+def test_warming_is_as_quick_as_ever_once_the_peer_has_recovered() -> None:
+    shell = Shell(min_idle_per_endpoint=3)
+    shell.release(shell.lend())
+    count_dials_of_a_minute(shell)
+    for _ in range(3):
+        shell.advance(CEILING)
+        while shell.dials:
+            shell.dial_succeeds()
+    assert len(shell.sub().idle) == 3
+    shell.advance(2 * CEILING)
+    shell.close_idle()
+    assert len(shell.dials) == 3
