@@ -229,7 +229,7 @@ class SubPool:
         self.paused: bool = False
 
         self.failures: int = 0
-        """Dials that failed since the last one that did not."""
+        """Since the last dial that succeeded: 1 for the first failure and for each attempt after it."""
         self.dial_not_before: float = -math.inf
         self.short_lives: int = 0
         """Connections in a row that were lost while new and unused (see `DialPolicy.lost_unused`)."""

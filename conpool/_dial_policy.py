@@ -102,9 +102,13 @@ class DialPolicy:
             self._delay_warming(entry.sub, now, lost=1)
 
     def failed(self, sub: SubPool, now: float) -> None:
-        """A dial of `sub` has failed: the next one waits."""
-        sub.failures += 1
-        self._delay_after_failure(sub, now)
+        """A dial of `sub` has failed: the next one waits.
+
+        Dials that ran side by side met one and the same trouble, and count as one failure: a busy client
+        is not to wait for seconds after a server that was away for a moment.
+        """
+        sub.failures = sub.failures or 1
+        self._put_off_dials(sub, now)
 
     def _lacks_warmth(self, sub: SubPool, now: float) -> bool:
         waiting = len(sub.queue)
@@ -135,9 +139,13 @@ class DialPolicy:
         self._ledger.attribute(self._ledger.open(sub, now), waiter)
 
     def _delay_after_failure(self, sub: SubPool, now: float) -> None:
-        """After a failure, each attempt puts off the next one, whatever becomes of it."""
+        """After a failure, each attempt puts off the next one for longer, whatever becomes of it."""
         if sub.failures:
-            sub.dial_not_before = now + backoff(sub.failures, self._random)
+            sub.failures += 1
+            self._put_off_dials(sub, now)
+
+    def _put_off_dials(self, sub: SubPool, now: float) -> None:
+        sub.dial_not_before = now + backoff(sub.failures, self._random)
 
     def _delay_warming(self, sub: SubPool, now: float, lost: int = 0) -> None:
         """While connections are lost at once, each attempt puts off the next one, as after a failure."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from conpool import CloseReason
-from conpool._backoff import CEILING
+from conpool._backoff import CEILING, FIRST
 from conpool._books import Entry
 from tests.support.shell import Shell
 
@@ -76,3 +78,43 @@ def test_warming_is_as_quick_as_ever_once_the_peer_has_recovered() -> None:
     shell.advance(2 * CEILING)
     shell.close_idle()
     assert len(shell.dials) == 3
+
+
+# ── a server that is down for a moment ──────────────────────────────────────────
+
+
+def test_g31_dials_that_fail_together_are_one_failure() -> None:
+    """Or a listener that is back after 50 ms would be tried again after two seconds."""
+    shell = Shell(max_connections_per_endpoint=10)
+    for _ in range(11):
+        shell.ask()
+    failed_at = shell.now
+    for _ in range(10):
+        shell.dial_fails()
+    assert not shell.dials
+    shell.advance(FIRST)
+    assert len(shell.dials) == 1, f"tried again within {shell.now - failed_at} seconds"
+
+
+@pytest.mark.parametrize("outcome", ["fails at once", "hangs"])
+def test_g31_a_dead_server_is_tried_ever_more_rarely(outcome: str) -> None:
+    """However many may be dialled at once, and although a dial that hangs has not failed yet."""
+    shell = Shell(max_connections_per_endpoint=1000)
+    for _ in range(30):
+        shell.ask()
+    for _ in range(29):
+        shell.dial_fails()
+    dials, tried_at = 1, shell.now
+    pauses: list[float] = []
+    while len(pauses) < 8:
+        shell.ask()
+        if outcome == "fails at once":
+            shell.dial_fails()
+            dials -= 1
+        while len(shell.dials) == dials:
+            shell.advance(0.005)
+        dials += 1
+        assert len(shell.dials) == dials
+        pauses.append(shell.now - tried_at)
+        tried_at = shell.now
+    assert pauses == pytest.approx([0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0], abs=0.01)
