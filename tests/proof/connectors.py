@@ -116,3 +116,65 @@ class AwkwardStream(Stream):
             await trio.aclose_forcefully(self._stream)
         if self._mood == "raises":
             raise RuntimeError("closing failed")
+
+
+@final
+class BareConnector(conpool.Connector):
+    """Connects to nobody: streams that answer themselves, and bring no tasks into the schedule.
+
+    With `lingers`, they can only be closed by awaiting.
+    """
+
+    def __init__(self, *, delay: float = 0.0, lingers: bool = False) -> None:
+        self.delay = delay
+        self.live = 0
+        self.refuses = False
+        self._lingers = lingers
+
+    def accept(self) -> None:
+        self.refuses = False
+
+    async def connect(self, endpoint: conpool.AnyEndpoint) -> Stream:
+        await trio.sleep(self.delay)
+        if self.refuses:
+            raise ConnectionRefusedError("nobody listens")
+        self.live += 1
+        return LingeringStream(self) if self._lingers else BareStream(self)
+
+
+class LingeringStream(Stream):
+    """Receives what it has sent."""
+
+    def __init__(self, connector: BareConnector) -> None:
+        self._connector = connector
+        self._data = b""
+        self._is_open = True
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await trio.lowlevel.checkpoint()
+        self._data += data
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        await trio.lowlevel.checkpoint()
+        data, self._data = self._data, b""
+        return data
+
+    async def aclose(self) -> None:
+        try:
+            await trio.lowlevel.checkpoint()
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        self._connector.live -= self._is_open
+        self._is_open = False
+
+
+class BareStream(LingeringStream):
+    """Can be closed at once."""
+
+    def close(self) -> None:
+        self._end()
