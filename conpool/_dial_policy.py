@@ -128,6 +128,9 @@ class DialPolicy:
     def _make_way_for_fresh(self, sub: SubPool, now: float) -> None:
         """Close idle connections that hold the slots of waiters; those who still wait want new ones only."""
         while sub.idle and not sub.capacity.has_room:
+            if not sub.is_gate_open(now):
+                self._expect_gate(sub)
+                return
             if not self.lacks_slot(sub, len(sub.queue) - sub.dialled_for, now):
                 return
             self._ledger.condemn(next(iter(sub.idle)), CloseReason.EVICTED, gracefully=True)

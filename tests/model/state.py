@@ -166,6 +166,13 @@ def _name_sub(
         max(sub.dial_not_before - now, 0.0),
         sub.wanted,
         _NEVER if sub.claim is None else ranks.get(sub.claim, _NEVER),
+        sum(
+            caller.entry is not None
+            and caller.entry.state is ConnectionState.CLOSED
+            and caller.endpoint == sub.endpoint
+            and not caller.has_begun
+            for caller in shell.callers
+        ),
         min(now - sub.used_at, max(sub.max_idle_time, KEEP_BARE)) if with_age else 0,
     )
 
@@ -184,7 +191,7 @@ def name_entry(entry: Entry, now: float, ranks: dict[Waiter, int], with_uses: bo
             number = 100 + sub.warmers.index(debtor)
         return (1, is_old, number)
     if state is ConnectionState.CLOSING:
-        return (4, entry.leases)
+        return (4, _is_handed_over(entry))
     is_kept = state is ConnectionState.IDLE
     is_taken = not is_kept and not entry.leases
     used = min(entry.uses, sub.max_uses) if sub.max_uses != math.inf else 0
@@ -193,6 +200,7 @@ def name_entry(entry: Entry, now: float, ranks: dict[Waiter, int], with_uses: bo
     return (
         2 if is_kept else 3,
         entry.leases,
+        _is_handed_over(entry),
         is_old,
         entry.link.dead,
         used,
@@ -200,6 +208,11 @@ def name_entry(entry: Entry, now: float, ranks: dict[Waiter, int], with_uses: bo
         max(entry.expires_at - now, 0.0),
         max(entry.lapses_at - now, 0.0) if is_kept or is_taken else 0.0,
     )
+
+
+def _is_handed_over(entry: Entry) -> bool:
+    """Whether the one to whom it was handed over has not run yet."""
+    return entry.holder is not None and not entry.leases
 
 
 def _name_waiter(waiter: Waiter, now: float, ranks: dict[Waiter, int]) -> Name:

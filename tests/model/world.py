@@ -20,7 +20,7 @@ Event: TypeAlias = tuple[str, int]
 ENDPOINTS: Final = (HERE, THERE)
 
 COOPERATIVE: Final = frozenset(
-    {"dialled", "closed", "released", "a second passes", "resumed", "put back", "swept"}
+    {"dialled", "closed", "released", "a second passes", "resumed", "put back", "begun", "swept"}
 )
 """What will happen by itself, sooner or later, where nobody asks for more and nothing fails."""
 
@@ -35,9 +35,11 @@ class World:
     """Fields of the configuration."""
     endpoints: int = 1
     waiters: int = 3
-    """How many may wait at the same time."""
+    """How many may wait, or not have run since a hand-over, at the same time."""
     is_courteous: bool = False
     """Whether graceful closes take their time."""
+    is_lazy: bool = False
+    """Whether tasks may run late after a hand-over."""
     happens: frozenset[str] = field(default_factory=frozenset)
     """Which of the events happen that not every world has; see `_find_events`."""
     at_least: int = 100
@@ -46,7 +48,9 @@ class World:
     def begin(self) -> Shell:
         """Return the shell of the first state."""
         settings = dict(self.settings)
-        shell = Shell(random=OneSecond(), is_courteous=self.is_courteous, **settings)
+        shell = Shell(
+            random=OneSecond(), is_courteous=self.is_courteous, is_lazy=self.is_lazy, **settings
+        )
         share(shell.core._config)
         for endpoint in ENDPOINTS[: self.endpoints]:
             shell.sub(endpoint)
@@ -83,7 +87,7 @@ class World:
 
     def _find_events(self, shell: Shell) -> Iterator[tuple[str, int, Any]]:
         happens = self.happens
-        waiting = sum(caller.is_waiting for caller in shell.callers)
+        waiting = sum(caller.entry is None or not caller.has_begun for caller in shell.callers)
         if shell.core.is_open:
             if waiting < self.waiters:
                 yield from self._each("ask")
@@ -95,6 +99,10 @@ class World:
         for position, caller in enumerate(shell.callers):
             if caller.waiter is not None:
                 yield "cancelled", position, position
+            elif caller.entry is not None and not caller.has_begun:
+                likeness = self._liken(caller.entry, shell)
+                yield "begun", position, likeness
+                yield "cancelled late", position, likeness
             elif caller.entry is not None:
                 likeness = self._liken(caller.entry, shell)
                 for kind in ("released", "discarded", "interrupted"):
@@ -183,12 +191,13 @@ def _find_idle(shell: Shell) -> list[Entry]:
 
 
 def _find_taken(shell: Shell) -> list[Entry]:
-    """Active, and not lent: reserved for a check, or taken by somebody who has not begun."""
+    """Active, and nobody's: reserved for a check."""
+    held = {caller.entry for caller in shell.callers}
     found = [
         entry
         for sub in _in_order(shell)
         for entry in sub.capacity.borrowers
-        if entry.state is ConnectionState.ACTIVE and not entry.leases
+        if entry.state is ConnectionState.ACTIVE and entry not in held
     ]
     return sorted(found, key=lambda entry: entry.id)
 
@@ -218,6 +227,8 @@ _DEEDS: Final[dict[str, Callable[[Shell, int], object]]] = {
     "ask": _on_endpoint(lambda shell, endpoint: shell.ask(endpoint)),
     "ask fresh": _on_endpoint(lambda shell, endpoint: shell.ask(endpoint, fresh=True)),
     "ask impatiently": _on_endpoint(lambda shell, endpoint: shell.ask(endpoint, timeout=1.0)),
+    "begun": lambda shell, position: shell.begin(shell.callers[position]),
+    "cancelled late": lambda shell, position: shell.cancel(shell.callers[position]),
     "cancelled": lambda shell, position: shell.cancel(shell.callers[position]),
     "released": lambda shell, position: shell.release(shell.callers[position]),
     "discarded": lambda shell, position: shell.discard(shell.callers[position]),

@@ -185,7 +185,10 @@ class Case:
         self.log = Logbook()
         self.recorder = Recorder(options.pop("connector", None) or TCPConnector())
         self.pool: conpool.ConnectionPool[None] = conpool.ConnectionPool(
-            config, observers=[self.log], connector=self.recorder, **options
+            config,
+            observers=[self.log, *options.pop("observers", ())],
+            connector=self.recorder,
+            **options,
         )
 
     def entries(self) -> list[Entry]:

@@ -83,7 +83,7 @@ class Way:
         if self.delay:
             await trio.sleep(self.delay)
         if self._cut is not None:
-            data = data[: self._cut[0] - self.passed]
+            data = data[: max(0, self._cut[0] - self.passed)]
         if not self.swallows:
             for piece in _split(data) if self.drips else [data]:
                 await sink.send_all(piece)

@@ -214,7 +214,7 @@ def _check_no_lost_wakeup(sub: SubPool, room: Room | None, now: float) -> Iterat
     if wanted <= 0 or not undialled:
         return
     if now < sub.dial_not_before:
-        if sub.attend_at > sub.dial_not_before and sub.capacity.has_room:
+        if sub.attend_at > sub.dial_not_before and (sub.capacity.has_room or sub.idle):
             yield "nobody will say that the gate has opened (G12)"
         return
     if sub.failures:

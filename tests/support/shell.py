@@ -19,7 +19,6 @@ import math
 from random import Random
 from typing import Any, Final, final
 
-from conpool._backoff import CEILING
 from conpool._books import Entry, Refusal, SubPool, Waiter, Warmer
 from conpool._config import PoolConfig
 from conpool._core import Core
@@ -65,16 +64,20 @@ class Wire:
 class Caller:
     """A task that asks for a connection."""
 
-    __slots__ = ("endpoint", "entry", "error", "refusal", "waiter")
+    __slots__ = ("endpoint", "entry", "error", "has_begun", "passed", "refusal", "waiter")
 
     def __init__(self, endpoint: AnyEndpoint) -> None:
         self.endpoint = endpoint
         self.waiter: Waiter | None = None
         """Its place in the queue, while it waits."""
         self.entry: Entry | None = None
-        """The connection lent to it, until it gives that back."""
+        """The connection handed to it, until it gives that back."""
+        self.has_begun = False
+        """Whether its lease has begun: whether it has run since the hand-over."""
         self.refusal: Refusal | None = None
         self.error: Exception | None = None
+        self.passed = 0
+        """How many were served that came later, while it was first in line for the pool's slots."""
 
     @property
     def is_waiting(self) -> bool:
@@ -100,7 +103,17 @@ class SteadyRandom(Random):
 class Shell:
     """One core, and all that surrounds it."""
 
-    __slots__ = ("callers", "closes", "core", "dials", "is_courteous", "now", "put_back", "warmed")
+    __slots__ = (
+        "callers",
+        "closes",
+        "core",
+        "dials",
+        "is_courteous",
+        "is_lazy",
+        "now",
+        "put_back",
+        "warmed",
+    )
 
     def __init__(
         self,
@@ -109,6 +122,7 @@ class Shell:
         overrides: dict[AnyEndpoint, PoolConfig] | None = None,
         random: Random | None = None,
         is_courteous: bool = False,
+        is_lazy: bool = False,
         **settings: Any,
     ) -> None:
         """`settings` are fields of the configuration; whatever they leave out is `PATIENT`."""
@@ -116,6 +130,8 @@ class Shell:
         self.core = Core(config, overrides or {}, random or SteadyRandom())
         self.is_courteous = is_courteous
         """Whether connections say goodbye: their graceful closes take until `close_ends`."""
+        self.is_lazy = is_lazy
+        """Whether tasks run late: a lease begins only with `begin`, and much may happen before."""
         self.now = 0.0
         self.dials: list[Entry] = []
         """Dials under way, the oldest first."""
@@ -145,19 +161,21 @@ class Shell:
         caller = Caller(endpoint)
         sub = self.sub(endpoint)
         entry = None if fresh or is_first else self.take(endpoint)
+        self.callers.append(caller)
         if entry is not None:
-            self.callers.append(caller)
-            self._begin(entry, caller)
+            self._hand_over(entry, caller)
             self.settle()
             return caller
         deadline = self.now + (sub.acquire_timeout if timeout is None else timeout)
         waiter = Waiter((sub,), self.now, deadline, fresh, timeout is not None)
+        self._queue(caller, waiter, is_first)
+        return caller
+
+    def _queue(self, caller: Caller, waiter: Waiter, is_first: bool) -> None:
         waiter.task = caller
         caller.waiter = waiter
-        self.callers.append(caller)
         self.core.queued(waiter, self.now, is_first)
         self.settle()
-        return caller
 
     def take(self, endpoint: AnyEndpoint = HERE) -> Entry | None:
         """Take the newest idle connection that is alive, unless others come first."""
@@ -179,12 +197,33 @@ class Shell:
         assert caller.entry is not None, caller
         return caller
 
+    def begin(self, caller: Caller) -> None:
+        """`caller` runs again: its lease begins, or it must go back, since its connection was closed."""
+        entry = caller.entry
+        assert entry is not None
+        assert not caller.has_begun
+        if entry.state is ConnectionState.ACTIVE:
+            self._begin(entry, caller)
+            self.settle()
+            return
+        caller.entry = entry.holder = None
+        if self.core.is_open:
+            self._queue(caller, Waiter((entry.sub,), self.now, math.inf, False), is_first=True)
+        else:
+            self.callers.remove(caller)
+
     def cancel(self, caller: Caller) -> None:
-        """`caller` is cancelled while it waits."""
-        assert caller.waiter is not None
-        self.core.withdrawn(caller.waiter, self.now)
-        caller.waiter = None
+        """`caller` is cancelled while it waits, or between hand-over and lease."""
         self.callers.remove(caller)
+        if caller.waiter is not None:
+            self.core.withdrawn(caller.waiter, self.now)
+            caller.waiter = None
+        else:
+            assert caller.entry is not None
+            assert not caller.has_begun
+            caller.entry.holder = None
+            if caller.entry.state is ConnectionState.ACTIVE:
+                self.core.given_back(caller.entry, self.now, unused=True)
         self.settle()
 
     # ── giving back ─────────────────────────────────────────────────────────────
@@ -265,15 +304,13 @@ class Shell:
         self.now = until
         self.settle()
 
-    def sweep(self, *, drop: bool = True) -> None:
-        """The reaper looks at everything once. Without `drop` no endpoint is forgotten."""
+    def sweep(self) -> None:
+        """The reaper looks at everything once."""
         for sub in list(self.core.subs.values()):
             for entry in list(sub.idle):
                 if entry.state is ConnectionState.IDLE:
                     reason = CloseReason.PEER_CLOSED if entry.link.dead else None
                     self.core.inspected(entry, reason, self.now)
-            if not drop:
-                sub.used_at = self.now
             self.core.swept(sub, self.now)
         self.settle()
 
@@ -363,7 +400,7 @@ class Shell:
             self.callers.remove(caller)
             return
         self._check_turn(waiter, entry)
-        self._begin(entry, caller)
+        self._hand_over(entry, caller)
 
     def _check_turn(self, waiter: Waiter, entry: Entry) -> None:
         """G13: nobody who came before, and could have had `entry`, still waits."""
@@ -373,20 +410,27 @@ class Shell:
             if other.number < waiter.number and other not in self.put_back:
                 assert other.fresh and not is_new, f"{waiter!r} was served before {other!r} (G13)"
 
-    def _begin(self, entry: Entry, caller: Caller) -> None:
+    def _hand_over(self, entry: Entry, caller: Caller) -> None:
         sub, wire = entry.sub, entry.link
-        assert entry.state is ConnectionState.ACTIVE, entry
-        assert entry.leases == 0, f"{entry!r} is lent already (G2)"
-        assert not wire.cleared, f"{entry!r} was cleared (G24)"
         assert not sub.paused, f"{entry!r} is lent in a pause"
         assert wire.leases < sub.max_uses, f"{entry!r} is used up (G21)"
         assert self.now - wire.opened_at < sub.config.max_connection_lifetime, "too old (G21)"
         if entry.was_idle:
             assert self.now - wire.idle_since < sub.max_idle_time, "idle for too long (G21)"
-        wire.leases += 1
-        entry.holder = caller
-        entry.lent_at = self.now
+        assert all(other.entry is not entry for other in self.callers), f"{entry!r} is lent (G2)"
         caller.entry = entry
+        caller.has_begun = False
+        entry.holder = caller
+        if not self.is_lazy:
+            self._begin(entry, caller)
+
+    def _begin(self, entry: Entry, caller: Caller) -> None:
+        assert entry.state is ConnectionState.ACTIVE, entry
+        assert entry.leases == 0, f"{entry!r} is lent already (G2)"
+        assert not entry.link.cleared, f"{entry!r} was cleared (G24)"
+        entry.link.leases += 1
+        entry.lent_at = self.now
+        caller.has_begun = True
         self.core.lent(entry, 0.0)
 
     def _end_lease(self, caller: Caller) -> Entry:
@@ -411,7 +455,3 @@ def is_newly_dialled(entry: Entry) -> bool:
 
 def _find(entries: list[Entry], endpoint: AnyEndpoint) -> Entry:
     return next(entry for entry in entries if entry.sub.endpoint == endpoint)
-
-
-LONGEST_DELAY: Final = CEILING
-"""After so many seconds every gate is open again."""
