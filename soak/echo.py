@@ -115,7 +115,7 @@ class EchoServer:
                 await self._tire(stream)
                 return
             buffer = rest
-            await self._answer(stream, transport, line.split(b" ", 1)[0] + b"\n")
+            await self._answer(stream, transport, bytes(line.split(b" ", 1)[0]) + b"\n")
 
     async def _tire(self, stream: Stream) -> None:
         """Nothing came for long: leave, with or without a word."""

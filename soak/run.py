@@ -117,7 +117,7 @@ def _echo_services(echo: EchoServer, tls: conpool.TLS) -> list[Service]:
         Echo("refused", find_refused),
     ]
     if hasattr(trio.socket, "AF_UNIX"):
-        services.append(Echo("unix", lambda random: conpool.UnixEndpoint(echo.path)))
+        services.append(Echo("unix", lambda _: conpool.UnixEndpoint(echo.path)))
     return [*services]
 
 
@@ -192,9 +192,11 @@ async def _wait_back_to(before: Remains) -> list[str]:
 
 async def _wait_nothing(find: Callable[[], list[str]]) -> list[str]:
     """Ask `find` until it finds nothing or the time is up; return what it found last."""
-    deadline = trio.current_time() + PATIENCE
-    while (left := find()) and trio.current_time() < deadline:
-        await trio.sleep(0.1)
+    left = find()
+    with trio.move_on_after(PATIENCE):
+        while left:
+            await trio.sleep(0.1)  # no event tells: the kernel and other processes are asked
+            left = find()
     return left
 
 

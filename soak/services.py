@@ -44,7 +44,7 @@ class Service(ABC):
     def answer(self, number: int) -> bytes:
         """What it is answered with."""
 
-    def is_error(self, received: bytes) -> bool:
+    def is_error(self, received: bytes | bytearray) -> bool:
         """Whether this is the server's way to refuse, or to say goodbye."""
         return False
 
@@ -103,7 +103,8 @@ class ValkeyService(Service):
         self.server = server
         local = conpool.UnixEndpoint(server.path)
         remote = [conpool.Endpoint(server.host, server.port, partition=n) for n in range(3)]
-        super().__init__("valkey", lambda random: random.choice([local, *remote]))
+        endpoints: list[conpool.AnyEndpoint] = [local, *remote]
+        super().__init__("valkey", lambda random: random.choice(endpoints))
 
     def request(self, number: int, padding: int) -> bytes:
         return b"ECHO %d\r\n" % number
@@ -111,7 +112,7 @@ class ValkeyService(Service):
     def answer(self, number: int) -> bytes:
         return b"$%d\r\n%d\r\n" % (len(b"%d" % number), number)
 
-    def is_error(self, received: bytes) -> bool:
+    def is_error(self, received: bytes | bytearray) -> bool:
         return received.startswith(b"-")
 
     def disturb(self, random: Random) -> None:
@@ -134,7 +135,7 @@ class PostgresService(Service):
     def __init__(self, server: Any) -> None:
         self.server = server
         endpoint = conpool.Endpoint(server.host, server.port, partition=server.user)
-        super().__init__("postgres", lambda random: endpoint)
+        super().__init__("postgres", lambda _: endpoint)
 
     def request(self, number: int, padding: int) -> bytes:
         sql = b"SELECT '%d' AS n\0" % number
@@ -151,7 +152,7 @@ class PostgresService(Service):
         )
         return b"".join(kind + struct.pack("!i", 4 + len(body)) + body for kind, body in parts)
 
-    def is_error(self, received: bytes) -> bool:
+    def is_error(self, received: bytes | bytearray) -> bool:
         return received.startswith(b"E")
 
     async def prepare(self, conn: conpool.Connection[None], known: set[int]) -> None:

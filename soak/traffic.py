@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from collections.abc import Awaitable, Callable, Sequence
 from random import Random
@@ -227,10 +226,10 @@ def _weighted(*choices: tuple[_Step, int]) -> list[_Step]:
 # ── pools that come and go ──────────────────────────────────────────────────────
 
 
-def make_pool(random: Random, record: Record, grammar: Grammar) -> conpool.ConnectionPool[None]:
+def make_pool(random: Random, grammar: Grammar) -> conpool.ConnectionPool[None]:
     """A pool with settings drawn by lot, tight enough that every limit is met."""
 
-    async def check(conn: conpool.Connection[None]) -> bool:
+    async def check(_conn: conpool.Connection[None]) -> bool:
         await trio.sleep(random.choice([0, 0, 0.002]))
         return random.random() < 0.97
 
@@ -260,36 +259,22 @@ async def use_pool(
 ) -> None:
     """Open a pool, have many callers use it for so long, close it in one way or another."""
     grammar = Grammar(record)
-    pool = make_pool(random, record, grammar)
+    pool = make_pool(random, grammar)
     record.pools_opened += 1
     record.pools.add(pool)
     try:
         with trio.move_on_after(seconds):
-            async with trio.open_nursery() as nursery:
-                await _open_and_use(pool, services, random, record, grammar, nursery, seconds)
+            async with trio.open_nursery() as nursery, pool:
+                for _ in range(random.randint(2, 12)):
+                    own = Random(random.random())
+                    nursery.start_soon(Caller(pool, services, own, record, grammar).run)
+                # Else the time runs out first, and all are cancelled as they stand.
+                await trio.sleep(seconds * random.choice([0.9, 2.0]))
+                if random.random() < 0.5:
+                    await pool.aclose()
     finally:
         record.pools.discard(pool)
         _check_ended(pool, grammar, record)
-
-
-async def _open_and_use(
-    pool: conpool.ConnectionPool[None],
-    services: Sequence[Service],
-    random: Random,
-    record: Record,
-    grammar: Grammar,
-    nursery: trio.Nursery,
-    seconds: float,
-) -> None:
-    async with pool:
-        for _ in range(random.randint(2, 12)):
-            own = Random(random.random())
-            nursery.start_soon(Caller(pool, services, own, record, grammar).run)
-        # Else the time of `use_pool` runs out first, and all are cancelled as they stand.
-        await trio.sleep(seconds * random.choice([0.9, 2.0]))
-        with contextlib.suppress(trio.TooSlowError):
-            if random.random() < 0.5:
-                await pool.aclose()
 
 
 def _check_ended(pool: conpool.ConnectionPool[None], grammar: Grammar, record: Record) -> None:
