@@ -1,5 +1,186 @@
 """Connections that were shared and should not have been: cases that other pools did not survive.
 
-Each test is named after the report of it, and its docstring says what happened there."""
+Each test is named after the report of it, and its docstring says what happened there.
+"""
 
 from __future__ import annotations
+
+import errno
+import gc
+import socket
+import ssl
+import sys
+import weakref
+from typing import Any
+
+import pytest
+import trio
+
+from conpool import (
+    TLS,
+    AnyEndpoint,
+    ConnectError,
+    Endpoint,
+    HTTPProxy,
+    SOCKS5Proxy,
+    TLSError,
+    UnixEndpoint,
+)
+from tests._net import on_network, refusing
+from tests.servers import Certificates
+from tests.support.clean import clean
+from tests.support.faults import LOOPBACK
+from tests.support.peers import echo, exchange, serving
+from tests.support.pools import Network, open_pool
+
+
+def careless_context() -> ssl.SSLContext:
+    """A context that trusts anybody."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+async def test_requests_cve_2024_35195(server_ssl: ssl.SSLContext) -> None:
+    """After one request with `verify=False`, the session went on with that connection for ever.
+
+    Later requests asked for verification and got none: the key of the pool did not have it.
+    """
+    async with serving(echo, server_ssl) as server:
+        careless = Endpoint(LOOPBACK, server.port, tls=TLS(careless_context()))
+        careful = Endpoint(
+            LOOPBACK, server.port, tls=True
+        )  # knows nothing of the server's authority
+        async with clean(careless) as case:
+            async with case.pool.connection(careless) as conn:
+                await exchange(conn)
+            with pytest.raises(TLSError, match="certificate"):
+                await case.pool.acquire(careful)
+
+
+async def test_envoy_cve_2022_21654(server_ssl: ssl.SSLContext, certificates: Certificates) -> None:
+    """What was to be verified had changed, and the old sessions, which had not been, were taken up again.
+
+    Here each has a context of its own: what one has opened is nothing to the other.
+    """
+    async with serving(echo, server_ssl) as server:
+        trusting = TLS(certificates.client_context())
+        strict = TLS(certificates.client_context(), server_hostname="db.example")
+        one, other = (Endpoint(LOOPBACK, server.port, tls=tls) for tls in (trusting, strict))
+        async with clean(one) as case:
+            await case.pool.warm(one, 1)
+            with pytest.raises(TLSError, match=r"db\.example"):
+                await case.pool.acquire(other)
+
+
+CONTEXTS = [careless_context() for _ in range(2)]
+BASE: dict[str, Any] = {
+    "host": "db.example",
+    "port": 5432,
+    "tls": TLS(CONTEXTS[0], server_hostname="db.example"),
+    "proxy": HTTPProxy("proxy.example", 3128, username="alice", password="secret"),
+    "local_address": "192.0.2.1",
+    "partition": ("alice", "orders"),
+}
+OTHERS: dict[str, list[Any]] = {
+    "host": ["db2.example", "db.example."],
+    "port": [5433],
+    "tls": [
+        None,
+        TLS(CONTEXTS[1], server_hostname="db.example"),
+        TLS(CONTEXTS[0], server_hostname="db2.example"),
+        TLS(CONTEXTS[0]),
+        TLS(server_hostname="db.example", alpn=["h2"]),
+        TLS(CONTEXTS[0], server_hostname="db.example", https_compatible=True),
+    ],
+    "proxy": [
+        None,
+        HTTPProxy("proxy2.example", 3128, username="alice", password="secret"),
+        HTTPProxy("proxy.example", 3129, username="alice", password="secret"),
+        HTTPProxy("proxy.example", 3128, username="bob", password="secret"),
+        HTTPProxy("proxy.example", 3128, username="alice", password="other"),
+        HTTPProxy("proxy.example", 3128, username="alice", password="secret", tls=True),
+        SOCKS5Proxy("proxy.example", 3128, username="alice", password="secret"),
+    ],
+    "local_address": [None, "192.0.2.2"],
+    "partition": [None, ("bob", "orders"), ("alice", "bills")],
+}
+
+
+async def test_curl_of_a_field_that_was_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """curl: 34 advisories for a connection that was used again and should not have been.
+
+    Nearly all forgot one field: a client certificate, a proxy's password, a local address. This
+    goes through all of them, and fails when there is a new one that it does not know.
+    """
+
+    async def stay_plain(stream: trio.abc.Stream, tls: TLS, name: str | None) -> trio.abc.Stream:
+        return stream
+
+    monkeypatch.setattr("conpool._dial.encrypt", stay_plain)
+    assert set(OTHERS) == set(BASE) == set(Endpoint.__slots__)
+    base: AnyEndpoint = Endpoint(**BASE)
+    async with open_pool(Network()) as pool:
+        await pool.warm(base, 1)
+        for field, values in OTHERS.items():
+            for value in values:
+                other = Endpoint(**BASE | {field: value})
+                async with pool.connection(other) as conn:
+                    assert not conn.reused, (field, value)
+                    assert conn.uses == 1
+                    assert pool.stats(base).idle == 1, (field, value)
+        async with pool.connection(UnixEndpoint("/db.example", partition=BASE["partition"])):
+            assert pool.stats(base).idle == 1
+        async with pool.connection(Endpoint(**BASE)) as conn:
+            assert conn.id == 1, "what is equal in every field shares"
+
+
+class Tenant:
+    """Equal to itself alone, by where it lies in memory."""
+
+
+async def test_curl_cve_2020_8231() -> None:
+    """A connection was known by the address of the handle that it belonged to.
+
+    The handle was freed, another one came to lie at the same address, and got that connection.
+    """
+    async with open_pool() as pool:
+        tenant = Tenant()
+        place, gone = id(tenant), weakref.ref(tenant)
+        async with pool.connection(Endpoint("db.example", 5432, partition=tenant)):
+            pass
+        del tenant
+        gc.collect()
+        assert gone() is not None, "its place could be taken while its connection is kept"
+        for other in [Tenant() for _ in range(100)]:
+            assert id(other) != place
+            async with pool.connection(Endpoint("db.example", 5432, partition=other)) as conn:
+                assert conn.uses == 1
+
+
+class FromPort(trio.abc.SocketFactory):
+    """Sockets that come from one port: what the kernel does by chance when it picks one."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    def socket(self, family: int = -1, type: int = -1, proto: int = -1) -> Any:
+        sock = socket.socket(family, type)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((LOOPBACK, self.port))
+        return trio.socket.from_stdlib_socket(sock)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other kernels refuse it themselves")
+async def test_zookeeper_2101() -> None:
+    """A client of a dead server tried again and again, until the kernel picked the server's port for it.
+
+    TCP lets it connect to itself then: it talked to itself, and the server could not start again.
+    """
+    with refusing() as port:
+        pass  # nobody has that port now
+    async with clean(None) as case:
+        with on_network(FromPort(port)), pytest.raises(ConnectError) as caught:
+            await case.pool.acquire(Endpoint(LOOPBACK, port))
+        assert caught.value.errno == errno.ECONNREFUSED
