@@ -58,7 +58,7 @@ async def echo_once(stream: Stream, text: bytes = b"ping") -> None:
 async def wait_until(holds: Callable[[], object]) -> None:
     """Wait for what nobody tells us of: some other process's doing."""
     with trio.fail_after(PATIENCE):
-        while not holds():
+        while not holds():  # noqa: ASYNC110 - there is no event for it
             await trio.sleep(0.001)
 
 
