@@ -1,0 +1,147 @@
+"""Timing in turns, counting operations, and the tables that come of it.
+
+Time is the thread's own CPU time. Nothing that is timed here waits for anything but the processor, and
+on a machine that others use too, the clock on the wall would count their work as well.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from statistics import median
+from types import FrameType
+from typing import Any, TypeAlias, final
+
+Run: TypeAlias = Callable[[int], Awaitable[None]]
+"""Does the same thing the given number of times."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How much is done of everything: a run for the record, a quick one, or one for the tests."""
+
+    name: str
+    index: int
+
+    def pick(self, full: int, quick: int, tiny: int) -> int:
+        """Choose the number for this scale."""
+        return (full, quick, tiny)[self.index]
+
+    def steps(self, *sizes: int, full: int, quick: int, tiny: int) -> list[int]:
+        """Return those of `sizes` that this scale goes up to."""
+        return [size for size in sizes if size <= self.pick(full, quick, tiny)]
+
+
+FULL = Scale("full", 0)
+QUICK = Scale("quick", 1)
+TINY = Scale("tiny", 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One case's figures, ready to be read."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    note: str = ""
+
+    def __str__(self) -> str:
+        lines = [self.head, *self.rows]
+        widths = [max(len(line[column]) for line in lines) for column in range(len(self.head))]
+        text = [self.title, "─" * len(self.title)]
+        for line in lines:
+            first, *rest = (cell for cell in line)
+            cells = [first.ljust(widths[0])]
+            cells += [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
+            text.append("  ".join(cells).rstrip())
+        if self.note:
+            text.append(self.note)
+        return "\n".join(text)
+
+
+@final
+class Race:
+    """The times of several contenders over the same rounds, in microseconds for each operation."""
+
+    def __init__(self, times: Mapping[str, list[float]]) -> None:
+        self._times = times
+
+    def micros(self, name: str) -> float:
+        """Return the median time of one contender."""
+        return median(self._times[name])
+
+    def ratio(self, name: str, to: str) -> float:
+        """Return the median, over the rounds, of one contender's time to another's."""
+        return median(
+            mine / its for mine, its in zip(self._times[name], self._times[to], strict=True)
+        )
+
+    def rows(self, to: str, targets: Mapping[str, str] | None = None) -> list[tuple[str, ...]]:
+        """Return a row for each contender: name, microseconds, ratio, target."""
+        return [
+            (
+                name,
+                f"{self.micros(name):.2f}",
+                f"{self.ratio(name, to):.2f}",
+                (targets or {}).get(name, ""),
+            )
+            for name in self._times
+        ]
+
+
+async def race(runs: Mapping[str, Run], *, count: int, rounds: int) -> Race:
+    """Time `count` operations of each contender, in `rounds` rounds in which they take turns."""
+    for run in runs.values():
+        await run(max(1, count // 10))  # opens what is opened once, fills caches
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            times[name].append(await clock(run, count))
+    return Race(times)
+
+
+async def clock(run: Run, count: int) -> float:
+    """Return what one operation takes, in microseconds."""
+    started = time.thread_time()
+    await run(count)
+    return (time.thread_time() - started) / count * 1e6
+
+
+async def count_calls(run: Run, count: int) -> float:
+    """Return how many calls, of Python and of C functions, one operation makes."""
+    calls = 0
+
+    def profile(_frame: FrameType, event: str, _arg: object) -> None:
+        nonlocal calls
+        calls += event in {"call", "c_call"}
+
+    sys.setprofile(profile)
+    try:
+        await run(count)
+    finally:
+        sys.setprofile(None)
+    return calls / count
+
+
+async def count_bytecodes(run: Run, count: int) -> float:
+    """Return how many bytecodes one operation executes: a loop over a table would show here."""
+    executed = 0
+
+    def trace(frame: FrameType, event: str, _arg: object) -> Any:
+        nonlocal executed
+        if event == "call":
+            frame.f_trace_opcodes = True
+            frame.f_trace_lines = False
+        executed += event == "opcode"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        await run(count)
+    finally:
+        sys.settrace(before)
+    return executed / count

@@ -1,0 +1,146 @@
+"""Run by `memory` as a process of its own: do one thing, print what it took as JSON."""
+
+from __future__ import annotations
+
+import gc
+import json
+import ssl
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any, Final, final
+
+import psutil
+import trio
+
+import conpool
+
+from .server import HOST
+
+_FIRST: Final = 20
+"""Opened before anything is weighed: they pay for what all of them share."""
+
+_REST: Final = 12.0
+"""Seconds after which nothing of a bare endpoint is left: its time and two sweeps."""
+
+
+async def weigh_idle(kind: str, port: int, count: int) -> dict[str, Any]:
+    """Open `count` connections of a kind."""
+    tls = _trusting_context() if kind.startswith("tls") else None
+    async with AsyncExitStack() as stack:
+        open_one = await _opener(stack, kind, port, tls, count + _FIRST)
+        for number in range(_FIRST):
+            await open_one(number)
+        before = resident()
+        for number in range(count):
+            await open_one(_FIRST + number)
+        return {"bytes": resident() - before}
+
+
+async def _opener(
+    stack: AsyncExitStack, kind: str, port: int, tls: ssl.SSLContext | None, limit: int
+) -> Callable[[int], Awaitable[None]]:
+    """Return what opens the n-th connection and keeps it open for as long as `stack` is."""
+
+    async def open_stream(_number: int) -> None:
+        raw = await trio.open_tcp_stream(HOST, port)
+        stack.callback(raw.socket.close)
+        if tls is not None:
+            stream = trio.SSLStream(raw, tls)
+            await stream.do_handshake()
+            stack.callback(lambda: stream)  # keeps it alive
+
+    if not kind.endswith(("pool", "pool-each")):
+        return open_stream
+    config = conpool.PoolConfig(
+        max_connections_per_endpoint=limit, max_idle_time=3600.0, max_connection_lifetime=3600.0
+    )
+    pool = await stack.enter_async_context(conpool.ConnectionPool(config))
+    given = False if tls is None else conpool.TLS(context=tls)
+
+    async def open_pooled(number: int) -> None:
+        if kind == "pool-each":
+            await pool.warm(conpool.Endpoint(HOST, port, tls=given, partition=number), 1)
+        else:
+            await pool.warm(conpool.Endpoint(HOST, port, tls=given), number + 1)
+
+    return open_pooled
+
+
+async def weigh_passing(count: int) -> dict[str, Any]:
+    """Use each of `count` endpoints once."""
+    async with conpool.ConnectionPool(connector=NullConnector()) as pool:
+        books = pool._core.subs
+        await _pass(pool, range(_FIRST))
+        before = resident()
+        samples: list[tuple[int, int, int]] = []
+        step = max(1, count // 10)
+        for done in range(0, count, step):
+            await _pass(pool, range(done, done + step))
+            samples.append((done + step, len(books), resident() - before))
+        await trio.sleep(_REST if count > 1000 else 0)
+        samples.append((done + step, len(books), resident() - before))
+        bytes_each = max(taken / max(kept, 1) for _, kept, taken in samples[:1])
+    return {"samples": samples, "bytes_each": bytes_each}
+
+
+async def _pass(pool: conpool.ConnectionPool[None], numbers: range) -> None:
+    for number in numbers:
+        lease = await pool.acquire(conpool.Endpoint("a.example", 80, partition=number))
+        pool.discard(lease)
+
+
+@final
+class NullConnector(conpool.Connector):
+    """Connects to nothing."""
+
+    async def connect(self, endpoint: conpool.AnyEndpoint) -> trio.abc.Stream:
+        """Return a stream that never moves a byte."""
+        await trio.lowlevel.checkpoint()
+        return NullStream()
+
+
+@final
+class NullStream(trio.abc.Stream):
+    """Never moves a byte."""
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        await trio.lowlevel.checkpoint()
+        return b""
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+def resident() -> int:
+    """Return the resident memory of this process in bytes, garbage collected."""
+    gc.collect()
+    return int(psutil.Process().memory_info().rss)
+
+
+def _trusting_context() -> ssl.SSLContext:
+    """Return a client's context that believes anyone: nothing secret is sent here."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def main(what: str, *args: str) -> None:
+    """Weigh one thing and print the result."""
+    if what == "idle":
+        kind, port, count = args
+        found = trio.run(weigh_idle, kind, int(port), int(count))
+    else:
+        found = trio.run(weigh_passing, int(args[0]))
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,62 @@
+"""The benchmark runs and prints a table for each case. What it measures is not asserted anywhere:
+a busy machine is no bug.
+"""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import trio
+
+from bench.__main__ import CASES, main
+from bench.measure import TINY, Table, count_bytecodes, count_calls
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_case_prints_a_table_of_figures(
+    case: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["--tiny", case])
+    version, table = capsys.readouterr().out.split("\n\n", 1)
+    assert f"trio {trio.__version__}" in version
+    title, rule, _head, *rows = table.splitlines()
+    assert title
+    assert set(rule) == {"─"}
+    assert sum(bool(re.search(r" \d+\.\d", row)) for row in rows) >= 2
+
+
+def test_an_unknown_case_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["speed"])
+    assert "no such case: speed" in capsys.readouterr().err
+
+
+def test_a_lease_takes_as_many_operations_with_ten_endpoints_as_with_one() -> None:
+    table = CASES["growth"](TINY)
+    operations = {(calls, bytecodes) for _, calls, bytecodes, *_ in table.rows}
+    assert len(table.rows) == 4
+    assert len(operations) == 1, table
+
+
+async def test_operations_are_counted_exactly() -> None:
+    async def run(count: int) -> None:
+        for number in range(count):
+            abs(number)
+
+    assert await count_calls(run, 1000) == pytest.approx(1, abs=0.01)
+    once = await count_bytecodes(run, 1000)
+    assert await count_bytecodes(run, 2000) == pytest.approx(once, rel=0.01)
+    assert once >= 4
+
+
+def test_columns_are_aligned() -> None:
+    table = Table("T", ("name", "µs"), [("a", "1.0"), ("longer", "100.0")], "Note.")
+    assert str(table).splitlines() == [
+        "T",
+        "─",
+        "name       µs",
+        "a         1.0",
+        "longer  100.0",
+        "Note.",
+    ]
