@@ -25,7 +25,6 @@ from conpool import (
     TLSError,
 )
 from conpool._errors import TLSTimeout
-from conpool._maintenance import Maintenance
 from tests.servers import Certificates
 from tests.support.clean import PATIENCE, Case, clean
 from tests.support.faults import LOOPBACK, FaultyProxy, How, Passage, fill
@@ -240,45 +239,18 @@ async def test_f069_g7_what_comes_before_the_handshake_is_never_delivered(
 # ── idle ────────────────────────────────────────────────────────────────────────
 
 
-class Sweeps:
-    """Counts the reaper's rounds."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.count = 0
-        self._next = trio.Event()
-        sweep = Maintenance.sweep
-
-        async def counted(maintenance: Maintenance) -> None:
-            await sweep(maintenance)
-            self.count += 1
-            self._next.set()
-            self._next = trio.Event()
-
-        monkeypatch.setattr(Maintenance, "sweep", counted)
-
-    async def wait(self, count: int) -> None:
-        """Wait for `count` more."""
-        until = self.count + count
-        with trio.fail_after(PATIENCE):
-            while self.count < until:
-                await self._next.wait()
-
-
 QUICK = PoolConfig(reap_interval=0.01)
 
 
-async def test_f057_g23_tickets_that_nobody_has_read_cause_no_churn(
-    tls_site: TLSSite, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sweeps = Sweeps(monkeypatch)
-    config = QUICK.replace(min_idle_per_endpoint=3)
+async def test_f057_g23_tickets_that_nobody_has_read_cause_no_churn(tls_site: TLSSite) -> None:
+    config = PoolConfig(min_idle_per_endpoint=3, reap_interval=60.0)
     async with clean(tls_site.endpoint, config) as case:
         await case.pool.warm(tls_site.endpoint, 3)
         for _ in range(3):
             await tls_site.accept()
         case.await_stir(3)
-        assert all(link.poll(0) for link in case.idle_links()), "tickets are waiting"
-        await sweeps.wait(10)
+        for _ in range(10):
+            await case.pool._lifecycle._maintenance.sweep()
         assert case.log.dialled == 3
         assert not case.log.reasons
         async with case.pool.connection(tls_site.endpoint) as conn:
@@ -355,6 +327,7 @@ async def break_off(case: Case, site: TLSSite, proxy: FaultyProxy) -> None:
         await server.send_all(b"hello")
         assert await conn.receive_some() == b"hello"
     passage = await proxy.wait_passages(1)
+    await wait_all_tasks_blocked()  # until the proxy has counted what it passed on
     passage.down.cut_after(broken_off_at := passage.down.passed + 10, "silence")
     await server.send_all(b"answer")
     await passage.down.wait_passed(broken_off_at)
