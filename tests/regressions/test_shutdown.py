@@ -1,5 +1,141 @@
 """What went on after the end, or grew without one: cases that other pools did not survive.
 
-Each test is named after the report of it, and its docstring says what happened there."""
+Each test is named after the report of it, and its docstring says what happened there.
+"""
 
 from __future__ import annotations
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from conpool import ConnectionPool, Endpoint, PoolClosed
+from tests.support.pools import (
+    HERE,
+    THERE,
+    Network,
+    Steps,
+    counts,
+    exchange,
+    hold,
+    make_pool,
+    open_pool,
+    reasons,
+    settle,
+)
+
+
+async def test_httpcore_dials_on_a_closed_pool(autojump_clock: MockClock) -> None:
+    """httpcore and its fork: after `aclose()` a request that was queued went on, and dialled.
+
+    What it opened belonged to a pool that was closed, and nobody closed it any more.
+    """
+    refused: list[float] = []
+
+    async def be_refused(endpoint: Endpoint) -> None:
+        with pytest.raises(PoolClosed):
+            await pool.acquire(endpoint)
+        refused.append(trio.current_time())
+
+    network = Network(delay=1)
+    async with open_pool(network, max_connections_per_endpoint=1) as pool:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(hold, pool)
+            nursery.start_soon(be_refused, HERE)  # queued
+            nursery.start_soon(be_refused, THERE)  # dialled for
+            await trio.sleep(0.5)
+            assert counts(pool) == {"active": 1, "waiting": 1}
+            assert counts(pool, THERE) == {"connecting": 1, "waiting": 1}
+            await pool.aclose()
+            await be_refused(HERE)
+        assert refused[:2] == [1.5, 1.5]
+        assert len(network.dials) == 2
+        await trio.sleep(60)
+        assert len(network.dials) == 2
+        assert network.live == 0
+
+
+@pytest.mark.parametrize("how", ["normally", "cancelled", "crashing"])
+async def test_dream_of_a_pool_in_each_request(autojump_clock: MockClock, how: str) -> None:
+    """A "pool of 20" was made inside a request handler, and so another one by each request.
+
+    Nothing ever ended them: 150 of the server's connections were gone (MariaDB's error 1040).
+    """
+
+    async def respond(scope: trio.CancelScope) -> None:
+        with scope:
+            async with make_pool(network, max_connections_per_endpoint=20) as pool:
+                await pool.warm(HERE, 3)
+                async with pool.connection(HERE) as conn:
+                    await exchange(conn)
+                    if how == "cancelled":
+                        scope.cancel()
+                        await trio.lowlevel.checkpoint()
+                    if how == "crashing":
+                        raise LookupError
+
+    network = Network()
+    for request in range(1, 151):
+        if how == "crashing":
+            with pytest.raises(LookupError):
+                await respond(trio.CancelScope())
+        else:
+            await respond(trio.CancelScope())
+        assert network.live == 0
+        assert len(network.dials) == 3 * request
+
+
+async def test_dream_of_a_pool_without_its_block() -> None:
+    """The same without any `async with`: such a pool connects to nothing, so nothing can be left."""
+    network = Network()
+    for _ in range(3):
+        pool: ConnectionPool[None] = make_pool(network)
+        with pytest.raises(PoolClosed, match="use `async with`"):
+            await pool.acquire(HERE)
+    assert network.dials == []
+
+
+async def test_caqti_139(autojump_clock: MockClock) -> None:
+    """The task that closes what has aged waited for a moment that had passed, in a busy loop.
+
+    Here a day passes with all that can age: idle times and lifetimes, warmth, a server that is gone.
+    """
+    steps = Steps(lambda: None)
+    network = Network()
+    network.refuse(THERE)
+    async with open_pool(
+        network,
+        every_step=False,
+        reap_interval=10,
+        max_idle_time=1_000,
+        max_connection_lifetime=3_600,
+        min_idle_per_endpoint=2,
+    ) as pool:
+        await hold(pool)
+        with pytest.raises(OSError, match="refused"):
+            await hold(pool, THERE)
+        trio.lowlevel.add_instrument(steps)
+        await trio.sleep(86_400)
+        trio.lowlevel.remove_instrument(steps)
+        assert counts(pool) == {}
+        assert set(reasons(pool)) <= {"IDLE_TIME", "LIFETIME"}
+    rounds = 86_400 / 10
+    # Each round takes the reaper and its neighbour a step or two, looked at before and after.
+    assert steps.count <= rounds * 2 * 2 * 2
+
+
+async def test_undici_forgets_no_endpoint(autojump_clock: MockClock) -> None:
+    """undici and others: what a pool knows of an endpoint stayed for as long as the pool did.
+
+    A crawler that never comes back to a host still pays for each that it has seen.
+    """
+    async with open_pool(every_step=False, max_idle_time=1) as pool:
+        for number in range(1_000):
+            async with pool.connection(Endpoint(f"{number}.example", 80)):
+                pass
+        assert len(pool.all_stats().endpoints) == 1_000
+        await trio.sleep(60)
+        await settle()
+        assert not pool.all_stats().endpoints
+        assert not pool._core.subs
+        assert pool.all_stats().total_created == pool.all_stats().total_closed == 1_000
