@@ -56,6 +56,7 @@ class Engine:
         "_context",
         "_dial_nursery",
         "_effects",
+        "_is_telling",
         "_news",
         "_nursery",
         "_perform_one",
@@ -86,6 +87,7 @@ class Engine:
         self._alarm: trio.CancelScope | None = None
         self._alarm_at = -math.inf
         self._news: deque[tuple[Watchers, tuple[object, ...]]] = deque()
+        self._is_telling = False
         self._perform_one: dict[type[Any], Callable[[Any], None]] = {
             Waiter: self._wake,
             Warmer: self._wake_warmer,
@@ -295,10 +297,19 @@ class Engine:
             self._news.append((watchers, (describe(entry), *details)))
 
     def deliver_news(self) -> None:
-        """Tell observers what has happened, in order. They may call the pool, which may make more news."""
-        while self._news:
-            watchers, args = self._news.popleft()
-            tell(watchers, *args)
+        """Tell observers what has happened, in order. They may call the pool, which may make more news.
+
+        That is told once all of them have heard what came before, by the call that told the first.
+        """
+        if self._is_telling:
+            return
+        self._is_telling = True
+        try:
+            while self._news:
+                watchers, args = self._news.popleft()
+                tell(watchers, *args)
+        finally:
+            self._is_telling = False
 
 
 def describe(entry: Entry) -> ConnectionInfo:

@@ -70,3 +70,21 @@ async def test_what_a_health_check_releases_is_nobody_elses_yet(autojump_clock: 
             await wait_all_tasks_blocked()
             nursery.start_soon(use)
         assert_quiescent(pool)
+
+
+async def test_what_a_callback_does_is_told_after_what_it_was_told() -> None:
+    """A callback that closed the new connection had observers hear of the end before the beginning."""
+    heard: list[str] = []
+
+    class Listener(conpool.Observer):
+        def connected(self, info: conpool.ConnectionInfo, took: float) -> None:
+            heard.append("connected")
+
+        def closed(self, info: conpool.ConnectionInfo, reason: conpool.CloseReason) -> None:
+            heard.append("closed")
+
+    async with conpool.ConnectionPool(
+        connector=connector(), on_created=lambda _: pool.clear(), observers=[Listener()]
+    ) as pool:
+        await pool.warm(ENDPOINT, 1)
+    assert heard == ["connected", "closed"]
