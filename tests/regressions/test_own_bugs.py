@@ -83,8 +83,9 @@ async def test_what_a_callback_does_is_told_after_what_it_was_told() -> None:
         def closed(self, info: conpool.ConnectionInfo, reason: conpool.CloseReason) -> None:
             heard.append("closed")
 
-    async with conpool.ConnectionPool(
+    pool: conpool.ConnectionPool[None] = conpool.ConnectionPool(
         connector=connector(), on_created=lambda _: pool.clear(), observers=[Listener()]
-    ) as pool:
+    )
+    async with pool:
         await pool.warm(ENDPOINT, 1)
     assert heard == ["connected", "closed"]
