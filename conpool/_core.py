@@ -216,6 +216,8 @@ class Core:
             raise AssertionError(f"{entry!r} cannot be given back")
         sub = entry.sub
         reason = self._why_not_kept(entry, sub, now)
+        if unused and reason is None and now >= entry.lapses_at:
+            reason = CloseReason.IDLE_TIME
         if reason is not None:
             self._ledger.condemn(entry, reason, gracefully=True)
         else:
