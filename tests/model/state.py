@@ -23,6 +23,7 @@ from typing import Any, Final, TypeAlias
 from conpool._books import Entry, SubPool, Waiter
 from conpool._config import PoolConfig
 from conpool._core import KEEP_BARE
+from conpool._dial_policy import SHORT_LIFE
 from conpool._endpoint import Endpoint
 from conpool._histogram import Histogram
 from conpool._states import CloseReason, ConnectionState
@@ -164,6 +165,8 @@ def _name_sub(
         sub.resized,
         min(sub.failures, 1),
         max(sub.dial_not_before - now, 0.0),
+        min(sub.short_lives, 1),
+        max(sub.warm_not_before - now, -SHORT_LIFE),
         sub.wanted,
         _NEVER if sub.claim is None else ranks.get(sub.claim, _NEVER),
         sum(
@@ -207,6 +210,7 @@ def name_entry(entry: Entry, now: float, ranks: dict[Waiter, int], with_uses: bo
         is_taken and not is_newly_dialled(entry) and entry.was_idle,
         max(entry.expires_at - now, 0.0),
         max(entry.lapses_at - now, 0.0) if is_kept or is_taken else 0.0,
+        0.0 if entry.uses else min(now - entry.created_at, SHORT_LIFE),
     )
 
 
