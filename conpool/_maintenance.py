@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from conpool._lender import Lender
 
 _BATCH = 500
-"""Connections inspected between two checkpoints: about half a millisecond's worth."""
+"""Connections or endpoints inspected between two checkpoints: a few milliseconds' worth at the most."""
 
 
 @final
@@ -83,12 +83,16 @@ class Maintenance:
         while True:
             await trio.sleep(self._config.reap_interval)
             async with trio.open_nursery() as nursery:
-                for sub in list(self._core.subs.values()):
+                for number, sub in enumerate(list(self._core.subs.values()), 1):
+                    if number % _BATCH == 0:
+                        await trio.lowlevel.checkpoint()
                     if sub.capacity.borrowers and self._leave_old_addresses(sub, self._connector):
                         nursery.start_soon(self._look_up, sub, self._connector)
 
     async def _look_up(self, sub: SubPool, connector: TCPConnector) -> None:
-        with suppress(ConnectError):  # while nobody knows better, what was known stays true
+        # While nobody knows better, what was known stays true. A resolver that hangs over one name is
+        # left after a while: the others are waiting to be looked at again.
+        with suppress(ConnectError), trio.move_on_after(sub.config.connect_timeout):
             await connector.refresh_addresses(sub.endpoint)
             self._leave_old_addresses(sub, connector)
 

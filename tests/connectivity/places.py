@@ -76,6 +76,7 @@ class EchoServer:
         """The connections that this end has not closed."""
         self.goodbyes = 0
         """How many clients ended their connection in due form, and did not just vanish."""
+        self.accepting = trio.CancelScope()
         self._context = context
 
     @property
@@ -87,6 +88,11 @@ class EchoServer:
         with trio.fail_after(PATIENCE):
             while self.accepted < count:
                 await trio.lowlevel.checkpoint()
+
+    def refuse(self) -> None:
+        """Accept nobody any more; those who are there stay."""
+        self.accepting.cancel()
+        self.listener.socket.close()
 
     def end_all(self) -> None:
         """Close every connection, without a word."""
@@ -118,11 +124,15 @@ class EchoServer:
 
 @asynccontextmanager
 async def echoing(
-    context: ssl.SSLContext | None = None, *, host: str = LOOPBACK, path: Path | None = None
+    context: ssl.SSLContext | None = None,
+    *,
+    host: str = LOOPBACK,
+    port: int = 0,
+    path: Path | None = None,
 ) -> AsyncIterator[EchoServer]:
     """Run an echo server on a free port, or on a UNIX socket."""
     if path is None:
-        (listener,) = await trio.open_tcp_listeners(0, host=host)
+        (listener,) = await trio.open_tcp_listeners(port, host=host)
     else:
         sock = trio.socket.socket(socket.AF_UNIX)
         await sock.bind(str(path))
@@ -130,7 +140,12 @@ async def echoing(
         listener = trio.SocketListener(sock)
     async with listener, trio.open_nursery() as nursery:
         server = EchoServer(listener, context)
-        nursery.start_soon(trio.serve_listeners, server.serve, [listener])
+
+        async def accept() -> None:
+            with server.accepting:
+                await trio.serve_listeners(server.serve, [listener], handler_nursery=nursery)
+
+        nursery.start_soon(accept)
         yield server
         nursery.cancel_scope.cancel()
 
