@@ -65,11 +65,14 @@ class Agenda:
         A sub-pool is forgotten by that, a waiter once it has left its queue (`forget`).
         """
         while self._heap and self._heap[0][0] <= now:
-            item = heappop(self._heap)[2]
+            at, _, item = heappop(self._heap)
             if not isinstance(item, Waiter):
                 self._living -= 1
-                item.attend_at = math.inf
-                yield item
+                # Else its time was moved forward, and back again later: were each of its rows to
+                # count, each would be added again, and with every move their number would grow.
+                if at == item.attend_at:
+                    item.attend_at = math.inf
+                    yield item
             elif item.queued:
                 yield item
         self.next_at = self._heap[0][0] if self._heap else math.inf
