@@ -150,14 +150,17 @@ class Recorder(conpool.Connector):
 
 @final
 class StepCheck(trio.abc.Instrument):
-    """Looks at the books after every step of every task. A fault is kept, since trio would drop it."""
+    """Looks at the books after every `pace`-th step of any task. A fault is kept: trio would drop it."""
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: Case, pace: int) -> None:
         self.faults: list[str] = []
         self._case = case
+        self._pace = pace
+        self._steps = 0
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        if self.faults:
+        self._steps += 1
+        if self.faults or self._steps % self._pace:
             return
         core = self._case.pool._core
         for sub in core.subs.values():
@@ -265,15 +268,15 @@ def find_tasks() -> Counter[str]:
 
 @asynccontextmanager
 async def clean(
-    then: AnyEndpoint | None, config: PoolConfig | None = None, **options: Any
+    then: AnyEndpoint | None, config: PoolConfig | None = None, *, pace: int = 1, **options: Any
 ) -> AsyncIterator[Case]:
     """A pool in which one fault happens; at the end of the block all that is above must hold.
 
     `then` is what can be connected to when the block ends; where that is only known later, set
-    `Case.then`. What the block itself raises comes out, unchecked.
+    `Case.then`. The books are looked at after every `pace`-th step. What the block itself raises comes out, unchecked.
     """
     case = Case(config or PoolConfig(), then, **options)
-    steps = StepCheck(case)
+    steps = StepCheck(case, pace)
     outside = find_tasks()
     trio.lowlevel.add_instrument(steps)
     try:

@@ -84,22 +84,21 @@ def _own_inodes() -> set[str]:
 class Census(trio.abc.Instrument):
     """Counts the client sockets towards one port over and over, while tasks run.
 
-    A look costs more than a millisecond, so it is taken at every `pace`-th turn of the loop, just
-    after the tasks have done their worst.
+    A look costs more than a millisecond, so it is taken after every `pace`-th step of any task.
     """
 
-    def __init__(self, port: int, pace: int = 1) -> None:
+    def __init__(self, port: int, pace: int) -> None:
         self.looks = 0
         self.most = 0
         self.states: Counter[TCPState] = Counter()
         """In how many looks a state was seen."""
         self._port = port
         self._pace = pace
-        self._turns = 0
+        self._steps = 0
 
-    def before_io_wait(self, timeout: float) -> None:
-        self._turns += 1
-        if self._turns % self._pace == 0:
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        self._steps += 1
+        if self._steps % self._pace == 0:
             self.look()
 
     def look(self) -> None:
