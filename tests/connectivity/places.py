@@ -129,20 +129,23 @@ async def echoing(
     host: str = LOOPBACK,
     port: int = 0,
     path: Path | None = None,
+    backlog: int = 100,
+    accepts_after: float = 0.0,
 ) -> AsyncIterator[EchoServer]:
-    """Run an echo server on a free port, or on a UNIX socket."""
+    """Run an echo server on a free port, or on a UNIX socket; it accepts after so many seconds."""
     if path is None:
         (listener,) = await trio.open_tcp_listeners(port, host=host)
     else:
         sock = trio.socket.socket(socket.AF_UNIX)
         await sock.bind(str(path))
-        sock.listen(100)
+        sock.listen(backlog)
         listener = trio.SocketListener(sock)
     async with listener, trio.open_nursery() as nursery:
         server = EchoServer(listener, context)
 
         async def accept() -> None:
             with server.accepting:
+                await trio.sleep(accepts_after)
                 await trio.serve_listeners(server.serve, [listener], handler_nursery=nursery)
 
         nursery.start_soon(accept)

@@ -53,7 +53,7 @@ async def test_g1_losers_are_gone_when_the_connection_is_lent() -> None:
             before = client_sockets(server.port).total()  # what fills the black hole
             directory = Directory(db=("127.0.0.2", LOOPBACK))
             connector = TCPConnector.with_resolver(directory, happy_eyeballs_delay=0.01)
-            census = Census(server.port)
+            census = Census(server.port, pace=1)
             async with listened_to(connector=connector) as (pool, _):
                 trio.lowlevel.add_instrument(census)
                 async with pool.connection(Endpoint("db", server.port)):
