@@ -1,6 +1,6 @@
 """Planted bugs: each must be noticed by the tests it names. `python -m tests.mutations.run` tries them.
 
-A suite that has never failed proves nothing. Each module here (`core`, `shell`) has a list
+A suite that has never failed proves nothing. Each module here (`core`, `corpus`, …) has a list
 `MUTATIONS`; a mutation replaces one passage of one file by another that looks nearly as good.
 """
 

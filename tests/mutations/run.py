@@ -23,7 +23,7 @@ from . import Mutation
 
 ROOT: Final = Path(__file__).parents[2]
 COPIED: Final = ("conpool", "examples", "tests", "pyproject.toml", "README.md")
-SOURCES: Final = ("core", "shell")
+SOURCES: Final = ("core", "corpus", "proof", "shell")
 PATIENCE: Final = 300.0
 """Seconds for one mutation; a bug that makes the tests hang has been noticed."""
 

@@ -62,11 +62,11 @@ async def test_requests_cve_2024_35195(server_ssl: ssl.SSLContext) -> None:
 async def test_envoy_cve_2022_21654(server_ssl: ssl.SSLContext, certificates: Certificates) -> None:
     """What was to be verified had changed, and the old sessions, which had not been, were taken up again.
 
-    Here each has a context of its own: what one has opened is nothing to the other.
+    Here the context and the name to verify are both part of what a connection is known by.
     """
     async with serving(echo, server_ssl) as server:
-        trusting = TLS(certificates.client_context())
-        strict = TLS(certificates.client_context(), server_hostname="db.example")
+        context = certificates.client_context()
+        trusting, strict = TLS(context), TLS(context, server_hostname="db.example")
         one, other = (Endpoint(LOOPBACK, server.port, tls=tls) for tls in (trusting, strict))
         async with clean(one) as case:
             await case.pool.warm(one, 1)

@@ -33,9 +33,11 @@ async def test_httpcore_dials_on_a_closed_pool(autojump_clock: MockClock) -> Non
     refused: list[float] = []
 
     async def be_refused(endpoint: Endpoint) -> None:
-        with pytest.raises(PoolClosed):
+        with trio.fail_after(10), pytest.raises(PoolClosed):
             await pool.acquire(endpoint)
         refused.append(trio.current_time())
+        await settle()
+        assert network.dialling == 0
 
     network = Network(delay=1)
     async with open_pool(network, max_connections_per_endpoint=1) as pool:

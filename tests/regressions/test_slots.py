@@ -231,7 +231,7 @@ async def test_asyncpg_467(autojump_clock: MockClock, early: float) -> None:
         await use_all(pool, 1)
 
 
-async def test_asyncpg_1269() -> None:
+async def test_asyncpg_1269(autojump_clock: MockClock) -> None:
     """The check after the connect failed, and nobody took the connection back that it was about."""
     checked: list[int] = []
 

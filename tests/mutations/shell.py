@@ -1,0 +1,183 @@
+"""Bugs in the shell: what lends, looks, judges, wakes, dials, closes, sweeps and ends."""
+
+from __future__ import annotations
+
+from . import Mutation
+
+MUTATIONS = (
+    # ── what is noted and judged ────────────────────────────────────────────────
+    Mutation(
+        name="a send that was cut short is not noted",
+        file="_wire.py",
+        old="            self.marks |= CUT_SEND\n",
+        new="            pass\n",
+        tests=("tests/test_wire.py",),
+    ),
+    Mutation(
+        name="a receive that was cut short is not noted",
+        file="_wire.py",
+        old="            self.marks |= CUT_RECEIVE\n",
+        new="            pass\n",
+        tests=("tests/test_wire.py", "tests/regressions/test_handed_over.py"),
+    ),
+    Mutation(
+        name="an answer that came before the question was out is its answer",
+        file="_wire.py",
+        old="            self.marks |= OWED  # once more: what came in meanwhile was no answer to all of it\n",
+        new="",
+        tests=("tests/test_wire.py",),
+    ),
+    Mutation(
+        name="the caller's word excuses an interrupted send",
+        file="_wire.py",
+        old="self.marks & ~(OWED | CUT_RECEIVE) | VOUCHED",
+        new="self.marks & ~(OWED | CUT_RECEIVE | CUT_SEND) | VOUCHED",
+        tests=("tests/test_wire.py", "tests/test_verdict.py"),
+    ),
+    Mutation(
+        name="the caller's word holds for the next caller",
+        file="_verdict.py",
+        old="    wire.marks = 0  # the word of this caller does not hold for the next\n",
+        new="",
+        tests=("tests/test_verdict.py",),
+    ),
+    Mutation(
+        name="a cancellation beside an error is a cancellation",
+        file="_verdict.py",
+        old="        return others is None\n",
+        new="        return True\n",
+        tests=("tests/test_verdict.py",),
+    ),
+    # ── the look ────────────────────────────────────────────────────────────────
+    Mutation(
+        name="the last records of a packet are not looked at",
+        file="_probe.py",
+        old="return self._incoming.pending or self._ssl.pending() or self._below.poll(timeout)",
+        new="return self._ssl.pending() or self._below.poll(timeout)",
+        tests=("tests/test_probe.py",),
+    ),
+    Mutation(
+        name="a reset is no end",
+        file="_probe.py",
+        old="    except OSError:\n        return CloseReason.PEER_CLOSED\n",
+        new="    except OSError:\n        return None\n",
+        tests=("tests/test_probe.py",),
+    ),
+    # ── lending ─────────────────────────────────────────────────────────────────
+    Mutation(
+        name="who found a dead connection queues anew",
+        file="_lender.py",
+        old="is_first=failed > 0",
+        new="is_first=False",
+        tests=("tests/test_health.py",),
+    ),
+    Mutation(
+        name="dead connections are tried one after the other",
+        file="_lender.py",
+        old="            fresh = fresh or failed >= _FAILED_CHECKS_BEFORE_FRESH\n",
+        new="",
+        tests=("tests/test_health.py",),
+    ),
+    Mutation(
+        name="what a health hook ends counts as a lease",
+        file="_lender.py",
+        old="        if entry is None or not entry.leases:  # ended",
+        new="        if entry is None:  # ended",
+        tests=("tests/test_health.py", "tests/regressions/test_own_bugs.py"),
+    ),
+    # ── waiting ─────────────────────────────────────────────────────────────────
+    Mutation(
+        name="who leaves the queue tells nobody",
+        file="_waiting.py",
+        old="    engine.perform_quietly()\n",
+        new="",
+        tests=("tests/test_waiting.py", "tests/proof/test_cancel.py"),
+    ),
+    Mutation(
+        name="who warmed and was cancelled still waits",
+        file="_waiting.py",
+        old="        engine.core.warming_ended(warmer)\n",
+        new="",
+        tests=("tests/test_waiting.py", "tests/proof/test_cancel_pool.py"),
+    ),
+    # ── the engine ──────────────────────────────────────────────────────────────
+    Mutation(
+        name="an idle connection is handed to a waiter unseen",
+        file="_engine.py",
+        old="            reason = entry.link.look()\n            if reason is not None:\n",
+        new="            reason = entry.link.look()\n            if reason is None and False:\n",
+        tests=("tests/faults/test_idle.py", "tests/test_half_open.py", "tests/connectivity"),
+    ),
+    Mutation(
+        name="the timer is not set for an earlier moment",
+        file="_engine.py",
+        old="            self._alarm_at = self._alarm.deadline = self._agenda.next_at\n",
+        new="            self._alarm_at = self._agenda.next_at\n",
+        tests=("tests/test_waiting.py",),
+    ),
+    Mutation(
+        name="all connections are closed by force",
+        file="_engine.py",
+        old="        elif effect.gracefully and link.has_goodbye:\n",
+        new="        elif False:\n",
+        tests=("tests/faults/test_tls_faults.py",),
+    ),
+    Mutation(
+        name="every connection waits for its goodbye",
+        file="_engine.py",
+        old="        elif effect.gracefully and link.has_goodbye:\n",
+        new="        elif link.has_goodbye:\n",
+        tests=("tests/faults/test_tls_faults.py",),
+    ),
+    # ── maintenance ─────────────────────────────────────────────────────────────
+    Mutation(
+        name="a long sweep lets nobody run",
+        file="_maintenance.py",
+        old="                    self._engine.perform()\n                    await trio.lowlevel.checkpoint()\n",
+        new="                    self._engine.perform()\n",
+        tests=("tests/test_maintenance.py",),
+    ),
+    Mutation(
+        name="the sweep closes what was taken meanwhile",
+        file="_maintenance.py",
+        old="                if entry.state is ConnectionState.IDLE:\n                    self._inspect",
+        new="                if True:\n                    self._inspect",
+        tests=("tests/test_maintenance.py",),
+    ),
+    Mutation(
+        name="nothing that is idle is seen to end",
+        file="_maintenance.py",
+        old="                    self._core.inspected(entry, entry.link.look(), self._engine.now())\n",
+        new="                    pass\n",
+        tests=("tests/test_watch.py", "tests/faults/test_idle.py"),
+    ),
+    Mutation(
+        name="a check in the background makes a connection younger",
+        file="_maintenance.py",
+        old="self._core.given_back(entry, now, unused=True)",
+        new="self._core.given_back(entry, now)",
+        tests=("tests/test_maintenance.py",),
+    ),
+    # ── the end ─────────────────────────────────────────────────────────────────
+    Mutation(
+        name="a block that failed still gives leases their grace",
+        file="_lifecycle.py",
+        old="self._close(0.0 if exc is not None else self._grace)",
+        new="self._close(self._grace)",
+        tests=("tests/faults/test_closing_faults.py",),
+    ),
+    Mutation(
+        name="the closing task waits for its own leases",
+        file="_lifecycle.py",
+        old="            self._interrupt(trio.lowlevel.current_task())\n            with",
+        new="            with",
+        tests=("tests/faults/test_closing_faults.py",),
+    ),
+    Mutation(
+        name="leases outlive their pool's grace",
+        file="_lifecycle.py",
+        old="            self._interrupt(None)\n",
+        new="            pass\n",
+        tests=("tests/regressions/test_shutdown.py::test_dream_of_a_pool_in_each_request",),
+    ),
+)
