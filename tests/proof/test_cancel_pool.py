@@ -116,6 +116,7 @@ async def busy(world: World) -> None:
     world.pool.close_idle()
     await world.start("dialling", 2)
     await world.start("waiting", 2)
+    world.nursery.start_soon(suffer_warming, world)
 
 
 async def suffer(world: World, name: str, seconds: float, **options: object) -> None:
@@ -124,6 +125,12 @@ async def suffer(world: World, name: str, seconds: float, **options: object) -> 
         await World.hold(world, name, seconds)
     except (conpool.PoolClosed, trio.ClosedResourceError):
         world.log.append((f"{name} was told", trio.current_time()))
+
+
+async def suffer_warming(world: World) -> None:
+    with pytest.raises(conpool.PoolClosed):
+        await world.pool.warm(world.endpoint, 2)
+        await world.pool.warm(world.endpoint, 2)  # in case it was warm already
 
 
 def assert_gone(world: World) -> None:
@@ -144,9 +151,11 @@ async def close_amid_everything(case: Case, closers: int, scope: Scope) -> None:
                 await busy(world)
                 for _ in range(closers - 1):
                     world.nursery.start_soon(world.pool.aclose)
+                limit = trio.current_time() + GRACE + CLOSE_TIMEOUT
                 with scope:
                     await world.pool.aclose()
                     assert_gone(world)
+                assert trio.current_time() <= limit, "closing took too long (G17)"
                 if scope.cancelled_caught and closers == 1:
                     assert_gone(world)
                 with pytest.raises(conpool.PoolClosed):
@@ -157,6 +166,7 @@ async def close_amid_everything(case: Case, closers: int, scope: Scope) -> None:
     world.assert_nothing_left()
 
 
+GRACE, CLOSE_TIMEOUT = 1.0, 0.5
 MOODS = pytest.mark.parametrize("mood", [*get_args(Mood), None])
 
 
@@ -164,7 +174,7 @@ def make_case(mood: Mood | None, server_ssl: ssl.SSLContext, client_ssl: ssl.SSL
     """Over TLS, so that there are goodbyes; without a mood, over sockets."""
     serve = encrypted(server_ssl)
     return Case(
-        config(2, close_timeout=0.5, shutdown_grace=1.0),
+        config(2, close_timeout=CLOSE_TIMEOUT, shutdown_grace=GRACE),
         make_connector=lambda: AwkwardConnector(mood, serve) if mood else PairConnector(serve),
         endpoint=conpool.Endpoint("localhost", 5432, tls=conpool.TLS(client_ssl)),
     )
