@@ -86,7 +86,7 @@ def soak(session: nox.Session) -> None:
 def mutate(session: nox.Session) -> None:
     """Plant one bug after the other; the suite must notice each."""
     session.install("-e", ".[test]")
-    session.run("python", "-m", "tools.mutate", *session.posargs)
+    session.run("python", "-m", "tests.mutations.run", *session.posargs)
 
 
 @nox.session
