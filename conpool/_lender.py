@@ -116,26 +116,26 @@ class Lender:
             self._engine.note(self._announcer.acquire_started, endpoint)
             self._engine.deliver_news()
         deadline = started + (sub.acquire_timeout if timeout is None else timeout)
-        waited = 0.0
+        now = started
         entry = None
         try:
             if self._health_check is not None:
                 entry = await self._obtain_checked(sub, deadline, fresh, started)
-                waited = self._engine.now() - started
+                now = self._engine.now()
             elif not fresh and not sub.queue and (entry := self._take(sub, started)) is not None:
                 await checkpoint()
             while entry is None or entry.state is not _ACTIVE:  # closed meanwhile, by force
                 had_turn = entry is not None
                 entry = None
                 waiter = Waiter((sub,), started, deadline, fresh, timeout is not None)
-                entry = await self._wait(waiter, sub, started + waited, had_turn)
-                waited = self._engine.now() - started
+                entry = await self._wait(waiter, sub, now, had_turn)
+                now = self._engine.now()
         except BaseException as exc:
             if entry is not None:
                 self._put_back(entry)
             self._failed(sub, exc, started)
             raise
-        lease = self._begin(entry, started + waited, waited)
+        lease = self._begin(entry, now, now - started)
         if block is not None:
             block.lease = lease
         return lease

@@ -83,10 +83,13 @@ class Network(MemoryConnector):
         self.failures: dict[AnyEndpoint, BaseException] = {}
         self.silent: set[AnyEndpoint] = set()
         self.dialling = 0
+        self.most = 0
+        """The most connections there ever were at a time, those that were being opened included."""
 
     async def connect(self, endpoint: AnyEndpoint) -> trio.abc.Stream:
         self.dials.append((trio.current_time(), endpoint))
         self.dialling += 1
+        self.most = max(self.most, self.dialling + self.live)
         try:
             await trio.sleep(self.delay)
             if endpoint in self.silent:
