@@ -250,13 +250,11 @@ class Names:
     def _adopt(self, question: Question, found: Found) -> None:
         """Remember what came when nobody waited for it any more."""
         try:
-            addresses = found.unwrap()
-        except OSError as error:
+            self._remember(question, found.unwrap())
+        except Exception as error:  # noqa: BLE001 - here, out of any task, it would end the program
             self._failures += 1
             if self._usable(question) is None or not _is_down(error):
                 self._remember_failure(question, error)
-        else:
-            self._remember(question, addresses)
 
     # ── memory ──────────────────────────────────────────────────────────────────
 

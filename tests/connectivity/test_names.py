@@ -6,6 +6,7 @@ import errno
 import socket
 from collections.abc import Iterator
 from itertools import count
+from typing import cast
 
 import pytest
 import trio
@@ -15,7 +16,7 @@ from conpool import ConnectError, Endpoint, PoolConfig, ResolveError, TCPConnect
 from tests._net import LOOPBACK, SystemResolver, refusing
 from tests.support.peers import serving
 
-from .places import Directory, ask, linux_only, listened_to
+from .places import Directory, ask, linux_only, listened_to, wait_until
 
 NO_SUCH_NAME = socket.gaierror(socket.EAI_NONAME, "no such name")
 
@@ -79,19 +80,22 @@ async def test_endpoints_that_differ_only_in_what_a_name_does_not_share_the_answ
 async def test_f023_sixty_waiters_on_a_name_that_hangs_take_one_thread(
     system: SystemResolver, default_limiter: DefaultLimiter
 ) -> None:
+    """Twenty at a time: those who come when others have given up find the same thread."""
     trio.lowlevel.add_instrument(default_limiter)
     config = PoolConfig(max_connections_per_endpoint=60, connect_timeout=0.02)
     errors: list[ConnectError] = []
     async with listened_to(config) as (pool, log):
 
-        async def wait() -> None:
+        async def wait(endpoint: Endpoint) -> None:
             with pytest.raises(ResolveError) as caught:
-                await pool.acquire(Endpoint("slow.example", 1))
+                await pool.acquire(endpoint)
             errors.append(caught.value)
 
-        async with trio.open_nursery() as nursery:
-            for _ in range(60):
-                nursery.start_soon(wait)
+        for number in range(3):
+            async with trio.open_nursery() as nursery:
+                for _ in range(20):
+                    # After a failure the same endpoint would not be dialled at once.
+                    nursery.start_soon(wait, Endpoint("slow.example", 1, partition=number))
         assert log.dialled == len(errors) == 60
         assert system.asked == ["slow.example"]
     assert {(error.phase, error.errno) for error in errors} == {("resolve", errno.ETIMEDOUT)}
@@ -157,6 +161,25 @@ async def test_f022_a_crowd_behind_a_name_that_does_not_exist_makes_one_look_up(
                 nursery.start_soon(wait)
     assert next(refused) == 60
     assert system.asked == ["nosuch.example"]
+
+
+@pytest.mark.parametrize("said", ["no memory for an answer", "no address"])
+async def test_g20_whatever_a_look_up_comes_to_after_all_have_gone_harms_nobody(
+    system: SystemResolver, said: str
+) -> None:
+    """It is reported outside of any task, where an exception would be the end of the program."""
+    if said == "no address":
+        system.found = "/run/socket"  # nothing that could be dialled
+    else:
+        system.fails = cast("OSError", MemoryError(said))
+    connector = TCPConnector()
+    async with listened_to(PoolConfig(connect_timeout=0.02), connector=connector) as (pool, _):
+        with pytest.raises(ResolveError):
+            await pool.acquire(Endpoint("slow.example", 1))
+        system.gate.set()
+        await wait_until(lambda: connector.resolver_stats.failures == 1)
+        with pytest.raises(ResolveError, match=said):
+            await pool.acquire(Endpoint("slow.example", 1), timeout=1)
 
 
 @linux_only
