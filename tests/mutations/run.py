@@ -46,7 +46,9 @@ def find_mutations(words: list[str]) -> list[Mutation]:
     return [m for m in found if not words or any(word in m.name for word in words)]
 
 
-def run_tests(copy: Path, tests: tuple[str, ...]) -> tuple[int | None, str]:
+def run_tests(
+    copy: Path, tests: tuple[str, ...], patience: float | None = PATIENCE
+) -> tuple[int | None, str]:
     """Run `tests` in the copy: pytest's exit code, or None if they hang, and what it printed last."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
     # Without byte code: a file changed twice within a second could be taken for its predecessor.
@@ -58,7 +60,7 @@ def run_tests(copy: Path, tests: tuple[str, ...]) -> tuple[int | None, str]:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=PATIENCE,
+            timeout=patience,
             check=False,
         )
     except subprocess.TimeoutExpired:
@@ -104,7 +106,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as parent:
         copy = make_copy(parent)
         tests = tuple(dict.fromkeys(test for mutation in mutations for test in mutation.tests))
-        code, output = run_tests(copy, tests)
+        code, output = run_tests(copy, tests, patience=None)  # all of them: no single one may hang
         if code != _PASSED:
             print(f"without any bug the tests fail already:\n{output}")
             return 1
