@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ import trio
 from conpool import TLS
 from tests.support.faults import FaultyProxy, start_proxy
 
-from .sites import Site, TCPSite, TLSSite, UnixSite
+from .sites import ProxyTo, Site, TCPSite, TLSSite, UnixSite
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +24,7 @@ def nothing_on_stderr(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
 
 
 @pytest.fixture
-async def proxy_to(nursery: trio.Nursery) -> Callable[[int], Awaitable[FaultyProxy]]:
+async def proxy_to(nursery: trio.Nursery) -> ProxyTo:
     """Start a fault-injecting proxy to a port; it lives in the test's nursery."""
 
     async def start(port: int) -> FaultyProxy:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import abc
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Literal, Self, cast, final
+from typing import Literal, Self, TypeAlias, cast, final
 
 import trio
 from trio.abc import Stream
 
 from conpool import TLS, AnyEndpoint, Endpoint, UnixEndpoint
 from tests.support.clean import PATIENCE, Case
-from tests.support.faults import LOOPBACK, close_stream
+from tests.support.faults import LOOPBACK, FaultyProxy, close_stream
 from tests.support.peers import TLSPeer, tls_peer
+
+ProxyTo: TypeAlias = Callable[[int], Awaitable[FaultyProxy]]
+"""Starts a proxy to a port: the fixture `proxy_to`."""
 
 
 class Site(abc.ABC):

@@ -11,24 +11,14 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from conpool import (
-    TLS,
-    CloseReason,
-    Connection,
-    ConnectionPool,
-    Endpoint,
-    PoolClosed,
-    PoolConfig,
-)
+from conpool import TLS, CloseReason, Connection, ConnectionPool, Endpoint, PoolClosed, PoolConfig
 from tests._net import swallowing
 from tests.support.clean import PATIENCE, Case, clean
 from tests.support.faults import LOOPBACK, FaultyProxy, fill
 from tests.support.kernel import client_sockets, need_kernel_table
 from tests.support.peers import exchange, serving
 
-from .sites import Site, TCPSite, TLSSite
-
-ProxyTo = Callable[[int], Awaitable[FaultyProxy]]
+from .sites import ProxyTo, Site, TCPSite, TLSSite
 
 POOL_CLOSED = CloseReason.POOL_CLOSED
 

@@ -10,24 +10,14 @@ import pytest
 import trio
 from trio.abc import Stream
 
-from conpool import (
-    TLS,
-    AcquireTimeout,
-    CloseReason,
-    ConnectError,
-    Connection,
-    Endpoint,
-    PoolConfig,
-)
+from conpool import TLS, AcquireTimeout, CloseReason, ConnectError, Connection, Endpoint, PoolConfig
 from tests.servers import Certificates
 from tests.support.clean import Case, clean
-from tests.support.faults import LOOPBACK, FaultyProxy, Passage, close_stream
+from tests.support.faults import LOOPBACK, Passage, close_stream
 from tests.support.kernel import Census, client_sockets, need_kernel_table
 from tests.support.peers import echo, exchange, serving
 
-from .sites import socket_of
-
-ProxyTo = Callable[[int], Awaitable[FaultyProxy]]
+from .sites import ProxyTo, socket_of
 
 LIMIT = 10
 TASKS = 1000

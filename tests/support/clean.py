@@ -199,16 +199,19 @@ class Case:
         subs = self.pool._core.subs.values()
         return [entry for sub in subs for entry in sub.capacity.borrowers]
 
-    def idle_links(self) -> list[Link]:
-        """The open ends of the idle connections, the oldest first."""
-        return [entry.link for sub in self.pool._core.subs.values() for entry in sub.idle]
+    def idle_links(self, endpoint: AnyEndpoint | None = None) -> list[Link]:
+        """The open ends of the idle connections (to `endpoint`), the oldest first."""
+        subs = self.pool._core.subs.values()
+        return [
+            entry.link for sub in subs if endpoint in {None, sub.endpoint} for entry in sub.idle
+        ]
 
-    def await_stir(self, count: int = 1) -> None:
-        """Block until something has arrived on `count` idle connections.
+    def await_stir(self, count: int = 1, endpoint: AnyEndpoint | None = None) -> None:
+        """Block until something has arrived on `count` idle connections (to `endpoint`).
 
         Blocks the loop too, so that the pool's own watch sees nothing and an acquire comes first.
         """
-        links = self.idle_links()
+        links = self.idle_links(endpoint)
         assert len(links) >= count, links
         for link in links[-count:]:
             poll = select.poll()

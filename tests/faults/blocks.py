@@ -1,0 +1,54 @@
+"""Blocks: a lease with the server's end of it, an exchange, and what became of the connection."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import trio
+from trio.abc import Stream
+
+from conpool import CloseReason, Connection, PoolConfig
+from tests.support.clean import Case
+from tests.support.peers import receive_exactly
+
+from .sites import Site
+
+ONE = PoolConfig(max_connections_per_endpoint=1)
+
+TOO_MUCH = 20_000_000
+"""Bytes: more than the kernel takes for a peer that does not read."""
+
+
+@asynccontextmanager
+async def lease(case: Case, site: Site) -> AsyncIterator[tuple[Connection[None], Stream]]:
+    """A new connection, and the server's end of it."""
+    async with case.pool.connection(site.endpoint) as conn:
+        yield conn, await site.accept()
+
+
+async def answered(conn: Connection[None], server: Stream) -> None:
+    """One exchange, complete."""
+    await conn.send_all(b"ask")
+    assert await receive_exactly(server, 3) == b"ask"
+    await server.send_all(b"answer")
+    assert await receive_exactly(conn, 6) == b"answer"
+
+
+async def assert_kept(case: Case, site: Site) -> None:
+    assert not case.log.reasons
+    async with case.pool.connection(site.endpoint) as conn:
+        assert conn.reused
+
+
+async def assert_closed(case: Case, site: Site, reason: CloseReason) -> None:
+    await case.settle()
+    assert case.log.reasons == [reason]
+    async with case.pool.connection(site.endpoint) as conn:
+        assert not conn.reused
+
+
+async def wait_arrived(case: Case) -> None:
+    """Wait until something can be read from the newest socket."""
+    with trio.fail_after(5):
+        await trio.lowlevel.wait_readable(case.recorder.sockets[-1])

@@ -1,0 +1,170 @@
+"""FAULTS E: health checks that misbehave, and what they leave behind."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from conpool import CloseReason, Connection, Endpoint, PoolConfig
+from tests.support.clean import Case, clean
+from tests.support.faults import LOOPBACK
+from tests.support.peers import exchange, serving
+
+from .sites import ProxyTo, Site
+
+PEER_CLOSED = CloseReason.PEER_CLOSED
+UNREAD_DATA = CloseReason.UNREAD_DATA
+
+QUICK = PoolConfig(reap_interval=0.01)
+
+
+async def lend_another(case: Case, site: Site) -> None:
+    """The next acquire gets a new connection, which works, and notices nothing else."""
+    async with case.pool.connection(site.endpoint) as conn:
+        assert not conn.reused
+        server = await site.accept()
+        await server.send_all(b"answer")
+        assert await conn.receive_some() == b"answer"
+
+
+# ── the health check misbehaves ─────────────────────────────────────────────────
+
+
+class Check:
+    """A health check that does what it is told for one connection, and then finds all well."""
+
+    def __init__(self, act: Callable[[Connection[None]], Awaitable[bool]]) -> None:
+        self._act = act
+        self.asked = 0
+
+    async def __call__(self, conn: Connection[None]) -> bool:
+        self.asked += 1
+        if self.asked == 1:
+            return await self._act(conn)
+        await trio.lowlevel.checkpoint()
+        return True
+
+
+async def raises(conn: Connection[None]) -> bool:
+    raise ZeroDivisionError
+
+
+async def returns_false(conn: Connection[None]) -> bool:
+    await trio.lowlevel.checkpoint()
+    return False
+
+
+async def hangs(conn: Connection[None]) -> bool:
+    await trio.sleep_forever()
+
+
+async def hangs_in_a_receive(conn: Connection[None]) -> bool:
+    await conn.receive_some()
+    return True
+
+
+async def closes(conn: Connection[None]) -> bool:
+    await conn.aclose()
+    return True
+
+
+async def asks_and_does_not_read(conn: Connection[None]) -> bool:
+    await conn.send_all(b"ping")
+    return True
+
+
+async def reads_half(conn: Connection[None]) -> bool:
+    await conn.send_all(b"ping")
+    assert await conn.receive_some(2) == b"pi"
+    return True
+
+
+async def swallows_a_time_out(conn: Connection[None]) -> bool:
+    with trio.move_on_after(0):
+        await conn.receive_some()
+    return True
+
+
+@pytest.mark.parametrize(
+    ("act", "reason"),
+    [
+        (raises, CloseReason.UNHEALTHY),
+        (returns_false, CloseReason.UNHEALTHY),
+        (hangs, CloseReason.UNHEALTHY),
+        (hangs_in_a_receive, CloseReason.UNHEALTHY),
+        (closes, CloseReason.DISCARDED),
+        (asks_and_does_not_read, CloseReason.INCOMPLETE),
+        (reads_half, CloseReason.UNREAD_DATA),
+        (swallows_a_time_out, CloseReason.INCOMPLETE),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else "",
+)
+async def test_f079_whatever_a_health_check_does_the_caller_gets_a_good_connection(
+    act: Callable[[Connection[None]], Awaitable[bool]], reason: CloseReason
+) -> None:
+    check = Check(act)
+    config = PoolConfig(health_check_timeout=0.05)
+    async with serving() as server, clean(server.endpoint, config, health_check=check) as case:
+        async with case.pool.connection(server.endpoint) as conn:
+            await exchange(conn)
+        async with case.pool.connection(server.endpoint) as conn:
+            await exchange(conn)
+            assert conn.uses == 1
+        assert check.asked == 1
+        assert case.log.reasons == [reason]
+
+
+async def test_f079_what_is_no_mere_error_propagates_after_the_slot_is_back() -> None:
+    async def fatal(conn: Connection[None]) -> bool:
+        raise SystemExit(3)
+
+    async with serving() as server:
+        config = PoolConfig(max_connections_per_endpoint=1)
+        async with clean(server.endpoint, config, health_check=Check(fatal)) as case:
+            async with case.pool.connection(server.endpoint):
+                pass
+            with pytest.raises(SystemExit):
+                await case.pool.acquire(server.endpoint)
+            assert case.pool.stats(server.endpoint).active == 0
+
+
+async def test_f079_a_check_that_keeps_its_lease_keeps_nothing() -> None:
+    kept: list[Connection[None]] = []
+
+    async def keep(conn: Connection[None]) -> bool:
+        kept.append(conn)
+        await trio.lowlevel.checkpoint()
+        return True
+
+    async with serving() as server, clean(server.endpoint, health_check=keep) as case:
+        async with case.pool.connection(server.endpoint):
+            pass
+        async with case.pool.connection(server.endpoint):
+            with pytest.raises(trio.ClosedResourceError):
+                await kept[0].send_all(b"x")
+        case.pool.clear()
+
+
+async def test_the_background_check_closes_what_does_not_answer(proxy_to: ProxyTo) -> None:
+    async def ping(conn: Connection[None]) -> bool:
+        await exchange(conn)
+        return True
+
+    async with serving() as server:
+        proxy = await proxy_to(server.port)
+        endpoint = Endpoint(LOOPBACK, proxy.port)
+        config = QUICK.replace(health_check_interval=0.02, health_check_timeout=0.05)
+        async with clean(endpoint, config, health_check=ping) as case:
+            async with case.pool.connection(endpoint) as conn:
+                await exchange(conn)
+            passage = proxy.passages[0]
+            await passage.down.wait_passed(3 * len(b"ping"))
+            assert not case.log.reasons, "it answers, and stays"
+            passage.black_hole()
+            await case.log.wait_closed(CloseReason.UNHEALTHY)
+            case.pool.clear()
+            await wait_all_tasks_blocked()
+            case.then = server.endpoint
