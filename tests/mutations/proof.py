@@ -1,87 +1,250 @@
-"""Bugs that show only if a cancellation, or another task's step, comes at one certain point."""
+"""Bugs that only show when a call is cut short, or when two things happen at the same moment."""
 
 from __future__ import annotations
 
 from . import Mutation
 
+_ACQUIRE = "tests/proof/test_cancel.py"
+_RELEASE = "tests/proof/test_cancel_release.py"
+_POOL = "tests/proof/test_cancel_pool.py"
+_SOCKETS = "tests/proof/test_cancel_sockets.py"
+_SCHEDULES = "tests/proof/test_schedules.py"
+_SCHEDULES_POOL = "tests/proof/test_schedules_pool.py"
+_OWN = "tests/regressions/test_own_bugs.py"
+
 MUTATIONS = (
-    Mutation(
-        name="cancelled between hand-over and waking, a task drops what it has",
-        file="_lender.py",
-        old=(
-            "        except BaseException:\n            self._put_back(entry)\n"
-            "            raise\n        return entry\n"
-        ),
-        new="        except BaseException:\n            raise\n        return entry\n",
-        tests=("tests/proof/test_schedules.py", "tests/proof/test_cancel.py"),
-    ),
-    Mutation(
-        name="cancelled at the checkpoint after an idle hit, a task drops what it has",
-        file="_lender.py",
-        old="            if entry is not None:\n                self._put_back(entry)\n            self._failed",
-        new="            self._failed",
-        tests=("tests/proof/test_cancel.py",),
-    ),
-    Mutation(
-        name="cancelled amid a check, a task drops what it has",
-        file="_lender.py",
-        old="                self._put_back(entry, exc)\n                raise\n",
-        new="                raise\n",
-        tests=("tests/proof/test_cancel.py",),
-    ),
+    # ── cut short ───────────────────────────────────────────────────────────────
     Mutation(
         name="a waiter that is cancelled stays in the queue",
         file="_waiting.py",
         old="    engine.core.withdrawn(waiter, engine.now())\n",
         new="",
-        tests=("tests/proof/test_schedules.py", "tests/proof/test_cancel.py"),
+        tests=(_ACQUIRE,),
     ),
     Mutation(
-        name="giving back is a checkpoint",
-        file="_block.py",
-        old="        lease = self.lease\n        assert",
-        new=(
-            "        from trio.lowlevel import checkpoint\n\n        await checkpoint()\n"
-            "        lease = self.lease\n        assert"
-        ),
-        tests=("tests/proof/test_cancel_release.py",),
-    ),
-    Mutation(
-        name="a dial that is cancelled leaves its socket open",
-        file="_dial.py",
-        old="    except BaseException:\n        # By force",
-        new="    except Exception:\n        # By force",
-        tests=("tests/proof/test_cancel_sockets.py",),
-    ),
-    Mutation(
-        name="a goodbye can be cancelled",
-        file="_engine.py",
-        old="            with trio.CancelScope(shield=True) as scope:\n",
-        new="            with trio.CancelScope() as scope:\n",
-        tests=("tests/proof/test_cancel_pool.py", "tests/proof/test_cancel_release.py"),
-    ),
-    Mutation(
-        name="the last steps of the end can be cancelled",
-        file="_lifecycle.py",
-        old="            self._interrupt(None)\n            with trio.CancelScope(shield=True):\n",
-        new="            self._interrupt(None)\n            with trio.CancelScope():\n",
-        tests=("tests/proof/test_cancel_pool.py",),
-    ),
-    Mutation(
-        name="a pool whose closing is cancelled is not left",
-        file="_lifecycle.py",
+        name="what was handed to a waiter that is cancelled then is lost",
+        file="_lender.py",
         old=(
-            "        try:\n            self._interrupt(trio.lowlevel.current_task())\n"
-            "            with trio.move_on_after(grace):\n"
-            "                await self._engine.wait_closed(self._find_borrowers())\n"
-            "        finally:\n"
+            "        except BaseException:\n"
+            "            self._put_back(entry)\n"
+            "            raise\n"
+            "        return entry\n"
         ),
-        new=(
-            "        self._interrupt(trio.lowlevel.current_task())\n"
-            "        with trio.move_on_after(grace):\n"
-            "            await self._engine.wait_closed(self._find_borrowers())\n"
-            "        if True:\n"
-        ),
-        tests=("tests/proof/test_cancel_pool.py",),
+        new="        except BaseException:\n            raise\n        return entry\n",
+        tests=(_ACQUIRE,),
+    ),
+    Mutation(
+        name="a cancellation that comes after the hand-over is swallowed",
+        file="_lender.py",
+        old="            await checkpoint_if_cancelled()  # that may have come after the hand-over\n",
+        new="            pass\n",
+        tests=(_ACQUIRE,),
+    ),
+    Mutation(
+        name="an idle connection is lost if its taker is cancelled",
+        file="_lender.py",
+        old="            if entry is not None:\n                self._put_back(entry)\n            self._failed",
+        new="            self._failed",
+        tests=(_ACQUIRE,),
+    ),
+    Mutation(
+        name="a connection is lost if its check is cancelled",
+        file="_lender.py",
+        old="            except BaseException as exc:\n                self._put_back(entry, exc)\n",
+        new="            except BaseException:\n",
+        tests=(_ACQUIRE,),
+    ),
+    Mutation(
+        name="a connection whose check was cut short is lent again",
+        file="_lender.py",
+        old="        reason = judge(entry.link, exc if entry.link.wire.marks else None)\n",
+        new="        reason = None\n",
+        tests=(_ACQUIRE,),
+    ),
+    Mutation(
+        name="an exception in the block does not spoil the connection",
+        file="_verdict.py",
+        old="    if exc is not None and not wire.marks & VOUCHED:\n",
+        new="    if exc is not None and wire.marks & CUT_SEND:\n",
+        tests=(_RELEASE,),
+    ),
+    Mutation(
+        name="a receive that a time-out in the block cut short is forgotten",
+        file="_wire.py",
+        old="        except BaseException:\n            self.marks |= CUT_RECEIVE\n            raise\n",
+        new="        except BaseException:\n            self.marks &= ~OWED\n            raise\n",
+        tests=(_RELEASE,),
+    ),
+    Mutation(
+        name="a task that still receives when the lease ends is overlooked",
+        file="_wire.py",
+        old="            data = await self.stream.receive_some(max_bytes)\n",
+        new="            self.in_progress -= 1\n            try:\n"
+        "                data = await self.stream.receive_some(max_bytes)\n"
+        "            finally:\n                self.in_progress += 1\n",
+        tests=(_RELEASE,),
+    ),
+    Mutation(
+        name="a close by force waits for as long as the stream likes",
+        file="_closing.py",
+        old="        with trio.CancelScope(shield=True, deadline=trio.current_time() + timeout):\n",
+        new="        with trio.CancelScope(shield=True):\n",
+        tests=(_RELEASE,),
+    ),
+    Mutation(
+        name="a stream that fails to close takes its slot with it",
+        file="_engine.py",
+        old="    async def _close_by_force(self, entry: Entry) -> None:\n        try:\n"
+        "            await close_by_force(entry.link.stream)\n        finally:\n",
+        new="    async def _close_by_force(self, entry: Entry) -> None:\n        if True:\n"
+        "            await entry.link.stream.aclose()\n",
+        tests=(_RELEASE,),
+    ),
+    Mutation(
+        name="the end of a pool that is cancelled is cancelled, too",
+        file="_lifecycle.py",
+        old="            with trio.CancelScope(shield=True):\n                await self._engine.wait",
+        new="            with trio.CancelScope():\n                await self._engine.wait",
+        tests=(_POOL,),
+    ),
+    Mutation(
+        name="a close that is cancelled leaves the leases alone",
+        file="_lifecycle.py",
+        old="        finally:\n            self._interrupt(None)\n",
+        new="            self._interrupt(None)\n        finally:\n",
+        tests=(_POOL,),
+    ),
+    Mutation(
+        name="dials go on when the pool closes",
+        file="_lifecycle.py",
+        old="        self._engine.give_up_dials()\n",
+        new="",
+        tests=(_POOL,),
+    ),
+    Mutation(
+        name="whoever waits for warmth waits on when the pool has closed",
+        file="_core.py",
+        old="            for warmer in list(sub.warmers):\n"
+        "                self._ledger.end_warming(warmer, None)\n        for sub",
+        new="        for sub",
+        tests=(_POOL,),
+    ),
+    Mutation(
+        name="somebody who is told to stop warming is remembered",
+        file="_waiting.py",
+        old="        engine.core.warming_ended(warmer)\n",
+        new="",
+        tests=(_POOL,),
+    ),
+    Mutation(
+        name="a handshake that is cut short leaves its socket open",
+        file="_dial.py",
+        old="        if not try_close_now(stream):\n",
+        new="        if False:\n",
+        tests=(_SOCKETS,),
+    ),
+    # ── at the same moment ──────────────────────────────────────────────────────
+    Mutation(
+        name="a newcomer takes what is idle though others wait",
+        file="_lender.py",
+        old="elif not fresh and not sub.queue and (entry",
+        new="elif not fresh and (entry",
+        tests=(_SCHEDULES,),
+    ),
+    Mutation(
+        name="the pump does not run when a waiter leaves",
+        file="_core.py",
+        old="        self._ledger.dequeue(waiter)\n        for sub in waiter.subs:\n"
+        "            self._pump(sub, now)\n",
+        new="        self._ledger.dequeue(waiter)\n",
+        tests=(_SCHEDULES_POOL,),
+    ),
+    Mutation(
+        name="the pump does not run when a dial has failed",
+        file="_core.py",
+        old="                self._ledger.end_warming(debtor, error)\n        self._pump(sub, now)\n",
+        new="                self._ledger.end_warming(debtor, error)\n",
+        tests=(_SCHEDULES,),
+    ),
+    Mutation(
+        name="the pump does not run when a connection is gone",
+        file="_core.py",
+        old="        by_reason[entry.reason] = by_reason.get(entry.reason, 0) + 1\n"
+        "        self._pump(sub, now)\n",
+        new="        by_reason[entry.reason] = by_reason.get(entry.reason, 0) + 1\n",
+        tests=(_SCHEDULES,),
+    ),
+    Mutation(
+        name="a slot is free before its file is closed",
+        file="_ledger.py",
+        old="        entry.move(ConnectionState.CLOSING)\n",
+        new="        entry.move(ConnectionState.CLOSING)\n        sub.capacity.repay(entry)\n",
+        tests=(_SCHEDULES,),
+    ),
+    Mutation(
+        name="a dial that began before a clear may be lent after it",
+        file="_core.py",
+        old="        if entry.generation != sub.generation:\n",
+        new="        if entry.uses and entry.generation != sub.generation:\n",
+        tests=(_SCHEDULES,),
+    ),
+    Mutation(
+        name="what was handed over a moment before a clear is lent after it",
+        file="_core.py",
+        old="            if entry.state is _ACTIVE and not entry.leases:\n",
+        new="            if entry.state is _ACTIVE and entry.leases > 1:\n",
+        tests=(_SCHEDULES,),
+    ),
+    Mutation(
+        name="whoever had its check fail goes to the end of the queue",
+        file="_lender.py",
+        old="is_first=failed > 0)",
+        new="is_first=failed > 1)",
+        tests=(_SCHEDULES_POOL,),
+    ),
+    Mutation(
+        name="what is closing elsewhere is not awaited before more is closed",
+        file="_dial_policy.py",
+        old="            elif room.idle_by_age and room.closing < room.wanted:\n",
+        new="            elif room.idle_by_age:\n",
+        tests=(_SCHEDULES_POOL,),
+    ),
+    Mutation(
+        name="an expired connection is handed over",
+        file="_core.py",
+        old="        if now >= entry.expires_at:\n            return CloseReason.LIFETIME\n",
+        new="        if now > entry.expires_at:\n            return CloseReason.LIFETIME\n",
+        tests=(_SCHEDULES,),
+    ),
+    Mutation(
+        name="a pool that closes dials for those who come in that moment",
+        file="_core.py",
+        old="        self.is_open = False\n        for sub in self.subs.values():\n"
+        "            for waiter in list(sub.queue):\n"
+        "                self._ledger.refuse(waiter, Refusal.POOL_CLOSED)\n",
+        new="        self.is_open = False\n        for sub in self.subs.values():\n",
+        tests=(_SCHEDULES_POOL,),
+    ),
+    Mutation(
+        name="the first in line is overtaken without end",
+        file="_room.py",
+        old="        if first.claim.overtaken < MAX_OVERTAKES:\n",
+        new="        if first.claim.overtaken <= MAX_OVERTAKES:\n",
+        tests=(_SCHEDULES_POOL,),
+    ),
+    # ── found by the proofs ─────────────────────────────────────────────────────
+    Mutation(
+        name="a health hook's handle is taken for a lease",
+        file="_lender.py",
+        old="        if entry is None or not entry.leases:",
+        new="        if entry is None:",
+        tests=(_OWN,),
+    ),
+    Mutation(
+        name="a callback's own doings are told before what it was told",
+        file="_engine.py",
+        old="        if self._is_telling:\n            return\n",
+        new="",
+        tests=(_OWN,),
     ),
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import partial
 from random import Random
 from typing import Any, TypeAlias, final
 
@@ -63,6 +64,8 @@ class World:
         self.connector: Any = connector or MemoryConnector(serve_echo, delay=delay)
         self.grammar = Grammar()
         options |= {"observers": [*observers, self.grammar], "name": "world"}
+        if (hook := options.get("health_check")) is not None:
+            options["health_check"] = partial(self._check, hook)
         self.pool = conpool.ConnectionPool(settings, connector=self.connector, **options)
         self.pool._core._dials._random = Random(7)  # the same back-off in each run
         self.steps = _StepsDone(self.audit)
@@ -107,6 +110,15 @@ class World:
         most = least + sum(sub.connecting + sub.closing for sub in subs)
         found = self.connector.live
         assert least <= found <= most, f"{found} sockets are open, and not {least} to {most}"
+
+    async def _check(self, hook: HealthCheck, conn: conpool.Connection[None]) -> bool:
+        """Ask a hook; a connection on which it was cut short must not be lent (G3)."""
+        try:
+            return await hook(conn)
+        except BaseException:
+            if conn._entry.link.wire.marks:
+                self.spoilt.add(conn.id)
+            raise
 
     # ── bystanders ──────────────────────────────────────────────────────────────
 
