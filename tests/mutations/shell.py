@@ -87,18 +87,11 @@ MUTATIONS = (
     ),
     # ── waiting ─────────────────────────────────────────────────────────────────
     Mutation(
-        name="who leaves the queue tells nobody",
-        file="_waiting.py",
-        old="    engine.perform_quietly()\n",
-        new="",
-        tests=("tests/test_waiting.py", "tests/proof/test_cancel.py"),
-    ),
-    Mutation(
         name="who warmed and was cancelled still waits",
         file="_waiting.py",
         old="        engine.core.warming_ended(warmer)\n",
         new="",
-        tests=("tests/test_waiting.py", "tests/proof/test_cancel_pool.py"),
+        tests=("tests/test_waiting.py",),
     ),
     # ── the engine ──────────────────────────────────────────────────────────────
     Mutation(
@@ -106,7 +99,7 @@ MUTATIONS = (
         file="_engine.py",
         old="            reason = entry.link.look()\n            if reason is not None:\n",
         new="            reason = entry.link.look()\n            if reason is None and False:\n",
-        tests=("tests/faults/test_idle.py", "tests/test_half_open.py", "tests/connectivity"),
+        tests=("tests/regressions/test_handed_over.py",),
     ),
     Mutation(
         name="the timer is not set for an earlier moment",

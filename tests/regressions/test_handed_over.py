@@ -131,9 +131,9 @@ async def test_cve_2025_47907(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
-@pytest.mark.parametrize("seen", ["at release", "at acquire", "at hand-over"])
+@pytest.mark.parametrize("seen", ["at release", "at acquire", "at hand-over", "after a pause"])
 async def test_undici_ghsa_35p6_xmwp_9g52(
-    seen: Literal["at release", "at acquire", "at hand-over"],
+    seen: Literal["at release", "at acquire", "at hand-over", "after a pause"],
     tls: bool,
     server_ssl: ssl.SSLContext,
     client_ssl: ssl.SSLContext,
@@ -163,12 +163,16 @@ async def test_undici_ghsa_35p6_xmwp_9g52(
                 nursery.start_soon(use)
                 await settle()
             await exchange(conn, b"smuggle")
-            if seen == "at acquire":
+            if seen in {"at acquire", "after a pause"}:
                 case.pool.release(conn)
+            if seen == "after a pause":
+                case.pool.pause(endpoint)
+                nursery.start_soon(use)
             await settle()  # the server must be done with its answer
             await servers[0].send_all(b"poison")
             await let_arrive(case)
             case.pool.release(conn)
+            case.pool.resume(endpoint)
             await use()
             assert case.log.reasons == [CloseReason.UNREAD_DATA]
 

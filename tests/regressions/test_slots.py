@@ -79,7 +79,7 @@ async def test_sqlalchemy_8145(autojump_clock: MockClock) -> None:
                 try:
                     await trio.sleep_forever()
                 finally:
-                    await exchange(conn, b"ROLLBACK")
+                    await exchange(conn, b"ROLLBACK")  # noqa: ASYNC102 - just what must do no harm
         assert scope.cancelled_caught
         assert counts(pool) == {}
         assert reasons(pool) == {"CANCELLED": 1}
