@@ -68,7 +68,7 @@ async def test_f089_g4_any_exception_whatsoever_does(site: Site, error: BaseExce
             async with lease(case, site) as (conn, server):
                 await answered(conn, server)
                 raise error
-        except BaseException as exc:  # noqa: BLE001 - that is the point
+        except BaseException as exc:  # noqa: ASYNC103, BLE001 - that is the point
             caught = exc
         assert caught is error
         await assert_closed(case, site, CloseReason.ERROR)

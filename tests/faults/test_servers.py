@@ -412,7 +412,8 @@ async def test_mariadb_connect_timeout_of_one_that_says_nothing(mariadb: MariaDB
             await case.pool.warm(silent, 1)
             await case.log.wait_closed(UNREAD_DATA)
         finally:
-            await lend_mariadb(case, mariadb, "SET GLOBAL connect_timeout = 10")
+            with trio.move_on_after(PATIENCE, shield=True):
+                await lend_mariadb(case, mariadb, "SET GLOBAL connect_timeout = 10")
 
 
 async def test_mariadb_over_max_connections(mariadb: MariaDB) -> None:
@@ -432,7 +433,8 @@ async def test_mariadb_over_max_connections(mariadb: MariaDB) -> None:
         finally:
             for lease in leases:
                 case.pool.release(lease)
-            await lend_mariadb(case, mariadb, "SET GLOBAL max_connections = 151")
+            with trio.move_on_after(PATIENCE, shield=True):
+                await lend_mariadb(case, mariadb, "SET GLOBAL max_connections = 151")
 
 
 # ── memcached ───────────────────────────────────────────────────────────────────

@@ -250,7 +250,8 @@ class Case:
     async def _acquire_once(self, endpoint: AnyEndpoint) -> None:
         dialled, failed = self.log.dialled, len(self.log.connect_errors)
         with trio.fail_after(PATIENCE):
-            async with self.pool.connection(endpoint):
+            # Longer than the pool's own time-out: after failures a dial waits its turn.
+            async with self.pool.connection(endpoint, timeout=PATIENCE):
                 assert self.log.dialled - dialled <= 1
         assert len(self.log.connect_errors) == failed
 
