@@ -111,15 +111,8 @@ MUTATIONS = (
     Mutation(
         name="all connections are closed by force",
         file="_engine.py",
-        old="        elif effect.gracefully and link.has_goodbye:\n",
-        new="        elif False:\n",
-        tests=("tests/faults/test_tls_faults.py",),
-    ),
-    Mutation(
-        name="every connection waits for its goodbye",
-        file="_engine.py",
-        old="        elif effect.gracefully and link.has_goodbye:\n",
-        new="        elif link.has_goodbye:\n",
+        old="effect.gracefully and link.has_goodbye",
+        new="False and link.has_goodbye",
         tests=("tests/faults/test_tls_faults.py",),
     ),
     # ── maintenance ─────────────────────────────────────────────────────────────
