@@ -28,7 +28,10 @@ def try_close_now(stream: trio.abc.AsyncResource) -> bool:
     close = getattr(stream, "close", None)
     if not callable(close) or inspect.iscoroutinefunction(close):
         return False
-    close()
+    try:
+        close()
+    except Exception:  # noqa: BLE001 - whatever a stream of the user's own raises
+        _log.exception("closing %r by force failed", stream)
     return True
 
 

@@ -239,14 +239,13 @@ class Engine:
         entry = effect.entry
         link = entry.link
         self.watch.remove(entry)
-        if entry.reason is CloseReason.DETACHED:
+        has_goodbye = effect.gracefully and link.has_goodbye
+        if entry.reason is CloseReason.DETACHED or (not has_goodbye and link.try_close_now()):
             self._report_closed(entry)
-        elif effect.gracefully and link.has_goodbye:
-            self.spawn(self._say_goodbye, entry, name=f"conpool close of {entry.sub.endpoint}")
-        elif link.try_close_now():
-            self._report_closed(entry)
-        else:
-            self.spawn(self._close_by_force, entry, name=f"conpool close of {entry.sub.endpoint}")
+            return
+        # What can only be closed by awaiting may have something to say as well.
+        close = self._say_goodbye if effect.gracefully else self._close_by_force
+        self.spawn(close, entry, name=f"conpool close of {entry.sub.endpoint}")
 
     @enable_ki_protection
     async def _say_goodbye(self, entry: Entry) -> None:

@@ -63,7 +63,7 @@ class Link:
     @property
     def has_goodbye(self) -> bool:
         """Whether the peer is owed a word before the file is closed."""
-        return self.ssl_object is not None
+        return isinstance(self.stream, trio.SSLStream)
 
     def try_close_now(self) -> bool:
         """Close by force, without awaiting; return False if that takes an await."""
