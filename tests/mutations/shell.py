@@ -102,10 +102,10 @@ MUTATIONS = (
         tests=("tests/regressions/test_handed_over.py",),
     ),
     Mutation(
-        name="the timer is not set for an earlier moment",
+        name="the timer is set a second late for an earlier moment",
         file="_engine.py",
         old="            self._alarm_at = self._alarm.deadline = self._agenda.next_at\n",
-        new="            self._alarm_at = self._agenda.next_at\n",
+        new="            self._alarm_at = self._alarm.deadline = self._agenda.next_at + 1\n",
         tests=("tests/test_waiting.py",),
     ),
     Mutation(
