@@ -6,9 +6,11 @@ import time
 from array import array
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import final
 
-from ..support.invariants import show
+from tests.support.invariants import show
+
 from .state import digest, freeze, thaw
 from .world import COOPERATIVE, Event, World, happen
 
@@ -23,6 +25,7 @@ class Report:
     steps: int = 0
     depth: int = 0
     seconds: float = 0.0
+    """Of processor time."""
     passed: int = 0
     """How often the first in line for the pool-wide limit was passed, at most."""
 
@@ -46,8 +49,8 @@ class _Graph:
     parents: array[int] = field(default_factory=lambda: array("q", [-1]))
     events: list[Event] = field(default_factory=lambda: [("", 0)])
     depths: array[int] = field(default_factory=lambda: array("q", [0]))
-    onward: list[tuple[int, ...]] = field(default_factory=list)
-    """Of each state, those that cooperation alone leads to."""
+    onward: list[dict[int, Event]] = field(default_factory=list)
+    """For each state, where cooperation alone leads, and by what."""
     waiting: set[int] = field(default_factory=set)
     """States in which somebody waits."""
 
@@ -66,7 +69,7 @@ def explore(world: World, limit: int = 5_000_000) -> Report:
         CounterExample: A law does not hold; or somebody waits who need not ever be served.
         RuntimeError: There are more than `limit` states.
     """
-    started = time.monotonic()
+    started = time.process_time()
     report = Report(world)
     graph = _Graph()
     first = world.begin()
@@ -74,7 +77,7 @@ def explore(world: World, limit: int = 5_000_000) -> Report:
     frontier = deque([(0, freeze(first))])
     while frontier:
         state, frozen = frontier.popleft()
-        onward: list[int] = []
+        onward: dict[int, Event] = {}
         shell = thaw(frozen)
         for event in world.find_events(shell):
             twin = thaw(frozen)
@@ -95,55 +98,55 @@ def explore(world: World, limit: int = 5_000_000) -> Report:
                     graph.waiting.add(number)
                 frontier.append((number, freeze(twin)))
             if event[0] in COOPERATIVE and number != state:
-                onward.append(number)
-        graph.onward.append(tuple(onward))
+                onward[number] = event
+        graph.onward.append(onward)
         if len(numbers) > limit:
             raise RuntimeError(f"{world.name}: more than {limit} states")
     report.states = len(numbers)
     report.depth = max(graph.depths)
     _check_liveness(world, graph)
-    report.seconds = time.monotonic() - started
+    report.seconds = time.process_time() - started
     return report
 
 
 def _check_liveness(world: World, graph: _Graph) -> None:
     """Everybody is served in the end, in whatever order dials, closes, leases and delays end.
 
-    Two things are checked of the states in which somebody waits: from none of them is there no way on; and
-    none is come back to (there is no circle), so that every way on leads out of them.
+    Of the states in which somebody waits, each has a way on, and there is no circle among them: so every way
+    leads out of them.
     """
-    left = {state: 0 for state in graph.waiting}
+    ways: dict[int, int] = {}
+    """For each state in which somebody waits, how many ways lead to another such."""
     back: dict[int, list[int]] = {}
     for state in graph.waiting:
         if not graph.onward[state]:
             raise _explain(world, graph.find_path(state), AssertionError("somebody waits for ever"))
-        for target in graph.onward[state]:
-            if target in left:
-                left[state] += 1
-                back.setdefault(target, []).append(state)
-    done = [state for state, count in left.items() if not count]
-    cleared = 0
-    while done:
-        target = done.pop()
-        cleared += 1
-        for state in back.get(target, ()):
-            left[state] -= 1
-            if not left[state]:
-                done.append(state)
-    if cleared < len(left):
-        state = min(state for state, count in left.items() if count)
-        circle = _find_circle(state, graph, {s for s, count in left.items() if count})
-        error = AssertionError(f"somebody may wait for ever: {circle}")
-        raise _explain(world, graph.find_path(state), error)
+        targets = graph.waiting.intersection(graph.onward[state])
+        ways[state] = len(targets)
+        for target in targets:
+            back.setdefault(target, []).append(state)
+    ended = [state for state, count in ways.items() if not count]
+    while ended:
+        for state in back.get(ended.pop(), ()):
+            ways[state] -= 1
+            if not ways[state]:
+                ended.append(state)
+    endless = {state for state, count in ways.items() if count}
+    if endless:
+        path, circle = _find_circle(graph, endless)
+        raise _explain(world, path, AssertionError(f"this may go on for ever: {circle}"))
 
 
-def _find_circle(state: int, graph: _Graph, stuck: set[int]) -> str:
-    """Describe a way on that never ends."""
-    path: list[int] = []
-    while state not in path:
-        path.append(state)
-        state = next(target for target in graph.onward[state] if target in stuck)
-    return f"a circle of {len(path) - path.index(state)} states, entered at state {state}"
+def _find_circle(graph: _Graph, endless: set[int]) -> tuple[list[Event], list[Event]]:
+    """Return the way into a circle, and the way round."""
+    state = min(endless)
+    visited: list[int] = []
+    while state not in visited:
+        visited.append(state)
+        state = next(target for target in graph.onward[state] if target in endless)
+    circle = [*visited[visited.index(state) :], state]
+    events = [graph.onward[one][other] for one, other in pairwise(circle)]
+    return graph.find_path(state), events
 
 
 def _explain(world: World, path: list[Event], error: Exception) -> CounterExample:
@@ -154,7 +157,7 @@ def _explain(world: World, path: list[Event], error: Exception) -> CounterExampl
         lines.append(f"{number}. {event[0]} ({event[1]})")
         try:
             happen(shell, event)
-        except Exception as again:
+        except Exception as again:  # noqa: BLE001 - what was found, once more
             lines.append(f"   {type(again).__name__}")
             break
         lines.append("   " + show(shell.core).replace("\n", "\n   "))

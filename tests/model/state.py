@@ -27,8 +27,7 @@ from conpool._dial_policy import SHORT_LIFE
 from conpool._endpoint import Endpoint
 from conpool._histogram import Histogram
 from conpool._states import CloseReason, ConnectionState
-
-from ..support.shell import Refused, Shell, is_newly_dialled
+from tests.support.shell import Refused, Shell, is_newly_dialled
 
 Name: TypeAlias = tuple[Any, ...]
 

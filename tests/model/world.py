@@ -10,14 +10,17 @@ from conpool import _room
 from conpool._books import Entry, SubPool, Waiter
 from conpool._endpoint import AnyEndpoint
 from conpool._states import ConnectionState
+from tests.support.shell import HERE, THERE, Caller, Shell
 
-from ..support.shell import HERE, THERE, Caller, Shell
 from .state import Name, OneSecond, name_entry, name_of, share
 
 Event: TypeAlias = tuple[str, int]
 """What happens, and to which: a place in one of the shell's lists, or the number of an endpoint."""
 
 ENDPOINTS: Final = (HERE, THERE)
+
+ALWAYS: Final = frozenset({"ask", "released", "dialled"})
+"""What happens in every world."""
 
 COOPERATIVE: Final = frozenset(
     {"dialled", "closed", "released", "a second passes", "resumed", "put back", "begun", "swept"}
@@ -41,7 +44,7 @@ class World:
     is_lazy: bool = False
     """Whether tasks may run late after a hand-over."""
     happens: frozenset[str] = field(default_factory=frozenset)
-    """Which of the events happen that not every world has; see `_find_events`."""
+    """Which events there are, beside those of every world; `_DEEDS` lists them."""
     at_least: int = 100
     """How many states must be found, lest the world is smaller than it was meant to be."""
 
@@ -70,9 +73,9 @@ class World:
         """Whether somebody waits who must not wait for ever.
 
         Warming waits for as long as other endpoints need the slots, and starts again when what it has
-        opened gets too old; where there is neither, it must end too.
+        opened gets too old or is lost; where nothing of that happens, it must end too.
         """
-        must_end = self.endpoints == 1 and "a second passes" not in self.happens
+        must_end = self.endpoints == 1 and not self.happens & {"a second passes", "reserved"}
         return any(sub.queue or (sub.warmers and must_end) for sub in shell.core.subs.values())
 
     def find_events(self, shell: Shell) -> list[Event]:
@@ -86,38 +89,40 @@ class World:
         return events
 
     def _find_events(self, shell: Shell) -> Iterator[tuple[str, int, Any]]:
-        happens = self.happens
+        """Each event with its position, and with what makes it like others of its kind."""
         waiting = sum(caller.entry is None or not caller.has_begun for caller in shell.callers)
+        may_ask = shell.core.is_open and waiting < self.waiters
+        if may_ask:
+            for kind in self._among("ask", "ask fresh", "ask impatiently"):
+                yield from ((kind, number, number) for number in range(self.endpoints))
         if shell.core.is_open:
-            if waiting < self.waiters:
-                yield from self._each("ask")
-                if "ask fresh" in happens:
-                    yield from self._each("ask fresh")
-                if "ask impatiently" in happens:
-                    yield from self._each("ask impatiently")
             yield from self._find_orders(shell)
-        for position, caller in enumerate(shell.callers):
-            if caller.waiter is not None:
-                yield "cancelled", position, position
-            elif caller.entry is not None and not caller.has_begun:
-                likeness = self._liken(caller.entry, shell)
-                yield "begun", position, likeness
-                yield "cancelled late", position, likeness
-            elif caller.entry is not None:
-                likeness = self._liken(caller.entry, shell)
-                for kind in ("released", "discarded", "interrupted"):
-                    is_possible = caller.entry.state is ConnectionState.ACTIVE
-                    if kind == "released" or (kind in happens and is_possible):
-                        yield kind, position, likeness
+        yield from self._find_ends_of_leases(shell)
         for position, entry in enumerate(shell.dials):
-            yield "dialled", position, self._liken(entry, shell)
-            if "dial failed" in happens:
-                yield "dial failed", position, self._liken(entry, shell)
+            for kind in self._among("dialled", "dial failed"):
+                yield kind, position, _liken(entry, shell)
         for position, entry in enumerate(shell.closes):
-            yield "closed", position, self._liken(entry, shell)
-        yield from self._find_looks(shell, waiting)
-        if "a second passes" in happens:
-            yield "a second passes", 0, 0
+            yield "closed", position, _liken(entry, shell)
+        yield from self._find_looks(shell, may_ask=may_ask)
+        yield from ((kind, 0, 0) for kind in self._among("a second passes"))
+
+    def _among(self, *kinds: str) -> list[str]:
+        """Those of `kinds` that happen in this world."""
+        return [kind for kind in kinds if kind in self.happens or kind in ALWAYS]
+
+    def _find_ends_of_leases(self, shell: Shell) -> Iterator[tuple[str, int, Any]]:
+        for position, caller in enumerate(shell.callers):
+            entry = caller.entry
+            if entry is None:
+                yield "cancelled", position, position
+            elif not caller.has_begun:
+                for kind in ("begun", "cancelled late"):
+                    yield kind, position, _liken(entry, shell)
+            elif entry.state is ConnectionState.ACTIVE:
+                for kind in self._among("released", "discarded", "interrupted"):
+                    yield kind, position, _liken(entry, shell)
+            else:
+                yield "released", position, _liken(entry, shell)
 
     def _find_orders(self, shell: Shell) -> Iterator[tuple[str, int, Any]]:
         """What the pool may be told."""
@@ -140,30 +145,26 @@ class World:
             if kind in self.happens:
                 yield kind, 0, 0
 
-    def _find_looks(self, shell: Shell, waiting: int) -> Iterator[tuple[str, int, Any]]:
+    def _find_looks(self, shell: Shell, *, may_ask: bool) -> Iterator[tuple[str, int, Any]]:
         """What happens to connections of their own accord, or because somebody looks."""
         for position, entry in enumerate(_find_idle(shell)):
+            for kind in self._among("peer closed", "reserved"):
+                if kind != "peer closed" or not entry.link.dead:
+                    yield kind, position, position
+        for position, entry in enumerate(_find_reserved(shell)):
+            likeness = _liken(entry, shell)
+            yield "put back", position, likeness
+            yield "check failed", position, likeness
+            if may_ask:
+                yield "asked again", position, likeness
             if "peer closed" in self.happens and not entry.link.dead:
-                yield "peer closed", position, position
-            if "reserved" in self.happens:
-                yield "reserved", position, position
-        for position, entry in enumerate(_find_taken(shell)):
-            yield "put back", position, self._liken(entry, shell)
-            yield "check failed", position, self._liken(entry, shell)
-            if waiting < self.waiters and shell.core.is_open:
-                yield "asked again", position, self._liken(entry, shell)
-            if "peer closed" in self.happens and not entry.link.dead:
-                yield "peer closed in a check", position, self._liken(entry, shell)
+                yield "peer closed in a check", position, likeness
 
-    def _each(self, kind: str) -> Iterator[tuple[str, int, Any]]:
-        for number in range(self.endpoints):
-            yield kind, number, number
 
-    def _liken(self, entry: Entry, shell: Shell) -> Any:
-        ranks = {
-            waiter: waiter.number for sub in shell.core.subs.values() for waiter in sub.queue
-        }
-        return entry.sub.endpoint, name_entry(entry, shell.now, ranks, True)
+def _liken(entry: Entry, shell: Shell) -> Any:
+    """What is equal of two connections only if it does not matter which of them an event is about."""
+    numbers = {waiter: waiter.number for sub in shell.core.subs.values() for waiter in sub.queue}
+    return entry.sub.endpoint, name_entry(entry, shell.now, numbers, True)
 
 
 def happen(shell: Shell, event: Event) -> None:
@@ -190,7 +191,7 @@ def _find_idle(shell: Shell) -> list[Entry]:
     return [entry for sub in _in_order(shell) for entry in sub.idle]
 
 
-def _find_taken(shell: Shell) -> list[Entry]:
+def _find_reserved(shell: Shell) -> list[Entry]:
     """Active, and nobody's: reserved for a check."""
     held = {caller.entry for caller in shell.callers}
     found = [
@@ -218,7 +219,7 @@ def _on_endpoint(deed: Callable[[Shell, AnyEndpoint], object]) -> Callable[[Shel
 
 
 def _ask_again(shell: Shell, position: int) -> None:
-    entry = _find_taken(shell)[position]
+    entry = _find_reserved(shell)[position]
     shell.check_fails(entry)
     shell.ask(entry.sub.endpoint, is_first=True)
 
@@ -237,11 +238,11 @@ _DEEDS: Final[dict[str, Callable[[Shell, int], object]]] = {
     "dial failed": lambda shell, position: shell.dial_fails(shell.dials[position]),
     "closed": lambda shell, position: shell.close_ends(shell.closes[position]),
     "peer closed": lambda shell, position: shell.peer_closes(_find_idle(shell)[position]),
-    "peer closed in a check": lambda shell, p: shell.peer_closes(_find_taken(shell)[p]),
+    "peer closed in a check": lambda shell, p: shell.peer_closes(_find_reserved(shell)[p]),
     "reserved": lambda shell, position: shell.reserve(_find_idle(shell)[position]),
-    "put back": lambda shell, position: shell.put_back_unused(_find_taken(shell)[position]),
+    "put back": lambda shell, position: shell.put_back_unused(_find_reserved(shell)[position]),
     "asked again": _ask_again,
-    "check failed": lambda shell, position: shell.check_fails(_find_taken(shell)[position]),
+    "check failed": lambda shell, position: shell.check_fails(_find_reserved(shell)[position]),
     "cleared": _on_endpoint(lambda shell, endpoint: shell.clear(endpoint)),
     "swept": lambda shell, _: shell.sweep(),
     "paused": _on_endpoint(lambda shell, endpoint: shell.pause(endpoint)),

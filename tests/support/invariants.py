@@ -94,6 +94,9 @@ def _check_connections(sub: SubPool) -> Iterator[str]:
         yield f"{len(borrowers)} slots are charged for {sum(booked.values())} connections"
     if not sub.idle.keys() <= borrowers:
         yield "an idle connection has no slot"
+    ages = [entry.idle_since for entry in sub.idle]
+    if ages != sorted(ages):
+        yield f"the stack is not in order: idle since {ages}"
     surplus = len(borrowers) - sub.closing - sub.capacity.total
     if surplus > 0 and not sub.has_surplus:
         yield f"{len(borrowers)} connections, with a limit of {sub.capacity.total} (G1)"
@@ -117,6 +120,8 @@ def _check_entry(entry: Entry, sub: SubPool) -> Iterator[str]:
         yield f"{entry!r} closes because of {entry.reason}"
     if entry.dial_for is not None and state is not CONNECTING:
         yield f"{entry!r} is open, and still dialled for {entry.dial_for!r}"
+    if state is IDLE and (entry.leases or not entry.was_idle):
+        yield f"{entry!r} is idle and lent, or does not know that it was idle"
     if state is IDLE and entry.generation != sub.generation:
         yield f"{entry!r} is idle, and older than the last clear (G24)"
 
@@ -207,11 +212,11 @@ def _check_no_lost_wakeup(sub: SubPool, room: Room | None, now: float) -> Iterat
     """G12: no slot is free, and nothing idle is fit, while somebody waits who could have it."""
     if sub.paused or not sub.queue:
         return
-    undialled = [waiter for waiter in sub.queue if waiter.dial is None]
     if sub.idle and any(not waiter.fresh for waiter in sub.queue):
         yield "somebody waits, and there is an idle connection (G12)"
     wanted = min(len(sub.queue), sub.max_connecting) - sub.connecting
-    if wanted <= 0 or not undialled:
+    undialled = next((waiter for waiter in sub.queue if waiter.dial is None), None)
+    if wanted <= 0 or undialled is None:
         return
     if now < sub.dial_not_before:
         if sub.attend_at > sub.dial_not_before and (sub.capacity.has_room or sub.idle):
@@ -222,13 +227,16 @@ def _check_no_lost_wakeup(sub: SubPool, room: Room | None, now: float) -> Iterat
     if not sub.capacity.has_room:
         if sub.idle and sub.closing < wanted:
             yield "somebody waits for a new connection, an idle one holds its slot (G12)"
-        return
-    if room is None:
+    elif room is None:
         yield "somebody waits, and a slot is free (G12)"
-        return
-    free = sub.capacity.total - len(sub.capacity.borrowers)
-    wanted = min(wanted, free)
-    if sub.wanted != wanted or sub.claim is not undialled[0]:
+    else:
+        yield from _check_no_slot_left(sub, undialled, wanted, room)
+
+
+def _check_no_slot_left(sub: SubPool, undialled: Waiter, wanted: int, room: Room) -> Iterator[str]:
+    """`undialled` can only wait for the pool-wide limit: it stands in line, and there is nothing to give."""
+    wanted = min(wanted, sub.capacity.total - len(sub.capacity.borrowers))
+    if sub.wanted != wanted or sub.claim is not undialled:
         yield f"{wanted} slots are wanted, {sub.wanted} with {sub.claim!r} in line (G12)"
     if room.capacity.has_room:
         yield "somebody stands in line, and the pool has a slot (G12)"

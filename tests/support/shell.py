@@ -413,7 +413,8 @@ class Shell:
         assert is_new or not waiter.fresh, f"{waiter!r} wanted a new connection, got {entry!r}"
         for other in entry.sub.queue:
             if other.number < waiter.number and other not in self.put_back:
-                assert other.fresh and not is_new, f"{waiter!r} was served before {other!r} (G13)"
+                passed_over = is_new or not other.fresh
+                assert not passed_over, f"{waiter!r} was served before {other!r} (G13)"
 
     def _hand_over(self, entry: Entry, caller: Caller) -> None:
         sub, wire = entry.sub, entry.link

@@ -1,0 +1,253 @@
+"""The worlds that are searched: small enough to see all of each, different enough to see all that matters.
+
+Two connections for each endpoint, and two or three waiters, are enough for every rule to meet every other: a
+limit of one has no order among connections, and a third of anything behaves as the second does.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from .world import World
+
+PAIR: Final[dict[str, Any]] = {"max_connections_per_endpoint": 2}
+
+
+def _happens(*kinds: str) -> frozenset[str]:
+    return frozenset(kinds)
+
+
+SMALL: Final = (
+    World(
+        name="one endpoint and all that it can be told",
+        settings=PAIR,
+        waiters=2,
+        is_courteous=True,
+        happens=_happens(
+            "ask fresh",
+            "cleared",
+            "discarded",
+            "interrupted",
+            "limit set",
+            "paused",
+            "peer closed",
+            "reserved",
+            "shut",
+        ),
+        at_least=2000,
+    ),
+    World(
+        name="one endpoint, warmed, with a limit that changes",
+        settings=PAIR,
+        is_courteous=True,
+        happens=_happens("cleared", "discarded", "limit set", "paused", "warming"),
+        at_least=1000,
+    ),
+    World(
+        name="one endpoint, no pool-wide limit, dials that fail",
+        settings=PAIR,
+        happens=_happens("a second passes", "ask fresh", "dial failed", "discarded"),
+        at_least=200,
+    ),
+    World(
+        name="one dial at a time, one kept idle, dials that fail",
+        settings=PAIR
+        | {"max_connecting_per_endpoint": 1, "min_idle_per_endpoint": 1, "max_idle_time": 4},
+        waiters=2,
+        happens=_happens("a second passes", "dial failed", "discarded", "swept", "warming"),
+        at_least=500,
+    ),
+    World(
+        name="connections that are used up and get old, waiters that give up",
+        settings=PAIR
+        | {
+            "acquire_timeout": 2,
+            "max_connection_lifetime": 3,
+            "max_connection_uses": 2,
+            "max_idle_time": 2,
+        },
+        waiters=2,
+        is_courteous=True,
+        happens=_happens("a second passes", "ask impatiently", "dial failed", "swept"),
+        at_least=1000,
+    ),
+    World(
+        name="connections that get old while they are checked",
+        settings=PAIR | {"max_connection_lifetime": 4, "max_idle_time": 2},
+        waiters=2,
+        happens=_happens("a second passes", "peer closed", "reserved"),
+        at_least=500,
+    ),
+    World(
+        name="tasks that run late",
+        settings=PAIR,
+        waiters=2,
+        is_lazy=True,
+        happens=_happens("ask fresh", "cleared", "discarded", "interrupted", "shut"),
+        at_least=300,
+    ),
+    World(
+        name="two endpoints share one slot",
+        settings=PAIR | {"max_connections": 1},
+        endpoints=2,
+        is_courteous=True,
+        happens=_happens("ask fresh", "cleared", "discarded"),
+        at_least=1000,
+    ),
+    World(
+        name="two endpoints share two slots",
+        settings=PAIR | {"max_connections": 2},
+        endpoints=2,
+        is_courteous=True,
+        happens=_happens("discarded"),
+        at_least=500,
+    ),
+    World(
+        name="two endpoints share two slots, new connections wanted",
+        settings=PAIR | {"max_connections": 2},
+        endpoints=2,
+        waiters=2,
+        is_courteous=True,
+        happens=_happens("ask fresh", "discarded", "paused"),
+        at_least=500,
+    ),
+    World(
+        name="two endpoints share three slots",
+        settings=PAIR | {"max_connections": 3},
+        endpoints=2,
+        waiters=2,
+        is_courteous=True,
+        happens=_happens("discarded"),
+        at_least=300,
+    ),
+    World(
+        name="two endpoints share two slots, dials fail",
+        settings=PAIR | {"max_connections": 2},
+        endpoints=2,
+        waiters=2,
+        happens=_happens("a second passes", "dial failed"),
+        at_least=500,
+    ),
+    World(
+        name="two endpoints share two slots, limits change",
+        settings=PAIR | {"max_connections": 2},
+        endpoints=2,
+        waiters=2,
+        happens=_happens("discarded", "limit set"),
+        at_least=500,
+    ),
+    World(
+        name="two endpoints share two slots, peers hang up",
+        settings=PAIR | {"max_connections": 2},
+        endpoints=2,
+        waiters=2,
+        happens=_happens("peer closed", "reserved"),
+        at_least=300,
+    ),
+    World(
+        name="two endpoints share two slots, both kept warm",
+        settings=PAIR | {"max_connections": 2, "min_idle_per_endpoint": 1},
+        endpoints=2,
+        waiters=2,
+        happens=_happens("swept", "warming"),
+        at_least=500,
+    ),
+    World(
+        name="two endpoints share one slot and are forgotten",
+        settings=PAIR
+        | {
+            "acquire_timeout": 6,
+            "max_connections": 1,
+            "max_idle_time": 9,
+            "min_idle_per_endpoint": 1,
+        },
+        endpoints=2,
+        waiters=1,
+        happens=_happens("a second passes", "dial failed", "swept"),
+        at_least=1000,
+    ),
+    World(
+        name="two endpoints share two slots, tasks run late",
+        settings=PAIR | {"max_connections": 2},
+        endpoints=2,
+        waiters=2,
+        is_lazy=True,
+        happens=_happens("cleared"),
+        at_least=1000,
+    ),
+    World(
+        name="two endpoints without a pool-wide limit",
+        settings={"max_connections_per_endpoint": 1},
+        endpoints=2,
+        is_courteous=True,
+        happens=_happens("ask fresh", "discarded"),
+        at_least=300,
+    ),
+)
+
+LARGE: Final = (
+    World(
+        name="one endpoint and all that it can be told, three waiters",
+        settings=PAIR,
+        is_courteous=True,
+        happens=SMALL[0].happens | {"warming"},
+        at_least=10_000,
+    ),
+    World(
+        name="one dial at a time, one kept idle, all that it can be told",
+        settings=PAIR
+        | {"max_connecting_per_endpoint": 1, "min_idle_per_endpoint": 1, "max_idle_time": 3},
+        waiters=2,
+        is_courteous=True,
+        happens=_happens(
+            "a second passes", "ask fresh", "cleared", "dial failed", "limit set", "paused", "swept"
+        ),
+        at_least=10_000,
+    ),
+    World(
+        name="two endpoints share two slots, three waiters and all that they can be told",
+        settings=PAIR | {"max_connections": 2},
+        endpoints=2,
+        waiters=2,
+        happens=_happens("cleared", "discarded", "limit set", "paused", "warming"),
+        at_least=50_000,
+    ),
+    World(
+        name="two endpoints share two slots, three waiters, dials fail, new connections wanted",
+        settings=PAIR | {"max_connections": 2, "max_connecting_per_endpoint": 1},
+        endpoints=2,
+        happens=_happens("a second passes", "ask fresh", "dial failed"),
+        at_least=5000,
+    ),
+    World(
+        name="two endpoints share three slots, three waiters",
+        settings=PAIR | {"max_connections": 3},
+        endpoints=2,
+        is_courteous=True,
+        happens=_happens("ask fresh", "cleared", "discarded"),
+        at_least=20_000,
+    ),
+    World(
+        name="two endpoints share two slots, connections get old, waiters give up",
+        settings=PAIR
+        | {
+            "acquire_timeout": 3,
+            "max_connection_lifetime": 3,
+            "max_connections": 2,
+            "max_idle_time": 2,
+        },
+        endpoints=2,
+        waiters=2,
+        happens=_happens("a second passes", "ask impatiently", "dial failed", "swept"),
+        at_least=20_000,
+    ),
+    World(
+        name="two endpoints share one slot, four waiters",
+        settings=PAIR | {"max_connections": 1},
+        endpoints=2,
+        waiters=4,
+        is_courteous=True,
+        happens=_happens("ask fresh", "discarded"),
+        at_least=2000,
+    ),
+)
