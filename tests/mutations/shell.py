@@ -113,7 +113,7 @@ MUTATIONS = (
         file="_engine.py",
         old="effect.gracefully and link.has_goodbye",
         new="False and link.has_goodbye",
-        tests=("tests/faults/test_tls_faults.py",),
+        tests=("tests/regressions/test_slots.py::test_sqlalchemy_8145_when_all_is_cancelled",),
     ),
     # ── maintenance ─────────────────────────────────────────────────────────────
     Mutation(
