@@ -124,13 +124,6 @@ MUTATIONS = (
         tests=("tests/test_maintenance.py",),
     ),
     Mutation(
-        name="the sweep closes what was taken meanwhile",
-        file="_maintenance.py",
-        old="                if entry.state is ConnectionState.IDLE:\n                    self._inspect",
-        new="                if True:\n                    self._inspect",
-        tests=("tests/test_maintenance.py",),
-    ),
-    Mutation(
         name="nothing that is idle is seen to end",
         file="_maintenance.py",
         old="                    self._core.inspected(entry, entry.link.look(), self._engine.now())\n",
