@@ -57,6 +57,7 @@ async def test_g1_losers_are_gone_when_the_connection_is_lent() -> None:
             async with listened_to(connector=connector) as (pool, _):
                 trio.lowlevel.add_instrument(census)
                 async with pool.connection(Endpoint("db", server.port)):
+                    trio.lowlevel.remove_instrument(census)
                     assert client_sockets(server.port).total() == before + 1
             assert census.most == before + 2, "only while they race are there two"
 

@@ -58,7 +58,8 @@ async def test_f057_unread_tickets_of_tls_1_3_cause_no_churn(
 ) -> None:
     """OpenSSL's servers send two tickets at once; nobody reads them until the first exchange."""
     endpoint = Endpoint("localhost", redis_tls.port, tls=TLS(client_ssl))
-    config = PoolConfig(min_idle_per_endpoint=4, reap_interval=0.01)
+    # No fifth one, while one of the four is lent.
+    config = PoolConfig(min_idle_per_endpoint=4, max_connections_per_endpoint=4, reap_interval=0.01)
     async with listened_to(config) as (pool, log):
         await pool.warm(endpoint, 4)
         for entry in pool._core.subs[endpoint].idle:
