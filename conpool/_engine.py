@@ -119,6 +119,12 @@ class Engine:
         finally:
             self.watch.close()
             self.ended.set()
+            self._stop_serving()  # if it has died, there is nobody left to dial
+
+    def _stop_serving(self) -> None:
+        if self.core.is_open:
+            self.core.shut(self.now())
+            self.perform()
 
     def spawn(self, job: Callable[[*Ts], Awaitable[object]], *args: *Ts, name: str) -> None:
         """Run a job of the pool's own in the background, in the pool's own context."""
@@ -215,6 +221,7 @@ class Engine:
         except ConnectError as error:
             self._report_failed_dial(entry, error, started)
         except BaseException:
+            self._stop_serving()  # if the pool is not closing, its background is dying
             self._report_failed_dial(entry, None, started)
             raise
         else:
@@ -239,8 +246,9 @@ class Engine:
         entry = effect.entry
         link = entry.link
         self.watch.remove(entry)
-        has_goodbye = effect.gracefully and link.has_goodbye
-        if entry.reason is CloseReason.DETACHED or (not has_goodbye and link.try_close_now()):
+        is_detached = entry.reason is CloseReason.DETACHED
+        has_goodbye = effect.gracefully and link.has_goodbye and not self.ended.is_set()
+        if is_detached or (not has_goodbye and link.try_close_now()) or self.ended.is_set():
             self._report_closed(entry)
             return
         # What can only be closed by awaiting may have something to say as well.

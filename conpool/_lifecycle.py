@@ -122,8 +122,9 @@ class Lifecycle:
             self._stop_lending()
         try:
             self._interrupt(trio.lowlevel.current_task())
-            with trio.move_on_after(grace):
-                await self._engine.wait_closed(self._find_borrowers())
+            if grace:  # else no checkpoint: a cancellation there would take the place of what the block raised
+                with trio.move_on_after(grace):
+                    await self._engine.wait_closed(self._find_borrowers())
         finally:
             self._interrupt(None)
             with trio.CancelScope(shield=True):

@@ -100,6 +100,10 @@ class Network(MemoryConnector):
         finally:
             self.dialling -= 1
 
+    def serve_with(self, serve: Serve) -> None:
+        """Have another server from now on."""
+        self._serve = serve
+
     def refuse(self, endpoint: AnyEndpoint = HERE) -> OSError:
         """Have nobody listen at `endpoint` any more."""
         error = ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")

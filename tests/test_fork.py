@@ -1,0 +1,115 @@
+"""A forked child finds its parent's pools closed, and does its parent's connections no harm."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Awaitable, Callable
+
+import pytest
+import trio
+
+from conpool import ConnectionPool, PoolClosed
+
+from .support.pools import HERE, THERE, counts, exchange, make_pool, open_pool
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+
+
+async def in_child(look: Callable[[], Awaitable[None]]) -> str:
+    """Run `look` in a forked child, inside this very task; return what went wrong there."""
+    reading, writing = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # 3.12 warns of threads, ours are idle
+        pid = os.fork()
+    if pid == 0:  # pragma: no cover - the child's coverage is not collected
+        try:
+            await look()
+        except BaseException:  # noqa: BLE001
+            os.write(writing, traceback.format_exc().encode())
+        finally:
+            sys.stdout.flush()
+            os._exit(0)
+    os.close(writing)
+    os.waitpid(pid, 0)  # noqa: ASYNC222 - the child is quick, and nothing else is to run meanwhile
+    with os.fdopen(reading, "rb") as pipe:
+        return pipe.read().decode()
+
+
+async def test_child_finds_the_pool_closed() -> None:
+    async with open_pool() as pool:
+        async with pool.connection(HERE):
+            pass
+
+        async def look() -> None:
+            assert pool.closed
+            assert " closed: " in repr(pool)
+            for endpoint in (HERE, THERE):
+                with pytest.raises(PoolClosed):
+                    await pool.acquire(endpoint)
+                with pytest.raises(PoolClosed):
+                    pool.acquire_nowait(endpoint)
+            with pytest.raises(PoolClosed):
+                await pool.warm(HERE, 2)
+            with pytest.raises(RuntimeError, match="this one is closed"):
+                await pool.__aenter__()
+            assert counts(pool) == {}
+
+        assert await in_child(look) == ""
+        assert not pool.closed
+        assert counts(pool) == {"idle": 1}
+        async with pool.connection(HERE) as connection:
+            assert connection.uses == 2
+            assert await exchange(connection) == b"ping"
+
+
+async def test_child_may_end_its_lease_and_the_pool_without_harm() -> None:
+    async with open_pool() as pool:
+        async with pool.connection(HERE) as connection:
+
+            async def look() -> None:
+                pool.release(connection)
+                await pool.aclose()
+
+            assert await in_child(look) == ""
+            assert await exchange(connection) == b"ping"
+        assert counts(pool) == {"idle": 1}
+
+
+async def test_child_may_open_a_pool_of_its_own() -> None:
+    async with open_pool():
+
+        async def look() -> None:
+            assert not make_pool_closed()
+
+        assert await in_child(look) == ""
+
+
+def make_pool_closed() -> bool:
+    from .support.pools import Network
+
+    return make_pool(Network()).closed
+
+
+async def test_pool_that_was_closed_before_the_fork_is_closed_after_it() -> None:
+    async with open_pool() as pool:
+        await pool.aclose()
+
+        async def look() -> None:
+            assert pool.closed
+
+        assert await in_child(look) == ""
+
+
+async def test_pools_that_nobody_has_any_more_are_no_concern_of_a_fork() -> None:
+    pool: ConnectionPool[None]
+    async with open_pool() as pool:
+        pass
+    del pool
+
+    async def look() -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+
+    assert await in_child(look) == ""
