@@ -59,7 +59,8 @@ class DialPolicy:
         if sub.capacity.has_room:
             room = self._room
             return room is not None and sub.claim is not None and room.closing < room.wanted
-        dials = min(waiting, 1 if sub.failures else sub.max_connecting - sub.connecting)
+        spare = sub.connecting - sub.dialled_for  # dials whose waiters have gone serve these
+        dials = min(waiting - spare, 1 if sub.failures else sub.max_connecting - sub.connecting)
         return sub.closing < dials and sub.is_gate_open(now)
 
     def allot(self, room: Room, now: float) -> None:
