@@ -157,6 +157,9 @@ MUTATIONS = (
         file="_lifecycle.py",
         old="            self._interrupt(None)\n",
         new="            pass\n",
-        tests=("tests/regressions/test_shutdown.py::test_dream_of_a_pool_in_each_request",),
+        tests=(
+            "tests/faults/test_closing_faults.py"
+            "::test_g17_a_peer_that_hangs_costs_the_grace_and_no_more",
+        ),
     ),
 )
