@@ -99,8 +99,6 @@ class TLSSource:
                 return self._ssl.read(size)
             except ssl.SSLWantReadError:
                 pass
-            except ssl.SSLZeroReturnError:
-                return b""
             data = self._below.take_now(_CHUNK)
             if not data:
                 return data

@@ -156,16 +156,15 @@ async def test_f070_a_peer_that_does_not_read_cannot_hold_up_the_goodbye(
 
 
 async def test_it_cannot_be_cancelled_but_ends_in_time() -> None:
-    resource = WithClose(hangs=True)
+    stuck, quick = WithClose(hangs=True), WithClose()
     with trio.CancelScope() as scope:
         scope.cancel()
-        await close(resource, 0.01)
-        assert resource.cut_short
-        assert resource.forced == 1
-        resource = WithClose()
-        await close(resource, FOREVER)
-        assert resource.asked == 1
-        assert not resource.cut_short
+        await close(stuck, 0.01)
+        await close(quick, FOREVER)
+    assert stuck.cut_short
+    assert stuck.forced == 1
+    assert quick.asked == 1
+    assert not quick.cut_short
 
 
 async def test_a_peer_that_is_gone_is_nobodys_concern(caplog: pytest.LogCaptureFixture) -> None:

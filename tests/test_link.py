@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 
 import pytest
@@ -21,6 +22,7 @@ async def test_a_plain_connection() -> None:
         link = Link(client)
         assert link.fileno() == client.socket.fileno()
         assert link.peer_address == server.socket.getsockname()
+        assert link.peer_ip == "127.0.0.1"
         assert link.ssl_object is None
         assert link.session is None
         assert not link.has_goodbye
@@ -65,6 +67,7 @@ async def test_a_connection_in_memory_has_no_socket_and_is_taken_to_be_alive() -
     link = Link(client)
     assert link.fileno() == -1
     assert link.peer_address is None
+    assert link.peer_ip is None
     await server.send_all(b"x")
     assert not link.poll(0)
     assert link.look() is None
@@ -78,7 +81,15 @@ async def test_a_connection_whose_peer_has_gone_already_has_no_address() -> None
             await trio.lowlevel.wait_readable(client.socket)
         link = Link(client)
         assert link.peer_address is None
+        assert link.peer_ip is None
         assert link.look() is CloseReason.PEER_CLOSED
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="this platform has no UNIX sockets")
+async def test_a_unix_socket_has_no_ip_address() -> None:
+    client, server = trio.socket.socketpair(socket.AF_UNIX)
+    with client, server:
+        assert Link(trio.SocketStream(client)).peer_ip is None
 
 
 async def test_g6_once_closed_its_wire_leads_nowhere() -> None:
@@ -96,6 +107,34 @@ async def test_g6_once_closed_its_wire_leads_nowhere() -> None:
             with pytest.raises(trio.ClosedResourceError):
                 await operation
         await wire.aclose()
+
+
+class Slow(trio.abc.Stream):
+    """Cannot be closed without awaiting, and does not mind being used until then."""
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        await trio.lowlevel.checkpoint()
+        return b"x"
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+async def test_g6_not_even_while_its_stream_has_still_to_be_closed() -> None:
+    link = Link(Slow())
+    wire = link.wire
+    await wire.send_all(b"x")
+    assert not link.try_close_now()
+    with pytest.raises(trio.ClosedResourceError):
+        await wire.send_all(b"x")
+    with pytest.raises(trio.ClosedResourceError):
+        await wire.receive_some()
 
 
 async def test_what_moves_through_its_wire_moves_on_the_stream() -> None:

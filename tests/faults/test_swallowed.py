@@ -225,6 +225,29 @@ async def test_f090_mark_clean_lapses_with_the_next_operation(site: Site) -> Non
         await assert_closed(case, site, CloseReason.INCOMPLETE)
 
 
+async def test_f090_mark_clean_lapses_with_a_receive_too(site: Site) -> None:
+    async with clean(site.endpoint, ONE) as case:
+        with pytest.raises(ZeroDivisionError):
+            async with lease(case, site) as (conn, server):
+                conn.mark_clean()
+                await server.send_all(b"half of it")
+                assert await conn.receive_some()
+                raise ZeroDivisionError
+        await assert_closed(case, site, CloseReason.ERROR)
+
+
+async def test_f087_g4_mark_clean_does_not_speak_for_the_next_caller(site: Site) -> None:
+    async with clean(site.endpoint, ONE) as case:
+        async with lease(case, site) as (conn, server):
+            await answered(conn, server)
+            conn.mark_clean()
+        with pytest.raises(ZeroDivisionError):
+            async with case.pool.connection(site.endpoint) as conn:
+                assert conn.reused
+                raise ZeroDivisionError
+        await assert_closed(case, site, CloseReason.ERROR)
+
+
 async def test_f087_mark_clean_excuses_an_exception(site: Site) -> None:
     async with clean(site.endpoint, ONE) as case:
         with pytest.raises(ZeroDivisionError):

@@ -244,6 +244,8 @@ class Case:
         if core.room is not None:
             assert set(core.room.capacity.borrowers) == idle, "a slot of the pool has not come back"
         assert self.recorder.open <= len(idle), "a socket has outlived its connection"
+        watched = set(self.pool._engine.watch._by_descriptor.values())
+        assert watched <= idle, "a connection that is gone is still watched"
         assert not list(self.log.find_unpaired())
         assert not find_tasks() - self.for_life, "a task of the pool was left over"
 
