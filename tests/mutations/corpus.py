@@ -263,7 +263,7 @@ MUTATIONS = (
         tests=(_SHUTDOWN + "test_httpcore_dials_on_a_closed_pool",),
     ),
     Mutation(
-        name="dials go on when the pool closes",
+        name="a closed pool finishes its dials",
         file="_lifecycle.py",
         old="        self._engine.give_up_dials()\n",
         new="",

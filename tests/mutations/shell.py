@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from . import Mutation
 
+_CLOSING = "tests/faults/test_closing_faults.py"
+_GRACE = _CLOSING + "::test_g17_a_peer_that_hangs_costs_the_grace_and_no_more"
+
 MUTATIONS = (
     # ── what is noted and judged ────────────────────────────────────────────────
     Mutation(
@@ -143,23 +146,20 @@ MUTATIONS = (
         file="_lifecycle.py",
         old="self._close(0.0 if exc is not None else self._grace)",
         new="self._close(self._grace)",
-        tests=("tests/faults/test_closing_faults.py",),
+        tests=(_CLOSING,),
     ),
     Mutation(
         name="the closing task waits for its own leases",
         file="_lifecycle.py",
         old="        try:\n            self._interrupt(trio.lowlevel.current_task())\n",
         new="        try:\n            pass\n",
-        tests=("tests/faults/test_closing_faults.py",),
+        tests=(_CLOSING,),
     ),
     Mutation(
         name="leases outlive their pool's grace",
         file="_lifecycle.py",
         old="            self._interrupt(None)\n",
         new="            pass\n",
-        tests=(
-            "tests/faults/test_closing_faults.py"
-            "::test_g17_a_peer_that_hangs_costs_the_grace_and_no_more",
-        ),
+        tests=(_GRACE,),
     ),
 )
