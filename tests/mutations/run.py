@@ -1,9 +1,10 @@
 """Plant one bug after the other in a copy of the project, and see that the tests notice each.
 
-    python -m tests.mutations.run [-l] [words …]
+    python -m tests.mutations.run [-l] [-s core …] [-t tests/test_model.py …] [words …]
 
-With words, only mutations whose name has one of them. The working tree is never changed. First the tests are
-run against the copy as it is: they must pass there. Exits with 1 unless every bug was noticed.
+With words, only mutations whose name has one of them; with `-s`, only those of that list; with `-t`, only these
+tests are run, to see what they notice without the others. The working tree is never changed. First the
+tests are run against the copy as it is: they must pass there. Exits with 1 unless every bug was noticed.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -31,10 +33,10 @@ PATIENCE: Final = 300.0
 _PASSED, _FAILED = 0, 1
 
 
-def find_mutations(words: list[str]) -> list[Mutation]:
-    """All mutations, or those with one of `words` in their name; each is checked."""
+def find_mutations(words: list[str], sources: list[str], tests: list[str]) -> list[Mutation]:
+    """The mutations asked for, with other `tests` if those are given; each is checked."""
     found: list[Mutation] = []
-    for source in SOURCES:
+    for source in sources or SOURCES:
         if (Path(__file__).parent / f"{source}.py").exists():
             found += importlib.import_module(f"{__package__}.{source}").MUTATIONS
     names = [mutation.name for mutation in found]
@@ -43,7 +45,8 @@ def find_mutations(words: list[str]) -> list[Mutation]:
         count = (ROOT / "conpool" / mutation.file).read_text("utf-8").count(mutation.old)
         assert count == 1, f"{mutation.name!r}: `old` occurs {count} times in {mutation.file}"
         assert mutation.old != mutation.new, mutation.name
-    return [m for m in found if not words or any(word in m.name for word in words)]
+    chosen = [m for m in found if not words or any(word in m.name for word in words)]
+    return [replace(m, tests=tuple(tests)) for m in chosen] if tests else chosen
 
 
 def run_tests(
@@ -98,8 +101,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("words", nargs="*", help="only mutations with one of these in their name")
     parser.add_argument("-l", "--list", action="store_true", help="only list them")
+    parser.add_argument("-s", "--source", action="append", default=[], choices=SOURCES)
+    parser.add_argument("-t", "--test", action="append", default=[], help="only these tests")
     options = parser.parse_args()
-    mutations = find_mutations(options.words)
+    mutations = find_mutations(options.words, options.source, options.test)
     if options.list:
         print("\n".join(f"{mutation.file:18} {mutation.name}" for mutation in mutations))
         return 0
