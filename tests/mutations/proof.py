@@ -145,10 +145,10 @@ MUTATIONS = (
     ),
     # ── at the same moment ──────────────────────────────────────────────────────
     Mutation(
-        name="a newcomer takes what is idle though others wait",
-        file="_lender.py",
-        old="elif not fresh and not sub.queue and (entry",
-        new="elif not fresh and (entry",
+        name="whoever comes last is served first",
+        file="_ledger.py",
+        old="            sub.queue[waiter] = None\n",
+        new="            sub.queue[waiter] = None\n            sub.queue.move_to_end(waiter, last=False)\n",
         tests=(_SCHEDULES,),
     ),
     Mutation(

@@ -136,6 +136,26 @@ def test_an_idle_connection_between_two_endpoints() -> None:
     explore(scenario)
 
 
+def test_no_more_is_closed_than_is_wanted() -> None:
+    """While one connection is on its way out, the other idle ones stay."""
+
+    async def scenario() -> None:
+        stage = Stage(config(2, max_connections=2), lingers=True)
+        async with stage.set():
+            leases = [await stage.lend(), await stage.lend()]
+            stage.world.held.clear()
+            for lease in leases:
+                stage.pool.release(lease)
+            stage.comes("away", endpoint=AWAY)
+            stage.comes("home")
+        stage.assert_all_served("home", "away")
+        # One made room for the newcomer, and one for the proof that all slots can be had at home.
+        reasons = stage.pool.all_stats().closed_by_reason
+        assert reasons[conpool.CloseReason.EVICTED] == 2
+
+    explore(scenario)
+
+
 def test_two_endpoints_whose_waiters_are_cancelled() -> None:
     async def scenario() -> None:
         stage = Stage(config(2, max_connections=2))

@@ -178,6 +178,8 @@ class World:
         """Everybody is done: nothing is outstanding, and the servers say the same."""
         await trio.sleep(20)  # dials that nobody waits for any more, and delays after failures
         assert_quiescent(self.pool)
+        kept = {entry.id for sub in self.pool._core.subs.values() for entry in sub.idle}
+        assert not kept & self.spoilt, "what must not be lent again is kept (G4)"
         idle = self.pool.all_stats().idle
         assert self.connector.live == idle, f"{self.connector} beside {self.pool}"
         if not isinstance(self.connector, BareConnector):
