@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, cast
 
@@ -16,7 +17,7 @@ from tests._net import swallowing
 from tests.support.clean import PATIENCE, Case, clean
 from tests.support.faults import LOOPBACK, FaultyProxy, fill
 from tests.support.kernel import client_sockets, need_kernel_table
-from tests.support.peers import exchange, serving
+from tests.support.peers import exchange, receive_exactly, serving
 
 from .sites import ProxyTo, Site, TCPSite, TLSSite
 
@@ -281,6 +282,37 @@ async def test_g19_leaving_by_an_exception_gives_no_grace(site: Site) -> None:
         assert caught.value is error
         await wait_all_tasks_blocked()
     assert pool.all_stats().active == 0
+
+
+async def test_clear_can_interrupt_those_in_use(site: Site) -> None:
+    async with clean(site.endpoint) as case, trio.open_nursery() as nursery:
+
+        async def ask() -> None:
+            with pytest.raises(trio.ClosedResourceError):
+                async with case.pool.connection(site.endpoint) as conn:
+                    await conn.receive_some()
+
+        nursery.start_soon(ask)
+        server = await site.accept()
+        await wait_all_tasks_blocked()
+        case.pool.clear(site.endpoint, interrupt_in_use=True)
+        assert case.log.reasons == [CloseReason.CLEARED]
+        with suppress(trio.BrokenResourceError):  # without TLS it is a plain end
+            assert await server.receive_some() == b""
+
+
+async def test_a_detached_stream_is_the_callers_alone(site: Site) -> None:
+    async with clean(None, PoolConfig(max_connections_per_endpoint=1)) as case:
+        async with case.pool.connection(site.endpoint) as conn:
+            server = await site.accept()
+            stream = conn.detach()
+        assert case.log.reasons == [CloseReason.DETACHED]
+        async with case.pool.connection(site.endpoint, timeout=PATIENCE):
+            pass  # its slot is free
+        await case.pool.aclose()
+        await server.send_all(b"still there")
+        assert await receive_exactly(stream, 11) == b"still there"
+        await trio.aclose_forcefully(stream)
 
 
 async def test_clear_under_load_closes_every_old_connection_and_loses_no_exchange() -> None:

@@ -9,25 +9,13 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from conpool import CloseReason, Connection, Endpoint, PoolConfig
-from tests.support.clean import Case, clean
+from tests.support.clean import clean
 from tests.support.faults import LOOPBACK
-from tests.support.peers import exchange, serving
+from tests.support.peers import exchange, receive_exactly, serving
 
 from .sites import ProxyTo, Site
 
-PEER_CLOSED = CloseReason.PEER_CLOSED
-UNREAD_DATA = CloseReason.UNREAD_DATA
-
 QUICK = PoolConfig(reap_interval=0.01)
-
-
-async def lend_another(case: Case, site: Site) -> None:
-    """The next acquire gets a new connection, which works, and notices nothing else."""
-    async with case.pool.connection(site.endpoint) as conn:
-        assert not conn.reused
-        server = await site.accept()
-        await server.send_all(b"answer")
-        assert await conn.receive_some() == b"answer"
 
 
 # ── the health check misbehaves ─────────────────────────────────────────────────
@@ -146,6 +134,38 @@ async def test_f079_a_check_that_keeps_its_lease_keeps_nothing() -> None:
             with pytest.raises(trio.ClosedResourceError):
                 await kept[0].send_all(b"x")
         case.pool.clear()
+
+
+async def test_asking_a_lease_whether_it_is_healthy_takes_nothing_from_it(site: Site) -> None:
+    async with clean(site.endpoint) as case:
+        async with case.pool.connection(site.endpoint) as conn:
+            server = await site.accept()
+            assert await conn.is_healthy()
+            await server.send_all(b"answer")
+            assert await receive_exactly(conn, 6) == b"answer"
+            assert await conn.is_healthy()
+        async with case.pool.connection(site.endpoint) as conn:
+            assert conn.reused
+
+
+async def test_a_lease_whose_peer_has_gone_is_not_healthy(site: Site) -> None:
+    async with clean(site.endpoint) as case:
+        async with case.pool.connection(site.endpoint) as conn:
+            site.end(await site.accept())
+            await trio.lowlevel.wait_readable(case.recorder.sockets[0])
+            assert not await conn.is_healthy()
+        assert case.log.reasons == [CloseReason.INCOMPLETE]
+
+
+async def test_nor_is_one_on_which_something_lies_unread_and_it_is_not_lent_again(
+    site: Site,
+) -> None:
+    async with clean(site.endpoint) as case:
+        async with case.pool.connection(site.endpoint) as conn:
+            await (await site.accept()).send_all(b"x")
+            while await conn.is_healthy():
+                await trio.lowlevel.checkpoint()
+        assert case.log.reasons == [CloseReason.INCOMPLETE]
 
 
 async def test_the_background_check_closes_what_does_not_answer(proxy_to: ProxyTo) -> None:

@@ -109,6 +109,17 @@ async def test_no_socket_stays_half_closed(tcp_site: TCPSite) -> None:
         assert not client_sockets(tcp_site.port)
 
 
+async def test_hundreds_that_are_closed_at_once_are_all_seen(tcp_site: TCPSite) -> None:
+    need_kernel_table()
+    many = 300  # more than the watch takes in one go
+    config = PoolConfig(max_connections_per_endpoint=many, reap_interval=60.0)
+    async with clean(tcp_site.endpoint, config, pace=many) as case:
+        await case.pool.warm(tcp_site.endpoint, many)
+        for server in [await tcp_site.accept() for _ in range(many)]:
+            tcp_site.end(server)
+        await case.log.wait_closed(*[PEER_CLOSED] * many)
+
+
 async def test_f075_what_comes_after_the_look_reaches_the_caller_who_can_tell_and_retry(
     site: Site,
 ) -> None:
