@@ -84,7 +84,7 @@ class Engine:
         self.watch = IdleWatch()
         self.now: Callable[[], float] = trio.current_time
         """The time on the clock of the pool's run; once it is open, without trio's detour to find it."""
-        self._alarm: trio.CancelScope | None = None
+        self._alarm = trio.CancelScope()
         self._alarm_at = -math.inf
         self._news: deque[tuple[Watchers, tuple[object, ...]]] = deque()
         self._is_telling = False
@@ -187,8 +187,7 @@ class Engine:
             self.deliver_news()
 
     def _set_alarm(self) -> None:
-        if self._alarm is not None:
-            self._alarm_at = self._alarm.deadline = self._agenda.next_at
+        self._alarm_at = self._alarm.deadline = self._agenda.next_at
 
     def _wake(self, waiter: Waiter) -> None:
         entry = waiter.entry

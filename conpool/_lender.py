@@ -334,8 +334,7 @@ class Lender:
         Garbage is collected at any time, in the midst of a change to the books or in another thread, so
         nothing may be changed here.
         """
-        if self._token is None:
-            return
+        assert self._token is not None  # there was a lease, so the pool has been opened
         with suppress(trio.RunFinishedError):
             self._token.run_sync_soon(self._drop, entry, CloseReason.DISCARDED)
         if entry.state is not _ACTIVE:

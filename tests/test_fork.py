@@ -6,14 +6,15 @@ import os
 import sys
 import traceback
 import warnings
+import weakref
 from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
 
-from conpool import ConnectionPool, PoolClosed
+from conpool import ConnectionPool, PoolClosed, _lifecycle
 
-from .support.pools import HERE, THERE, counts, exchange, make_pool, open_pool
+from .support.pools import HERE, THERE, Network, counts, exchange, make_pool, open_pool
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 
@@ -88,8 +89,6 @@ async def test_child_may_open_a_pool_of_its_own() -> None:
 
 
 def make_pool_closed() -> bool:
-    from .support.pools import Network
-
     return make_pool(Network()).closed
 
 
@@ -101,6 +100,21 @@ async def test_pool_that_was_closed_before_the_fork_is_closed_after_it() -> None
             assert pool.closed
 
         assert await in_child(look) == ""
+
+
+async def test_pool_that_is_disowned_has_nothing_left_to_lend(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What happens in the child, seen from inside: there, nobody counts what is covered."""
+    pool = make_pool(Network())
+    sub = pool._core.find_subpool(HERE, 0.0)
+    entry = pool._core._ledger.open(sub, 0.0)
+    pool._core._ledger.activate(entry)
+    pool._core._ledger.push_idle(entry)
+    monkeypatch.setattr(_lifecycle, "_open_pools", weakref.WeakSet([pool._lifecycle]))
+    _lifecycle._disown_all()
+    assert pool.closed
+    assert counts(pool) == {}
 
 
 async def test_pools_that_nobody_has_any_more_are_no_concern_of_a_fork() -> None:

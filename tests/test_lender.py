@@ -14,6 +14,7 @@ from trio.testing import MockClock
 from conpool import (
     AcquireTimeout,
     AnyEndpoint,
+    CloseReason,
     ConnectError,
     Connection,
     ConnectionInfo,
@@ -465,6 +466,19 @@ async def take_fresh(pool: ConnectionPool[None], order: list[object]) -> None:
         order.append("fresh")
 
 
+async def test_who_does_not_mind_gets_an_idle_one_while_others_wait_for_fresh_ones(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_pool(Network(delay=5)) as pool:
+        await use(pool)
+        started = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hold_fresh, pool)
+            await settle()
+            assert await use(pool) == [1]
+            assert trio.current_time() == started
+
+
 async def test_fresh_connections_keep_within_the_limit(autojump_clock: MockClock) -> None:
     """G1"""
     async with open_pool(Network(delay=1), max_connections_per_endpoint=3) as pool:
@@ -765,6 +779,19 @@ async def test_waiter_whose_own_deadline_has_passed_is_turned_away_without_a_dia
         assert counts(pool) == {}
 
 
+async def test_waiter_whose_own_deadline_passed_unnoticed_is_turned_away_without_a_dial(
+    mock_clock: MockClock,
+) -> None:
+    """§8: trio notices only when nothing else is left to do."""
+    network = Network()
+    async with open_pool(network) as pool:
+        with trio.CancelScope(deadline=trio.current_time() + 1) as scope:
+            mock_clock.jump(2)
+            await pool.acquire(HERE)
+        assert scope.cancelled_caught
+        assert not network.dials
+
+
 async def test_cancelled_task_takes_nothing() -> None:
     """G10 G15: even where a connection is idle."""
     network = Network()
@@ -1039,6 +1066,52 @@ async def test_connection_that_was_cleared_while_it_was_taken_is_not_lent(
             assert connection.id == 2
         trio.lowlevel.remove_instrument(clearing)
         assert reasons(pool) == {"CLEARED": 1}
+
+
+async def test_connection_that_was_cleared_while_it_was_taken_is_not_given_back_by_the_cancelled(
+    autojump_clock: MockClock,
+) -> None:
+    """G24 G10: cleared and cancelled in the same tick."""
+
+    class ClearsAndCancels(trio.abc.Instrument):
+        def after_task_step(self, task: trio.lowlevel.Task) -> None:
+            if not reasons(pool) and counts(pool) == {"active": 1}:
+                pool.clear()
+                scope.cancel()
+
+    async with open_pool() as pool:
+        await use(pool)
+        instrument = ClearsAndCancels()
+        trio.lowlevel.add_instrument(instrument)
+        with trio.CancelScope() as scope:
+            await pool.acquire(HERE)
+        trio.lowlevel.remove_instrument(instrument)
+        assert scope.cancelled_caught
+        assert (counts(pool), reasons(pool)) == ({}, {"CLEARED": 1})
+
+
+async def test_guest_that_clears_the_pool_while_a_connection_is_taken_from_it(
+    autojump_clock: MockClock,
+) -> None:
+    """G24: the one that was about to be lent, too."""
+
+    class Clearing(Observer):
+        def closed(self, info: ConnectionInfo, reason: CloseReason) -> None:
+            if reason is CloseReason.LIFETIME:
+                pool.clear()
+
+    async with open_pool(
+        observers=[Clearing()], max_connection_lifetime=10, reap_interval=1000
+    ) as pool:
+        first = await pool.acquire(HERE)
+        await trio.sleep(5)
+        second = await pool.acquire(HERE)
+        pool.release(second)
+        pool.release(first)
+        await trio.sleep(7)
+        async with pool.connection(HERE) as connection:
+            assert connection.id == 3
+        assert reasons(pool) == {"LIFETIME": 1, "CLEARED": 1}
 
 
 async def test_no_lease_lasts_less_than_no_time(autojump_clock: MockClock) -> None:

@@ -8,7 +8,15 @@ import pytest
 import trio
 from trio.testing import MemoryReceiveStream, MemorySendStream, MockClock, memory_stream_pair
 
-from conpool import AnyEndpoint, CloseReason, Connection, ConnectionPool, Connector, Endpoint
+from conpool import (
+    AnyEndpoint,
+    CloseReason,
+    Connection,
+    ConnectionPool,
+    Connector,
+    Endpoint,
+    _maintenance,
+)
 from conpool._core import KEEP_BARE
 
 from .support.pools import (
@@ -124,8 +132,11 @@ async def test_jitter_only_shortens_a_life(
     assert spread == 0 if jitter == 0 else spread > 80 * jitter
 
 
-async def test_long_sweep_lets_others_run(autojump_clock: MockClock) -> None:
+async def test_long_sweep_lets_others_run(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """G16"""
+    monkeypatch.setattr(_maintenance, "_BATCH", 10)
     steps = 0
 
     async def count_steps() -> None:
@@ -134,35 +145,35 @@ async def test_long_sweep_lets_others_run(autojump_clock: MockClock) -> None:
             await trio.lowlevel.checkpoint()
             steps += 1
 
-    async with open_pool(max_connections_per_endpoint=1200, every_step=False) as pool:
-        await use(pool, 1200)
-        for number in range(600):
+    async with open_pool(max_connections_per_endpoint=50, max_idle_time=10) as pool:
+        await use(pool, 50)
+        for number in range(50):
             pool.set_limit(Endpoint(f"host{number}.example", 80), 1)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(count_steps)
             await trio.lowlevel.checkpoint()
             before = steps
             await pool._lifecycle._maintenance.sweep()
-            assert steps - before >= 2
+            assert steps - before >= 8
             nursery.cancel_scope.cancel()
 
 
 async def test_reaper_leaves_alone_what_was_taken_while_it_swept(
-    autojump_clock: MockClock,
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F083: exactly one owner."""
-    async with open_pool(
-        max_connections_per_endpoint=600, max_idle_time=10, reap_interval=1000, every_step=False
-    ) as pool:
-        await use(pool, 600)
+    monkeypatch.setattr(_maintenance, "_BATCH", 2)
+    async with open_pool(max_connections_per_endpoint=20, max_idle_time=10) as pool:
+        await use(pool, 20)
         await trio.sleep(9)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(pool._lifecycle._maintenance.sweep)
-            await trio.lowlevel.checkpoint()
+            for _ in range(3):
+                await trio.lowlevel.checkpoint()
             lease = await pool.acquire(HERE)
-            await trio.sleep(1)
+            await trio.sleep(0.5)
         assert await exchange(lease) == b"ping"
-        assert counts(pool) == {"active": 1, "idle": 599}
+        assert counts(pool) == {"active": 1, "idle": 19}
         pool.release(lease)
 
 
