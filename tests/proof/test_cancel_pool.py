@@ -85,8 +85,8 @@ def test_a_call_that_is_cancelled_leaves_the_pool_in_order(
     sweep(partial(play, case, call))
 
 
-@CALLS
-@BEFORE
+@pytest.mark.parametrize("call", [drain, clear])
+@pytest.mark.parametrize("before", [one_idle, one_holds])
 @pytest.mark.parametrize("mood", get_args(Mood))
 def test_a_call_that_is_cancelled_amid_goodbyes_leaves_the_pool_in_order(
     call: Call,

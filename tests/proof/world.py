@@ -147,7 +147,7 @@ class World:
             await exchange(conn, name.encode() * 2)
         except BaseException as exc:
             self.held.remove(conn.id)
-            await block.__aexit__(type(exc), exc, exc.__traceback__)
+            await block.__aexit__(type(exc), exc, exc.__traceback__)  # noqa: ASYNC102 - does not wait
             raise
         self.held.remove(conn.id)
         await block.__aexit__(None, None, None)
