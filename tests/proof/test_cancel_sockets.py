@@ -6,6 +6,7 @@ so is the server's count of its connections. `clean` says what must be so after 
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import ssl
@@ -25,7 +26,7 @@ from tests.support.clean import PATIENCE, clean
 from tests.support.faults import LOOPBACK
 from tests.support.peers import echo, exchange
 
-from .sweeps import Play, Scope
+from .sweeps import CancelledOutside, Play, Scope
 from .totals import tried
 
 Kind: TypeAlias = Literal["TCP", "TLS", "UNIX", "TLS over UNIX"]
@@ -106,6 +107,10 @@ def sweep(play: Play) -> None:
     points = cancel_everywhere(play)
     tried["points of cancellation"] += points
     assert points > 3
+    trio.run(play, CancelledOutside())
+    tried["outer scopes"] += 1
+    trio.run(play, trio.CancelScope(deadline=-math.inf))
+    tried["deadlines"] += 1
 
 
 async def lend(network: Network, situation: Situation, scope: Scope) -> None:
