@@ -122,6 +122,18 @@ def test_only_a_plain_close_counts_as_one() -> None:
     assert not try_close_now(WithAsyncClose())
 
 
+def test_what_a_stream_raises_when_closed_by_force_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Broken:
+        def close(self) -> None:
+            raise ZeroDivisionError
+
+    broken: Any = Broken()
+    assert try_close_now(broken), "there is nothing more that could be done"
+    assert "by force failed" in caplog.text
+
+
 async def test_what_only_an_await_can_close_is_given_no_time() -> None:
     resource = Resource(hangs=True)
     with trio.fail_after(5):

@@ -17,7 +17,13 @@ from conpool import CloseReason, Connection, ConnectTimeout, Endpoint, PoolConfi
 from tests._namespace import run_in_namespace
 from tests._net import LOOPBACK, swallowing
 from tests.support.clean import clean
-from tests.support.kernel import TCPState, client_sockets, need_kernel_table
+from tests.support.kernel import (
+    TCPState,
+    ask_kernel,
+    client_sockets,
+    need_kernel_table,
+    read_tables,
+)
 from tests.support.peers import exchange
 
 from .sites import Site, TCPSite, socket_of
@@ -29,6 +35,29 @@ _TCP_REPAIR = 19  # linux/tcp.h
 def find_tests(monkeypatch: pytest.MonkeyPatch) -> None:
     """Scripts import what this file imports, wherever they run."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+
+
+# ── the witness ─────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_both_of_the_kernels_tables_tell_of_each_socket(host: str) -> None:
+    need_kernel_table()
+    (listener,) = await trio.open_tcp_listeners(0, host=host)
+    port = listener.socket.getsockname()[1]
+    async with listener:
+        assert not client_sockets(port)
+        clients = [await trio.open_tcp_stream(host, port) for _ in range(3)]
+        servers = [await listener.accept() for _ in range(3)]
+        servers[0].socket.close()
+        await trio.lowlevel.wait_readable(clients[0].socket)
+        seen = client_sockets(port)
+        assert seen == {TCPState.ESTABLISHED: 2, TCPState.CLOSE_WAIT: 1}
+        by_netlink, from_proc = set(ask_kernel(port)), set(read_tables(port))
+        assert {row for row in by_netlink if row[0]} == {row for row in from_proc if row[0]}
+        for stream in (*clients, *servers):
+            stream.socket.close()
+        assert not client_sockets(port)
 
 
 # ── no descriptors left ─────────────────────────────────────────────────────────
