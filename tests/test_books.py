@@ -12,7 +12,7 @@ from .support.shell import HERE, Shell
 
 
 def subpool(**settings: int) -> SubPool:
-    return SubPool(HERE, PoolConfig(**settings), 0.0)
+    return SubPool(HERE, PoolConfig(**settings), 0.0)  # type: ignore[arg-type]
 
 
 def queue(sub: SubPool, count: int) -> list[Waiter]:

@@ -94,7 +94,7 @@ def test_after_a_failure_one_attempt_is_made_in_each_delay_however_many_wait() -
     shell.dial_fails()
     for _ in range(9):
         shell.ask()
-    started = []
+    started: list[tuple[int, object]] = []
     for _ in range(5):
         shell.advance(shell.core.agenda.next_at - shell.now)
         started.append((len(shell.dials), round(shell.now, 6)))

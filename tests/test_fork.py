@@ -28,7 +28,7 @@ async def in_child(look: Callable[[], Awaitable[None]]) -> str:
     if pid == 0:  # pragma: no cover - the child's coverage is not collected
         try:
             await look()
-        except BaseException:  # noqa: BLE001
+        except BaseException:  # noqa: ASYNC103, BLE001 - the child ends here
             os.write(writing, traceback.format_exc().encode())
         finally:
             sys.stdout.flush()

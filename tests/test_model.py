@@ -11,13 +11,14 @@ import os
 
 import pytest
 
-from conpool import _core, _room
+from conpool import _room
 from conpool._agenda import Agenda
 from conpool._books import Entry, SubPool, Waiter, Warmer
 from conpool._core import Core
 from conpool._dial_policy import DialPolicy
 from conpool._ledger import Ledger
 from conpool._room import Room
+from conpool._states import CloseReason
 
 from .model import World, explore
 from .model.search import CounterExample
@@ -65,7 +66,7 @@ TINY = World(name="tiny", settings=PAIR, waiters=2, happens=frozenset({"discarde
 def test_a_broken_law_is_shown_with_the_shortest_path(monkeypatch: pytest.MonkeyPatch) -> None:
     def forget_to_pump(self: Core, entry: Entry, now: float) -> None:
         self._ledger.strike(entry)
-        entry.sub.tally.count_closed(_core.CloseReason.ERROR)
+        entry.sub.tally.count_closed(CloseReason.ERROR)
 
     monkeypatch.setattr(Core, "closed", forget_to_pump)
     with pytest.raises(CounterExample, match="G12") as caught:
@@ -82,8 +83,8 @@ def test_a_broken_law_is_shown_with_the_shortest_path(monkeypatch: pytest.Monkey
 
 
 def test_a_state_without_a_way_on_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shell_module, "check", lambda core, now: None)
-    monkeypatch.setattr(DialPolicy, "ask", lambda self, sub, now: None)
+    monkeypatch.setattr(shell_module, "check", lambda *_: None)
+    monkeypatch.setattr(DialPolicy, "ask", lambda *_: None)
     with pytest.raises(CounterExample, match="somebody waits for ever"):
         explore(TINY)
 
@@ -93,7 +94,7 @@ def test_a_circle_that_nobody_is_served_in_is_found(monkeypatch: pytest.MonkeyPa
         self._ledger.activate(entry)
         self._ledger.settle(entry)
         entry.sub.tally.created += 1
-        self.condemned(entry, _core.CloseReason.SURPLUS, now, gracefully=True)
+        self.condemned(entry, CloseReason.SURPLUS, now, gracefully=True)
 
     monkeypatch.setattr(Core, "dialled", close_what_is_dialled)
     world = World(name="tiny", settings=PAIR, waiters=1, is_courteous=True)

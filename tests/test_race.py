@@ -207,7 +207,7 @@ async def test_a_winner_is_closed_if_the_race_is_cancelled_over_a_loser(
             finally:
                 with trio.CancelScope(shield=True):
                     await trio.sleep(5.0)
-                await trio.lowlevel.checkpoint()
+                await trio.lowlevel.checkpoint()  # noqa: ASYNC102 - what is tested
         return winner
 
     with trio.move_on_after(1.0) as scope:

@@ -163,6 +163,16 @@ def test_a_waiter_that_leaves_the_line_makes_way_for_the_next() -> None:
     assert shell.dials[0].dial_for is second.waiter
 
 
+def test_a_waiter_that_leaves_the_line_makes_way_for_the_next_of_its_endpoint() -> None:
+    """G10, G12."""
+    shell = Shell(max_connections=1)
+    holder = shell.lend(HERE)
+    first, second = shell.ask(THERE), shell.ask(THERE)
+    shell.cancel(first)
+    shell.discard(holder)
+    assert shell.dials[0].dial_for is second.waiter
+
+
 def test_a_slot_freed_in_a_pause_goes_to_another_endpoint() -> None:
     """Found by the model checker: a paused endpoint kept its place in line, and was dialled."""
     shell = Shell(max_connections=1)

@@ -232,7 +232,7 @@ class ComparedMachine(Machine):
         self.shell.reserve(entry)
         self.reference.check(entry.id)
 
-    @precondition(lambda self: find_reserved(self.shell))
+    @precondition(lambda self: bool(find_reserved(self.shell)))
     @rule(number=which, is_well=st.booleans())
     def check_ends(self, number: int, is_well: bool) -> None:
         entry = pick(find_reserved(self.shell), number)
@@ -304,7 +304,7 @@ class ComparedMachine(Machine):
             "refused": {n: c.refusal.value for c, n in self.numbers.items() if c.refusal},
             "idle": [entry.id for entry in sub.idle],
             "dialled": [
-                (e.id, callers[e.dial_for] if e.dial_for in sub.queue else None)  # type: ignore[index, comparison-overlap]
+                (e.id, callers[e.dial_for] if e.dial_for in sub.queue else None)  # type: ignore[index]
                 for e in shell.dials
             ],
             "checked": [entry.id for entry in find_reserved(shell)],

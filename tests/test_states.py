@@ -31,9 +31,7 @@ def test_a_connection_makes_every_move_in_the_table(
 
 
 @pytest.mark.parametrize(("before", "after"), OTHER_MOVES)
-def test_a_connection_makes_no_other_move(
-    before: ConnectionState, after: ConnectionState
-) -> None:
+def test_a_connection_makes_no_other_move(before: ConnectionState, after: ConnectionState) -> None:
     entry = entry_in(before)
     with pytest.raises(AssertionError, match=f"cannot become {after.value}"):
         entry.move(after)

@@ -199,9 +199,7 @@ class Reference:
         """Keep `peer`, or close it."""
         surplus = self.count() + 1 - len(self.closing) - self.limit
         spoilt = peer.is_old or surplus > 0 or not self.is_open
-        if spoilt or not self.is_fit(peer):
-            self.close(peer, gracefully=True)
-        elif self.is_wanted_gone(peer):
+        if spoilt or not self.is_fit(peer) or self.is_wanted_gone(peer):
             self.close(peer, gracefully=True)
         else:
             place = len(self.idle)
