@@ -179,8 +179,8 @@ MUTATIONS: Final = (
     plant(
         "an endpoint that has left the line is still first",
         "_room.py",
-        "            self._count += 1\n            heappush(",
-        "            self._count -= 1\n            heappush(",
+        "    return sub.claim is not None and sub.claim.number == number\n",
+        "    return sub.claim is not None\n",
     ),
     # ── what belongs to whom ────────────────────────────────────────────────────
     plant(
