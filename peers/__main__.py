@@ -1,0 +1,109 @@
+"""`python -m peers`: run the corpus against each pool that is installed, and print a table."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from typing import Final, TypeVar
+
+import pytest
+
+from tests.servers import Postgres, Server, Valkey
+
+from .corpus import CASES, Case, Findings
+from .http_peers import AiohttpPeer, ConpoolPeer, Httpcore2Peer, HttpcorePeer
+from .http_server import HTTPServer
+from .peer import DoesNotApplyError, Peer
+from .runtime import Runtime, run_on_asyncio, run_on_trio
+from .server_peers import PsycopgPeer, RedisPeer
+
+_LONGEST: Final = 240.0
+
+ServerT = TypeVar("ServerT", bound=Server)
+
+NewPeer = Callable[[], Peer]
+
+
+def run_case(case: Case, new: NewPeer, library: str) -> str:
+    """Run one case against one pool; return what was seen."""
+
+    def new_on(runtime: Runtime) -> Peer:
+        peer = new()
+        peer.runtime = runtime
+        return peer
+
+    async def run(runtime: Runtime) -> Findings:
+        return await case(runtime, new_on)
+
+    try:
+        found = (run_on_trio if library == "trio" else run_on_asyncio)(run, _LONGEST)
+    except DoesNotApplyError:
+        return "-"
+    except Exception as error:  # noqa: BLE001 - an answer too, but not one to the case's question
+        return f"could not be run: {_innermost(error)!r}"
+    return "does not end" if found is None else str(found)
+
+
+def find_peers(stack: ExitStack, wanted: Sequence[str]) -> Iterator[tuple[str, NewPeer, str]]:
+    """Yield label, factory and library of each pool that can be tried here; start its server."""
+    http = stack.enter_context(HTTPServer())
+    for kind in (ConpoolPeer, HttpcorePeer, Httpcore2Peer, AiohttpPeer):
+        if _is_wanted(kind, wanted):
+            yield _label(kind), partial(kind, http), kind.library
+    if _is_wanted(RedisPeer, wanted) and (valkey := _try_start(stack, Valkey)):
+        yield _label(RedisPeer), partial(RedisPeer, valkey), RedisPeer.library
+    if _is_wanted(PsycopgPeer, wanted) and (postgres := _try_start(stack, Postgres)):
+        yield _label(PsycopgPeer), partial(PsycopgPeer, postgres), PsycopgPeer.library
+
+
+def _is_wanted(kind: type[Peer], wanted: Sequence[str]) -> bool:
+    if wanted and kind.label not in wanted:
+        return False
+    try:
+        version(kind.package)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def _label(kind: type[Peer]) -> str:
+    return f"{kind.label} {version(kind.package)} ({kind.library})"
+
+
+def _try_start(stack: ExitStack, server: Callable[[], ServerT]) -> ServerT | None:
+    try:
+        started = server()
+        stack.enter_context(started)
+    except pytest.skip.Exception:  # its program is not on this machine
+        return None
+    return started
+
+
+def _innermost(error: Exception) -> Exception:
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print a table, in Markdown, of what each pool does in each case."""
+    parser = argparse.ArgumentParser("peers", description=__doc__)
+    parser.add_argument("--pools", nargs="+", default=[], help="only these, by name")
+    parser.add_argument("--cases", nargs="+", default=list(CASES), choices=CASES, metavar="CASE")
+    args = parser.parse_args(argv)
+    print(f"Python {platform.python_version()}, {platform.system()} {platform.release()}\n")
+    print("|".join(["", " pool ", *(f" {case} " for case in args.cases), ""]))
+    print("|" + " --- |" * (len(args.cases) + 1))
+    with ExitStack() as stack:
+        for label, new, library in find_peers(stack, args.pools):
+            cells = [run_case(CASES[case], new, library) for case in args.cases]
+            print("|".join(["", f" {label} ", *(f" {cell} " for cell in cells), ""]), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
