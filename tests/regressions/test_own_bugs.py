@@ -89,3 +89,27 @@ async def test_what_a_callback_does_is_told_after_what_it_was_told() -> None:
     async with pool:
         await pool.warm(ENDPOINT, 1)
     assert heard == ["connected", "closed"]
+
+
+async def test_whoever_goes_back_to_the_queue_finds_books_that_are_in_use(
+    autojump_clock: MockClock,
+) -> None:
+    """A clear during a long check, and a sweep: the caller queued where nobody looked any more (G19)."""
+
+    async def think(conn: conpool.Connection[None]) -> bool:
+        await trio.sleep(8)
+        return True
+
+    config = conpool.PoolConfig(health_check_timeout=10, reap_interval=1)
+    async with conpool.ConnectionPool(config, connector=connector(), health_check=think) as pool:
+        async with pool.connection(ENDPOINT):
+            pass
+
+        async def use() -> None:
+            async with pool.connection(ENDPOINT):
+                assert pool.stats(ENDPOINT).active == 1
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(use)
+            await trio.sleep(1)
+            pool.clear()

@@ -212,7 +212,8 @@ class Shell:
             return
         caller.entry = entry.holder = None
         if self.core.is_open:
-            self._queue(caller, Waiter((entry.sub,), self.now, math.inf, False), is_first=True)
+            sub = self.sub(caller.endpoint)  # what it came from may have been dropped
+            self._queue(caller, Waiter((sub,), self.now, math.inf, False), is_first=True)
         else:
             self.callers.remove(caller)
 
