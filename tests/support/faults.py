@@ -204,7 +204,12 @@ class FaultyProxy:
         with trio.CancelScope() as scope:
             task_status.started(scope)
             while True:
-                sock, _ = await bound.accept()
+                try:
+                    sock, _ = await bound.accept()
+                except (OSError, trio.ClosedResourceError):
+                    if scope.cancel_called:  # `refuse` has closed it amid an accept
+                        return
+                    raise
                 passage = Passage(trio.SocketStream(sock))
                 self.prepare(passage)
                 self.passages.append(passage)
