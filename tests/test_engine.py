@@ -428,6 +428,19 @@ async def test_clean_connection_over_tls_says_goodbye(
         assert network.goodbyes == 1
 
 
+async def test_one_direction_over_tls_cannot_be_closed_alone(
+    server_ssl: ssl.SSLContext, client_ssl: ssl.SSLContext
+) -> None:
+    """F092: refused, and nothing has happened."""
+    network, endpoint = TLSNetwork(server_ssl), tls_endpoint(client_ssl)
+    async with open_pool(network) as pool:
+        async with pool.connection(endpoint) as connection:
+            with pytest.raises(NotImplementedError, match="TLS ends both together"):
+                await connection.send_eof()
+            assert await exchange(connection) == b"ping"
+        assert counts(pool, endpoint) == {"idle": 1}
+
+
 async def test_unclean_connection_over_tls_is_closed_at_once(
     server_ssl: ssl.SSLContext, client_ssl: ssl.SSLContext, autojump_clock: MockClock
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from random import Random
 
 import pytest
@@ -100,6 +101,20 @@ async def test_surplus_of_a_peak_ages_out_while_the_rest_is_used(
             await use(pool)
         assert counts(pool) == {"idle": 1}
         assert reasons(pool) == {"IDLE_TIME": 4}
+
+
+async def test_wall_clock_that_is_set_changes_nothing(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F081"""
+    now = time.time()
+    async with open_pool(max_idle_time=20, reap_interval=1) as pool:
+        await use(pool)
+        for step in (3600, -3600, 0):
+            monkeypatch.setattr(time, "time", lambda step=step: now + step)
+            await trio.sleep(3)
+            assert await use(pool) == [1]
+        assert reasons(pool) == {}
 
 
 @pytest.mark.parametrize("jitter", [0.0, 0.1, 1.0])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
+from random import Random
 
 import pytest
 import trio
@@ -67,6 +69,39 @@ async def test_waiter_that_is_cancelled_leaves_the_order_of_the_others(
         assert pool.stats(HERE).acquire_cancelled == 2
         pool.release(connection)
     assert order == [1, 3, 4]
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_whoever_leaves_the_queue_when_the_others_are_served_in_order(
+    seed: int, autojump_clock: MockClock
+) -> None:
+    """G13 G10: in every mixture of time-outs, cancellations and newcomers."""
+    random = Random(seed)
+    order: list[object] = []
+    gone: set[object] = set()
+
+    async def visit(name: int) -> None:
+        timeout = random.choice((math.inf, 2.25, 5.25))
+        with trio.move_on_after(random.choice((math.inf, 1.625, 3.625))) as scope:
+            try:
+                async with pool.connection(HERE, timeout=timeout):
+                    order.append(name)
+                    with trio.CancelScope(shield=True):
+                        await trio.sleep(1)
+            except AcquireTimeout:
+                gone.add(name)
+        if scope.cancelled_caught and name not in order:
+            gone.add(name)
+
+    async with open_pool(max_connections_per_endpoint=1, acquire_timeout=100) as pool:
+        async with trio.open_nursery() as nursery:
+            for name in range(30):
+                nursery.start_soon(visit, name)
+                await trio.sleep(random.choice((0.0625, 0.5, 1.0)))
+        assert order == sorted(set(range(30)) - gone)
+        assert len(order) > 5
+        assert len(gone) > 1
+        assert pool.stats(HERE).total_created == 1
 
 
 async def test_waiter_leaves_the_queue_inside_the_cancellation(autojump_clock: MockClock) -> None:
