@@ -380,6 +380,16 @@ def test_warming_never_goes_before_a_waiter() -> None:
     assert shell.dials[0].dial_for is waiting.waiter
 
 
+def test_warming_does_not_take_the_slot_of_its_own_endpoint_before_a_waiter_of_another() -> None:
+    shell = Shell(max_connections=2)
+    holder = shell.lend(HERE)
+    shell.lend(THERE)
+    shell.warm(2, HERE)
+    waiting = shell.ask(THERE)
+    shell.discard(holder)
+    assert [entry.dial_for for entry in shell.dials] == [waiting.waiter]
+
+
 def test_warming_never_evicts() -> None:
     shell = Shell(max_connections=1)
     shell.release(shell.lend(THERE))

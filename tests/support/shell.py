@@ -302,6 +302,7 @@ class Shell:
     def advance(self, seconds: float) -> None:
         """Time passes, and the timer rings as often as the core has asked for."""
         until = self.now + seconds
+        assert until < math.inf, "nothing is expected any more"
         while (next_at := self.core.agenda.next_at) <= until:
             self.now = max(self.now, next_at)
             self.core.ticked(self.now)
