@@ -50,14 +50,20 @@ class Agenda:
         if waiter.deadline != math.inf:
             self._living -= 1
             if len(self._heap) > 2 * self._living + _FEW:
-                self._heap = [row for row in self._heap if not _is_stale(row[2])]
-                heapify(self._heap)
+                self.tidy()
 
     def attend(self, sub: SubPool, at: float) -> None:
         """Have `due` return `sub` at `at`, or before."""
         if at < sub.attend_at:
             sub.attend_at = at
             self._add(at, sub)
+
+    def tidy(self) -> None:
+        """Drop all rows that no longer matter, which would keep what they name until they fall due."""
+        self._heap = [row for row in self._heap if not _is_stale(row)]
+        heapify(self._heap)
+        self._living = len(self._heap)
+        self.next_at = self._heap[0][0] if self._heap else math.inf
 
     def due(self, now: float) -> Iterator[Waiter | SubPool]:
         """Yield what has fallen due by `now`, in order.
@@ -88,5 +94,6 @@ class Agenda:
         return f"<Agenda {self._living} expected, next at {self.next_at}>"
 
 
-def _is_stale(item: Waiter | SubPool) -> bool:
-    return isinstance(item, Waiter) and not item.queued
+def _is_stale(row: tuple[float, int, Waiter | SubPool]) -> bool:
+    at, _, item = row
+    return not item.queued if isinstance(item, Waiter) else at != item.attend_at

@@ -336,10 +336,11 @@ class Core:
         self._ledger.take_idle(entry)
         entry.checked_at = now
 
-    def swept(self, sub: SubPool, now: float) -> None:
+    def swept(self, sub: SubPool, now: float) -> bool:
         """Once in a while: go on with what waits for nothing but time, or drop what nobody needs.
 
-        The counters of a dropped sub-pool are kept, with those of all that went before.
+        The counters of a dropped sub-pool are kept, with those of all that went before. Returns whether
+        it was dropped; then the agenda should be tidied, which remembers it until it would have fallen due.
         """
         self._pump(sub, now)
         dials_later = now < sub.dial_not_before or now < sub.warm_not_before
@@ -347,6 +348,9 @@ class Core:
         if forgotten and sub.is_bare and self.subs.get(sub.endpoint) is sub:
             del self.subs[sub.endpoint]
             self.folded.absorb(sub.tally)
+            sub.attend_at = math.inf
+            return True
+        return False
 
     def shut(self, now: float) -> None:
         """The pool closes: nobody is served any more, nothing idle is kept."""

@@ -109,6 +109,7 @@ class Maintenance:
     async def sweep(self) -> None:
         """Inspect all idle connections and all endpoints once."""
         done = 0
+        dropped = False
         for sub in list(self._core.subs.values()):
             for entry in list(sub.idle):
                 if entry.state is ConnectionState.IDLE:
@@ -117,11 +118,13 @@ class Maintenance:
                 if done % _BATCH == 0:
                     self._engine.perform()
                     await trio.lowlevel.checkpoint()
-            self._core.swept(sub, self._engine.now())
+            dropped |= self._core.swept(sub, self._engine.now())
             done += 1
             if done % _BATCH == 0:
                 self._engine.perform()
                 await trio.lowlevel.checkpoint()
+        if dropped:
+            self._core.agenda.tidy()
         self._engine.perform()
 
     def _inspect(self, entry: Entry, now: float) -> None:

@@ -7,10 +7,12 @@ asked with short time-outs, had 34,000 rows within seconds.
 from __future__ import annotations
 
 import math
+from random import Random
 
 from conpool._agenda import Agenda
 from conpool._books import SubPool
 from conpool._config import PoolConfig
+from conpool._core import Core
 from conpool._endpoint import Endpoint
 
 
@@ -37,3 +39,26 @@ def test_an_endpoint_is_due_once_however_often_its_time_was_moved() -> None:
     agenda.attend(sub, 3.0)
     assert list(agenda.due(3.0)) == [sub]
     assert agenda.next_at == math.inf
+
+
+def test_an_endpoint_that_was_dropped_is_not_remembered_until_its_time() -> None:
+    """A hundred thousand endpoints, each asked once, were kept alive for the length of a time-out."""
+    agenda = Agenda()
+    kept, dropped = (SubPool(Endpoint(f"{n}.example", 1), PoolConfig(), 0.0) for n in "ab")
+    agenda.attend(dropped, 1.0)
+    agenda.attend(kept, 2.0)
+    dropped.attend_at = math.inf
+    agenda.tidy()
+    assert [row[2] for row in agenda._heap] == [kept]
+    assert agenda.next_at == 2.0
+    assert list(agenda.due(2.0)) == [kept]
+
+
+def test_a_pool_forgets_the_dates_of_endpoints_that_it_drops() -> None:
+    core = Core(PoolConfig(), {}, Random(1))
+    sub = core.find_subpool(Endpoint("here.example", 1), 0.0)
+    core.agenda.attend(sub, 1000.0)
+    assert not core.swept(sub, 1.0)
+    assert core.swept(sub, 100.0)
+    core.agenda.tidy()
+    assert core.agenda.next_at == math.inf
