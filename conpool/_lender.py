@@ -127,7 +127,7 @@ class Lender:
             while entry is None or entry.state is not _ACTIVE:  # closed meanwhile, by force
                 had_turn = entry is not None
                 entry = None
-                if had_turn:  # meanwhile nobody may have needed the books, so that they were dropped
+                if had_turn:  # nobody may have needed the books meanwhile: they may be dropped
                     sub = self._open_books(endpoint, now)
                 waiter = Waiter((sub,), started, deadline, fresh, timeout is not None)
                 entry = await self._wait(waiter, sub, now, had_turn)

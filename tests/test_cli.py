@@ -306,7 +306,7 @@ async def test_restart_is_not_proved_if_somebody_sees_an_error_later(
         raise BadReply("as over a connection to the old server")
 
     restart_into(monkeypatch, lambda: monkeypatch.setattr(proofs, "ask", fail))
-    monkeypatch.setattr(proofs, "_RECOVERY", 0.2)
+    monkeypatch.setattr(proofs, "_RECOVERY", 4.0)  # longer than any back-off
     async with pool() as unlucky:
         with pytest.raises(proofs.NotSo, match="the server was back, and yet request: BadReply"):
             await proofs.prove_restart(unlucky, idly)
