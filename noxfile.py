@@ -93,4 +93,4 @@ def mutate(session: nox.Session) -> None:
 def peers(session: nox.Session) -> None:
     """The cases that broke other pools, run against those pools."""
     session.install("-e", ".[test]")
-    session.run("python", "-m", "tools.peers", *session.posargs)
+    session.run("python", "-m", "peers", *session.posargs)
