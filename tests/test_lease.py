@@ -14,6 +14,7 @@ from trio.testing import MockClock
 
 from conpool import CloseReason, Connection, ConnectionInfo, ConnectionPool
 from conpool._lease import end_lease, find_lender, held_entry
+from conpool._link import Link
 
 from .support.pools import (
     HERE,
@@ -251,6 +252,18 @@ async def test_without_a_check_a_stream_without_a_socket_is_healthy() -> None:
     async with open_pool() as pool, pool.connection(HERE) as connection:
         with trio.testing.assert_checkpoints():
             assert await connection.is_healthy()
+
+
+async def test_connection_in_which_something_lies_unread_is_not_healthy_and_is_not_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What the look has read would be missing from the answer."""
+    async with open_pool() as pool:
+        async with pool.connection(HERE) as connection:
+            with monkeypatch.context() as patch, trio.testing.assert_checkpoints():
+                patch.setattr(Link, "look", lambda _: CloseReason.UNREAD_DATA)
+                assert not await connection.is_healthy()
+        assert reasons(pool) == {"INCOMPLETE": 1}
 
 
 async def test_lent_connection_is_asked_with_the_pools_own_check() -> None:

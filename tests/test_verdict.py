@@ -9,7 +9,7 @@ from trio.testing import MockClock, memory_stream_pair
 from conpool import CloseReason, Connection, ConnectionPool
 from conpool._link import Link
 from conpool._verdict import judge
-from conpool._wire import CUT_RECEIVE, CUT_SEND, ENDED, HALF_CLOSED, OWED, VOUCHED
+from conpool._wire import CUT_RECEIVE, CUT_SEND, ENCRYPTED, ENDED, HALF_CLOSED, OWED, VOUCHED
 
 from .support.pools import (
     HERE,
@@ -60,6 +60,7 @@ def test_untouched_connection_is_kept() -> None:
         (CUT_RECEIVE, CloseReason.INCOMPLETE),
         (OWED, CloseReason.INCOMPLETE),
         (HALF_CLOSED, CloseReason.DISCARDED),
+        (ENCRYPTED, CloseReason.DISCARDED),
         (ENDED, CloseReason.PEER_CLOSED),
     ],
 )
@@ -100,6 +101,7 @@ def test_word_of_the_caller_outweighs_the_exception() -> None:
     [
         (CUT_SEND, CloseReason.INCOMPLETE),
         (HALF_CLOSED, CloseReason.DISCARDED),
+        (ENCRYPTED, CloseReason.DISCARDED),
         (ENDED, CloseReason.PEER_CLOSED),
     ],
 )

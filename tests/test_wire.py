@@ -18,6 +18,7 @@ from conpool._wire import (
     CLOSED_STREAM,
     CUT_RECEIVE,
     CUT_SEND,
+    ENCRYPTED,
     ENDED,
     HALF_CLOSED,
     OWED,
@@ -160,6 +161,32 @@ async def test_answer_that_came_before_the_question_was_out_is_not_its_answer(
         nursery.start_soon(server.send_all, b"go on")
         assert await wire.receive_some() == b"go on"
         assert await server.receive_some() == b"a long request"
+    assert wire.marks == OWED
+
+
+CLIENT_HELLO = bytes.fromhex("16 0301 00f8 01 0000f4 0303")
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+async def test_tls_begun_on_top_is_noted_and_no_answer_lifts_it(
+    kind: Callable[[bytes], bytes],
+) -> None:
+    """F068: the next caller expects plain text."""
+    wire, server = make_wire()
+    await wire.send_all(kind(CLIENT_HELLO))
+    await server.send_all(b"server hello")
+    await wire.receive_some()
+    assert wire.marks == ENCRYPTED
+    wire.vouch()
+    assert wire.marks == ENCRYPTED | VOUCHED
+
+
+@pytest.mark.parametrize(
+    "data", [b"\x16", CLIENT_HELLO[:5], b"\x16\x02" + CLIENT_HELLO[2:], b"\x16\x03\x01\x00\x04\x02"]
+)
+async def test_what_only_looks_a_little_like_tls_is_plain_text(data: bytes) -> None:
+    wire, _ = make_wire()
+    await wire.send_all(data)
     assert wire.marks == OWED
 
 
