@@ -16,7 +16,10 @@ import conpool
 
 ROOT = Path(__file__).parents[1]
 SNIPPETS = sorted((ROOT / "docs" / "snippets").glob("*.py"))
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.rst"))]
+PAGES = [
+    ROOT / "README.md",
+    *(page for kind in ("*.md", "*.rst") for page in sorted((ROOT / "docs").rglob(kind))),
+]
 
 FENCED = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 DIRECTIVE = re.compile(r"^( *)\.\. code-block:: python\n\n((?:\1 +\S.*\n|[ ]*\n)+)", re.MULTILINE)
