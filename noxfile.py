@@ -70,8 +70,8 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Speed, beside simpler pools and those of others where installed."""
-    session.install("-e", ".[test]")
+    """Speed, beside simpler pools and those of others."""
+    session.install("-e", ".[test]", *group("peers"))
     session.run("python", "-m", "bench", *session.posargs)
 
 
@@ -92,5 +92,5 @@ def mutate(session: nox.Session) -> None:
 @nox.session
 def peers(session: nox.Session) -> None:
     """The cases that broke other pools, run against those pools."""
-    session.install("-e", ".[test]")
+    session.install("-e", ".[test]", *group("peers"))
     session.run("python", "-m", "peers", *session.posargs)
