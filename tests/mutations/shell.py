@@ -284,6 +284,13 @@ MUTATIONS = (
         tests=("tests/test_holders.py",),
     ),
     Mutation(
+        name="sweep closes what was taken meanwhile",
+        file="_maintenance.py",
+        old="                if entry.state is ConnectionState.IDLE:\n                    self._inspect(",
+        new="                if entry:\n                    self._inspect(",
+        tests=("tests/test_maintenance.py",),
+    ),
+    Mutation(
         name="news overtakes news",
         file="_engine.py",
         old="        if self._is_telling:\n            return\n",
