@@ -119,9 +119,24 @@ async def mariadb_log_in(stream: Stream, server: MariaDB) -> None:
 
 async def mariadb(stream: Stream, sql: str) -> None:
     """Run a statement that has no result."""
+    await _send_statement(stream, sql)
+    assert (await mariadb_packet(stream)).startswith(b"\0")
+
+
+async def mariadb_value(stream: Stream, sql: str) -> bytes:
+    """Run a statement whose result is one short text."""
+    await _send_statement(stream, sql)
+    assert await mariadb_packet(stream) == b"\1", "one column"
+    await mariadb_packet(stream)  # what it is called, and so on
+    assert (await mariadb_packet(stream)).startswith(b"\xfe"), "the end of the columns"
+    row = await mariadb_packet(stream)
+    assert (await mariadb_packet(stream)).startswith(b"\xfe"), "the end of the rows"
+    return row[1 : 1 + row[0]]
+
+
+async def _send_statement(stream: Stream, sql: str) -> None:
     text = b"\3" + sql.encode()
     await stream.send_all(len(text).to_bytes(3, "little") + b"\0" + text)
-    assert (await mariadb_packet(stream)).startswith(b"\0")
 
 
 # ── HTTP ────────────────────────────────────────────────────────────────────────

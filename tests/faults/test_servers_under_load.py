@@ -9,16 +9,26 @@ from __future__ import annotations
 import random
 import signal
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import TypeAlias
 
 import pytest
 import trio
 
 from conpool import AcquireTimeout, ConnectError, Connection, Endpoint, PoolConfig
-from tests.servers import Certificates, Nginx, Postgres, Server, Valkey
+from tests.servers import Certificates, HAProxy, MariaDB, Nginx, Postgres, Server, Valkey
 from tests.support.clean import PATIENCE, Case, clean
 
-from .protocols import ServerError, get, postgres, postgres_log_in, redis
+from .protocols import (
+    ServerError,
+    get,
+    mariadb_log_in,
+    mariadb_value,
+    postgres,
+    postgres_log_in,
+    redis,
+)
 
 LIMIT = 5
 CONFIG = PoolConfig(max_connections_per_endpoint=LIMIT, acquire_timeout=PATIENCE)
@@ -166,11 +176,12 @@ async def test_valkey_kills_its_clients_all_the_time() -> None:
         await under_load(server, echo, disturb)
 
 
-async def test_nginx_is_reloaded_and_restarted(certificates: Certificates) -> None:
-    async def fetch(conn: Connection[None], question: bytes) -> bytes:
-        reply = await get(conn, f"/echo/{question.decode()}")
-        return reply.strip().removeprefix(b"/echo/")
+async def fetch(conn: Connection[None], question: bytes) -> bytes:
+    reply = await get(conn, f"/echo/{question.decode()}")
+    return reply.strip().removeprefix(b"/echo/")
 
+
+async def test_nginx_is_reloaded_and_restarted(certificates: Certificates) -> None:
     with Nginx(certificates, keepalive_requests=50) as server:
 
         async def disturb(load: Load) -> None:
@@ -182,17 +193,82 @@ async def test_nginx_is_reloaded_and_restarted(certificates: Certificates) -> No
         await under_load(server, fetch, disturb)
 
 
+def select_from(server: Postgres) -> Ask:
+    async def select(conn: Connection[None], question: bytes) -> bytes:
+        if not conn.reused:
+            await postgres_log_in(conn, server)
+        (answer,) = await postgres(conn, f"SELECT '{question.decode()}'")
+        return answer
+
+    return select
+
+
 async def test_postgres_is_stopped_fast_and_comes_back() -> None:
     with Postgres() as server:
-
-        async def select(conn: Connection[None], question: bytes) -> bytes:
-            if not conn.reused:
-                await postgres_log_in(conn, server)
-            (answer,) = await postgres(conn, f"SELECT '{question.decode()}'")
-            return answer
 
         async def disturb(load: Load) -> None:
             await trio.to_thread.run_sync(server.restart)
 
-        outcomes = await under_load(server, select, disturb)
+        outcomes = await under_load(server, select_from(server), disturb)
         assert outcomes["failed"] >= 1
+
+
+# ── one after the other ─────────────────────────────────────────────────────────
+
+Running: TypeAlias = AbstractContextManager[tuple[Server, Ask]]
+
+
+@contextmanager
+def an_nginx(certificates: Certificates) -> Iterator[tuple[Server, Ask]]:
+    with Nginx(certificates) as server:
+        yield server, fetch
+
+
+@contextmanager
+def a_postgres(certificates: Certificates) -> Iterator[tuple[Server, Ask]]:
+    with Postgres() as server:
+        yield server, select_from(server)
+
+
+@contextmanager
+def a_haproxy(certificates: Certificates) -> Iterator[tuple[Server, Ask]]:
+    """In front of a Valkey that knows nothing of all that."""
+    with Valkey() as behind, HAProxy(backends=[behind.port]) as server:
+        yield server, echo
+
+
+@contextmanager
+def a_mariadb(certificates: Certificates) -> Iterator[tuple[Server, Ask]]:
+    with MariaDB() as server:
+
+        async def select(conn: Connection[None], question: bytes) -> bytes:
+            if not conn.reused:
+                await mariadb_log_in(conn, server)
+            return await mariadb_value(conn, f"SELECT '{question.decode()}'")
+
+        yield server, select
+
+
+@pytest.mark.timeout(180)  # databases take their time to start
+@pytest.mark.parametrize("run", [an_nginx, a_postgres, a_haproxy, a_mariadb])
+async def test_g3_it_is_killed_restarted_and_frozen_one_after_the_other(
+    run: Callable[[Certificates], Running], certificates: Certificates
+) -> None:
+    with run(certificates) as (server, ask):
+
+        async def disturb(load: Load) -> None:
+            await trio.to_thread.run_sync(server.kill)
+            await load.wait("failed", 2)
+            await trio.to_thread.run_sync(server.start)
+            await load.wait("answered", 50)
+            await trio.to_thread.run_sync(server.restart)
+            await load.wait("answered", 50)
+            server.pause()
+            try:
+                await load.wait("gave up", 20)
+            finally:
+                server.resume()
+
+        outcomes = await under_load(server, ask, disturb, patience=0.3)
+        assert outcomes["failed"] >= 2
+        assert outcomes["gave up"] >= 20
