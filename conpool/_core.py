@@ -320,7 +320,7 @@ class Core:
                 self._ledger.refuse(item, Refusal.TIMEOUT)
                 for sub in item.subs:
                     self._pump(sub, now)
-            elif self.subs.get(item.endpoint) is item:  # not dropped meanwhile
+            else:
                 self._time_out_queue(item, now)
                 self._pump(item, now)
 
@@ -348,7 +348,7 @@ class Core:
         if forgotten and sub.is_bare and self.subs.get(sub.endpoint) is sub:
             del self.subs[sub.endpoint]
             self.folded.absorb(sub.tally)
-            sub.attend_at = math.inf
+            sub.attend_at = math.inf  # else its timer would dial, and what it opens be in no books
             return True
         return False
 

@@ -86,7 +86,7 @@ class Maintenance:
                 for number, sub in enumerate(list(self._core.subs.values()), 1):
                     if number % _BATCH == 0:
                         await trio.lowlevel.checkpoint()
-                    if sub.capacity.borrowers and self._leave_old_addresses(sub, self._connector):
+                    if self._leave_old_addresses(sub, self._connector):
                         nursery.start_soon(self._look_up, sub, self._connector)
 
     async def _look_up(self, sub: SubPool, connector: TCPConnector) -> None:
@@ -98,6 +98,8 @@ class Maintenance:
 
     def _leave_old_addresses(self, sub: SubPool, connector: TCPConnector) -> bool:
         """Go by what is known now; return whether it is time to look again."""
+        if not sub.capacity.borrowers:  # perhaps it was forgotten while its name was looked up
+            return False
         with suppress(ConnectError):  # a name for a local address: no dial has come this far
             addresses = connector.addresses_now(sub.endpoint)
             if addresses is not None:

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
-from conpool import CloseReason, ConnectionInfo, ConnectionPool, Endpoint, PoolConfig, TCPConnector
+from conpool import (
+    CloseReason,
+    ConnectionInfo,
+    ConnectionPool,
+    Endpoint,
+    PoolConfig,
+    TCPConnector,
+    _resolve,
+)
+from conpool._core import KEEP_BARE
 
 CONFIG = PoolConfig(reap_interval=1.0)
 
@@ -93,3 +103,48 @@ async def test_addresses_given_as_such_are_never_looked_up(autojump_clock: MockC
             assert pool.stats(endpoint).idle == 1
         nursery.cancel_scope.cancel()
     assert names.asked == 0
+
+
+async def test_an_answer_about_an_endpoint_that_was_forgotten_meanwhile_dials_nothing(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it opened would be in no books: nobody would ever close it."""
+
+    # What was found is too old to be better than nothing, so the resolver has all the time of a dial.
+    monkeypatch.setattr(_resolve, "MAX_STALE", 2.0)
+
+    class Late(Names):
+        answers = trio.Event()
+
+        async def getaddrinfo(self, host: Any, port: Any, *_: Any, **__: Any) -> Any:
+            if self.asked:
+                await self.answers.wait()
+            return await super().getaddrinfo(host, port)
+
+    opened: list[ConnectionInfo] = []
+    names = Late("127.0.0.1")
+    trio.socket.set_custom_hostname_resolver(names)
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = listeners[0].socket.getsockname()[1]
+    moving, other = Endpoint("db.example", port), Endpoint("127.0.0.1", port)
+    usual = CONFIG.replace(max_connections=1)
+    pool = ConnectionPool(
+        usual,
+        overrides={moving: usual.replace(min_idle_per_endpoint=1)},
+        connector=TCPConnector(dns_ttl=2),
+        on_created=opened.append,
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, trio.SocketStream.receive_some, listeners)
+        async with pool:
+            await pool.warm(moving, 1)
+            await trio.sleep(3)
+            lease = await pool.acquire(other)
+            await trio.sleep(KEEP_BARE + CONFIG.reap_interval)
+            assert moving not in pool.all_stats().endpoints
+            pool.discard(lease)
+            await wait_all_tasks_blocked()
+            names.answers.set()
+            await wait_all_tasks_blocked(0.01)
+            assert len(opened) == 2
+        nursery.cancel_scope.cancel()

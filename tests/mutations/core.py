@@ -269,8 +269,8 @@ MUTATIONS: Final = (
     plant(
         "a timer of a forgotten endpoint dials",
         "_core.py",
-        "            elif self.subs.get(item.endpoint) is item:  # not dropped meanwhile\n",
-        "            else:\n",
+        "            sub.attend_at = math.inf  # else its timer would dial, and what it opens be in no books\n",
+        "",
     ),
     plant(
         "waiters behind the first are not refused in time",

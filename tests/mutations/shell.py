@@ -291,6 +291,13 @@ MUTATIONS = (
         tests=("tests/test_maintenance.py",),
     ),
     Mutation(
+        name="a forgotten endpoint is warmed when its name is known again",
+        file="_maintenance.py",
+        old="        if not sub.capacity.borrowers:  # perhaps it was forgotten while its name was looked up\n",
+        new="        if sub.capacity.borrowers and False:\n",
+        tests=("tests/test_follow.py",),
+    ),
+    Mutation(
         name="news overtakes news",
         file="_engine.py",
         old="        if self._is_telling:\n            return\n",
