@@ -151,11 +151,13 @@ async def close_amid_everything(case: Case, closers: int, scope: Scope) -> None:
                 await busy(world)
                 for _ in range(closers - 1):
                     world.nursery.start_soon(world.pool.aclose)
+                opened = world.pool.all_stats().total_created
                 limit = trio.current_time() + GRACE + CLOSE_TIMEOUT
                 with scope:
                     await world.pool.aclose()
                     assert_gone(world)
                 assert trio.current_time() <= limit, "closing took too long (G17)"
+                assert world.pool.all_stats().total_created == opened, "a dial went on"
                 if scope.cancelled_caught and closers == 1:
                     assert_gone(world)
                 with pytest.raises(conpool.PoolClosed):
