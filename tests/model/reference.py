@@ -21,7 +21,7 @@ class Peer:
     idle_since: float = 0.0
     uses: int = 0
     is_old: bool = False
-    """Whether it was there at the last clear."""
+    """Whether it was there at the last clear, or was retired."""
     is_dead: bool = False
     was_idle: bool = False
     dialled_for: int | None = None
@@ -55,6 +55,8 @@ class Reference:
     dials: list[Peer] = field(default_factory=list)
     checked: list[Peer] = field(default_factory=list)
     closing: list[Peer] = field(default_factory=list)
+    drained: list[Peer] = field(default_factory=list)
+    """Those that were there at some drain."""
 
     # ── what happens ────────────────────────────────────────────────────────────
 
@@ -128,6 +130,10 @@ class Reference:
             self.close(peer, gracefully=False)
         self.checked = []
         self.close_idle(len(self.idle))
+
+    def drain(self) -> None:
+        self.drained += self.find_all()
+        self.clear()
 
     def close_idle(self, count: int) -> None:
         for _ in range(count):
@@ -254,6 +260,14 @@ class Reference:
 
     def is_new(self, peer: Peer) -> bool:
         return not peer.uses and not peer.was_idle
+
+    def find_all(self) -> list[Peer]:
+        """All that hold a slot."""
+        return [*self.lent.values(), *self.idle, *self.dials, *self.checked, *self.closing]
+
+    def find_undrained(self) -> list[Peer]:
+        """Those that were to go, and are still there."""
+        return [peer for peer in self.find_all() if peer in self.drained]
 
     def count(self) -> int:
         kept = len(self.lent) + len(self.idle) + len(self.checked)
