@@ -35,6 +35,12 @@ async def one_comes_later(world: World) -> None:
     await world.start("later")
 
 
+async def one_comes_soon(world: World) -> None:
+    """Before the first answer: waits when the lease ends."""
+    await trio.sleep(0.125)
+    await world.start("soon")
+
+
 async def one_holds(world: World) -> None:
     await world.start("holder", 2)
 

@@ -19,7 +19,7 @@ import trio
 
 import conpool
 
-from .cases import Case, nothing, one_comes_later, one_idle
+from .cases import Case, nothing, one_comes_later, one_comes_soon, one_idle
 from .connectors import AwkwardConnector, Mood, PairConnector, encrypted
 from .sweeps import Scope, sweep
 from .world import World, config, exchange
@@ -136,7 +136,7 @@ async def says_yes(conn: Lease) -> bool:
 
 
 @pytest.mark.parametrize("body", BODIES)
-@pytest.mark.parametrize("beside", [nothing, one_comes_later])
+@pytest.mark.parametrize("beside", [nothing, one_comes_soon, one_comes_later])
 @pytest.mark.parametrize("make_connector", [lambda: None, PairConnector])
 def test_a_block_that_is_cancelled_gives_its_slot_back(
     body: Body, beside: Others, make_connector: Callable[[], conpool.Connector | None]
@@ -198,7 +198,7 @@ def test_a_block_amid_callbacks_that_raise_gives_its_slot_back(body: Body) -> No
 
 
 @pytest.mark.parametrize("end", ["release", "discard", "detach"])
-@pytest.mark.parametrize("beside", [nothing, one_comes_later])
+@pytest.mark.parametrize("beside", [nothing, one_comes_soon, one_comes_later])
 def test_a_lease_that_is_ended_in_a_cancelled_scope_gives_its_slot_back(
     end: str, beside: Others
 ) -> None:
