@@ -93,7 +93,10 @@ async def test_bb8_141(autojump_clock: MockClock) -> None:
 
 
 async def test_bb8_167(autojump_clock: MockClock) -> None:
-    """A broken connection was thrown away, and nobody told those who waited that there was room now."""
+    """A broken connection was thrown away, and nobody told those who waited that there was room now.
+
+    Here they are dialled for in that very instant.
+    """
     async with open_pool(max_connections_per_endpoint=1) as pool, trio.open_nursery() as nursery:
         conn = await pool.acquire(HERE)
         nursery.start_soon(hold, pool)
@@ -109,7 +112,10 @@ async def test_bb8_167(autojump_clock: MockClock) -> None:
 async def test_hikaricp_2161(
     autojump_clock: MockClock, server_ssl: ssl.SSLContext, client_ssl: ssl.SSLContext
 ) -> None:
-    """One thread made all connections: one TLS handshake that the server never answered held up the rest."""
+    """One thread made all connections: one TLS handshake that the server never answered held up the rest.
+
+    Here it keeps the one it was started for, and nobody else.
+    """
     accepted = 0
 
     async def answer_all_but_the_first(stream: trio.abc.Stream) -> None:
@@ -154,7 +160,10 @@ async def expect_timeout(pool: ConnectionPool[None], endpoint: Endpoint) -> None
 
 
 async def test_aiohttp_counts_what_is_idle_too(autojump_clock: MockClock) -> None:
-    """aiohttp's `limit` counts what is lent: with `limit=2` there can be 40 idle sockets beside that."""
+    """aiohttp's `limit` counts what is lent: with `limit=2` there can be 40 idle sockets beside that.
+
+    Here what is idle counts too, and makes room for another host.
+    """
     network = Network()
     most = 0
     async with open_pool(network, max_connections=2) as pool:

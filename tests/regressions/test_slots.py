@@ -183,7 +183,10 @@ async def expect_pool_closed(pool: ConnectionPool[None], endpoint: Endpoint) -> 
 
 
 async def test_generic_connection_pool_of_two(autojump_clock: MockClock) -> None:
-    """generic-connection-pool 0.8: two callers that are cancelled while they connect, and the pool is dead."""
+    """generic-connection-pool 0.8: two callers that are cancelled while they connect, and the pool is dead.
+
+    Here both dials go on, and serve those who come next.
+    """
     network = Network(delay=2)
     async with open_pool(network, max_connections_per_endpoint=2) as pool:
         with trio.move_on_after(1):
@@ -197,7 +200,10 @@ async def test_generic_connection_pool_of_two(autojump_clock: MockClock) -> None
 
 
 async def test_asyncpg_464(autojump_clock: MockClock) -> None:
-    """A connect that timed out left its connection behind, half open and owned by nobody."""
+    """A connect that timed out left its connection behind, half open and owned by nobody.
+
+    Here the slot comes back and the socket is closed, however often it happens.
+    """
     network = Network(delay=1)
     network.silent.add(HERE)
     async with open_pool(
@@ -232,7 +238,10 @@ async def test_asyncpg_467(autojump_clock: MockClock, early: float) -> None:
 
 
 async def test_asyncpg_1269(autojump_clock: MockClock) -> None:
-    """The check after the connect failed, and nobody took the connection back that it was about."""
+    """The check after the connect failed, and nobody took the connection back that it was about.
+
+    Here each one that fails is closed, and its slot serves the next.
+    """
     checked: list[int] = []
 
     async def refuse(conn: Connection[None]) -> bool:
