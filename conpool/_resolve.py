@@ -33,7 +33,10 @@ FAILURE_TTL: Final = 1.0
 """How long a failed look-up is remembered, in seconds."""
 
 PATIENCE: Final = 1.8
-"""How long to wait for a resolver when there is an old answer, in seconds (RFC 8767, section 5)."""
+"""How long to wait for a resolver when there is an old answer, in seconds (RFC 8767, section 5).
+
+Half of what is left to the one who asks, if that is less.
+"""
 
 STALE_TTL: Final = 30.0
 """How long an old answer serves before the resolver is tried again, in seconds (the same)."""
@@ -228,7 +231,7 @@ class Names:
         old = self._usable(question)
         self._made += 1
         try:
-            with trio.move_on_after(math.inf if old is None else PATIENCE):
+            with trio.move_on_after(math.inf if old is None else _patience()):
                 addresses = await self._lookups.ask(question)
                 return self._remember(question, addresses)
         except Exception as error:  # noqa: BLE001 - a resolver of the user's own may raise anything
@@ -288,6 +291,12 @@ class Names:
             # Dicts keep their order, so the first is the one looked up longest ago.
             del self._answers[next(iter(self._answers))]
         self._answers[question] = answer
+
+
+def _patience() -> float:
+    """How long to wait where there is an old answer: time must be left to make use of it."""
+    left = trio.current_effective_deadline() - trio.current_time()
+    return min(PATIENCE, max(0.0, left / 2))
 
 
 def _is_down(error: Exception) -> bool:
