@@ -115,11 +115,13 @@ class Engine:
                         self.spawn(job, name=f"conpool {job.__name__}")
                     async with trio.open_nursery() as self._dial_nursery:
                         task_status.started(scope)
-                        await trio.sleep_forever()
+                        try:
+                            await trio.sleep_forever()
+                        finally:  # if it has died, these nurseries take in no more dials
+                            self._stop_serving()
         finally:
             self.watch.close()
             self.ended.set()
-            self._stop_serving()  # if it has died, there is nobody left to dial
 
     def _stop_serving(self) -> None:
         if self.core.is_open:
@@ -252,7 +254,11 @@ class Engine:
             return
         # What can only be closed by awaiting may have something to say as well.
         close = self._say_goodbye if effect.gracefully else self._close_by_force
-        self.spawn(close, entry, name=f"conpool close of {entry.sub.endpoint}")
+        try:
+            self.spawn(close, entry, name=f"conpool close of {entry.sub.endpoint}")
+        except RuntimeError:  # the background has died this very moment
+            link.try_close_now()
+            self._report_closed(entry)
 
     @enable_ki_protection
     async def _say_goodbye(self, entry: Entry) -> None:

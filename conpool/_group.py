@@ -80,3 +80,17 @@ def _check_policy(policy: object) -> Policy:
         if policy == known:
             return known
     raise ConfigError(f"policy must be one of {', '.join(_POLICIES)}, not {shown(policy)}")
+
+
+def check_target(target: Target) -> AnyEndpoint:
+    """Return `target` if a pool can lend connections to it.
+
+    Raises:
+        TypeError: It is no endpoint.
+        NotImplementedError: It is a group; pools do not serve those yet.
+    """
+    if isinstance(target, (Endpoint, UnixEndpoint)):
+        return target
+    if isinstance(cast("object", target), EndpointGroup):
+        raise NotImplementedError("lending from an EndpointGroup comes with a later release")
+    raise TypeError(f"not an endpoint: {target!r}")

@@ -26,10 +26,9 @@ import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled, current_task, enable_ki_protection
 
 from conpool._books import Refusal, Waiter
-from conpool._endpoint import Endpoint, UnixEndpoint
 from conpool._engine import describe
 from conpool._errors import AcquireTimeout, ConnectError, PoolClosed, QueueFull
-from conpool._group import EndpointGroup
+from conpool._group import check_target
 from conpool._health import ask, check
 from conpool._holders import find_holders
 from conpool._lease import Connection, end_lease, held_entry
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from conpool._books import Entry, SubPool
-    from conpool._endpoint import AnyEndpoint
     from conpool._engine import Engine
     from conpool._group import Target
     from conpool._health import HealthCheck
@@ -177,36 +175,41 @@ class Lender:
             await checkpoint()
             raise QueueFull(endpoint=sub.endpoint, stats=sub.snapshot(), pool_name=self._name)
         self._core.queued(waiter, now, is_first)
-        self._engine.settle()
-        if waiter.queued:
-            await park(waiter, self._engine)
-        entry = waiter.entry
-        if entry is None:
-            self._raise_refusal(waiter, sub)
         try:
+            self._engine.settle()
+            if waiter.queued:
+                await park(waiter, self._engine)
+            if waiter.entry is None:
+                self._raise_refusal(waiter, sub)
             await checkpoint_if_cancelled()  # that may have come after the hand-over
         except BaseException:
-            self._put_back(entry)
+            self._give_up(waiter)
             raise
-        return entry
+        return waiter.entry
 
     async def _obtain_checked(
         self, sub: SubPool, deadline: float, fresh: bool, started: float
     ) -> Entry:
         """Return a connection whose peer has been asked, if it was idle for long enough."""
         failed = 0
+        had_turn = False
         while True:
             now = self._engine.now()
+            if had_turn:  # nobody may have needed the books meanwhile: they may be dropped
+                sub = self._open_books(sub.endpoint, now)
             entry = None if fresh else self._take(sub, now)
             if entry is None:
                 waiter = Waiter((sub,), started, deadline, fresh)
-                entry = await self._wait(waiter, sub, now, is_first=failed > 0)
+                entry = await self._wait(waiter, sub, now, is_first=had_turn)
+            had_turn = True
             try:
                 reason = await self._check(entry, deadline, started)
             except BaseException as exc:
                 self._put_back(entry, exc)
                 raise
-            if entry.state is not _ACTIVE or reason is None:
+            if entry.state is not _ACTIVE:
+                continue  # closed meanwhile, by force; the next one must be asked as well
+            if reason is None:
                 return entry
             now = self._engine.now()
             self._core.condemned(entry, reason, now)
@@ -226,10 +229,23 @@ class Lender:
                 break
             core.condemned(entry, reason, now)
         if core.effects:
-            self._engine.perform()
+            try:
+                self._engine.perform()
+            except BaseException:  # an observer's
+                if entry is not None:
+                    self._put_back(entry)
+                raise
             if entry is not None and entry.state is not _ACTIVE:  # an observer cleared the pool
                 return self._take(sub, now)
         return entry
+
+    def _give_up(self, waiter: Waiter) -> None:
+        """Leave nothing of a waiter that goes without its connection."""
+        if waiter.queued:  # it has not slept, so nobody has taken it out
+            self._core.withdrawn(waiter, self._engine.now())
+            self._engine.perform_quietly()
+        elif waiter.entry is not None:
+            self._put_back(waiter.entry)
 
     def _put_back(self, entry: Entry, exc: BaseException | None = None) -> None:
         """Give back a connection that was taken and not lent, perhaps amid a check (`exc`)."""
@@ -284,6 +300,11 @@ class Lender:
         entry = held_entry(lease)
         if entry.link.wire.in_progress:
             raise trio.BusyResourceError(f"{lease!r} is being read from or written to")
+        if (
+            entry.state is not _ACTIVE
+        ):  # closed under its lease; the number may be another's file now
+            await checkpoint()
+            return False
         if entry.link.look() is not None:
             entry.link.wire.marks |= CUT_RECEIVE  # what the look has read is gone
             await checkpoint()
@@ -413,20 +434,6 @@ class Lender:
         waited = self._engine.now() - started
         self._engine.note(self._announcer.acquire_failed, sub.endpoint, exc, waited)
         self._engine.perform()
-
-
-def check_target(target: Target) -> AnyEndpoint:
-    """Return `target` if a pool can lend connections to it.
-
-    Raises:
-        TypeError: It is no endpoint.
-        NotImplementedError: It is a group; pools do not serve those yet.
-    """
-    if isinstance(target, (Endpoint, UnixEndpoint)):
-        return target
-    if isinstance(cast("object", target), EndpointGroup):
-        raise NotImplementedError("lending from an EndpointGroup comes with a later release")
-    raise TypeError(f"not an endpoint: {target!r}")
 
 
 def _blame(entry: Entry, reason: CloseReason) -> CloseReason:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, final
 
 import trio
 
-from conpool._states import CloseReason
+from conpool._states import CloseReason, ConnectionState
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -77,6 +77,7 @@ class Lifecycle:
 
         Raises:
             RuntimeError: The pool was opened, or closed, before.
+            OSError: This machine has no file left for the pool's watch.
         """
         if self.state is not PoolState.NEW:
             raise RuntimeError(f"a pool can be opened once; this one is {self.state.value}")
@@ -84,8 +85,14 @@ class Lifecycle:
         self.state = PoolState.OPEN
         self._block = trio.open_nursery()
         self._nursery = await self._block.__aenter__()
-        with trio.CancelScope(shield=True):  # two ticks, and no half-open pool
-            self._host = await self._nursery.start(self._engine.run, *self._maintenance.jobs)
+        try:
+            with trio.CancelScope(shield=True):  # two ticks, and no half-open pool
+                self._host = await self._nursery.start(self._engine.run, *self._maintenance.jobs)
+        except BaseException:  # no descriptor is left for the watch
+            self.state = PoolState.CLOSED
+            self._engine.core.shut(0.0)
+            await self._leave_nursery(None)  # noqa: ASYNC102 - nobody is in it
+            raise
         self._lender.open()
         _open_pools.add(self)
 
@@ -118,25 +125,30 @@ class Lifecycle:
             await trio.lowlevel.checkpoint()
 
     async def _close(self, grace: float) -> None:
-        if self.state is PoolState.OPEN:
-            self._stop_lending()
         try:
+            if self.state is PoolState.OPEN:
+                self._stop_lending()
             self._interrupt(trio.lowlevel.current_task())
             if grace:  # else no checkpoint: a cancellation there would take the place of what the block raised
                 with trio.move_on_after(grace):
                     await self._engine.wait_closed(self._find_borrowers())
         finally:
-            self._interrupt(None)
-            with trio.CancelScope(shield=True):
-                await self._engine.wait_closed(self._find_borrowers())
-                self._host.cancel()
-                await self._engine.ended.wait()
-            self.state = PoolState.CLOSED
-            self._over.set()
+            try:
+                self._interrupt(None)
+            finally:  # whatever observers raise that `tell` lets through, nothing may be left
+                await self._end()
+
+    async def _end(self) -> None:
+        with trio.CancelScope(shield=True):
+            await self._engine.wait_closed(self._find_borrowers())
+            self._host.cancel()
+            await self._engine.ended.wait()
+        self.state = PoolState.CLOSED
+        _open_pools.discard(self)
+        self._over.set()
 
     def _stop_lending(self) -> None:
         self.state = PoolState.DRAINING
-        _open_pools.discard(self)
         self._engine.core.shut(trio.current_time())
         self._engine.give_up_dials()
         self._engine.perform()
@@ -158,6 +170,11 @@ class Lifecycle:
         core.is_open = False
         for sub in core.subs.values():
             sub.idle.clear()
+            for entry in sub.capacity.borrowers:
+                # Not moved: nothing has become of it. The end of a lease is not to look into the parent's socket.
+                entry.state = ConnectionState.CLOSED
+                if entry.link is not None:
+                    entry.link.wire.cut()
 
 
 _open_pools: weakref.WeakSet[Lifecycle] = weakref.WeakSet()

@@ -19,9 +19,10 @@ from conpool._core import Core
 from conpool._endpoint import AnyEndpoint
 from conpool._engine import Engine
 from conpool._errors import PoolClosed
+from conpool._group import check_target
 from conpool._health import check_hook
 from conpool._lease import Connection, find_lender
-from conpool._lender import Lender, check_target
+from conpool._lender import Lender
 from conpool._lifecycle import Lifecycle
 from conpool._maintenance import Maintenance
 from conpool._observer import Announcer

@@ -13,6 +13,7 @@ has it. What a look consumes is lost only to a connection that will be closed fo
 
 from __future__ import annotations
 
+import errno
 import select
 import socket as stdlib_socket
 import ssl
@@ -55,8 +56,11 @@ class SocketSource:
 
     def take_now(self, size: int) -> bytes | None:
         sock = self._socket
+        descriptor = sock.fileno()
+        if descriptor < 0:  # closed by whoever made it; Python would raise a ValueError
+            raise OSError(errno.EBADF, "the socket is closed")
         # trio's sockets can only be read by awaiting; this is the same file, borrowed for one call.
-        borrowed = stdlib_socket.socket(sock.family, sock.type, sock.proto, fileno=sock.fileno())
+        borrowed = stdlib_socket.socket(sock.family, sock.type, sock.proto, fileno=descriptor)
         try:
             borrowed.setblocking(False)
             return borrowed.recv(size)

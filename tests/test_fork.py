@@ -11,8 +11,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
-from conpool import ConnectionPool, PoolClosed, _lifecycle
+from conpool import ConnectionPool, Endpoint, PoolClosed, _lifecycle
 
 from .support.pools import HERE, THERE, Network, counts, exchange, make_pool, open_pool
 
@@ -77,6 +78,36 @@ async def test_child_may_end_its_lease_and_the_pool_without_harm() -> None:
             assert await in_child(look) == ""
             assert await exchange(connection) == b"ping"
         assert counts(pool) == {"idle": 1}
+
+
+@pytest.mark.parametrize("is_closing", [False, True])
+async def test_child_that_ends_a_lease_leaves_the_parents_bytes_alone(is_closing: bool) -> None:
+    """It looked for unread bytes, as at any release, and took one from the parent's socket."""
+
+    async def talk(stream: trio.SocketStream) -> None:
+        await stream.send_all(b"hello")
+        await stream.receive_some()
+
+    async with trio.open_nursery() as nursery, ConnectionPool() as pool:
+        listeners: list[trio.SocketListener] = await nursery.start(trio.serve_tcp, talk, 0)
+        there = Endpoint("127.0.0.1", listeners[0].socket.getsockname()[1])
+        async with pool.connection(there) as connection:
+            assert await connection.receive_some(1) == b"h"
+            if is_closing:
+                nursery.start_soon(pool.aclose)
+                await wait_all_tasks_blocked()
+            watch = pool._engine.watch
+            watched = dict(watch._by_descriptor)
+
+            async def look() -> None:
+                with pytest.raises(trio.ClosedResourceError):
+                    await connection.receive_some()
+                pool.release(connection)
+                assert watch._by_descriptor == watched
+
+            assert await in_child(look) == ""
+            assert await connection.receive_some() == b"ello"
+        nursery.cancel_scope.cancel()
 
 
 async def test_child_may_open_a_pool_of_its_own() -> None:

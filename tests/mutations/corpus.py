@@ -100,10 +100,8 @@ MUTATIONS = (
     Mutation(
         name="the end of the pool is not shielded",
         file="_lifecycle.py",
-        old=(
-            "            self._interrupt(None)\n            with trio.CancelScope(shield=True):\n"
-        ),
-        new="            self._interrupt(None)\n            with trio.CancelScope():\n",
+        old="        with trio.CancelScope(shield=True):\n            await self._engine.wait_closed",
+        new="        with trio.CancelScope():\n            await self._engine.wait_closed",
         tests=(_SLOTS + "test_sqlalchemy_8145_when_all_is_cancelled",),
     ),
     Mutation(
@@ -162,11 +160,8 @@ MUTATIONS = (
     Mutation(
         name="what is handed to a task that is being cancelled is lost",
         file="_lender.py",
-        old=(
-            "        except BaseException:\n            self._put_back(entry)\n"
-            "            raise\n        return entry\n"
-        ),
-        new="        except BaseException:\n            raise\n        return entry\n",
+        old="            self._give_up(waiter)\n",
+        new="            pass\n",
         tests=(_SLOTS + "test_psycopg_pool_503", _FAIRNESS + "test_aiohttp_9670"),
     ),
     Mutation(

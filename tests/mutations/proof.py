@@ -24,13 +24,8 @@ MUTATIONS = (
     Mutation(
         name="what was handed to a waiter that is cancelled then is lost",
         file="_lender.py",
-        old=(
-            "        except BaseException:\n"
-            "            self._put_back(entry)\n"
-            "            raise\n"
-            "        return entry\n"
-        ),
-        new="        except BaseException:\n            raise\n        return entry\n",
+        old="            self._give_up(waiter)\n",
+        new="            pass\n",
         tests=(_ACQUIRE,),
     ),
     Mutation(
@@ -103,15 +98,15 @@ MUTATIONS = (
     Mutation(
         name="the end of a pool that is cancelled is cancelled, too",
         file="_lifecycle.py",
-        old="            with trio.CancelScope(shield=True):\n                await self._engine.wait",
-        new="            with trio.CancelScope():\n                await self._engine.wait",
+        old="        with trio.CancelScope(shield=True):\n            await self._engine.wait",
+        new="        with trio.CancelScope():\n            await self._engine.wait",
         tests=(_POOL,),
     ),
     Mutation(
         name="a close that is cancelled leaves the leases alone",
         file="_lifecycle.py",
-        old="        finally:\n            self._interrupt(None)\n",
-        new="            self._interrupt(None)\n        finally:\n",
+        old="        finally:\n            try:\n                self._interrupt(None)\n",
+        new="            self._interrupt(None)\n        finally:\n            try:\n                pass\n",
         tests=(_POOL,),
     ),
     Mutation(
@@ -198,7 +193,7 @@ MUTATIONS = (
     Mutation(
         name="whoever had its check fail goes to the end of the queue",
         file="_lender.py",
-        old="is_first=failed > 0)",
+        old="is_first=had_turn)",
         new="is_first=failed > 1)",
         tests=(_SCHEDULES_POOL,),
     ),

@@ -70,7 +70,7 @@ MUTATIONS = (
     Mutation(
         name="who found a dead connection queues anew",
         file="_lender.py",
-        old="is_first=failed > 0",
+        old="is_first=had_turn",
         new="is_first=False",
         tests=("tests/test_health.py",),
     ),
@@ -151,8 +151,8 @@ MUTATIONS = (
     Mutation(
         name="the closing task waits for its own leases",
         file="_lifecycle.py",
-        old="        try:\n            self._interrupt(trio.lowlevel.current_task())\n",
-        new="        try:\n            pass\n",
+        old="            self._interrupt(trio.lowlevel.current_task())\n            if grace",
+        new="            if grace",
         tests=(_CLOSING,),
     ),
     Mutation(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+
+import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 import conpool
+from conpool._watch import IdleWatch
 from conpool.testing import MemoryConnector, assert_quiescent
 
 ENDPOINT = conpool.Endpoint("db.example", 5432)
@@ -113,3 +117,254 @@ async def test_whoever_goes_back_to_the_queue_finds_books_that_are_in_use(
             nursery.start_soon(use)
             await trio.sleep(1)
             pool.clear()
+
+
+async def test_whoever_lost_a_connection_amid_its_check_gets_none_unchecked(
+    autojump_clock: MockClock,
+) -> None:
+    """A clear during a check: the caller went back to the queue, and took an idle one as it was."""
+    checked: list[int] = []
+
+    async def think(conn: conpool.Connection[None]) -> bool:
+        checked.append(conn.id)
+        await trio.sleep(3)
+        return True
+
+    async with conpool.ConnectionPool(connector=connector(), health_check=think) as pool:
+        await pool.warm(ENDPOINT, 1)
+
+        async def use() -> None:
+            async with pool.connection(ENDPOINT) as conn:
+                assert checked == [1, conn.id]
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(use)
+            await trio.sleep(1)
+            pool.clear()
+            await pool.warm(ENDPOINT, 1)
+
+
+# ── sockets that are closed already ─────────────────────────────────────────────
+
+
+class Sockets(conpool.Connector):
+    """Dials a listener on this machine, and remembers the streams."""
+
+    def __init__(self, port: int) -> None:
+        self.endpoint = conpool.Endpoint("127.0.0.1", port)
+        self.streams: list[trio.SocketStream] = []
+
+    async def connect(self, endpoint: conpool.AnyEndpoint) -> trio.abc.Stream:
+        self.streams.append(await trio.open_tcp_stream("127.0.0.1", self.endpoint.port))
+        return self.streams[-1]
+
+
+async def listening(nursery: trio.Nursery) -> Sockets:
+    async def wait(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+
+    listeners: list[trio.SocketListener] = await nursery.start(trio.serve_tcp, wait, 0)
+    return Sockets(listeners[0].socket.getsockname()[1])
+
+
+async def test_a_connection_that_was_closed_under_its_lease_is_not_healthy() -> None:
+    """The look went to whatever had the descriptor now: a ValueError, or another connection's health."""
+    async with trio.open_nursery() as nursery:
+        sockets = await listening(nursery)
+        async with conpool.ConnectionPool(connector=sockets) as pool:
+            conn = await pool.acquire(sockets.endpoint)
+            pool.clear(interrupt_in_use=True)
+            assert not await conn.is_healthy()
+            async with pool.connection(sockets.endpoint):  # may have the number now
+                assert not await conn.is_healthy()
+            pool.release(conn)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_socket_that_its_maker_has_closed_costs_no_slot() -> None:
+    """The look at it raised a ValueError out of `release`, and the slot was gone (G11)."""
+    async with trio.open_nursery() as nursery:
+        sockets = await listening(nursery)
+        async with conpool.ConnectionPool(connector=sockets) as pool:
+            async with pool.connection(sockets.endpoint):
+                sockets.streams[0].socket.close()
+            closed = pool.stats(sockets.endpoint).closed_by_reason
+            assert closed == {conpool.CloseReason.PEER_CLOSED: 1}
+            assert_quiescent(pool)
+        nursery.cancel_scope.cancel()
+
+
+# ── what is not an `Exception` ──────────────────────────────────────────────────
+
+
+class Exit(BaseException):
+    """Stands for `SystemExit`, and what `pytest.fail` raises: observers' own business, and let through."""
+
+
+class Quitter(conpool.Observer):
+    """Raises it once, in one of its methods."""
+
+    def __init__(self, event: str) -> None:
+        self.event = event
+
+    def quit(self, event: str) -> None:
+        if event == self.event:
+            self.event = ""
+            raise Exit
+
+    def connecting(self, info: conpool.ConnectionInfo) -> None:
+        self.quit("connecting")
+
+    def closed(self, info: conpool.ConnectionInfo, reason: conpool.CloseReason) -> None:
+        self.quit("closed")
+
+
+async def test_a_pool_ends_whatever_its_observers_raise(autojump_clock: MockClock) -> None:
+    """Leaving the block waited for background tasks that nobody had told to end (G19)."""
+    pool = conpool.ConnectionPool(connector=connector(), observers=[Quitter("closed")])
+    with pytest.raises(Exit):
+        async with pool:
+            await pool.warm(ENDPOINT, 2)
+    stats = pool.all_stats()
+    assert (stats.idle, stats.total_closed) == (0, 2)
+
+
+async def test_whoever_is_thrown_out_of_the_queue_leaves_it(autojump_clock: MockClock) -> None:
+    """What was dialled went to a waiter that had no task: the slot was gone (G11)."""
+    config = conpool.PoolConfig(max_connections_per_endpoint=1)
+    async with conpool.ConnectionPool(
+        config, connector=connector(), observers=[Quitter("connecting")]
+    ) as pool:
+        with pytest.raises(Exit):
+            await pool.acquire(ENDPOINT)
+        async with pool.connection(ENDPOINT):
+            pass
+        assert_quiescent(pool)
+
+
+async def test_what_was_taken_while_an_observer_quits_is_put_back(
+    autojump_clock: MockClock,
+) -> None:
+    """One that had expired was closed on the way to the one that was taken, and then lost (G11)."""
+    config = conpool.PoolConfig(max_connections_per_endpoint=2, max_idle_time=3, reap_interval=9)
+    async with conpool.ConnectionPool(
+        config, connector=connector(), observers=[Quitter("closed")]
+    ) as pool:
+        old = await pool.acquire(ENDPOINT)
+        await trio.sleep(1)
+        pool.release(await pool.acquire(ENDPOINT))
+        pool.release(old)
+        # Put back below those that became idle later: the newest is now the first to lapse.
+        core = pool._core
+        newest = next(reversed(core.subs[ENDPOINT].idle))
+        newest.lapses_at = trio.current_time()
+        with pytest.raises(Exit):
+            await pool.acquire(ENDPOINT)
+        stats = pool.stats(ENDPOINT)
+        assert (stats.idle, stats.active) == (1, 0)
+
+
+async def test_nothing_is_begun_in_a_background_that_is_dying(autojump_clock: MockClock) -> None:
+    """A goodbye held up its end; a dial that was begun meanwhile held up the end of the pool for ever (G19)."""
+    other = conpool.Endpoint("other.example", 5432)
+    config = conpool.PoolConfig(health_check_interval=1, reap_interval=1)
+
+    async def crash(conn: conpool.Connection[None]) -> bool:
+        if conn.endpoint == other:
+            raise Exit
+        return True
+
+    with pytest.raises(BaseExceptionGroup) as caught:
+        async with conpool.ConnectionPool(
+            config, connector=Reluctant(), health_check=crash
+        ) as pool:
+            await pool.warm(other, 1)
+            conn = await pool.acquire(ENDPOINT)
+            await trio.sleep(0.9)
+            pool.discard(conn)
+            await trio.sleep(0.2)
+            with pytest.raises(conpool.PoolClosed):
+                await pool.acquire(ENDPOINT)
+            await trio.sleep_forever()
+    assert caught.group_contains(Exit)
+    assert pool.all_stats().connecting == 0
+
+
+class Reluctant(conpool.Connector):
+    """Its streams take half a second to close, whoever is in a hurry."""
+
+    async def connect(self, endpoint: conpool.AnyEndpoint) -> trio.abc.Stream:
+        return ReluctantStream()
+
+
+class ReluctantStream(trio.abc.Stream):
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        raise NotImplementedError
+
+    async def wait_send_all_might_not_block(self) -> None:
+        raise NotImplementedError
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        raise NotImplementedError
+
+    async def aclose(self) -> None:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(0.5)
+
+
+async def test_a_pool_that_cannot_open_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a descriptor for the watch, it left a nursery open, and trio said it was misused."""
+
+    def refuse(_: IdleWatch) -> None:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr(IdleWatch, "open", refuse)
+    pool: conpool.ConnectionPool[None] = conpool.ConnectionPool()
+    with pytest.raises(OSError, match="too many open files"):
+        async with pool:
+            raise AssertionError("it is not open")
+    assert pool.closed
+    with pytest.raises(conpool.PoolClosed):
+        await pool.acquire(ENDPOINT)
+
+
+# ── counters ────────────────────────────────────────────────────────────────────
+
+
+async def test_what_ends_after_its_books_were_dropped_is_counted(
+    autojump_clock: MockClock,
+) -> None:
+    """The end of a lease whose connection was closed long ago was entered where nobody looked any more."""
+    config = conpool.PoolConfig(reap_interval=5)
+    async with conpool.ConnectionPool(config, connector=connector()) as pool:
+        conn = await pool.acquire(ENDPOINT)
+        pool.clear(interrupt_in_use=True)
+        await trio.sleep(20)
+        assert ENDPOINT not in pool.all_stats().endpoints
+        pool.release(conn)
+        assert pool._core.folded.use.count == 1
+
+
+async def test_who_is_refused_as_its_books_are_dropped_is_counted(
+    autojump_clock: MockClock,
+) -> None:
+    """A sweep between the moment when the time was up and the step of the task that learnt it."""
+    other = conpool.Endpoint("other.example", 5432)
+    config = conpool.PoolConfig(max_connections=1, acquire_timeout=10, reap_interval=100)
+    async with conpool.ConnectionPool(config, connector=connector()) as pool:
+        async with pool.connection(other), trio.open_nursery() as nursery:
+
+            async def wait() -> None:
+                with pytest.raises(conpool.AcquireTimeout):
+                    await pool.acquire(ENDPOINT)
+
+            nursery.start_soon(wait)
+            await wait_all_tasks_blocked()
+            autojump_clock.autojump_threshold = float("inf")
+            autojump_clock.jump(11)
+            # What the timer and the reaper would do, one right after the other.
+            core = pool._core
+            core.ticked(trio.current_time())
+            pool._engine.perform()
+            assert core.swept(core.subs[ENDPOINT], trio.current_time())
+        assert pool.all_stats().acquire_timeouts == 1
