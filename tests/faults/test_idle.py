@@ -47,6 +47,37 @@ async def test_f071_g3_one_that_the_peer_has_closed_is_replaced_unseen(site: Sit
         assert case.log.reasons == [PEER_CLOSED]
 
 
+async def test_f071_one_whose_peer_has_only_stopped_sending_is_replaced_too(
+    proxy_to: ProxyTo,
+) -> None:
+    async with serving() as server:
+        proxy = await proxy_to(server.port)
+        endpoint = Endpoint(LOOPBACK, proxy.port)
+        async with clean(endpoint) as case:
+            async with case.pool.connection(endpoint) as conn:
+                await exchange(conn)
+            proxy.passages[0].end("half-close")
+            case.await_stir()
+            async with case.pool.connection(endpoint) as conn:
+                assert not conn.reused
+                await exchange(conn)
+            assert case.log.reasons == [PEER_CLOSED]
+
+
+async def test_f071_one_whose_peer_stops_sending_after_its_answer_is_not_kept(
+    proxy_to: ProxyTo,
+) -> None:
+    async with serving() as server:
+        proxy = await proxy_to(server.port)
+        proxy.prepare = lambda passage: passage.down.cut_after(len(b"ping"), "half-close")
+        endpoint = Endpoint(LOOPBACK, proxy.port)
+        async with clean(server.endpoint) as case:
+            async with case.pool.connection(endpoint) as conn:
+                await exchange(conn, b"ping")
+                assert await conn.receive_some() == b""
+            assert case.log.reasons == [PEER_CLOSED]
+
+
 async def test_f072_one_that_the_peer_has_reset_is_replaced_unseen(site: Site) -> None:
     async with clean(site.endpoint) as case:
         site.end(await site.lend(case), "reset")
