@@ -63,6 +63,8 @@ def _describe(entry: Entry, caller: trio.lowlevel.Task, now: float) -> str:
 def _find_place(task: trio.lowlevel.Task) -> str:
     """Say where `task` waits: its innermost frame outside trio and this package."""
     place = "has ended"
+    if getattr(task.coro, "cr_frame", task) is None:  # trio before 0.32 stumbles over it
+        return place
     for frame, line in task.iter_await_frames():
         code = frame.f_code
         module = str(frame.f_globals.get("__name__", ""))
