@@ -348,7 +348,7 @@ class Core:
         if forgotten and sub.is_bare and self.subs.get(sub.endpoint) is sub:
             del self.subs[sub.endpoint]
             self.folded.absorb(sub.tally)
-            sub.tally = self.folded  # of a lease that was cut off, or a waiter just refused, the end is to come
+            sub.tally = self.folded  # the end of a lease that was cut off may be yet to come
             sub.attend_at = math.inf  # else its timer would dial, and what it opens be in no books
             return True
         return False

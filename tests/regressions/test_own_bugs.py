@@ -290,6 +290,35 @@ async def test_nothing_is_begun_in_a_background_that_is_dying(autojump_clock: Mo
     assert pool.all_stats().connecting == 0
 
 
+async def test_a_lease_that_ends_in_the_moment_of_that_death_holds_up_nothing(
+    autojump_clock: MockClock,
+) -> None:
+    """The close that needed a task got none, and the end of the pool waited for it for ever (G19)."""
+    config = conpool.PoolConfig(health_check_interval=1, reap_interval=1)
+
+    async def crash(conn: conpool.Connection[None]) -> bool:
+        raise Exit
+
+    class Moment(trio.abc.Instrument):
+        """After the last of the background tasks, before the step of their parent."""
+
+        def after_task_step(self, task: trio.lowlevel.Task) -> None:
+            if "conpool" in task.name and not engine._nursery.child_tasks:
+                pool.discard(conn)
+                trio.lowlevel.remove_instrument(self)
+
+    pool = conpool.ConnectionPool(config, connector=Reluctant(), health_check=crash)
+    engine = pool._engine
+    with pytest.raises(BaseExceptionGroup) as caught:
+        async with pool:
+            await pool.warm(ENDPOINT, 2)
+            conn = pool.acquire_nowait(ENDPOINT)
+            trio.lowlevel.add_instrument(Moment())
+            await trio.sleep_forever()
+    assert caught.group_contains(Exit)
+    assert pool.stats(ENDPOINT).closing == 0
+
+
 class Reluctant(conpool.Connector):
     """Its streams take half a second to close, whoever is in a hurry."""
 
