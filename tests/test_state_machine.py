@@ -590,7 +590,7 @@ class SharedMachine(Machine):
         super().let_all_go()
 
 
-@pytest.mark.timeout(300)  # what is found must also be made short
+@pytest.mark.timeout(3600 if IS_LARGE else 300)  # what is found must also be made short
 @pytest.mark.parametrize("machine", [ComparedMachine, SharedMachine])
 def test_long_walks_keep_to_the_rules(
     machine: type[Machine], capsys: pytest.CaptureFixture[str]
