@@ -11,9 +11,10 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
 from conpool import ConnectionPool, Endpoint, PoolClosed, _lifecycle
+from conpool._link import Link
 
 from .support.pools import HERE, THERE, Network, counts, exchange, make_pool, open_pool
 
@@ -141,11 +142,15 @@ async def test_pool_that_is_disowned_has_nothing_left_to_lend(
     sub = pool._core.find_subpool(HERE, 0.0)
     entry = pool._core._ledger.open(sub, 0.0)
     pool._core._ledger.activate(entry)
+    entry.link = Link(memory_stream_pair()[0])
     pool._core._ledger.push_idle(entry)
+    pool._core._ledger.open(sub, 0.0)  # a dial, without a link yet
     monkeypatch.setattr(_lifecycle, "_open_pools", weakref.WeakSet([pool._lifecycle]))
     _lifecycle._disown_all()
     assert pool.closed
-    assert counts(pool) == {}
+    assert counts(pool) == {"connecting": 1}
+    with pytest.raises(trio.ClosedResourceError):
+        await entry.link.wire.receive_some()
 
 
 async def test_pools_that_nobody_has_any_more_are_no_concern_of_a_fork() -> None:

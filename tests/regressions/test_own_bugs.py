@@ -242,26 +242,24 @@ async def test_whoever_is_thrown_out_of_the_queue_leaves_it(autojump_clock: Mock
         assert_quiescent(pool)
 
 
+@pytest.mark.parametrize("expired", [1, 2])
 async def test_what_was_taken_while_an_observer_quits_is_put_back(
-    autojump_clock: MockClock,
+    expired: int, autojump_clock: MockClock
 ) -> None:
     """One that had expired was closed on the way to the one that was taken, and then lost (G11)."""
-    config = conpool.PoolConfig(max_connections_per_endpoint=2, max_idle_time=3, reap_interval=9)
+    config = conpool.PoolConfig(max_idle_time=3, reap_interval=9)
     async with conpool.ConnectionPool(
         config, connector=connector(), observers=[Quitter("closed")]
     ) as pool:
-        old = await pool.acquire(ENDPOINT)
-        await trio.sleep(1)
-        pool.release(await pool.acquire(ENDPOINT))
-        pool.release(old)
-        # Put back below those that became idle later: the newest is now the first to lapse.
-        core = pool._core
-        newest = next(reversed(core.subs[ENDPOINT].idle))
-        newest.lapses_at = trio.current_time()
+        await pool.warm(ENDPOINT, 2)
+        newest_first = reversed(pool._core.subs[ENDPOINT].idle)
+        for entry, _ in zip(newest_first, range(expired), strict=False):
+            entry.lapses_at = trio.current_time()
         with pytest.raises(Exit):
             await pool.acquire(ENDPOINT)
         stats = pool.stats(ENDPOINT)
-        assert (stats.idle, stats.active) == (1, 0)
+        assert (stats.idle, stats.active) == (2 - expired, 0)
+        assert_quiescent(pool)
 
 
 async def test_nothing_is_begun_in_a_background_that_is_dying(autojump_clock: MockClock) -> None:
