@@ -36,7 +36,7 @@ class Agenda:
         self._heap: list[tuple[float, int, Waiter | SubPool]] = []
         self._count = 0
         self._living = 0
-        """Rows that still matter: those of waiters that are queued, and of every sub-pool."""
+        """Rows that still matter: those of waiters that are queued, and one of every sub-pool."""
         self.next_at = math.inf
         """When to look again: never too late, perhaps too early; infinite if nothing is expected."""
 
@@ -48,19 +48,34 @@ class Agenda:
     def forget(self, waiter: Waiter) -> None:
         """`waiter`, which was expected, has left its queue."""
         if waiter.deadline != math.inf:
-            self._living -= 1
-            if len(self._heap) > 2 * self._living + _FEW:
-                self.tidy()
+            self._bury()
 
     def attend(self, sub: SubPool, at: float) -> None:
         """Have `due` return `sub` at `at`, or before."""
         if at < sub.attend_at:
+            is_moved = sub.attend_at != math.inf
             sub.attend_at = at
             self._add(at, sub)
+            if is_moved:
+                self._bury()
+
+    def neglect(self, sub: SubPool) -> None:
+        """`sub` need not be looked at any more."""
+        if sub.attend_at != math.inf:
+            sub.attend_at = math.inf
+            self._bury()
+
+    def _bury(self) -> None:
+        """One row more has ceased to matter."""
+        self._living -= 1
+        if len(self._heap) > 2 * self._living + _FEW:
+            self.tidy()
 
     def tidy(self) -> None:
         """Drop all rows that no longer matter, which would keep what they name until they fall due."""
-        self._heap = [row for row in self._heap if not _is_stale(row)]
+        # What was moved forward and back, or left a queue and came back, may have several alike.
+        living = {row[2]: row for row in self._heap if _matters(row)}
+        self._heap = list(living.values())
         heapify(self._heap)
         self._living = len(self._heap)
         self.next_at = self._heap[0][0] if self._heap else math.inf
@@ -73,10 +88,10 @@ class Agenda:
         while self._heap and self._heap[0][0] <= now:
             at, _, item = heappop(self._heap)
             if not isinstance(item, Waiter):
-                self._living -= 1
                 # Else its time was moved forward, and back again later: were each of its rows to
                 # count, each would be added again, and with every move their number would grow.
                 if at == item.attend_at:
+                    self._living -= 1
                     item.attend_at = math.inf
                     yield item
             elif item.queued:
@@ -94,6 +109,6 @@ class Agenda:
         return f"<Agenda {self._living} expected, next at {self.next_at}>"
 
 
-def _is_stale(row: tuple[float, int, Waiter | SubPool]) -> bool:
+def _matters(row: tuple[float, int, Waiter | SubPool]) -> bool:
     at, _, item = row
-    return not item.queued if isinstance(item, Waiter) else at != item.attend_at
+    return item.queued if isinstance(item, Waiter) else at == item.attend_at

@@ -41,6 +41,22 @@ def test_an_endpoint_is_due_once_however_often_its_time_was_moved() -> None:
     assert agenda.next_at == math.inf
 
 
+def test_times_that_were_superseded_are_not_kept_until_they_come() -> None:
+    """A server that stays away, asked with long time-outs: a row for each attempt, for as long as a time-out."""
+    agenda = Agenda()
+    sub = SubPool(Endpoint("here.example", 1), PoolConfig(), 0.0)
+    for second in range(1000):
+        agenda.attend(sub, second + 36_000.0)  # the time-out of whoever is first in the queue
+        agenda.attend(sub, second + 1.0)  # when the next dial may begin
+        assert list(agenda.due(second + 1.0)) == [sub]
+    assert len(agenda._heap) < 100
+    agenda.attend(sub, 37_000.0)
+    agenda.attend(sub, 36_500.0)
+    agenda.tidy()
+    assert [row[0] for row in agenda._heap] == [36_500.0]
+    assert repr(agenda) == "<Agenda 1 expected, next at 36500.0>"
+
+
 def test_an_endpoint_that_was_dropped_is_not_remembered_until_its_time() -> None:
     """A hundred thousand endpoints, each asked once, were kept alive for the length of a time-out."""
     agenda = Agenda()
