@@ -415,7 +415,7 @@ class Core:
             else:
                 self._ledger.lend(waiter, entry)
             return
-        self._ledger.push_idle(entry)
+        self._ledger.push_idle_back(entry)  # it may have been idle before, and not the youngest
 
     def _serve_from_idle(self, sub: SubPool, now: float) -> None:
         """Waiters and idle connections at once: after a pause, or where some want new ones only."""

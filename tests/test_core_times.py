@@ -158,6 +158,20 @@ def test_what_lapsed_while_it_was_checked_is_not_handed_over() -> None:
     assert close_reasons(shell) == {CloseReason.IDLE_TIME: 1}
 
 
+def test_what_is_put_back_unused_lies_below_the_younger_even_if_somebody_wants_a_new_one() -> None:
+    shell = Shell(max_connections_per_endpoint=3)
+    older, younger = shell.lend(), shell.lend()
+    entries = [caller.entry for caller in (older, younger)]
+    shell.release(older)
+    shell.advance(1.0)
+    shell.release(younger)
+    assert entries[0] is not None
+    shell.reserve(entries[0])
+    shell.ask(fresh=True)
+    shell.put_back_unused(entries[0])
+    assert list(shell.sub().idle) == entries
+
+
 # ── time-outs ───────────────────────────────────────────────────────────────────
 
 

@@ -251,8 +251,8 @@ MUTATIONS = (
     Mutation(
         name="a checked connection goes to the top of the stack",
         file="_core.py",
-        old="self._ledger.push_idle_back(entry)",
-        new="self._ledger.push_idle(entry)",
+        old="elif unused:\n                self._ledger.push_idle_back(entry)",
+        new="elif unused:\n                self._ledger.push_idle(entry)",
         tests=("tests/test_maintenance.py",),
     ),
     Mutation(
