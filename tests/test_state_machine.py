@@ -11,7 +11,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar, final
 
 import pytest
@@ -73,10 +73,10 @@ class Deed:
     """One thing that can happen."""
 
     name: str
-    weight: int = field(repr=False)
+    weight: int
     """How often, beside the others that are possible at the time."""
-    when: Callable[[Any], object] = field(repr=False)
-    arguments: dict[str, st.SearchStrategy[Any]] = field(repr=False)
+    when: Callable[[Any], object]
+    arguments: dict[str, st.SearchStrategy[Any]]
 
 
 def deed(
@@ -120,13 +120,14 @@ class Machine(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def step(self, data: st.DataObject) -> None:
-        possible = [found for found in self.deeds for _ in range(found.weight) if found.when(self)]
-        chosen = data.draw(st.sampled_from(possible), label="what happens")
-        given = {
-            name: data.draw(strategy, label=name) for name, strategy in chosen.arguments.items()
-        }
-        getattr(self, chosen.name)(**given)
-        self.done[chosen.name] += 1
+        possible = [
+            found.name for found in self.deeds for _ in range(found.weight) if found.when(self)
+        ]
+        name = data.draw(st.sampled_from(possible), label="what happens")
+        chosen = next(found for found in self.deeds if found.name == name)
+        given = {key: data.draw(strategy, label=key) for key, strategy in chosen.arguments.items()}
+        getattr(self, name)(**given)
+        self.done[name] += 1
 
     def holders(self) -> list[Caller]:
         return [caller for caller in self.shell.callers if caller.has_begun]
