@@ -349,7 +349,7 @@ class Core:
             del self.subs[sub.endpoint]
             self.folded.absorb(sub.tally)
             sub.tally = self.folded  # the end of a lease that was cut off may be yet to come
-            sub.attend_at = math.inf  # else its timer would dial, and what it opens be in no books
+            self.agenda.neglect(sub)  # else its timer would dial, and what it opens be in no books
             return True
         return False
 

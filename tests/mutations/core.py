@@ -269,7 +269,7 @@ MUTATIONS: Final = (
     plant(
         "a timer of a forgotten endpoint dials",
         "_core.py",
-        "            sub.attend_at = math.inf  # else its timer would dial, and what it opens be in no books\n",
+        "            self.agenda.neglect(sub)  # else its timer would dial, and what it opens be in no books\n",
         "",
     ),
     plant(

@@ -256,10 +256,10 @@ def _check_agenda(agenda: Agenda, core: Core) -> Iterator[str]:
     listed = {item for at, _, item in rows if isinstance(item, Waiter) and at == item.deadline}
     if not expected <= listed:
         yield f"nobody will say that the time of {expected - listed} is up"
-    living = len(expected) + sum(isinstance(row[2], SubPool) for row in rows)
+    attended = {(at, item) for at, _, item in rows if isinstance(item, SubPool)}
+    living = len(expected) + sum(at == sub.attend_at for at, sub in attended)
     if agenda._living != living:
         yield f"{agenda._living} rows of the agenda matter, counted again: {living}"
-    attended = {(at, item) for at, _, item in rows if isinstance(item, SubPool)}
     for sub in core.subs.values():
         if sub.attend_at != math.inf and (sub.attend_at, sub) not in attended:
             yield f"{sub.endpoint}: is to be attended at {sub.attend_at}, nobody knows"
