@@ -132,6 +132,14 @@ class Engine:
         """Run a job of the pool's own in the background, in the pool's own context."""
         self._context.run(lambda: self._nursery.start_soon(job, *args, name=name))
 
+    def hosts(self, task: trio.lowlevel.Task) -> bool:
+        """Whether `task` runs in the background, and so must have ended before the pool can."""
+        while (nursery := task.parent_nursery) is not None:
+            if nursery is self._nursery or nursery is self._dial_nursery:
+                return True
+            task = nursery.parent_task
+        return False
+
     def give_up_dials(self) -> None:
         """Cancel all dials. There must be no more of them."""
         self._dial_nursery.cancel_scope.cancel()

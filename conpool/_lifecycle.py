@@ -21,6 +21,7 @@ import weakref
 from typing import TYPE_CHECKING, final
 
 import trio
+from trio.lowlevel import current_task
 
 from conpool._states import CloseReason, ConnectionState
 
@@ -112,14 +113,20 @@ class Lifecycle:
             await self._block.__aexit__(None, None, None)
 
     async def close(self) -> None:
-        """End the pool before its block ends, or wait for who is at it."""
+        """End the pool before its block ends, or wait for who is at it.
+
+        Raises:
+            RuntimeError: This is a task of the pool's own, and would wait for itself.
+        """
         if self.state is PoolState.NEW:
             self.state = PoolState.CLOSED
             self._engine.core.shut(0.0)
+        elif self.state is not PoolState.CLOSED and self._engine.hosts(current_task()):
+            raise RuntimeError("a pool cannot be closed by its own connector or background check")
         if self.state is PoolState.OPEN:
             await self._close(self._grace)
         elif self.state is PoolState.DRAINING:
-            self._interrupt(trio.lowlevel.current_task())
+            self._interrupt(current_task())
             await self._over.wait()
         else:
             await trio.lowlevel.checkpoint()
@@ -128,7 +135,7 @@ class Lifecycle:
         try:
             if self.state is PoolState.OPEN:
                 self._stop_lending()
-            self._interrupt(trio.lowlevel.current_task())
+            self._interrupt(current_task())
             if grace:  # else no checkpoint: a cancellation there would take the place of what the block raised
                 with trio.move_on_after(grace):
                     await self._engine.wait_closed(self._find_borrowers())

@@ -169,6 +169,10 @@ class ConnectionPool(Generic[SessionT]):
         cannot end them. Afterwards the pool has no task and no socket. Idempotent; several may wait.
 
         If cancelled, the grace is over: everything is closed by force before the cancellation goes on.
+
+        Raises:
+            RuntimeError: It was called by the pool's own connector or background check, which would have to
+                end first.
         """
         await self._lifecycle.close()
 

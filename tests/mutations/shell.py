@@ -151,7 +151,7 @@ MUTATIONS = (
     Mutation(
         name="the closing task waits for its own leases",
         file="_lifecycle.py",
-        old="            self._interrupt(trio.lowlevel.current_task())\n            if grace",
+        old="            self._interrupt(current_task())\n            if grace",
         new="            if grace",
         tests=(_CLOSING,),
     ),

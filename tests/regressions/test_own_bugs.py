@@ -355,6 +355,32 @@ async def test_a_pool_that_cannot_open_says_why(monkeypatch: pytest.MonkeyPatch)
         await pool.acquire(ENDPOINT)
 
 
+async def test_a_pool_is_not_closed_by_a_task_of_its_own(autojump_clock: MockClock) -> None:
+    """A background check that closed the pool waited for itself, and nobody could cancel it (G17)."""
+    refused: list[str] = []
+
+    async def close() -> None:
+        with pytest.raises(RuntimeError, match="its own connector or background check"):
+            await pool.aclose()
+        refused.append(trio.lowlevel.current_task().name)
+
+    async def check(conn: conpool.Connection[None]) -> bool:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(close, name="check")
+        return True
+
+    class Closing(conpool.Connector):
+        async def connect(self, endpoint: conpool.AnyEndpoint) -> trio.abc.Stream:
+            await close()
+            return await connector().connect(endpoint)
+
+    config = conpool.PoolConfig(health_check_interval=1, reap_interval=1)
+    async with conpool.ConnectionPool(config, connector=Closing(), health_check=check) as pool:
+        await pool.warm(ENDPOINT, 1)
+        await trio.sleep(1.5)
+        assert refused == [f"conpool dial to {ENDPOINT}", "check"]
+
+
 # ── counters ────────────────────────────────────────────────────────────────────
 
 
