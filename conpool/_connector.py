@@ -24,8 +24,8 @@ class Connector:
     async def connect(self, endpoint: AnyEndpoint) -> trio.abc.Stream:
         """Open a byte stream to `endpoint`. It runs in a task of the pool.
 
-        A stream with a `socket` attribute (as `trio.SocketStream` has) is probed and watched
-        while it is idle; any other is taken to be alive until a read or a write fails.
+        A `trio.SocketStream`, and the TLS that the pool adds to it, is probed and watched while
+        it is idle; any other stream is taken to be alive until a read or a write fails.
 
         Args:
             endpoint: The peer; its `tls` is for the pool to see to.
