@@ -141,6 +141,8 @@ async def count_bytecodes(run: Run, count: int) -> float:
     before = sys.gettrace()
     sys.settrace(trace)
     try:
+        await run(count)  # from 3.13 on, code tells of itself only after it has been run once
+        executed = 0
         await run(count)
     finally:
         sys.settrace(before)
