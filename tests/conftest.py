@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import ssl
 import sys
 import threading
@@ -25,6 +26,7 @@ from .servers.fixtures import (
 __all__ = [
     "certificates",
     "client_ssl",
+    "ctrl_c_is_heard",
     "haproxy",
     "mariadb",
     "memcached",
@@ -36,6 +38,13 @@ __all__ = [
     "server_ssl",
     "valkey",
 ]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c_is_heard() -> None:
+    """Have SIGINT interrupt: a shell that starts the tests in the background has it ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
