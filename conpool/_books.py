@@ -224,8 +224,8 @@ class SubPool:
         self.used_at: float = now
         self.tally: Tally = Tally()
         self.resized: bool = False
-        self.has_surplus: bool = False
-        """Whether the limit was lowered below what there was. Not taken back: it only saves counting."""
+        self.has_surplus: bool = not self.max_idle_time
+        """Whether `find_surplus` may find any. Not taken back: it only saves asking."""
         self.paused: bool = False
 
         self.failures: int = 0
@@ -287,6 +287,13 @@ class SubPool:
     def count_surplus(self) -> int:
         """Return by how much the limit, lowered meanwhile, is exceeded by connections not yet on their way out."""
         return len(self.capacity.borrowers) - self.closing - self.capacity.total
+
+    def find_surplus(self) -> CloseReason | None:
+        """Return why what comes back now is one too many, if it is."""
+        if self.count_surplus() > 0:
+            return CloseReason.SURPLUS
+        is_wanted = self.max_idle_time or self.queue or self.warmers
+        return None if is_wanted else CloseReason.IDLE_TIME
 
     def snapshot(self) -> EndpointStats:
         """Return the statistics of this moment."""

@@ -285,7 +285,7 @@ class Core:
         """The limit of `sub` is now `total`; what is too many goes, the idle at once."""
         sub.capacity.total = total
         sub.resized = total != sub.config.max_connections_per_endpoint
-        sub.has_surplus = sub.count_surplus() > 0
+        sub.has_surplus = sub.count_surplus() > 0 or not sub.max_idle_time
         for entry in list(sub.idle)[: max(0, sub.count_surplus())]:
             self._ledger.condemn(entry, CloseReason.SURPLUS, gracefully=True)
         self._pump(sub, now)
@@ -437,7 +437,7 @@ class Core:
             return CloseReason.LIFETIME
         if entry.uses >= sub.max_uses:
             return CloseReason.USES
-        return CloseReason.SURPLUS if sub.has_surplus and sub.count_surplus() > 0 else None
+        return sub.find_surplus() if sub.has_surplus else None
 
     def _config_of(self, endpoint: AnyEndpoint) -> PoolConfig:
         return self._overrides.get(endpoint, self._config)

@@ -124,7 +124,7 @@ MUTATIONS: Final = (
     plant(
         "lent surplus is kept when it comes back",
         "_core.py",
-        "        return CloseReason.SURPLUS if sub.has_surplus and sub.count_surplus() > 0 else None\n",
+        "        return sub.find_surplus() if sub.has_surplus else None\n",
         "        return None\n",
     ),
     plant(
