@@ -343,13 +343,12 @@ class Core:
         it was dropped; then the agenda should be tidied, which remembers it until it would have fallen due.
         """
         self._pump(sub, now)
-        dials_later = now < sub.dial_not_before or now < sub.warm_not_before
-        forgotten = now - sub.used_at >= KEEP_BARE and not dials_later
-        if forgotten and sub.is_bare and self.subs.get(sub.endpoint) is sub:
+        kept_until = max(sub.used_at + KEEP_BARE, sub.dial_not_before, sub.warm_not_before)
+        if now >= kept_until and sub.is_bare and self.subs.get(sub.endpoint) is sub:
             del self.subs[sub.endpoint]
             self.folded.absorb(sub.tally)
             sub.tally = self.folded  # the end of a lease that was cut off may be yet to come
-            self.agenda.neglect(sub)  # else its timer would dial, and what it opens be in no books
+            self._ledger.forget(sub)
             return True
         return False
 
@@ -361,6 +360,7 @@ class Core:
                 self._ledger.refuse(waiter, Refusal.POOL_CLOSED)
             for warmer in list(sub.warmers):
                 self._ledger.end_warming(warmer, None)
+            self._ledger.forget(sub)
         for sub in self.subs.values():
             self._dismiss(sub, CloseReason.POOL_CLOSED, now)
 
@@ -396,7 +396,7 @@ class Core:
                 self._dials.ask(sub, now)
         if (sub.min_idle or sub.warmers) and self.is_open:
             self._dials.warm(sub, now)
-        if self.room is not None and self.room.wanted:
+        if self.room is not None and (self.room.wanted or self.room.cold):
             self._dials.allot(self.room, now)
 
     def _give(self, entry: Entry, now: float) -> None:

@@ -64,16 +64,24 @@ class DialPolicy:
         return sub.closing < dials and sub.is_gate_open(now)
 
     def allot(self, room: Room, now: float) -> None:
-        """Give the slots of the pool-wide limit to those in line; make room if there is none."""
+        """Give the slots of the pool-wide limit to those in line; make room if there is none.
+
+        What they leave is for warmth.
+        """
         while (first := room.find_first()) is not None:
             if room.capacity.has_room:
                 self._dial_for_oldest(first, now)
                 self.ask(first, now)
+                if first.min_idle or first.warmers:
+                    room.cold[first] = None  # it goes on warming when nobody of its own waits
             elif room.idle_by_age and room.closing < room.wanted:
                 longest = next(iter(room.idle_by_age))
                 self._ledger.condemn(longest, CloseReason.EVICTED, gracefully=True)
             else:
                 return
+        while room.cold and room.capacity.has_room:
+            coldest, _ = room.cold.popitem(last=False)
+            self.warm(coldest, now)
 
     def warm(self, sub: SubPool, now: float) -> None:
         """Keep `sub` as warm as somebody asked for, with slots that nobody else wants."""
@@ -117,14 +125,16 @@ class DialPolicy:
             return False
         if not sub.capacity.has_room or sub.connecting >= sub.max_connecting:
             return False
+        if all(sub.count_open() + sub.connecting >= warmer.target for warmer in sub.warmers):
+            # Idle time and this lapse together, so an endpoint that nobody asks for cools down for good.
+            is_asked_for = now - sub.used_at < sub.max_idle_time
+            spare = sub.connecting - waiting
+            if not is_asked_for or len(sub.idle) + spare >= sub.min_idle:
+                return False
         if self._room is not None and (self._room.wanted or not self._room.capacity.has_room):
+            self._room.cold[sub] = None
             return False
-        spare = sub.connecting - waiting
-        if any(sub.count_open() + sub.connecting < warmer.target for warmer in sub.warmers):
-            return True
-        # Idle time and this lapse together, so an endpoint that nobody asks for cools down for good.
-        is_asked_for = now - sub.used_at < sub.max_idle_time
-        return is_asked_for and len(sub.idle) + spare < sub.min_idle
+        return True
 
     def _make_way_for_fresh(self, sub: SubPool, now: float) -> None:
         """Close idle connections that hold the slots of waiters; those who still wait want new ones only."""

@@ -201,6 +201,12 @@ class Ledger:
         warmer.error = error
         self.effects.append(warmer)
 
+    def forget(self, sub: SubPool) -> None:
+        """Nothing may bring `sub` up again: what it then opened would be in no books."""
+        self.agenda.neglect(sub)
+        if self.room is not None:
+            self.room.cold.pop(sub, None)
+
     def __repr__(self) -> str:
         return f"<Ledger {self.room!r}, {len(self.effects)} effects pending, {self.agenda!r}>"
 

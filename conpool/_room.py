@@ -32,7 +32,7 @@ _FEW: Final = 64
 class Room:
     """The pool-wide limit and those in line for it."""
 
-    __slots__ = ("_count", "_line", "capacity", "closing", "idle_by_age", "wanted")
+    __slots__ = ("_count", "_line", "capacity", "closing", "cold", "idle_by_age", "wanted")
 
     def __init__(self, total: int) -> None:
         self.capacity: Capacity[Entry] = Capacity(total)
@@ -42,6 +42,8 @@ class Room:
         """Connections on their way out: slots that will be free without anyone's doing."""
         self.wanted = 0
         """Slots that those in line want, all together."""
+        self.cold: OrderedDict[SubPool, None] = OrderedDict()
+        """Sub-pools that may lack nothing but a slot to be as warm as somebody asked for."""
         self._line: list[tuple[int, int, SubPool]] = []
         self._count = 0
 

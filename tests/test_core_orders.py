@@ -297,15 +297,32 @@ def test_a_timer_of_a_forgotten_endpoint_dials_nothing() -> None:
     """Found by the model checker: it opened a connection that was in no books."""
     usual = PoolConfig(**(PATIENT | {"max_connections": 1, "acquire_timeout": 6}))  # type: ignore[arg-type]
     shell = Shell(usual, overrides={HERE: usual.replace(min_idle_per_endpoint=1)})
-    shell.ask(HERE)
-    shell.dial_fails(HERE)
+    first = shell.ask(HERE)
+    shell.dial_succeeds(HERE)
     other = shell.ask(THERE)
+    shell.discard(first)
     shell.advance(KEEP_BARE)
     shell.sweep()
     assert HERE not in shell.core.subs
     shell.cancel(other)
     shell.dial_fails(THERE)
     shell.advance(1.0)
+    assert shell.dials == []
+
+
+def test_a_forgotten_endpoint_is_not_warmed_when_the_pool_has_a_slot_again() -> None:
+    usual = PoolConfig(**(PATIENT | {"max_connections": 1}))  # type: ignore[arg-type]
+    shell = Shell(usual, overrides={HERE: usual.replace(min_idle_per_endpoint=1)})
+    cold = shell.ask(HERE)
+    shell.dial_succeeds(HERE)
+    other = shell.ask(THERE)
+    shell.discard(cold)
+    shell.dial_succeeds(THERE)
+    shell.sweep()
+    shell.advance(KEEP_BARE)
+    shell.sweep()
+    assert HERE not in shell.core.subs
+    shell.discard(other)
     assert shell.dials == []
 
 

@@ -133,7 +133,7 @@ NAMED = {
     SubPool: "capacity claim dial_not_before failures has_surplus idle paused queue resized short_lives"
     " used_at wanted warm_not_before warmers",
     Core: "is_open room subs agenda",
-    Room: "capacity idle_by_age",
+    Room: "capacity cold idle_by_age",
     Ledger: "",
     DialPolicy: "",
     Agenda: "_heap",

@@ -280,6 +280,36 @@ async def test_warming_waits_for_the_end_of_a_pause(autojump_clock: MockClock) -
         assert counts(pool) == {"idle": 1}
 
 
+async def test_warming_goes_on_as_soon_as_the_pool_has_a_slot(autojump_clock: MockClock) -> None:
+    """G12: it does not wait for a sweep, which may be a long way off."""
+    async with open_pool(max_connections=1, reap_interval=3600) as pool:
+        lease = await pool.acquire(THERE)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pool.warm, HERE, 1)
+            await trio.sleep(1)
+            assert counts(pool) == {}
+            pool.discard(lease)
+        assert trio.current_time() == 1
+        assert counts(pool) == {"idle": 1}
+
+
+async def test_warming_waits_for_those_in_line_and_goes_on_behind_them(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_pool(max_connections=2, reap_interval=3600) as pool:
+        leases = [await pool.acquire(THERE) for _ in range(2)]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pool.warm, HERE, 2)
+            await trio.sleep(1)
+            nursery.start_soon(hold, pool)
+            await trio.sleep(1)
+            pool.discard(leases[0])
+            await trio.sleep(0.5)
+            assert counts(pool) == {"active": 1}, "the slot went to the one in line"
+            pool.discard(leases[1])
+        assert counts(pool) == {"idle": 2}
+
+
 async def test_warming_where_nothing_may_be_idle_ends_too(autojump_clock: MockClock) -> None:
     async with open_pool(max_idle_time=0, reap_interval=1) as pool:
         await pool.warm(HERE, 2)

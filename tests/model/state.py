@@ -26,6 +26,7 @@ from conpool._core import KEEP_BARE
 from conpool._dial_policy import SHORT_LIFE
 from conpool._endpoint import Endpoint
 from conpool._histogram import Histogram
+from conpool._room import Room
 from conpool._states import CloseReason, ConnectionState
 from tests.support.shell import Refused, Shell, is_newly_dialled
 
@@ -168,6 +169,7 @@ def _name_sub(
         max(sub.warm_not_before - now, -SHORT_LIFE),
         sub.wanted,
         _NEVER if sub.claim is None else ranks.get(sub.claim, _NEVER),
+        _find_place(sub, shell.core.room),
         sum(
             caller.entry is not None
             and caller.entry.state is ConnectionState.CLOSED
@@ -177,6 +179,11 @@ def _name_sub(
         ),
         min(now - sub.used_at, max(sub.max_idle_time, KEEP_BARE)) if with_age else 0,
     )
+
+
+def _find_place(sub: SubPool, room: Room | None) -> int:
+    """Return which one `sub` is of those that wait for a slot to be warm."""
+    return _NEVER if room is None or sub not in room.cold else list(room.cold).index(sub)
 
 
 def name_entry(entry: Entry, now: float, ranks: dict[Waiter, int], with_uses: bool) -> Name:

@@ -268,8 +268,20 @@ MUTATIONS: Final = (
     ),
     plant(
         "a timer of a forgotten endpoint dials",
-        "_core.py",
-        "            self.agenda.neglect(sub)  # else its timer would dial, and what it opens be in no books\n",
+        "_ledger.py",
+        "        self.agenda.neglect(sub)\n",
+        "",
+    ),
+    plant(
+        "a forgotten endpoint is warmed when the pool has a slot again",
+        "_ledger.py",
+        "            self.room.cold.pop(sub, None)\n",
+        "            pass\n",
+    ),
+    plant(
+        "warmth waits for a sweep when the pool has a slot again",
+        "_dial_policy.py",
+        "            self._room.cold[sub] = None\n",
         "",
     ),
     plant(

@@ -120,8 +120,8 @@ MUTATIONS = (
         name="whoever waits for warmth waits on when the pool has closed",
         file="_core.py",
         old="            for warmer in list(sub.warmers):\n"
-        "                self._ledger.end_warming(warmer, None)\n        for sub",
-        new="        for sub",
+        "                self._ledger.end_warming(warmer, None)\n            self._ledger.forget",
+        new="            self._ledger.forget",
         tests=(_POOL,),
     ),
     Mutation(

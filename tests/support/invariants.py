@@ -63,6 +63,8 @@ def _find_faults(core: Core, now: float | None) -> Iterator[str]:
         for sub in core.subs.values():
             for fault in _check_no_lost_wakeup(sub, core.room, now):
                 yield f"{sub.endpoint}: {fault}"
+            if any(_lacks_warmth(sub, warmer.target, core.room, now) for warmer in sub.warmers):
+                yield f"{sub.endpoint}: somebody warms, and a slot is free (G12)"
 
 
 def _find_faults_of(sub: SubPool, core: Core) -> Iterator[str]:
@@ -242,6 +244,16 @@ def _check_no_slot_left(sub: SubPool, undialled: Waiter, wanted: int, room: Room
         yield "somebody stands in line, and the pool has a slot (G12)"
     elif room.idle_by_age and room.closing < room.wanted:
         yield "somebody stands in line, and an idle connection holds a slot (G12)"
+
+
+def _lacks_warmth(sub: SubPool, target: int, room: Room | None, now: float) -> bool:
+    """Whether one who warms waits, with a slot free that nobody else wants."""
+    opening = len(sub.capacity.borrowers) - sub.closing
+    is_held_back = sub.paused or now < max(sub.dial_not_before, sub.warm_not_before)
+    is_full = not sub.capacity.has_room or sub.connecting >= sub.max_connecting
+    if room is not None and (room.wanted or not room.capacity.has_room):
+        is_full = True
+    return opening < target and len(sub.queue) <= sub.connecting and not (is_held_back or is_full)
 
 
 # ── time ────────────────────────────────────────────────────────────────────────
