@@ -300,9 +300,7 @@ class Lender:
         entry = held_entry(lease)
         if entry.link.wire.in_progress:
             raise trio.BusyResourceError(f"{lease!r} is being read from or written to")
-        if (
-            entry.state is not _ACTIVE
-        ):  # closed under its lease; the number may be another's file now
+        if entry.state is not _ACTIVE:  # its file is closed, and may be somebody else's by now
             await checkpoint()
             return False
         if entry.link.look() is not None:
