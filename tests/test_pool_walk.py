@@ -163,7 +163,7 @@ class Walk(Walked):
         self.note(str(user))
         user.scope.cancel()
 
-    @deed(2, when=lambda walk: any(user.waits for user in walk.users))
+    @deed(6, when=lambda walk: any(user.waits for user in walk.users))
     def cancel_a_waiter(self, which: int, _: int) -> None:
         user = pick([user for user in self.users if user.waits], which)
         self.note(str(user))
@@ -190,9 +190,9 @@ class Walk(Walked):
         self.verdicts.append(pick(["no", "nothing", "error"], which))
         self.note(self.verdicts[-1])
 
-    @deed(3)
+    @deed(8)
     def answer_late(self, which: int, how: int) -> None:
-        endpoint, delay = pick([*ENDPOINTS], which), pick([3.0, 0.0, 0.25, 30.0], how)
+        endpoint, delay = pick([*ENDPOINTS], which), pick([0.25, 0.0, 0.25, 3.0, 30.0], how)
         self.network.answer_delay[endpoint] = delay
         self.note(f"{endpoint.host}: {delay} s")
 
@@ -206,7 +206,7 @@ class Walk(Walked):
         self.note(f"{number}{' half' if how % 2 else ''}")
         peer.hang_up(half=bool(how % 2))
 
-    @deed(4, when=lambda walk: walk.is_at_rest and not walk.world.lingers and walk.find_idle())
+    @deed(8, when=lambda walk: walk.is_at_rest and not walk.world.lingers and walk.find_idle())
     def speak_unasked(self, which: int, _: int) -> None:
         peer = pick(self.find_idle(), which)
         number = self.find_id(peer)
@@ -372,7 +372,7 @@ plans = st.lists(
         st.sampled_from(names),
         st.integers(0, 99),
         st.integers(0, 99),
-        st.sampled_from([None, None, None, 0, 1, 2]),
+        st.sampled_from([None, None, None, 0, 1, 1, 2]),
     ),
     min_size=60,  # to make one shorter, things are let be
     max_size=200 if IS_LARGE else 120,
@@ -389,5 +389,5 @@ def test_long_walks_of_a_whole_pool_keep_to_the_rules(capsys: pytest.CaptureFixt
             end="",
         )
     # Walks that never get anywhere would find everything in order.
-    assert min(done[name] for name in DEEDS) >= 20, done
-    assert min(done[name] for name in CONSEQUENCES) >= 5, done
+    assert min(done[name] for name in DEEDS) >= 10, done
+    assert all(done[name] for name in CONSEQUENCES), done

@@ -402,7 +402,7 @@ class Walked:
         return "go"
 
     async def lose_patience(self, conn: conpool.Connection[None]) -> str:
-        with trio.move_on_after(0.125) as scope:
+        with trio.move_on_after(0.375) as scope:
             await self.talk(conn)
         if scope.cancelled_caught:
             done["patience lost"] += 1
