@@ -31,14 +31,15 @@ OVERTAKES = 2
 """As good as `MAX_OVERTAKES` to see that there is a bound, and fewer states."""
 
 # The large ones take minutes each: `CONPOOL_LARGE_MODEL=1 python -m pytest tests/test_model.py`.
-WORLDS = [pytest.param(world, id=world.name) for world in SMALL]
+WORLDS = [  # each takes seconds, but the machine may be busy
+    pytest.param(world, id=world.name, marks=pytest.mark.timeout(300)) for world in SMALL
+]
 if "CONPOOL_LARGE_MODEL" in os.environ:
     WORLDS += [
         pytest.param(world, id=world.name, marks=pytest.mark.timeout(3600)) for world in LARGE
     ]
 
 
-@pytest.mark.timeout(300)  # each takes seconds, but the machine may be busy
 @pytest.mark.parametrize("world", WORLDS)
 def test_every_law_holds_in_every_state(
     world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
