@@ -2,7 +2,7 @@
 
 The laws: what `tests.support.invariants` says of every state, what `tests.support.shell` sees for itself at
 every hand-over, and that whoever waits is served in the end (`tests.model.search`). With
-`CONPOOL_LARGE_MODEL=1` in the environment larger worlds are searched too, for some ten minutes.
+`CONPOOL_LARGE_MODEL=1` in the environment larger worlds are searched too, for some twenty minutes.
 """
 
 from __future__ import annotations
