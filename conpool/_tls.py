@@ -7,17 +7,22 @@ the `SSLObject` in hand the probe can decrypt what lies in the socket at once (`
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias, cast, final
+import ssl
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast, final
 from weakref import WeakKeyDictionary
 
 import trio
 
 if TYPE_CHECKING:
-    import ssl
-
     from conpool._encryption import TLS
 
 EncryptedStream: TypeAlias = "trio.SSLStream[trio.abc.Stream]"
+
+
+HIDES_TRUNCATION: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).options & getattr(
+    ssl, "OP_IGNORE_UNEXPECTED_EOF", 0
+)
+"""What every context has, unasked, on Python before 3.11.4: an end without goodbye looks like a proper one."""
 
 
 @final
@@ -37,7 +42,15 @@ class Tap:
     ) -> ssl.SSLObject:
         """Do what the context would, and remember what came of it."""
         self.incoming = incoming
-        self.ssl_object = self._context.wrap_bio(incoming, outgoing, **options)
+        context = self._context
+        usual = context.options
+        if usual & HIDES_TRUNCATION:
+            context.options = usual & ~HIDES_TRUNCATION
+        try:
+            self.ssl_object = context.wrap_bio(incoming, outgoing, **options)
+        finally:
+            if usual & HIDES_TRUNCATION:  # the context is the user's, and others share it
+                context.options = usual
         return self.ssl_object
 
 

@@ -11,7 +11,7 @@ import pytest
 import trio
 from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
-from conpool import TLS
+from conpool import TLS, _tls
 from conpool._tls import AlpnMismatch, encrypt, find_tap
 
 from .servers import Certificates
@@ -158,3 +158,22 @@ async def test_f060_whether_an_end_without_goodbye_is_an_end_is_the_endpoints_ch
         with pytest.raises(trio.BrokenResourceError):
             await client.receive_some()
     await client.aclose()
+
+
+async def test_f060_a_context_that_hides_such_an_end_is_not_listened_to_and_left_as_it_was(
+    server_ssl: ssl.SSLContext, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On Python before 3.11.4 every context does, and an answer that was cut off looks complete."""
+    hides = ssl.OP_IGNORE_UNEXPECTED_EOF
+    monkeypatch.setattr(_tls, "HIDES_TRUNCATION", hides)
+    context = certificates.client_context()
+    context.options |= hides
+    before = context.options
+    client, server = await tls_pair(server_ssl, TLS(context))
+    transport = server.transport_stream
+    assert isinstance(transport, trio.SocketStream)
+    transport.socket.close()
+    with pytest.raises(trio.BrokenResourceError):
+        await client.receive_some()
+    await client.aclose()
+    assert context.options == before

@@ -298,6 +298,20 @@ MUTATIONS = (
         tests=("tests/test_follow.py",),
     ),
     Mutation(
+        name="a line that was cut looks like an end",
+        file="_tls.py",
+        old="            context.options = usual & ~HIDES_TRUNCATION\n",
+        new="            pass\n",
+        tests=("tests/test_tls.py",),
+    ),
+    Mutation(
+        name="a context of the user's is changed for good",
+        file="_tls.py",
+        old="                context.options = usual\n",
+        new="                pass\n",
+        tests=("tests/test_tls.py",),
+    ),
+    Mutation(
         name="news overtakes news",
         file="_engine.py",
         old="        if self._is_telling:\n            return\n",

@@ -37,6 +37,8 @@ class Certificates:
     ) -> ssl.SSLContext:
         """A server's context with `cert` (default: the one for localhost)."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        # Before 3.11.4 a client that is gone without a goodbye would look as if it had said one.
+        context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
         (cert or self.server).configure_cert(context)
         if protocols := list(alpn):
             context.set_alpn_protocols(protocols)
