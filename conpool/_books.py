@@ -225,7 +225,7 @@ class SubPool:
         self.tally: Tally = Tally()
         self.resized: bool = False
         self.has_surplus: bool = not self.max_idle_time
-        """Whether `find_surplus` may find any. Not taken back: it only saves asking."""
+        """Whether `find_surplus` may find any; it only saves asking."""
         self.paused: bool = False
 
         self.failures: int = 0
