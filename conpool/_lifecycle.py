@@ -143,13 +143,13 @@ class Lifecycle:
             try:
                 self._interrupt(None)
             finally:  # whatever observers raise that `tell` lets through, nothing may be left
-                await self._end()
+                with trio.CancelScope(shield=True):  # bounded: each close has its own time-out
+                    await self._end()
 
     async def _end(self) -> None:
-        with trio.CancelScope(shield=True):
-            await self._engine.wait_closed(self._find_borrowers())
-            self._host.cancel()
-            await self._engine.ended.wait()
+        await self._engine.wait_closed(self._find_borrowers())
+        self._host.cancel()
+        await self._engine.ended.wait()
         self.state = PoolState.CLOSED
         _open_pools.discard(self)
         self._over.set()
