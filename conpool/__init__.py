@@ -10,13 +10,10 @@ It lends byte streams (TCP, TLS, UNIX sockets, through proxies) to clients of an
 
 from __future__ import annotations
 
-from conpool._checks import ConfigError, PoolError
-from conpool._config import CircuitBreaker, PoolConfig
-from conpool._connector import Connector
-from conpool._driver import Driver, NativeDriver
-from conpool._encryption import TLS
-from conpool._endpoint import AnyEndpoint, Endpoint, UnixEndpoint
-from conpool._errors import (
+from conpool._dial.lookup import Resolver
+from conpool._dial.name_cache import ResolverStats
+from conpool._dial.tcp import TCPConnector
+from conpool._errors.connect import (
     AcquireTimeout,
     CircuitOpen,
     ConnectError,
@@ -29,16 +26,19 @@ from conpool._errors import (
     ResolveError,
     TLSError,
 )
-from conpool._group import EndpointGroup, Target
-from conpool._lease import Connection
-from conpool._lookup import Resolver
-from conpool._observer import ConnectionInfo, Observer
-from conpool._pool import ConnectionPool
-from conpool._proxy import HTTPProxy, SOCKS5Proxy
-from conpool._resolve import ResolverStats
-from conpool._states import CircuitState, CloseReason
-from conpool._stats import EndpointStats, LatencySummary, PoolStats
-from conpool._tcp import TCPConnector
+from conpool._extend.connector import Connector
+from conpool._extend.driver import Driver, NativeDriver
+from conpool._extend.observer import ConnectionInfo, Observer
+from conpool._lending.lease import Connection
+from conpool._pool.pool import ConnectionPool
+from conpool._stats.snapshot import EndpointStats, LatencySummary, PoolStats
+from conpool._values.config import CircuitBreaker, PoolConfig
+from conpool._values.endpoint import AnyEndpoint, Endpoint, UnixEndpoint
+from conpool._values.group import EndpointGroup, Target
+from conpool._values.proxy import HTTPProxy, SOCKS5Proxy
+from conpool._values.states import CircuitState, CloseReason
+from conpool._values.tls import TLS
+from conpool._values.validation import ConfigError, PoolError
 
 __version__ = "0.1.0"
 

@@ -14,8 +14,8 @@ from typing import Final, final
 import psutil
 import trio
 
-from conpool._books import Entry, SubPool, Waiter
-from conpool._link import Link
+from conpool._connection.link import Link
+from conpool._core.records import Entry, SubPool, Waiter
 
 _BOOKS: Final = (Entry, Link, SubPool, Waiter)
 

@@ -12,11 +12,11 @@ from typing import Any, cast
 import pytest
 import trio
 
-from conpool._address import Address
-from conpool._endpoint import Endpoint
-from conpool._errors import ConnectError
-from conpool._progress import Progress, current
-from conpool._tcp import TCPConnector
+from conpool._dial.address import Address
+from conpool._dial.progress import Progress, current
+from conpool._dial.tcp import TCPConnector
+from conpool._errors.connect import ConnectError
+from conpool._values.endpoint import Endpoint
 
 LOOPBACK = "127.0.0.1"
 

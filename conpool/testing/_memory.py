@@ -16,9 +16,9 @@ from typing import TypeAlias, cast
 import trio
 from trio.testing import MemoryReceiveStream, MemorySendStream, memory_stream_pair
 
-from conpool._checks import check_seconds
-from conpool._connector import Connector
-from conpool._endpoint import AnyEndpoint
+from conpool._extend.connector import Connector
+from conpool._values.endpoint import AnyEndpoint
+from conpool._values.validation import check_seconds
 
 _logger = logging.getLogger("conpool.testing")
 

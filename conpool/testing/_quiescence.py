@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from conpool._pool import ConnectionPool
-from conpool._stats import EndpointStats, PoolStats
+from conpool._pool.pool import ConnectionPool
+from conpool._stats.snapshot import EndpointStats, PoolStats
 
 _OUTSTANDING: Final = {
     "active": "connections are lent, checked or reset",

@@ -8,7 +8,7 @@ from docutils import nodes
 from docutils.parsers.rst import Directive
 from sphinx.application import Sphinx
 
-from conpool._states import TRANSITIONS, ConnectionState
+from conpool._values.states import TRANSITIONS, ConnectionState
 
 # Only the places are ours; a state without one, or an arrow without a state, fails the build.
 PLACES = {

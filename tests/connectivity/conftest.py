@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.connectivity.test_real_proxies import PProxy
 from tests.servers import Certificates, RedisTLS
-from tests.test_real_proxies import PProxy
 
 
 @pytest.fixture(scope="package")

@@ -19,7 +19,7 @@ from conpool import (
     PoolConfig,
     TCPConnector,
 )
-from conpool._resolve import MAX_STALE
+from conpool._dial.name_cache import MAX_STALE
 from tests._proxies import Connecting, proxy_at_work
 
 from .places import Directory, EchoServer, ask, echoing, linux_only, listened_to

@@ -28,9 +28,9 @@ from conpool import (
     UnixEndpoint,
 )
 from tests._net import refusing
+from tests.connectivity.test_real_proxies import PProxy
 from tests.servers import LOOPBACK, Certificates, HAProxy, Postgres, RedisTLS, Valkey
 from tests.support.kernel import TCPState, client_sockets, need_kernel_table
-from tests.test_real_proxies import PProxy
 
 from .places import QUIET, linux_only, listened_to, wait_until
 

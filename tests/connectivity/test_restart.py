@@ -11,7 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from conpool import TLS, CloseReason, ConnectError, ConnectionPool, Endpoint, PoolConfig
-from conpool._backoff import CEILING
+from conpool._core.backoff import CEILING
 from tests.servers import LOOPBACK, RedisTLS, Valkey
 from tests.support.clean import PATIENCE
 from tests.support.pools import HERE, Network, make_pool

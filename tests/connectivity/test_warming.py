@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from conpool import CloseReason
-from conpool._backoff import CEILING, FIRST
-from conpool._books import Entry
+from conpool._core.backoff import CEILING, FIRST
+from conpool._core.records import Entry
 from tests.support.shell import Shell
 
 # ── a server that accepts and hangs up ──────────────────────────────────────────

@@ -11,7 +11,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from conpool import AcquireTimeout, ConnectError, ConnectTimeout, Endpoint, PoolConfig, TCPConnector
-from conpool._errors import ResolveError, ResolveTimeout
+from conpool._errors.connect import ResolveError, ResolveTimeout
 from tests._net import (
     LOOPBACK,
     Hosts,

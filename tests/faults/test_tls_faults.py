@@ -14,7 +14,7 @@ import trio
 from trio.abc import Stream
 
 from conpool import TLS, AnyEndpoint, CloseReason, Connection, Endpoint, PoolConfig, TLSError
-from conpool._errors import TLSTimeout
+from conpool._errors.connect import TLSTimeout
 from tests.servers import Certificates
 from tests.support.clean import PATIENCE, Case, clean
 from tests.support.faults import LOOPBACK, How, Passage

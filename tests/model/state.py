@@ -20,14 +20,14 @@ from hashlib import blake2b
 from random import Random
 from typing import Any, Final, TypeAlias
 
-from conpool._books import Entry, SubPool, Waiter
-from conpool._config import PoolConfig
-from conpool._core import KEEP_BARE
-from conpool._dial_policy import SHORT_LIFE
-from conpool._endpoint import Endpoint
-from conpool._histogram import Histogram
-from conpool._room import Room
-from conpool._states import CloseReason, ConnectionState
+from conpool._core.core import KEEP_BARE
+from conpool._core.dials import SHORT_LIFE
+from conpool._core.pool_limit import Room
+from conpool._core.records import Entry, SubPool, Waiter
+from conpool._stats.histogram import Histogram
+from conpool._values.config import PoolConfig
+from conpool._values.endpoint import Endpoint
+from conpool._values.states import CloseReason, ConnectionState
 from tests.support.shell import Refused, Shell, is_newly_dialled
 
 Name: TypeAlias = tuple[Any, ...]

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias, final
 
-from conpool import _room
-from conpool._books import Entry, SubPool, Waiter
-from conpool._endpoint import AnyEndpoint
-from conpool._states import ConnectionState
+from conpool._core import pool_limit
+from conpool._core.records import Entry, SubPool, Waiter
+from conpool._values.endpoint import AnyEndpoint
+from conpool._values.states import ConnectionState
 from tests.support.shell import HERE, THERE, Caller, Shell
 
 from .state import Name, OneSecond, name_entry, name_of, share
@@ -180,7 +180,7 @@ def happen(shell: Shell, event: Event) -> None:
     _DEEDS[kind](shell, position)
     if claim.queued and claim.dial is None:
         claim.task.passed += sum(caller.entry is not None for caller in younger)
-        assert claim.task.passed <= _room.MAX_OVERTAKES, f"{claim!r} was passed too often"
+        assert claim.task.passed <= pool_limit.MAX_OVERTAKES, f"{claim!r} was passed too often"
 
 
 def _is_younger(caller: Caller, claim: Waiter) -> bool:

@@ -15,7 +15,7 @@ MUTATIONS = (
     # ── handed over ─────────────────────────────────────────────────────────────
     Mutation(
         name="a cancelled block's connection is kept if no command is owed its reply",
-        file="_verdict.py",
+        file="_connection/hand_over.py",
         old="    if exc is not None and not wire.marks & VOUCHED:\n",
         new=(
             "    if exc is not None and not wire.marks & VOUCHED"
@@ -25,7 +25,7 @@ MUTATIONS = (
     ),
     Mutation(
         name="a cancelled block's connection is kept whatever is owed",
-        file="_verdict.py",
+        file="_connection/hand_over.py",
         old="    wire = link.wire\n    if exc",
         new=(
             "    wire = link.wire\n    if exc is not None and _is_cancellation(exc):\n"
@@ -35,35 +35,35 @@ MUTATIONS = (
     ),
     Mutation(
         name="an answer that was cut short counts as an answer",
-        file="_verdict.py",
+        file="_connection/hand_over.py",
         old="(CUT_SEND | CUT_RECEIVE | OWED)",
         new="(CUT_SEND | OWED)",
         tests=(_HANDED_OVER + "test_dalli_956",),
     ),
     Mutation(
         name="a task that is still reading is forgotten when the lease ends",
-        file="_verdict.py",
+        file="_connection/hand_over.py",
         old="    if wire.in_progress or wire.marks & (",
         new="    if wire.marks & (",
         tests=(_HANDED_OVER + "test_cve_2025_47907",),
     ),
     Mutation(
         name="what lies unread is somebody's",
-        file="_probe.py",
+        file="_connection/probe.py",
         old="return CloseReason.UNREAD_DATA if data else",
         new="return None if data else",
         tests=(_HANDED_OVER + "test_undici_ghsa_35p6_xmwp_9g52",),
     ),
     Mutation(
         name="nobody looks before an idle connection is lent",
-        file="_lender.py",
+        file="_lending/acquire.py",
         old="            if not entry.link.poll(0) or (reason := entry.link.look()) is None:\n",
         new="            if not entry.link.poll(0) or (reason := None) is None:\n",
         tests=(_HANDED_OVER + "test_undici_ghsa_35p6_xmwp_9g52",),
     ),
     Mutation(
         name="what comes before the handshake is swallowed",
-        file="_dial.py",
+        file="_dial/dial.py",
         old='            progress.phase = "tls"\n',
         new=(
             '            progress.phase = "tls"\n'
@@ -74,14 +74,14 @@ MUTATIONS = (
     ),
     Mutation(
         name="what a proxy sends behind its answer is ignored",
-        file="_http_proxy.py",
+        file="_dial/http_connect.py",
         old="    if talk.trailing_data[0]:\n",
         new="    if False:\n",
         tests=(_HANDED_OVER + "test_libpq_cve_2021_23222_in_a_tunnel",),
     ),
     Mutation(
         name="session tickets are taken for garbage",
-        file="_probe.py",
+        file="_connection/probe.py",
         old="    if data is None:\n        return None\n    return CloseReason",
         new="    if data is None:\n        return CloseReason.UNREAD_DATA\n    return CloseReason",
         tests=(_HANDED_OVER + "test_jetty_4113",),
@@ -89,7 +89,7 @@ MUTATIONS = (
     # ── slots ───────────────────────────────────────────────────────────────────
     Mutation(
         name="to give back can be cancelled",
-        file="_block.py",
+        file="_lending/block.py",
         old="        lease = self.lease\n        assert",
         new=(
             "        from trio.lowlevel import checkpoint\n\n        await checkpoint()\n"
@@ -99,21 +99,21 @@ MUTATIONS = (
     ),
     Mutation(
         name="the end of the pool is not shielded",
-        file="_lifecycle.py",
+        file="_pool/lifecycle.py",
         old="with trio.CancelScope(shield=True):  # bounded",
         new="with trio.CancelScope():  # bounded",
         tests=(_SLOTS + "test_sqlalchemy_8145_when_all_is_cancelled",),
     ),
     Mutation(
         name="a connection that died while lent keeps its slot",
-        file="_lender.py",
+        file="_lending/acquire.py",
         old="                self._core.condemned(entry, _blame(entry, reason), now)\n",
         new="                pass\n",
         tests=(_SLOTS + "test_coredis_of_a_pool_of_two",),
     ),
     Mutation(
         name="what was dialled for somebody who has gone is kept for them",
-        file="_waiting.py",
+        file="_lending/waiting.py",
         old="    engine.core.withdrawn(waiter, engine.now())\n",
         new="",
         tests=(
@@ -124,56 +124,56 @@ MUTATIONS = (
     ),
     Mutation(
         name="a handshake that fails leaves its socket open",
-        file="_dial.py",
+        file="_dial/dial.py",
         old="        if not try_close_now(stream):\n",
         new="        if False:\n",
         tests=(_SLOTS + "test_httpcore2_of_a_cancelled_handshake",),
     ),
     Mutation(
         name="a handshake that the pool's end cancels leaves its socket open",
-        file="_dial.py",
+        file="_dial/dial.py",
         old="    except BaseException:\n        # By force",
         new="    except Exception:\n        # By force",
         tests=(_SLOTS + "test_httpcore2_of_a_handshake_when_the_pool_closes",),
     ),
     Mutation(
         name="a dial takes as long as it takes",
-        file="_dial.py",
+        file="_dial/dial.py",
         old="        with trio.move_on_after(timeout):\n",
         new="        with trio.move_on_after(3600):\n",
         tests=(_SLOTS + "test_asyncpg_464",),
     ),
     Mutation(
         name="those whose time is up stay in the queue",
-        file="_ledger.py",
+        file="_core/ledger.py",
         old="        self.dequeue(waiter)\n        waiter.refusal = refusal\n",
         new="        waiter.refusal = refusal\n",
         tests=(_SLOTS + "test_asyncpg_467", _FAIRNESS + "test_vitess_20308"),
     ),
     Mutation(
         name="a connection whose check failed belongs to nobody",
-        file="_lender.py",
+        file="_lending/acquire.py",
         old="            self._core.condemned(entry, reason, now)\n            self._engine.perform()\n",
         new="            self._engine.perform()\n",
         tests=(_SLOTS + "test_asyncpg_1269",),
     ),
     Mutation(
         name="what is handed to a task that is being cancelled is lost",
-        file="_lender.py",
+        file="_lending/acquire.py",
         old="            self._give_up(waiter)\n",
         new="            pass\n",
         tests=(_SLOTS + "test_psycopg_pool_503", _FAIRNESS + "test_aiohttp_9670"),
     ),
     Mutation(
         name="a cancellation that came with the hand-over is forgotten",
-        file="_lender.py",
+        file="_lending/acquire.py",
         old="            await checkpoint_if_cancelled()  # that",
         new="            pass  # that",
         tests=(_SLOTS + "test_psycopg_pool_503",),
     ),
     Mutation(
         name="a check that was cancelled has failed",
-        file="_lender.py",
+        file="_lending/acquire.py",
         old="                self._put_back(entry, exc)\n                raise\n",
         new="                reason = CloseReason.UNHEALTHY\n",
         tests=(_SLOTS + "test_psycopg_pool_1401",),
@@ -181,7 +181,7 @@ MUTATIONS = (
     # ── turns ───────────────────────────────────────────────────────────────────
     Mutation(
         name="what comes back is laid aside, and those who wait are woken to fetch it",
-        file="_core.py",
+        file="_core/core.py",
         old="            if sub.queue and not sub.paused:\n                self._give(entry, now)\n",
         new=(
             "            if sub.queue and not sub.paused:\n                self._ledger.push_idle(entry)\n"
@@ -191,21 +191,21 @@ MUTATIONS = (
     ),
     Mutation(
         name="the youngest is served first",
-        file="_core.py",
+        file="_core/core.py",
         old="        for waiter in sub.queue:\n            if waiter.fresh and",
         new="        for waiter in reversed(sub.queue):\n            if waiter.fresh and",
         tests=(_FAIRNESS + "test_go_31708",),
     ),
     Mutation(
         name="nobody asks who holds the connections",
-        file="_engine.py",
+        file="_engine/engine.py",
         old="            self._note_deadlocks()\n",
         new="",
         tests=(_FAIRNESS + "test_openfga_3249",),
     ),
     Mutation(
         name="an endpoint keeps its connections for as long as it uses them",
-        file="_room.py",
+        file="_core/pool_limit.py",
         old="        if first.claim.overtaken < MAX_OVERTAKES:\n",
         new="        if True:\n",
         tests=(_FAIRNESS + "test_pgbouncer_131",),
@@ -213,7 +213,7 @@ MUTATIONS = (
     # ── identity ────────────────────────────────────────────────────────────────
     Mutation(
         name="the key of the pool lacks TLS",
-        file="_value.py",
+        file="_values/value.py",
         old="        key = tuple(fields.values())\n",
         new='        key = tuple(fields[name] for name in fields if name != "tls")\n',
         tests=(
@@ -223,28 +223,28 @@ MUTATIONS = (
     ),
     Mutation(
         name="the key of the pool lacks the name to verify",
-        file="_value.py",
+        file="_values/value.py",
         old="        key = tuple(fields.values())\n",
         new='        key = tuple(fields[name] for name in fields if name != "server_hostname")\n',
         tests=(_IDENTITY + "test_envoy_cve_2022_21654",),
     ),
     Mutation(
         name="the key of the pool lacks a proxy's password",
-        file="_value.py",
+        file="_values/value.py",
         old="        key = tuple(fields.values())\n",
         new='        key = tuple(fields[name] for name in fields if name != "password")\n',
         tests=(_IDENTITY + "test_curl_of_a_field_that_was_forgotten",),
     ),
     Mutation(
         name="a partition is known by where it lies in memory",
-        file="_endpoint.py",
+        file="_values/endpoint.py",
         old="            partition=check_partition(partition),\n",
         new="            partition=id(check_partition(partition)),\n",
         tests=(_IDENTITY + "test_curl_cve_2020_8231",),
     ),
     Mutation(
         name="a connection to oneself is one like any other",
-        file="_tcp.py",
+        file="_dial/tcp.py",
         old="    if peer == sock.getsockname():\n",
         new="    if False:\n",
         tests=(_IDENTITY + "test_zookeeper_2101",),
@@ -252,42 +252,42 @@ MUTATIONS = (
     # ── the end ─────────────────────────────────────────────────────────────────
     Mutation(
         name="a closed pool still dials for those who come",
-        file="_lender.py",
+        file="_lending/acquire.py",
         old="        if not self._core.is_open:\n            self.refuse_if_closed()\n",
         new="",
         tests=(_SHUTDOWN + "test_httpcore_dials_on_a_closed_pool",),
     ),
     Mutation(
         name="a closed pool finishes its dials",
-        file="_lifecycle.py",
+        file="_pool/lifecycle.py",
         old="        self._engine.give_up_dials()\n",
         new="",
         tests=(_SHUTDOWN + "test_httpcore_dials_on_a_closed_pool",),
     ),
     Mutation(
         name="connections are struck off the books and stay open",
-        file="_link.py",
+        file="_connection/link.py",
         old="        return try_close_now(self.stream)\n",
         new="        return True\n",
         tests=(_SHUTDOWN + "test_dream_of_a_pool_in_each_request",),
     ),
     Mutation(
         name="a pool opens by itself",
-        file="_lender.py",
+        file="_lending/acquire.py",
         old="        if self._thread != get_ident():\n            if self._thread == 0:\n",
         new="        if self._thread != get_ident():\n            if self._thread == -1:\n",
         tests=(_SHUTDOWN + "test_dream_of_a_pool_without_its_block",),
     ),
     Mutation(
         name="the reaper hurries",
-        file="_maintenance.py",
+        file="_pool/reap.py",
         old="            await trio.sleep(self._config.reap_interval)\n            await self.sweep()\n",
         new="            await trio.sleep(self._config.reap_interval / 9)\n            await self.sweep()\n",
         tests=(_SHUTDOWN + "test_caqti_139",),
     ),
     Mutation(
         name="no endpoint is ever forgotten",
-        file="_core.py",
+        file="_core/core.py",
         old="            del self.subs[sub.endpoint]\n",
         new="",
         tests=(_SHUTDOWN + "test_undici_forgets_no_endpoint",),
@@ -295,21 +295,21 @@ MUTATIONS = (
     # ── overload ────────────────────────────────────────────────────────────────
     Mutation(
         name="a dial lasts no longer than its first caller waits",
-        file="_engine.py",
+        file="_engine/engine.py",
         old="open_link(self._connector, sub.endpoint, sub.config.connect_timeout)",
         new="open_link(self._connector, sub.endpoint, 0.5)",
         tests=(_OVERLOAD + "test_sqlx_3132",),
     ),
     Mutation(
         name="a failed dial tells nobody, and time runs out",
-        file="_core.py",
+        file="_core/core.py",
         old="                self._ledger.refuse(debtor, Refusal.DIAL_FAILED, error)\n",
         new="                pass\n",
         tests=(_OVERLOAD + "test_bb8_141",),
     ),
     Mutation(
         name="a slot that is free again wakes nobody",
-        file="_core.py",
+        file="_core/core.py",
         old=(
             "        by_reason[entry.reason] = by_reason.get(entry.reason, 0) + 1\n"
             "        self._pump(sub, now)\n"
@@ -319,17 +319,17 @@ MUTATIONS = (
     ),
     Mutation(
         name="an endpoint dials one connection after the other",
-        file="_books.py",
+        file="_core/records.py",
         old="config.max_connecting_per_endpoint or sys.maxsize",
         new="config.max_connecting_per_endpoint or 1",
         tests=(_OVERLOAD + "test_hikaricp_2161",),
     ),
     Mutation(
         name="all dials wait in one line",
-        file="_dial.py",
-        old="    progress = Progress()\n    _progress.current.set(progress)\n    try:\n",
+        file="_dial/dial.py",
+        old="    progress = Progress()\n    progress_module.current.set(progress)\n    try:\n",
         new=(
-            "    progress = Progress()\n    _progress.current.set(progress)\n"
+            "    progress = Progress()\n    progress_module.current.set(progress)\n"
             "    global _line\n    _line = globals().get('_line') or trio.Lock()\n"
             "    try:\n      async with _line:\n"
         ),
@@ -337,7 +337,7 @@ MUTATIONS = (
     ),
     Mutation(
         name="what is idle does not count",
-        file="_ledger.py",
+        file="_core/ledger.py",
         old="        sub.idle[entry] = None\n        if self.room is not None:\n",
         new=(
             "        sub.idle[entry] = None\n        if self.room is not None:\n"

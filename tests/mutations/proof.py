@@ -16,63 +16,63 @@ MUTATIONS = (
     # ── cut short ───────────────────────────────────────────────────────────────
     Mutation(
         name="a waiter that is cancelled stays in the queue",
-        file="_waiting.py",
+        file="_lending/waiting.py",
         old="    engine.core.withdrawn(waiter, engine.now())\n",
         new="",
         tests=(_ACQUIRE,),
     ),
     Mutation(
         name="what was handed to a waiter that is cancelled then is lost",
-        file="_lender.py",
+        file="_lending/acquire.py",
         old="            self._give_up(waiter)\n",
         new="            pass\n",
         tests=(_ACQUIRE,),
     ),
     Mutation(
         name="a cancellation that comes after the hand-over is swallowed",
-        file="_lender.py",
+        file="_lending/acquire.py",
         old="            await checkpoint_if_cancelled()  # that may have come after the hand-over\n",
         new="            pass\n",
         tests=(_ACQUIRE,),
     ),
     Mutation(
         name="an idle connection is lost if its taker is cancelled",
-        file="_lender.py",
+        file="_lending/acquire.py",
         old="            if entry is not None:\n                self._put_back(entry)\n            self._failed",
         new="            self._failed",
         tests=(_ACQUIRE,),
     ),
     Mutation(
         name="a connection is lost if its check is cancelled",
-        file="_lender.py",
+        file="_lending/acquire.py",
         old="            except BaseException as exc:\n                self._put_back(entry, exc)\n",
         new="            except BaseException:\n",
         tests=(_ACQUIRE,),
     ),
     Mutation(
         name="a connection whose check was cut short is lent again",
-        file="_lender.py",
+        file="_lending/acquire.py",
         old="        reason = judge(entry.link, exc if entry.link.wire.marks else None)\n",
         new="        reason = None\n",
         tests=(_ACQUIRE,),
     ),
     Mutation(
         name="an exception in the block does not spoil the connection",
-        file="_verdict.py",
+        file="_connection/hand_over.py",
         old="    if exc is not None and not wire.marks & VOUCHED:\n",
         new="    if exc is not None and wire.marks & CUT_SEND:\n",
         tests=(_RELEASE,),
     ),
     Mutation(
         name="a receive that a time-out in the block cut short is forgotten",
-        file="_wire.py",
+        file="_connection/exchange.py",
         old="        except BaseException:\n            self.marks |= CUT_RECEIVE\n            raise\n",
         new="        except BaseException:\n            self.marks &= ~OWED\n            raise\n",
         tests=(_RELEASE,),
     ),
     Mutation(
         name="a task that still receives when the lease ends is overlooked",
-        file="_wire.py",
+        file="_connection/exchange.py",
         old="            data = await self.stream.receive_some(max_bytes)\n",
         new="            self.in_progress -= 1\n            try:\n"
         "                data = await self.stream.receive_some(max_bytes)\n"
@@ -81,14 +81,14 @@ MUTATIONS = (
     ),
     Mutation(
         name="a close by force waits for as long as the stream likes",
-        file="_closing.py",
+        file="_connection/closing.py",
         old="        with trio.CancelScope(shield=True, deadline=trio.current_time() + timeout):\n",
         new="        with trio.CancelScope(shield=True):\n",
         tests=(_RELEASE,),
     ),
     Mutation(
         name="a stream that fails to close takes its slot with it",
-        file="_engine.py",
+        file="_engine/engine.py",
         old="    async def _close_by_force(self, entry: Entry) -> None:\n        try:\n"
         "            await close_by_force(entry.link.stream)\n        finally:\n",
         new="    async def _close_by_force(self, entry: Entry) -> None:\n        if True:\n"
@@ -97,28 +97,28 @@ MUTATIONS = (
     ),
     Mutation(
         name="the end of a pool that is cancelled is cancelled, too",
-        file="_lifecycle.py",
+        file="_pool/lifecycle.py",
         old="with trio.CancelScope(shield=True):  # bounded",
         new="with trio.CancelScope():  # bounded",
         tests=(_POOL,),
     ),
     Mutation(
         name="a close that is cancelled leaves the leases alone",
-        file="_lifecycle.py",
+        file="_pool/lifecycle.py",
         old="        finally:\n            try:\n                self._interrupt(None)\n",
         new="            self._interrupt(None)\n        finally:\n            try:\n                pass\n",
         tests=(_POOL,),
     ),
     Mutation(
         name="dials go on when the pool closes",
-        file="_lifecycle.py",
+        file="_pool/lifecycle.py",
         old="        self._engine.give_up_dials()\n",
         new="",
         tests=(_POOL,),
     ),
     Mutation(
         name="whoever waits for warmth waits on when the pool has closed",
-        file="_core.py",
+        file="_core/core.py",
         old="            for warmer in list(sub.warmers):\n"
         "                self._ledger.end_warming(warmer, None)\n            self._ledger.forget",
         new="            self._ledger.forget",
@@ -126,14 +126,14 @@ MUTATIONS = (
     ),
     Mutation(
         name="somebody who is told to stop warming is remembered",
-        file="_waiting.py",
+        file="_lending/waiting.py",
         old="        engine.core.warming_ended(warmer)\n",
         new="",
         tests=(_POOL,),
     ),
     Mutation(
         name="a handshake that is cut short leaves its socket open",
-        file="_dial.py",
+        file="_dial/dial.py",
         old="        if not try_close_now(stream):\n",
         new="        if False:\n",
         tests=(_SOCKETS,),
@@ -141,14 +141,14 @@ MUTATIONS = (
     # ── at the same moment ──────────────────────────────────────────────────────
     Mutation(
         name="whoever comes last is served first",
-        file="_ledger.py",
+        file="_core/ledger.py",
         old="            sub.queue[waiter] = None\n",
         new="            sub.queue[waiter] = None\n            sub.queue.move_to_end(waiter, last=False)\n",
         tests=(_SCHEDULES,),
     ),
     Mutation(
         name="the pump does not run when a waiter leaves",
-        file="_core.py",
+        file="_core/core.py",
         old="        self._ledger.dequeue(waiter)\n        for sub in waiter.subs:\n"
         "            self._pump(sub, now)\n",
         new="        self._ledger.dequeue(waiter)\n",
@@ -156,14 +156,14 @@ MUTATIONS = (
     ),
     Mutation(
         name="the pump does not run when a dial has failed",
-        file="_core.py",
+        file="_core/core.py",
         old="                self._ledger.end_warming(debtor, error)\n        self._pump(sub, now)\n",
         new="                self._ledger.end_warming(debtor, error)\n",
         tests=(_SCHEDULES,),
     ),
     Mutation(
         name="the pump does not run when a connection is gone",
-        file="_core.py",
+        file="_core/core.py",
         old="        by_reason[entry.reason] = by_reason.get(entry.reason, 0) + 1\n"
         "        self._pump(sub, now)\n",
         new="        by_reason[entry.reason] = by_reason.get(entry.reason, 0) + 1\n",
@@ -171,49 +171,49 @@ MUTATIONS = (
     ),
     Mutation(
         name="a slot is free before its file is closed",
-        file="_ledger.py",
+        file="_core/ledger.py",
         old="        entry.move(ConnectionState.CLOSING)\n",
         new="        entry.move(ConnectionState.CLOSING)\n        sub.capacity.repay(entry)\n",
         tests=(_SCHEDULES,),
     ),
     Mutation(
         name="a dial that began before a clear may be lent after it",
-        file="_core.py",
+        file="_core/core.py",
         old="        if entry.generation != sub.generation:\n",
         new="        if entry.uses and entry.generation != sub.generation:\n",
         tests=(_SCHEDULES,),
     ),
     Mutation(
         name="what was handed over a moment before a clear is lent after it",
-        file="_core.py",
+        file="_core/core.py",
         old="            if entry.state is _ACTIVE and not entry.leases:\n",
         new="            if entry.state is _ACTIVE and entry.leases > 1:\n",
         tests=(_SCHEDULES,),
     ),
     Mutation(
         name="whoever had its check fail goes to the end of the queue",
-        file="_lender.py",
+        file="_lending/acquire.py",
         old="is_first=had_turn)",
         new="is_first=failed > 1)",
         tests=(_SCHEDULES_POOL,),
     ),
     Mutation(
         name="what is closing elsewhere is not awaited before more is closed",
-        file="_dial_policy.py",
+        file="_core/dials.py",
         old="            elif room.idle_by_age and room.closing < room.wanted:\n",
         new="            elif room.idle_by_age:\n",
         tests=(_SCHEDULES_POOL,),
     ),
     Mutation(
         name="an expired connection is handed over",
-        file="_core.py",
+        file="_core/core.py",
         old="        if now >= entry.expires_at:\n            return CloseReason.LIFETIME\n",
         new="        if now > entry.expires_at:\n            return CloseReason.LIFETIME\n",
         tests=(_SCHEDULES,),
     ),
     Mutation(
         name="a pool that closes dials for those who come in that moment",
-        file="_core.py",
+        file="_core/core.py",
         old="        self.is_open = False\n        for sub in self.subs.values():\n"
         "            for waiter in list(sub.queue):\n"
         "                self._ledger.refuse(waiter, Refusal.POOL_CLOSED)\n",
@@ -222,7 +222,7 @@ MUTATIONS = (
     ),
     Mutation(
         name="the first in line is overtaken without end",
-        file="_room.py",
+        file="_core/pool_limit.py",
         old="        if first.claim.overtaken < MAX_OVERTAKES:\n",
         new="        if first.claim.overtaken <= MAX_OVERTAKES:\n",
         tests=(_SCHEDULES_POOL,),
@@ -230,14 +230,14 @@ MUTATIONS = (
     # ── found by the proofs ─────────────────────────────────────────────────────
     Mutation(
         name="a health hook's handle is taken for a lease",
-        file="_lender.py",
+        file="_lending/acquire.py",
         old="        if entry is None or not entry.leases:",
         new="        if entry is None:",
         tests=(_OWN,),
     ),
     Mutation(
         name="a callback's own doings are told before what it was told",
-        file="_engine.py",
+        file="_engine/engine.py",
         old="        if self._is_telling:\n            return\n",
         new="",
         tests=(_OWN,),

@@ -1,6 +1,6 @@
 """Plant one bug after the other in a copy of the project, and see that the tests notice each.
 
-    python -m tests.mutations.run [-l] [-s core …] [-t tests/test_model.py …] [words …]
+    python -m tests.mutations.run [-l] [-s core …] [-t tests/model/test_model.py …] [words …]
 
 With words, only mutations whose name has one of them; with `-s`, only those of that list; with `-t`, only these
 tests are run, to see what they notice without the others. The working tree is never changed. First the

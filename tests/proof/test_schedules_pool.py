@@ -10,7 +10,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 import conpool
-from conpool import _room
+from conpool._core import pool_limit
 
 from .stage import KINDS_OF_END, Stage, T, explore
 from .world import AWAY, config
@@ -102,7 +102,7 @@ def test_the_limit_of_the_pool_with_two_endpoints(
     monkeypatch: pytest.MonkeyPatch, overtakes: int, lingers: bool
 ) -> None:
     """PgBouncer #131: nobody starves beside a busy neighbour, whether the slot changes hands or not."""
-    monkeypatch.setattr(_room, "MAX_OVERTAKES", overtakes)
+    monkeypatch.setattr(pool_limit, "MAX_OVERTAKES", overtakes)
 
     async def scenario() -> None:
         stage = Stage(config(1, max_connections=1), lingers=lingers)

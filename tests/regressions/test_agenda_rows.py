@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 from random import Random
 
-from conpool._agenda import Agenda
-from conpool._books import SubPool
-from conpool._config import PoolConfig
-from conpool._core import Core
-from conpool._endpoint import Endpoint
+from conpool._core.core import Core
+from conpool._core.records import SubPool
+from conpool._core.timetable import Agenda
+from conpool._values.config import PoolConfig
+from conpool._values.endpoint import Endpoint
 
 
 def test_an_endpoint_attended_earlier_than_planned_stands_there_no_more_often() -> None:

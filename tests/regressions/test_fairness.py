@@ -10,7 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from conpool import AcquireTimeout, Connection, ConnectionPool
-from conpool._room import MAX_OVERTAKES
+from conpool._core.pool_limit import MAX_OVERTAKES
 from tests.support.pools import HERE, THERE, Network, counts, hold, open_pool, settle
 
 

@@ -118,7 +118,7 @@ async def test_curl_of_a_field_that_was_forgotten(monkeypatch: pytest.MonkeyPatc
     async def stay_plain(stream: trio.abc.Stream, tls: TLS, name: str | None) -> trio.abc.Stream:
         return stream
 
-    monkeypatch.setattr("conpool._dial.encrypt", stay_plain)
+    monkeypatch.setattr("conpool._dial.dial.encrypt", stay_plain)
     assert set(OTHERS) == set(BASE) == set(Endpoint.__slots__)
     base: AnyEndpoint = Endpoint(**BASE)
     async with open_pool(Network()) as pool:

@@ -9,7 +9,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 import conpool
-from conpool._watch import IdleWatch
+from conpool._connection.idle_watch import IdleWatch
 from conpool.testing import MemoryConnector, assert_quiescent
 
 ENDPOINT = conpool.Endpoint("db.example", 5432)

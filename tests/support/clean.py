@@ -25,9 +25,9 @@ import trio
 
 import conpool
 from conpool import AnyEndpoint, CloseReason, ConnectionInfo, PoolConfig
-from conpool._books import Entry, SubPool
-from conpool._link import Link
-from conpool._tcp import TCPConnector
+from conpool._connection.link import Link
+from conpool._core.records import Entry, SubPool
+from conpool._dial.tcp import TCPConnector
 from conpool.testing import assert_quiescent
 
 from .invariants import check

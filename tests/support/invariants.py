@@ -14,12 +14,12 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 
-from conpool import _room
-from conpool._agenda import Agenda
-from conpool._books import Entry, SubPool, Waiter, Warmer
-from conpool._core import Core
-from conpool._room import Room
-from conpool._states import ConnectionState
+from conpool._core import pool_limit
+from conpool._core.core import Core
+from conpool._core.pool_limit import Room
+from conpool._core.records import Entry, SubPool, Waiter, Warmer
+from conpool._core.timetable import Agenda
+from conpool._values.states import ConnectionState
 
 IDLE = ConnectionState.IDLE
 ACTIVE = ConnectionState.ACTIVE
@@ -142,7 +142,7 @@ def _check_queue(sub: SubPool) -> Iterator[str]:
         if waiter.number < latest:
             yield f"{waiter!r} stands behind number {latest} (G13)"
         latest = waiter.number
-        if not 0 <= waiter.overtaken <= _room.MAX_OVERTAKES:
+        if not 0 <= waiter.overtaken <= pool_limit.MAX_OVERTAKES:
             yield f"{waiter!r} was overtaken {waiter.overtaken} times"
     for warmer in sub.warmers:
         if not warmer.queued or warmer.sub is not sub:

@@ -11,7 +11,7 @@ import trio
 from trio.abc import Stream
 
 from conpool import TLS, Endpoint
-from conpool._tls import EncryptedStream, encrypt
+from conpool._connection.tls_tap import EncryptedStream, encrypt
 
 from .faults import LOOPBACK
 

@@ -19,12 +19,12 @@ import math
 from random import Random
 from typing import Any, Final, final
 
-from conpool._books import Entry, Refusal, SubPool, Waiter, Warmer
-from conpool._config import PoolConfig
-from conpool._core import Core
-from conpool._effects import Close, Dial
-from conpool._endpoint import AnyEndpoint, Endpoint
-from conpool._states import CloseReason, ConnectionState
+from conpool._core.core import Core
+from conpool._core.effects import Close, Dial
+from conpool._core.records import Entry, Refusal, SubPool, Waiter, Warmer
+from conpool._values.config import PoolConfig
+from conpool._values.endpoint import AnyEndpoint, Endpoint
+from conpool._values.states import CloseReason, ConnectionState
 
 from .invariants import check
 

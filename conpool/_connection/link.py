@@ -1,0 +1,92 @@
+"""The open end of a connection: its streams, what can be looked at, and how it is closed."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Any, cast, final
+
+import trio
+
+from conpool._connection.closing import try_close_now
+from conpool._connection.exchange import Wire
+from conpool._connection.probe import find_source, look
+from conpool._connection.tls_tap import find_tap
+
+if TYPE_CHECKING:
+    import ssl
+
+    from conpool._connection.tls_tap import EncryptedStream
+    from conpool._values.states import CloseReason
+
+
+@final
+class Link:
+    """What the shell knows of one open connection, from the end of its dial to its close."""
+
+    __slots__ = (
+        "_source",
+        "peer_address",
+        "poll",
+        "session",
+        "ssl_object",
+        "stream",
+        "wire",
+    )
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self.stream = stream
+        self.wire = Wire(stream)
+        self.session: Any = None
+        tap = find_tap(stream)
+        self.ssl_object: ssl.SSLObject | None = None if tap is None else tap.ssl_object
+        self._source = find_source(stream)
+        self.poll = _find_nothing if self._source is None else self._source.poll
+        """Called with 0: true if there is something to `look` at. For a plain socket, one C call."""
+        self.peer_address = _find_peer_address(stream)
+
+    def look(self) -> CloseReason | None:
+        """Return why this connection cannot be lent again; None if nothing speaks against it."""
+        return look(self._source)
+
+    @property
+    def peer_ip(self) -> str | None:
+        """The peer's IP address; None for UNIX sockets and where there is no socket."""
+        sock = _find_socket(self.stream)
+        is_ip = sock is not None and sock.family in {socket.AF_INET, socket.AF_INET6}
+        return str(self.peer_address[0]) if is_ip and self.peer_address else None
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor; -1 if it is closed, or there is none."""
+        sock = _find_socket(self.stream)
+        return -1 if sock is None else sock.fileno()
+
+    @property
+    def has_goodbye(self) -> bool:
+        """Whether the peer is owed a word before the file is closed."""
+        return isinstance(self.stream, trio.SSLStream)
+
+    def try_close_now(self) -> bool:
+        """Close by force, without awaiting; return False if that takes an await."""
+        self.wire.cut()
+        return try_close_now(self.stream)
+
+    def __repr__(self) -> str:
+        return f"<Link to {self.peer_address}, {self.wire!r}>"
+
+
+def _find_nothing(_: int) -> object:
+    return None
+
+
+def _find_socket(stream: trio.abc.Stream) -> trio.socket.SocketType | None:
+    while isinstance(stream, trio.SSLStream):
+        stream = cast("EncryptedStream", stream).transport_stream
+    return stream.socket if isinstance(stream, trio.SocketStream) else None
+
+
+def _find_peer_address(stream: trio.abc.Stream) -> Any:
+    sock = _find_socket(stream)
+    try:
+        return None if sock is None else sock.getpeername()
+    except OSError:  # gone already; the first look will say so
+        return None

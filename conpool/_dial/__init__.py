@@ -1,0 +1,1 @@
+"""From an endpoint to an open stream."""

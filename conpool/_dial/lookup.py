@@ -1,0 +1,170 @@
+"""One look-up of one name, by whoever answers here: a given resolver, trio's hook, or the system.
+
+The system's `getaddrinfo` cannot be interrupted and may take half a minute. trio would run it in a
+thread that counts against the limit for all of the program's threads, and forget it when its
+caller is cancelled, so that a slow name takes one thread for each attempt. Here
+
+1. look-ups have a limit of their own, and never touch trio's;
+2. a thread belongs to the name: whoever asks for that name while it runs waits for the same one;
+3. what it finds after the last of them has gone is still reported, to be remembered.
+
+No task runs a look-up, so none can outlive its owner; a thread that nobody waits for any more
+holds nothing but its place in the limit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, final
+
+import trio
+
+from conpool._dial.address import Address, read_address, read_literal
+
+if TYPE_CHECKING:
+    from outcome import Outcome
+
+MAX_LOOKUPS: Final = 20
+"""How many names may be looked up at once; half of what trio allows all threads together."""
+
+Resolver: TypeAlias = Callable[[str, int], Awaitable[Iterable[str]]]
+"""Finds the IP addresses of a name: `await resolver(host, family)`.
+
+`family` is `socket.AF_INET`, `socket.AF_INET6`, or 0 for both. The best addresses come first; none
+at all means that the name does not exist. It raises `OSError` when it cannot say. It runs in the
+task of one of those who wait, and is cancelled with it.
+"""
+
+Found: TypeAlias = "Outcome[tuple[Address, ...]]"
+
+
+class Question(NamedTuple):
+    """What is looked up, and under which the answer is remembered."""
+
+    host: str
+    family: int
+    port: int
+    """0, except where trio's hook answers, which is given a port and may change it."""
+
+
+@final
+class Lookups:
+    """Asks, in at most `MAX_LOOKUPS` threads. Belongs to one run of trio."""
+
+    __slots__ = ("_limiter", "_on_orphan", "_resolver", "_threads")
+
+    def __init__(
+        self, resolver: Resolver | None, on_orphan: Callable[[Question, Found], None]
+    ) -> None:
+        self._resolver = resolver
+        self._on_orphan = on_orphan
+        self._limiter = trio.CapacityLimiter(MAX_LOOKUPS)
+        self._threads: dict[Question, _Thread] = {}
+
+    def question(self, host: str, port: int, family: int) -> Question:
+        """Say what would be asked about `host` now."""
+        hooked = self._resolver is None and find_hook() is not None
+        return Question(host, family, port if hooked else 0)
+
+    async def ask(self, question: Question) -> tuple[Address, ...]:
+        """Look a name up.
+
+        Returns:
+            The addresses, the best first; perhaps none.
+
+        Raises:
+            OSError: `socket.gaierror` or whatever the resolver raises.
+
+        Cancelling it leaves a thread behind if the system was asked; see `on_orphan`.
+        """
+        host, family, port = question
+        if self._resolver is not None:
+            texts = await self._resolver(host, family)
+            return _of_family(family, [_read_given(text) for text in texts])
+        if find_hook() is not None:
+            found = await trio.socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
+            return _of_family(family, [read_address(kind, at) for kind, _, _, _, at in found])
+        return await self._ask_system(question)
+
+    async def _ask_system(self, question: Question) -> tuple[Address, ...]:
+        thread = self._threads.get(question)
+        if thread is None:
+            thread = _Thread()
+            await self._limiter.acquire_on_behalf_of(thread)
+            # From here to the thread's start nothing awaits, so the place cannot be lost.
+            self._start(question, thread)
+        await thread.ended.wait()
+        assert thread.found is not None
+        return thread.found.unwrap()
+
+    def _start(self, question: Question, thread: _Thread) -> None:
+        token = trio.lowlevel.current_trio_token()
+
+        def deliver(found: Found) -> None:
+            # Where the run has ended, so has everything here.
+            with contextlib.suppress(trio.RunFinishedError):
+                token.run_sync_soon(self._ended, question, thread, found)
+
+        try:
+            trio.lowlevel.start_thread_soon(
+                lambda: _getaddrinfo(question), deliver, f"conpool look-up of {question.host}"
+            )
+        except RuntimeError as error:
+            self._limiter.release_on_behalf_of(thread)
+            raise OSError(errno.ENOMEM, "this machine has no thread left for a look-up") from error
+        self._threads[question] = thread
+
+    def _ended(self, question: Question, thread: _Thread, found: Found) -> None:
+        del self._threads[question]
+        self._limiter.release_on_behalf_of(thread)
+        thread.found = found
+        if not thread.ended.statistics().tasks_waiting:
+            self._on_orphan(question, found)
+        thread.ended.set()
+
+    def __repr__(self) -> str:
+        return f"<Lookups: {len(self._threads)} threads of {MAX_LOOKUPS}>"
+
+
+@final
+class _Thread:
+    """A look-up that the system is busy with."""
+
+    __slots__ = ("ended", "found")
+
+    def __init__(self) -> None:
+        self.ended = trio.Event()
+        self.found: Found | None = None
+
+
+def _getaddrinfo(question: Question) -> tuple[Address, ...]:
+    # Bytes, since Python would encode a str once more and refuse what the system allows.
+    host = question.host.encode("ascii")
+    found = socket.getaddrinfo(host, None, question.family, socket.SOCK_STREAM)
+    return _of_family(question.family, [read_address(kind, at) for kind, _, _, _, at in found])
+
+
+def _read_given(text: str) -> Address:
+    address = read_literal(text)
+    if address is None:
+        raise ValueError(f"the resolver gave {text!r}, which is no IP address")
+    return address
+
+
+def _of_family(family: int, addresses: Iterable[Address | None]) -> tuple[Address, ...]:
+    return tuple(a for a in addresses if a is not None and family in (0, a.family))
+
+
+@trio.lowlevel.enable_ki_protection
+def find_hook() -> trio.abc.HostnameResolver | None:
+    """Return what `trio.socket.set_custom_hostname_resolver` has set; None if nothing.
+
+    trio has no way to ask. Setting it gives the old one, which is put back in the same breath.
+    """
+    hook = trio.socket.set_custom_hostname_resolver(None)
+    if hook is not None:
+        trio.socket.set_custom_hostname_resolver(hook)
+    return hook

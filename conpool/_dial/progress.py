@@ -1,0 +1,44 @@
+"""How far a dial has come, so that a time-out can say where the time went.
+
+The dial runs in a task of its own and is cut off from outside; a connector that is cancelled
+has no way to say what it was doing. So it writes that down as it goes, in the `Progress` that the
+dial put into a context variable. Child tasks inherit the variable and so write into the same one.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import final
+
+from conpool._values.states import Phase
+
+
+@final
+class Progress:
+    """The phase a dial is in, and the errors of the addresses it has tried so far."""
+
+    __slots__ = ("attempts", "phase")
+
+    def __init__(self) -> None:
+        self.phase: Phase = "tcp"
+        self.attempts: list[OSError] = []
+
+    def __repr__(self) -> str:
+        return f"<Progress {self.phase}, {len(self.attempts)} failed attempts>"
+
+
+current: ContextVar[Progress | None] = ContextVar("conpool_dial_progress", default=None)
+
+
+def note_phase(phase: Phase) -> None:
+    """Write down that the running dial has reached `phase`."""
+    progress = current.get()
+    if progress is not None:
+        progress.phase = phase
+
+
+def note_attempt(error: OSError) -> None:
+    """Write down that one address failed with `error`."""
+    progress = current.get()
+    if progress is not None:
+        progress.attempts.append(error)

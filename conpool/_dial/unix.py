@@ -1,0 +1,74 @@
+"""Connecting to UNIX sockets.
+
+On Linux a `connect` to a listener whose backlog is full does not wait: it fails with EAGAIN and starts
+nothing. trio takes that for a connect under way, finds the socket writable and without an error, and
+returns it as connected, which it is not (`getpeername` knows). So we look, and try again in a little
+while: the server is there and busy, as a TCP server is whose backlog is full, where the system waits.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import Final
+
+import trio
+
+from conpool._dial.progress import note_attempt, note_phase
+from conpool._errors.connect import ConnectError, as_connect_error
+from conpool._values.endpoint import UnixEndpoint
+
+FIRST_PAUSE: Final = 0.002
+LONGEST_PAUSE: Final = 0.1
+"""Pauses between attempts at a full backlog, in seconds: doubled each time, up to this."""
+
+
+async def connect_unix(endpoint: UnixEndpoint) -> trio.SocketStream:
+    """Connect to a UNIX socket, waiting for a place in its backlog until the caller's deadline.
+
+    Raises:
+        ConnectError: It failed, with the system's errno; EAGAIN where the backlog was still full
+            when the next attempt would have come too close to the deadline; EAFNOSUPPORT where the
+            platform has no UNIX sockets.
+
+    Cancelling it closes the socket.
+    """
+    note_phase("tcp")
+    family = getattr(socket, "AF_UNIX", None)
+    if family is None:
+        raise ConnectError(
+            "this platform has no UNIX sockets",
+            endpoint=endpoint,
+            phase="tcp",
+            errno=errno.EAFNOSUPPORT,
+        )
+    pause = FIRST_PAUSE
+    while True:
+        try:
+            sock = await _connect_once(family, endpoint.path)
+        except OSError as error:
+            raise as_connect_error(error, endpoint, "tcp") from error
+        if sock is not None:
+            return trio.SocketStream(sock)
+        full = BlockingIOError(errno.EAGAIN, "the listener's backlog is full")
+        if pause == FIRST_PAUSE:
+            note_attempt(full)
+        # With a pause to spare: an attempt that meets the deadline could not say what it saw.
+        if trio.current_time() + 2 * pause >= trio.current_effective_deadline():
+            raise as_connect_error(full, endpoint, "tcp") from None
+        await trio.sleep(pause)
+        pause = min(pause * 2, LONGEST_PAUSE)
+
+
+async def _connect_once(family: int, path: str) -> trio.socket.SocketType | None:
+    """Return a connected socket, or None if the backlog is full."""
+    sock = trio.socket.socket(family, socket.SOCK_STREAM)
+    try:
+        await sock.connect(path)
+        sock.getpeername()
+    except BaseException as error:
+        sock.close()
+        if isinstance(error, OSError) and error.errno == errno.ENOTCONN:
+            return None
+        raise
+    return sock

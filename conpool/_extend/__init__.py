@@ -1,0 +1,4 @@
+"""What users subclass to bring their own transport, protocol or observer.
+
+trio's types appear here in signatures only.
+"""

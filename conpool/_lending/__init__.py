@@ -1,0 +1,1 @@
+"""One lease, from the moment a caller asks until the connection is given back."""

@@ -1,0 +1,267 @@
+"""`Connection`: one lease of a pooled connection, the only thing a caller gets to hold."""
+
+# pyright: reportPrivateUsage=false
+# The functions at the end are this file's own way into a lease.
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, final
+
+import trio
+from trio.lowlevel import enable_ki_protection
+
+from conpool._connection.exchange import CLOSED_STREAM
+
+if TYPE_CHECKING:
+    import ssl
+    from types import TracebackType
+
+    from conpool._core.records import Entry
+    from conpool._values.endpoint import AnyEndpoint
+
+SessionT = TypeVar("SessionT")
+
+
+class Lender(Protocol):
+    """What a lease asks of the pool that it belongs to."""
+
+    def discard(self, lease: Connection[Any]) -> None:
+        """End the lease and close the connection."""
+        ...
+
+    def detach(self, lease: Connection[Any]) -> trio.abc.Stream:
+        """End the lease and hand the stream over."""
+        ...
+
+    def dropped(self, entry: Entry) -> None:
+        """The lease of `entry` was garbage-collected. Called from anywhere, at any time."""
+        ...
+
+    async def is_healthy(self, lease: Connection[Any]) -> bool:
+        """Look at the connection, and ask its peer if there is a way to."""
+        ...
+
+
+@final
+class Connection(trio.abc.HalfCloseableStream, Generic[SessionT]):
+    """One lease of a pooled connection: itself a trio stream, dead once released.
+
+    It reads and writes like any other stream. Once the lease has ended, every operation raises
+    `trio.ClosedResourceError`, so a handle that was kept cannot touch the traffic of the next caller.
+
+        async with pool.connection(endpoint) as conn:
+            await conn.send_all(b"PING")
+            reply = await conn.receive_some()
+    """
+
+    __slots__ = ("__weakref__", "_entry", "_lender", "_uses", "_wire")
+
+    def __init__(self, lender: Lender, entry: Entry) -> None:
+        self._lender = lender
+        self._entry = entry
+        self._uses = entry.uses
+        self._wire: trio.abc.HalfCloseableStream = entry.link.wire
+        """The connection's own, for as long as the lease lasts."""
+
+    # ── the stream ──────────────────────────────────────────────────────────────
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send all of `data`.
+
+        If cancelled, some of it may have been sent; the connection is closed when the lease ends.
+
+        Raises:
+            trio.BrokenResourceError: The connection is broken.
+            trio.BusyResourceError: Another task is sending.
+            trio.ClosedResourceError: The lease has ended, or the pool closed the connection.
+        """
+        await self._wire.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait until `send_all` might not block. Cancelling it leaves nothing behind.
+
+        Raises:
+            trio.BrokenResourceError: The connection is broken.
+            trio.BusyResourceError: Another task is sending.
+            trio.ClosedResourceError: The lease has ended, or the pool closed the connection.
+        """
+        await self._wire.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        """Receive what there is, at most `max_bytes`; empty at the end of file.
+
+        If cancelled, nothing is lost, but the reply waited for may still come: unless `mark_clean` says
+        otherwise, the connection is closed when the lease ends.
+
+        Raises:
+            trio.BrokenResourceError: The connection is broken.
+            trio.BusyResourceError: Another task is receiving.
+            trio.ClosedResourceError: The lease has ended, or the pool closed the connection.
+        """
+        return await self._wire.receive_some(max_bytes)
+
+    async def send_eof(self) -> None:
+        """Close the sending direction. The connection is closed when the lease ends.
+
+        Raises:
+            NotImplementedError: The stream cannot do that; TLS cannot.
+            trio.BrokenResourceError: The connection is broken.
+            trio.BusyResourceError: Another task is sending.
+            trio.ClosedResourceError: The lease has ended, or the pool closed the connection.
+        """
+        await self._wire.send_eof()
+
+    @enable_ki_protection
+    async def aclose(self) -> None:
+        """End the lease now; the connection is closed. Idempotent.
+
+        The lease has ended even if this is cancelled.
+        """
+        self._lender.discard(self)
+        await trio.lowlevel.checkpoint()
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    # ── what becomes of the connection ──────────────────────────────────────────
+
+    @enable_ki_protection
+    def retire(self) -> None:
+        """Close the connection instead of reusing it when the lease ends.
+
+        For a peer that has said that it will close, as with HTTP's `Connection: close`.
+
+        Raises:
+            trio.ClosedResourceError: The lease has ended.
+        """
+        self._held().retired = True
+
+    @enable_ki_protection
+    def mark_clean(self) -> None:
+        """Vouch that the exchange is complete, whatever the pool would conclude.
+
+        Excuses an exception, a cancelled receive and an unanswered send, so that the connection is
+        lent again; never an interrupted send. It lapses at the next operation.
+
+        Raises:
+            trio.ClosedResourceError: The lease has ended.
+        """
+        self._held().link.wire.vouch()
+
+    @enable_ki_protection
+    def detach(self) -> trio.abc.Stream:
+        """Take the stream out of the pool for good and end the lease; the caller closes it now.
+
+        Raises:
+            trio.ClosedResourceError: The lease has ended.
+        """
+        return self._lender.detach(self)
+
+    async def is_healthy(self) -> bool:
+        """Look at the connection, and ask the peer if the pool has a health check.
+
+        Meant for the time between exchanges: a reply that lies unread makes it unhealthy, and is lost. Takes
+        at most `health_check_timeout` seconds. If cancelled, the check counts as cut short.
+
+        Raises:
+            trio.BusyResourceError: Some task is inside an operation on it.
+            trio.ClosedResourceError: The lease has ended.
+        """
+        return await self._lender.is_healthy(self)
+
+    # ── what it is: all but the session may still be asked after the end ───────────
+
+    @property
+    def endpoint(self) -> AnyEndpoint:
+        """Where it leads."""
+        return self._entry.sub.endpoint
+
+    @property
+    def id(self) -> int:
+        """The connection's number: unique in its pool, rising."""
+        return self._entry.id
+
+    @property
+    def session(self) -> SessionT:
+        """What the pool's driver made of the connection; None without a driver.
+
+        Raises:
+            trio.ClosedResourceError: The lease has ended.
+        """
+        session: Any = self._held().link.session
+        return session  # type: ignore[no-any-return]
+
+    @property
+    def alpn_protocol(self) -> str | None:
+        """The protocol that TLS negotiated, if any."""
+        ssl_object = self.ssl_object
+        return None if ssl_object is None else ssl_object.selected_alpn_protocol()
+
+    @property
+    def ssl_object(self) -> ssl.SSLObject | None:
+        """The TLS state, to ask for certificate and cipher. Not to be read from or written to."""
+        ssl_object: ssl.SSLObject | None = self._entry.link.ssl_object
+        return ssl_object
+
+    @property
+    def peer_address(self) -> Any:
+        """The address that was connected to; a proxy's, if there is one; None without a socket."""
+        return self._entry.link.peer_address
+
+    @property
+    def reused(self) -> bool:
+        """Whether it was lent before: a peer that closes in that very moment deserves one retry."""
+        return self._uses > 1
+
+    @property
+    def uses(self) -> int:
+        """How often it had been lent, this lease included."""
+        return self._uses
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was opened."""
+        return trio.current_time() - self._entry.created_at
+
+    def _held(self) -> Entry:
+        if self._wire is CLOSED_STREAM:
+            raise trio.ClosedResourceError(f"{self!r}")
+        return self._entry
+
+    def __repr__(self) -> str:
+        state = "given back" if self._wire is CLOSED_STREAM else f"use {self._uses}"
+        return f"<conpool.Connection {self.id} to {self.endpoint}, {state}>"
+
+    def __del__(self) -> None:
+        if self._wire is not CLOSED_STREAM:
+            self._lender.dropped(self._entry)
+
+
+# For the lender, which must end a lease and may not see into it otherwise.
+
+
+def end_lease(lease: Connection[Any]) -> Entry | None:
+    """Make the handle worthless; return its entry, or None if the lease had ended before."""
+    if lease._wire is CLOSED_STREAM:  # noqa: SLF001
+        return None
+    lease._wire = CLOSED_STREAM  # noqa: SLF001
+    return lease._entry  # noqa: SLF001
+
+
+def find_lender(lease: Connection[Any]) -> Lender:
+    """Return the lender that `lease` came from."""
+    return lease._lender  # noqa: SLF001
+
+
+def held_entry(lease: Connection[Any]) -> Entry:
+    """Return the entry of a lease that has not ended.
+
+    Raises:
+        trio.ClosedResourceError: It has.
+    """
+    return lease._held()  # noqa: SLF001

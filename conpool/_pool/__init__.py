@@ -1,0 +1,1 @@
+"""What users call, and how a pool opens, is tended and ends."""

@@ -1,0 +1,196 @@
+"""How a pool begins and ends: OPEN → DRAINING → CLOSED, and nothing outlives its block.
+
+The block's own nursery holds one child, the host of all background tasks, which is shielded: what cancels
+the block must not take the timer and the dials away from cleanup code that still uses the pool. The
+exception that ends the block never passes through that nursery, and so comes out as it was.
+
+Closing:
+
+1. Nobody is served any more: waiters are refused, idle connections closed, dials given up.
+2. Leases have `shutdown_grace` seconds to end, unless the block ended badly; those of the closing task
+   have none, since it cannot end them while it waits here.
+3. Whatever is still lent is closed under its lease.
+4. Shielded, since nothing in it takes longer than `close_timeout`: the last goodbyes, then the host.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import weakref
+from typing import TYPE_CHECKING, final
+
+import trio
+from trio.lowlevel import current_task
+
+from conpool._values.states import CloseReason, ConnectionState
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+    from conpool._core.records import Entry
+    from conpool._engine.engine import Engine
+    from conpool._lending.acquire import Lender
+    from conpool._pool.reap import Maintenance
+
+
+class PoolState(enum.Enum):
+    """How far the pool has come."""
+
+    NEW = "new"
+    OPEN = "open"
+    DRAINING = "draining"
+    CLOSED = "closed"
+
+
+@final
+class Lifecycle:
+    """Opens and ends one pool."""
+
+    __slots__ = (
+        "__weakref__",
+        "_block",
+        "_engine",
+        "_grace",
+        "_host",
+        "_lender",
+        "_maintenance",
+        "_nursery",
+        "_over",
+        "state",
+    )
+
+    def __init__(
+        self, engine: Engine, lender: Lender, maintenance: Maintenance, grace: float
+    ) -> None:
+        self._engine = engine
+        self._lender = lender
+        self._maintenance = maintenance
+        self._grace = grace
+        self._block: AbstractAsyncContextManager[trio.Nursery]
+        self._nursery: trio.Nursery
+        self._host: trio.CancelScope
+        self._over = trio.Event()
+        self.state = PoolState.NEW
+
+    async def open(self) -> None:
+        """Start the background and lend from now on.
+
+        Raises:
+            RuntimeError: The pool was opened, or closed, before.
+            OSError: This machine has no file left for the pool's watch.
+        """
+        if self.state is not PoolState.NEW:
+            raise RuntimeError(f"a pool can be opened once; this one is {self.state.value}")
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self.state = PoolState.OPEN
+        self._block = trio.open_nursery()
+        self._nursery = await self._block.__aenter__()
+        try:
+            with trio.CancelScope(shield=True):  # two ticks, and no half-open pool
+                self._host = await self._nursery.start(self._engine.run, *self._maintenance.jobs)
+        except BaseException:  # no descriptor is left for the watch
+            self.state = PoolState.CLOSED
+            self._engine.core.shut(0.0)
+            await self._leave_nursery(None)  # noqa: ASYNC102 - nobody is in it
+            raise
+        self._lender.open()
+        _open_pools.add(self)
+
+    async def leave(self, exc: BaseException | None) -> None:
+        """End the pool at the end of its block; `exc` is what the block raised."""
+        try:
+            await self._close(0.0 if exc is not None else self._grace)
+        finally:
+            await self._leave_nursery(exc)  # noqa: ASYNC102 - nothing is left to wait for
+
+    async def _leave_nursery(self, exc: BaseException | None) -> None:
+        if exc is not None and self._nursery.cancel_scope.cancel_called:
+            # A background task died of a KeyboardInterrupt or the like, and trio cancelled the block
+            # for it: `exc` is that cancellation, and the nursery raises what was behind it.
+            await self._block.__aexit__(type(exc), exc, exc.__traceback__)
+        else:
+            await self._block.__aexit__(None, None, None)
+
+    async def close(self) -> None:
+        """End the pool before its block ends, or wait for who is at it.
+
+        Raises:
+            RuntimeError: This is a task of the pool's own, and would wait for itself.
+        """
+        if self.state is PoolState.NEW:
+            self.state = PoolState.CLOSED
+            self._engine.core.shut(0.0)
+        elif self.state is not PoolState.CLOSED and self._engine.hosts(current_task()):
+            raise RuntimeError("a pool cannot be closed by its own connector or background check")
+        if self.state is PoolState.OPEN:
+            await self._close(self._grace)
+        elif self.state is PoolState.DRAINING:
+            self._interrupt(current_task())
+            await self._over.wait()
+        else:
+            await trio.lowlevel.checkpoint()
+
+    async def _close(self, grace: float) -> None:
+        try:
+            if self.state is PoolState.OPEN:
+                self._stop_lending()
+            self._interrupt(current_task())
+            if grace:  # else no checkpoint: a cancellation there would take the place of what the block raised
+                with trio.move_on_after(grace):
+                    await self._engine.wait_closed(self._find_borrowers())
+        finally:
+            try:
+                self._interrupt(None)
+            finally:  # whatever observers raise that `tell` lets through, nothing may be left
+                with trio.CancelScope(shield=True):  # bounded: each close has its own time-out
+                    await self._end()
+
+    async def _end(self) -> None:
+        await self._engine.wait_closed(self._find_borrowers())
+        self._host.cancel()
+        await self._engine.ended.wait()
+        self.state = PoolState.CLOSED
+        _open_pools.discard(self)
+        self._over.set()
+
+    def _stop_lending(self) -> None:
+        self.state = PoolState.DRAINING
+        self._engine.core.shut(trio.current_time())
+        self._engine.give_up_dials()
+        self._engine.perform()
+
+    def _interrupt(self, holder: trio.lowlevel.Task | None) -> None:
+        for sub in self._engine.core.subs.values():
+            self._engine.interrupt(sub, CloseReason.POOL_CLOSED, holder)
+        self._engine.perform()
+
+    def _find_borrowers(self) -> set[Entry]:
+        return {
+            entry for sub in self._engine.core.subs.values() for entry in sub.capacity.borrowers
+        }
+
+    def disown(self) -> None:
+        """Forget everything, in a forked child: the sockets and tasks are the parent's."""
+        self.state = PoolState.CLOSED
+        core = self._engine.core
+        core.is_open = False
+        for sub in core.subs.values():
+            sub.idle.clear()
+            for entry in sub.capacity.borrowers:
+                # Not moved: nothing has become of it. The end of a lease is not to look into the parent's socket.
+                entry.state = ConnectionState.CLOSED
+                if entry.link is not None:
+                    entry.link.wire.cut()
+
+
+_open_pools: weakref.WeakSet[Lifecycle] = weakref.WeakSet()
+
+
+def _disown_all() -> None:
+    for lifecycle in list(_open_pools):
+        lifecycle.disown()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_disown_all)

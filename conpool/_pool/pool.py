@@ -1,0 +1,433 @@
+"""The pool: what its users call, and how it opens and ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import count
+from random import Random
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, overload
+
+import trio
+from trio.lowlevel import enable_ki_protection
+
+from conpool._core.core import Core
+from conpool._core.records import Warmer
+from conpool._dial.tcp import TCPConnector
+from conpool._engine.engine import Engine
+from conpool._errors.connect import PoolClosed
+from conpool._extend.observer import Announcer
+from conpool._lending.acquire import Lender
+from conpool._lending.block import LeaseBlock
+from conpool._lending.lease import Connection, find_lender
+from conpool._lending.peer_check import check_hook
+from conpool._lending.waiting import park_warmer
+from conpool._pool.lifecycle import Lifecycle
+from conpool._pool.reap import Maintenance
+from conpool._stats.snapshot import PoolStats
+from conpool._values.config import POOL_WIDE_FIELDS, PoolConfig
+from conpool._values.endpoint import AnyEndpoint
+from conpool._values.group import check_target
+from conpool._values.states import CloseReason
+from conpool._values.validation import ConfigError, check_count, check_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Hashable, Iterable
+    from contextlib import AbstractAsyncContextManager
+    from types import TracebackType
+
+    from conpool._core.records import SubPool
+    from conpool._extend.connector import Connector
+    from conpool._extend.driver import Driver
+    from conpool._extend.observer import ConnectionInfo, Observer
+    from conpool._stats.snapshot import EndpointStats
+    from conpool._values.group import Target
+
+SessionT = TypeVar("SessionT")
+
+_DEFAULTS: Final = PoolConfig()
+_NO_OVERRIDES: Final[Mapping[AnyEndpoint, PoolConfig]] = MappingProxyType({})
+_numbers = count(1)
+
+
+class ConnectionPool(Generic[SessionT]):
+    """Lend connections to any number of endpoints, inside one `async with` block.
+
+    Opening a connection costs several round trips; a pool keeps those that are in order and lends them
+    again, to one task at a time, within true limits for each endpoint and for all together.
+
+        async with conpool.ConnectionPool() as pool:
+            endpoint = conpool.Endpoint("example.org", 443, tls=True)
+            async with pool.connection(endpoint) as conn:
+                await conn.send_all(request)
+                reply = await conn.receive_some()
+
+    Everything that the pool starts ends with its block. It belongs to one `trio.run`, and one task at a
+    time may be inside any of its methods, as in all of trio.
+
+    Args:
+        config: Limits and times for every endpoint.
+        driver: What a protocol does with its connections. Comes with a later release.
+        overrides: Endpoints with limits and times of their own. What concerns the pool as a whole
+            (`max_connections`, `shutdown_grace`, `reap_interval`) must be as in `config`.
+        health_check: Asks the peer of a connection that was idle for `health_check_after` seconds, before
+            it is lent again; lent only if it returns true within `health_check_timeout`.
+        on_created: Called when a connection has been opened.
+        on_reused: Called when a connection is lent that was lent before.
+        on_closed: Called when a connection has been closed, with the reason.
+        observers: Told of everything; see `Observer`.
+        connector: Opens the transports; by default a `TCPConnector`.
+        name: Stands in statistics and error messages.
+
+    Raises:
+        ConfigError: A value with which no pool could work.
+    """
+
+    @overload
+    def __init__(
+        self: ConnectionPool[None],
+        config: PoolConfig = ...,
+        *,
+        driver: None = None,
+        overrides: Mapping[AnyEndpoint, PoolConfig] = ...,
+        health_check: Callable[[Connection[None]], Awaitable[bool]] | None = None,
+        on_created: Callable[[ConnectionInfo], object] | None = None,
+        on_reused: Callable[[ConnectionInfo], object] | None = None,
+        on_closed: Callable[[ConnectionInfo, CloseReason], object] | None = None,
+        observers: Iterable[Observer] = (),
+        connector: Connector | None = None,
+        name: str | None = None,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self,
+        config: PoolConfig = ...,
+        *,
+        driver: Driver[SessionT],
+        overrides: Mapping[AnyEndpoint, PoolConfig] = ...,
+        health_check: Callable[[Connection[SessionT]], Awaitable[bool]] | None = None,
+        on_created: Callable[[ConnectionInfo], object] | None = None,
+        on_reused: Callable[[ConnectionInfo], object] | None = None,
+        on_closed: Callable[[ConnectionInfo, CloseReason], object] | None = None,
+        observers: Iterable[Observer] = (),
+        connector: Connector | None = None,
+        name: str | None = None,
+    ) -> None: ...
+
+    def __init__(
+        self,
+        config: PoolConfig = _DEFAULTS,
+        *,
+        driver: Driver[Any] | None = None,
+        overrides: Mapping[AnyEndpoint, PoolConfig] = _NO_OVERRIDES,
+        health_check: Callable[[Connection[Any]], Awaitable[bool]] | None = None,
+        on_created: Callable[[ConnectionInfo], object] | None = None,
+        on_reused: Callable[[ConnectionInfo], object] | None = None,
+        on_closed: Callable[[ConnectionInfo, CloseReason], object] | None = None,
+        observers: Iterable[Observer] = (),
+        connector: Connector | None = None,
+        name: str | None = None,
+    ) -> None:
+        if driver is not None:
+            raise NotImplementedError("drivers come with a later release")
+        own_configs = dict(overrides)
+        _check_configs(config, own_configs)
+        check_hook(health_check)
+        self.name: str = f"pool-{next(_numbers)}" if name is None else name
+        self._core = Core(config, own_configs, Random())  # noqa: S311 - spreads load, keeps no secret
+        announcer = Announcer(
+            observers, on_created=on_created, on_reused=on_reused, on_closed=on_closed
+        )
+        connector = connector or TCPConnector()
+        self._engine = Engine(self._core, connector, announcer)
+        self._lender = Lender(self._engine, health_check, self.name)
+        maintenance = Maintenance(self._engine, self._lender, config, connector, health_check)
+        self._lifecycle = Lifecycle(self._engine, self._lender, maintenance, config.shutdown_grace)
+
+    # ── the block ───────────────────────────────────────────────────────────────
+
+    @enable_ki_protection
+    async def __aenter__(self) -> Self:
+        await self._lifecycle.open()
+        return self
+
+    @enable_ki_protection
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        await self._lifecycle.leave(exc)  # noqa: ASYNC102 - cancelled, it ends at once
+
+    @enable_ki_protection
+    async def aclose(self) -> None:
+        """Close the pool: no more leases, `shutdown_grace` seconds for those under way, then the end.
+
+        Waiters get `PoolClosed` at once. Leases that the closing task holds itself get no grace, since it
+        cannot end them. Afterwards the pool has no task and no socket. Idempotent; several may wait.
+
+        If cancelled, the grace is over: everything is closed by force before the cancellation goes on.
+
+        Raises:
+            RuntimeError: It was called by the pool's own connector or background check, which would have to
+                end first.
+        """
+        await self._lifecycle.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the pool lends nothing any more: it is closing, or closed."""
+        return not self._core.is_open
+
+    # ── lending ─────────────────────────────────────────────────────────────────
+
+    def connection(
+        self,
+        endpoint: Target,
+        *,
+        timeout: float | None = None,
+        fresh: bool = False,
+        affinity: Hashable = None,
+    ) -> AbstractAsyncContextManager[Connection[SessionT]]:
+        """Lend a connection for the length of an `async with` block.
+
+        At the block's end the connection is kept for the next caller only if nothing of this exchange can
+        reach it: see `release`, and `Connection.mark_clean` for what the pool cannot know.
+
+        Args:
+            endpoint: Where to.
+            timeout: Seconds for queueing, dialling and checking together; None: `acquire_timeout`.
+            fresh: Open a new connection, even if one is idle.
+            affinity: Comes with endpoint groups, in a later release.
+
+        Raises, on entering the block:
+            AcquireTimeout: No connection could be had in time.
+            ConnectError: The one opened for this caller could not be opened.
+            QueueFull: `max_waiting_per_endpoint` tasks wait already.
+            PoolClosed: The pool is not open.
+
+        If entering is cancelled, the pool is as if it had not been asked.
+        """
+        if timeout is not None:
+            timeout = check_seconds("timeout", timeout, positive=False)
+        # Not `LeaseBlock[SessionT](…)`: that costs every lease a quarter of a checkpoint.
+        block: LeaseBlock[SessionT] = LeaseBlock(self._lender, endpoint, timeout, fresh)
+        return block
+
+    @enable_ki_protection
+    async def acquire(
+        self,
+        endpoint: Target,
+        *,
+        timeout: float | None = None,
+        fresh: bool = False,
+        affinity: Hashable = None,
+    ) -> Connection[SessionT]:
+        """Lend a connection until `release` or `discard`; arguments and errors as for `connection`.
+
+        For leases that no single block can hold, such as a transaction object. If cancelled, nothing
+        has been lent.
+        """
+        if timeout is not None:
+            timeout = check_seconds("timeout", timeout, positive=False)
+        return await self._lender.acquire(endpoint, timeout, fresh)
+
+    @enable_ki_protection
+    def acquire_nowait(self, endpoint: Target) -> Connection[SessionT]:
+        """Lend an idle connection now; the health check is not asked.
+
+        Raises:
+            trio.WouldBlock: None is idle, or others wait for one.
+            PoolClosed: The pool is not open.
+        """
+        return self._lender.acquire_nowait(endpoint)
+
+    @enable_ki_protection
+    def release(self, connection: Connection[SessionT]) -> None:
+        """Validate and give back; the caller's word that no exception cut the exchange short.
+
+        The connection is kept only if no operation on it was cut short, what was sent has been answered,
+        and the peer has neither closed nor left anything unread. Synchronous: it cannot be cancelled
+        or block. A lease that has ended is left alone.
+
+        Raises:
+            ValueError: The lease is another pool's.
+        """
+        self._check_own(connection)
+        self._lender.give_back(connection, None)
+
+    @enable_ki_protection
+    def discard(self, connection: Connection[SessionT]) -> None:
+        """End the lease and close the connection. Synchronous. A lease that has ended is left alone.
+
+        Raises:
+            ValueError: The lease is another pool's.
+        """
+        self._check_own(connection)
+        self._lender.discard(connection)
+
+    def _check_own(self, connection: Connection[SessionT]) -> None:
+        if find_lender(connection) is not self._lender:
+            raise ValueError(f"{connection!r} was not lent by pool {self.name}")
+
+    # ── warming and clearing ────────────────────────────────────────────────────
+
+    @enable_ki_protection
+    async def warm(self, endpoint: AnyEndpoint, count: int) -> None:
+        """Dial until `count` connections are open, idle or in use.
+
+        It never evicts and never goes before a waiter: while others need the slots, it waits. If
+        cancelled, dials under way go on, and what they open becomes idle.
+
+        Raises:
+            ConfigError: `count` is negative, or more than the endpoint's or the pool's limit.
+            ConnectError: One of its dials failed.
+            PoolClosed: The pool is not open, or was closed meanwhile.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        sub = self._find(endpoint)
+        check_count("count", count, minimum=0)
+        room = self._core.room
+        for limit, whose in ((sub.capacity, str(endpoint)), (room and room.capacity, "the pool")):
+            if limit is not None and count > limit.total:
+                raise ConfigError(
+                    f"count of {count} is more than the limit of {whose}: {limit.total}"
+                )
+        warmer = Warmer(sub, count)
+        self._core.warming_asked(warmer, trio.current_time())
+        self._engine.perform()
+        if warmer.queued:
+            await park_warmer(warmer, self._engine)
+        else:
+            await trio.lowlevel.checkpoint()
+        if warmer.error is not None:
+            raise warmer.error
+        if not self._core.is_open:
+            raise PoolClosed(f"pool {self.name} was closed while {endpoint} was warmed")
+
+    @enable_ki_protection
+    def close_idle(self, endpoint: AnyEndpoint | None = None) -> int:
+        """Close the idle connections of `endpoint`, or all; return how many."""
+        now = trio.current_time()
+        closed = sum(
+            self._core.close_idle(sub, CloseReason.CLEARED, now) for sub in self._covered(endpoint)
+        )
+        self._engine.perform()
+        return closed
+
+    @enable_ki_protection
+    def clear(self, endpoint: AnyEndpoint | None = None, *, interrupt_in_use: bool = False) -> None:
+        """No connection that exists now, or is being dialled, is lent again; the pool stays open.
+
+        Idle ones are closed now, lent ones at the end of their lease.
+
+        Args:
+            endpoint: Only this one's; None: all.
+            interrupt_in_use: Close lent ones now too: whoever uses one gets
+                `trio.ClosedResourceError`.
+        """
+        for sub in self._covered(endpoint):
+            self._core.cleared(sub, trio.current_time())
+            self._engine.note(self._engine.announcer.cleared, sub.endpoint)
+            if interrupt_in_use:
+                self._engine.interrupt(sub, CloseReason.CLEARED)
+        self._engine.perform()
+
+    @enable_ki_protection
+    async def drain(self, endpoint: AnyEndpoint | None = None) -> None:
+        """`clear`, then wait until every connection that it covered is gone.
+
+        If cancelled, the connections are still not lent again.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        covered = {entry for sub in self._covered(endpoint) for entry in sub.capacity.borrowers}
+        self.clear(endpoint)
+        await self._engine.wait_closed(covered)
+        await trio.lowlevel.checkpoint()
+
+    # ── steering ────────────────────────────────────────────────────────────────
+
+    @enable_ki_protection
+    def pause(self, endpoint: AnyEndpoint | None = None) -> None:
+        """Lend nothing of `endpoint`, or of all that are known, until `resume`; acquires wait."""
+        for sub in [self._find(endpoint)] if endpoint is not None else self._covered(None):
+            self._core.paused(sub)
+
+    @enable_ki_protection
+    def resume(self, endpoint: AnyEndpoint | None = None) -> None:
+        """Go on after `pause`."""
+        for sub in self._covered(endpoint):
+            self._core.resumed(sub, trio.current_time())
+        self._engine.perform()
+
+    @enable_ki_protection
+    def set_limit(self, endpoint: AnyEndpoint, max_connections: int) -> None:
+        """Change the limit of `endpoint`. Surplus connections are closed: idle ones now, others after use.
+
+        Raises:
+            ConfigError: `max_connections` is not an int of at least 1.
+            PoolClosed: The pool is not open.
+        """
+        check_count("max_connections", max_connections, minimum=1)
+        self._core.limit_set(self._find(endpoint), max_connections, trio.current_time())
+        self._engine.perform()
+
+    def mark_unhealthy(self, endpoint: AnyEndpoint) -> None:
+        """Comes with endpoint groups, in a later release."""
+        raise NotImplementedError("marking endpoints comes with a later release")
+
+    def mark_healthy(self, endpoint: AnyEndpoint) -> None:
+        """Comes with endpoint groups, in a later release."""
+        raise NotImplementedError("marking endpoints comes with a later release")
+
+    def report_failure(self, endpoint: AnyEndpoint) -> None:
+        """Comes with the circuit breaker, in a later release."""
+        raise NotImplementedError("circuit breakers come with a later release")
+
+    def report_success(self, endpoint: AnyEndpoint) -> None:
+        """Comes with the circuit breaker, in a later release."""
+        raise NotImplementedError("circuit breakers come with a later release")
+
+    # ── seeing ──────────────────────────────────────────────────────────────────
+
+    def stats(self, endpoint: Target) -> EndpointStats:
+        """Return a snapshot of one endpoint's numbers: zeros for one never seen."""
+        return self._core.peek(check_target(endpoint)).snapshot()
+
+    def all_stats(self) -> PoolStats:
+        """Return a snapshot of all numbers; printed, it is a table for people."""
+        endpoints = {endpoint: sub.snapshot() for endpoint, sub in self._core.subs.items()}
+        return PoolStats.of(self.name, endpoints, self._core.folded)
+
+    def __repr__(self) -> str:
+        stats = self.all_stats()
+        return (
+            f"<conpool.ConnectionPool {self.name!r} {self._lifecycle.state.value}:"
+            f" {len(stats.endpoints)} endpoints, {stats.active} active, {stats.idle} idle,"
+            f" {stats.connecting} connecting, {stats.closing} closing, {stats.waiting} waiting>"
+        )
+
+    def _find(self, endpoint: AnyEndpoint) -> SubPool:
+        self._lender.refuse_if_closed()
+        return self._core.find_subpool(check_target(endpoint), trio.current_time())
+
+    def _covered(self, endpoint: AnyEndpoint | None) -> list[SubPool]:
+        if endpoint is None:
+            return list(self._core.subs.values())
+        sub = self._core.subs.get(check_target(endpoint))
+        return [] if sub is None else [sub]
+
+
+def _check_configs(config: PoolConfig, overrides: Mapping[AnyEndpoint, PoolConfig]) -> None:
+    for endpoint, own in overrides.items():
+        check_target(endpoint)
+        for field in sorted(POOL_WIDE_FIELDS):
+            if getattr(own, field) != getattr(config, field):
+                raise ConfigError(f"{field} is the whole pool's: {endpoint} cannot have its own")
+    for one in (config, *overrides.values()):
+        if one.circuit_breaker is not None or one.queue_target_delay is not None:
+            raise NotImplementedError(
+                "circuit_breaker and queue_target_delay come with a later release"
+            )

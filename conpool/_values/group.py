@@ -1,0 +1,96 @@
+"""Several servers that serve the same thing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias, cast, final, get_args
+
+from conpool._values.endpoint import AnyEndpoint, Endpoint, UnixEndpoint
+from conpool._values.validation import ConfigError, shown
+from conpool._values.value import Value
+
+Policy: TypeAlias = Literal["round_robin", "least_loaded", "first_available"]
+
+_POLICIES: Final[tuple[Policy, ...]] = get_args(Policy)
+_NAMED_IN_STR: Final = 3
+
+
+@final
+@dataclass(frozen=True, init=False, repr=False, eq=False)
+class EndpointGroup(Value):
+    """Several servers that serve the same thing; lend from one of those that are up.
+
+    Goes wherever an endpoint goes. Equal groups are one group: they share the turn of
+    `round_robin`. The order of the members counts, and a group cannot hold another.
+
+    >>> from conpool import Endpoint, EndpointGroup
+    >>> replicas = [Endpoint("db1.example", 5432), Endpoint("db2.example", 5432)]
+    >>> group = EndpointGroup(replicas, policy="least_loaded")
+    >>> print(group)
+    [db1.example:5432, db2.example:5432] (least_loaded)
+
+    Args:
+        endpoints: The members, at least one, each once.
+        policy: Whose turn it is: each in turn, the one with the most room, or the first in order
+            that is up.
+
+    Raises:
+        ConfigError: No member, one twice, one that is not an endpoint, or an unknown policy.
+    """
+
+    __slots__ = ("endpoints", "policy")
+
+    endpoints: tuple[AnyEndpoint, ...]
+    policy: Policy
+
+    def __init__(self, endpoints: Iterable[AnyEndpoint], *, policy: Policy = "round_robin") -> None:
+        self._seal(endpoints=_check_members(endpoints), policy=_check_policy(policy))
+
+    def __str__(self) -> str:
+        named = ", ".join(str(member) for member in self.endpoints[:_NAMED_IN_STR])
+        others = len(self.endpoints) - _NAMED_IN_STR
+        return f"[{named}{f' and {others} more' if others > 0 else ''}] ({self.policy})"
+
+    def __repr__(self) -> str:
+        return f"EndpointGroup({list(self.endpoints)!r}, policy={self.policy!r})"
+
+
+Target: TypeAlias = Endpoint | UnixEndpoint | EndpointGroup
+
+
+def _check_members(endpoints: object) -> tuple[AnyEndpoint, ...]:
+    if not isinstance(endpoints, Iterable):
+        raise ConfigError(f"endpoints must be several endpoints, not {type(endpoints).__name__}")
+    members: dict[AnyEndpoint, None] = {}
+    for member in cast("Iterable[object]", endpoints):
+        if not isinstance(member, Endpoint | UnixEndpoint):
+            # Nested groups would need a meaning for a policy inside a policy.
+            raise ConfigError(f"a group holds endpoints only, not {type(member).__name__}")
+        if member in members:
+            raise ConfigError(f"{member} is in the group twice")
+        members[member] = None
+    if not members:
+        raise ConfigError("a group needs at least one endpoint")
+    return tuple(members)
+
+
+def _check_policy(policy: object) -> Policy:
+    for known in _POLICIES:
+        if policy == known:
+            return known
+    raise ConfigError(f"policy must be one of {', '.join(_POLICIES)}, not {shown(policy)}")
+
+
+def check_target(target: Target) -> AnyEndpoint:
+    """Return `target` if a pool can lend connections to it.
+
+    Raises:
+        TypeError: It is no endpoint.
+        NotImplementedError: It is a group; pools do not serve those yet.
+    """
+    if isinstance(target, (Endpoint, UnixEndpoint)):
+        return target
+    if isinstance(cast("object", target), EndpointGroup):
+        raise NotImplementedError("lending from an EndpointGroup comes with a later release")
+    raise TypeError(f"not an endpoint: {target!r}")

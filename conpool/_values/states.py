@@ -1,0 +1,82 @@
+"""The states of a connection and of a circuit, and why a connection was closed.
+
+The picture in the design page is drawn from `TRANSITIONS`; a move that is not in it raises.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Final, Literal, TypeAlias
+
+Phase: TypeAlias = Literal["resolve", "tcp", "proxy", "tls", "open"]
+
+
+@enum.unique
+class CloseReason(enum.Enum):
+    """Why the pool closed a connection, or let go of it."""
+
+    LIFETIME = "lifetime"
+    """It reached `max_connection_lifetime` (less its own jitter)."""
+    IDLE_TIME = "idle time"
+    """It lay idle for `max_idle_time`."""
+    USES = "uses"
+    """It was lent `max_connection_uses` times."""
+    PEER_CLOSED = "peer closed"
+    """The peer ended it: end of file, reset, or TLS bytes that make no sense."""
+    UNREAD_DATA = "unread data"
+    """Bytes had arrived that nobody asked for or nobody read."""
+    UNHEALTHY = "unhealthy"
+    """The health check said no, raised, or did not answer in time."""
+    ERROR = "error"
+    """The block that held it raised."""
+    CANCELLED = "cancelled"
+    """The block that held it was cancelled."""
+    INCOMPLETE = "incomplete"
+    """An operation on it was cut short, or what was sent had no answer yet."""
+    DISCARDED = "discarded"
+    """The caller closed, half-closed, retired or discarded it, or dropped the lease."""
+    EVICTED = "evicted"
+    """Its slot was needed for another connection."""
+    CLEARED = "cleared"
+    """It was older than a `clear` or a `drain`."""
+    SURPLUS = "surplus"
+    """There were more connections than the limit, which had been lowered."""
+    DETACHED = "detached"
+    """The caller took it out of the pool."""
+    POOL_CLOSED = "pool closed"
+    """The pool was closing."""
+
+
+@enum.unique
+class CircuitState(enum.Enum):
+    """Whether an endpoint's circuit lets dials through."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half open"
+
+
+@enum.unique
+class ConnectionState(enum.Enum):
+    """Where a connection is in its life. All but CLOSED count against the limits."""
+
+    CONNECTING = "connecting"
+    IDLE = "idle"
+    ACTIVE = "active"
+    CLOSING = "closing"
+    CLOSED = "closed"
+
+
+_S = ConnectionState
+
+TRANSITIONS: Final[frozenset[tuple[ConnectionState, ConnectionState]]] = frozenset(
+    {
+        (_S.CONNECTING, _S.ACTIVE),  # dialled; now it is settled like one that was given back
+        (_S.CONNECTING, _S.CLOSED),  # the dial failed
+        (_S.IDLE, _S.ACTIVE),  # lent, or reserved to be checked
+        (_S.IDLE, _S.CLOSING),  # expired, evicted, found dead, told to go
+        (_S.ACTIVE, _S.IDLE),  # given back, and nobody was waiting
+        (_S.ACTIVE, _S.CLOSING),  # given back and not kept, or closed under its lease
+        (_S.CLOSING, _S.CLOSED),  # its file is closed
+    }
+)

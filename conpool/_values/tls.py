@@ -1,0 +1,156 @@
+"""How to encrypt a connection, and whom to expect at its other end."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, cast, final
+
+from conpool._values.validation import ConfigError, check_flag, check_host, shown
+from conpool._values.value import Value, call_text
+
+# One for each alpn tuple, for good: a program has a handful, and a context that came and went
+# with its endpoints would load the authorities (tens of milliseconds) again and again.
+_shared_contexts: Final[dict[tuple[str, ...], ssl.SSLContext]] = {}
+
+
+_MAX_PROTOCOL: Final = 255  # its length is one byte on the wire (RFC 7301)
+
+
+@final
+@dataclass(frozen=True, init=False, repr=False, eq=False)
+class TLS(Value):
+    """How to encrypt, and whom to expect at the other end.
+
+    Without `context`, one shared `ssl.create_default_context()` for each `alpn` tuple, built when
+    first asked for (that reads the machine's authorities). A context is part of the identity as
+    the object it is, and is taken to be immutable: to rotate a certificate, build a new context,
+    or call `clear` on the pool after changing this one.
+
+    >>> from conpool import TLS, Endpoint
+    >>> Endpoint("192.0.2.7", 443, tls=TLS(server_hostname="example.org"))
+    Endpoint('192.0.2.7', 443, tls=TLS(server_hostname='example.org'))
+    >>> TLS(alpn=["h2", "http/1.1"]).context is TLS(alpn=["h2", "http/1.1"]).context
+    True
+
+    Args:
+        context: A client's context of your own.
+        server_hostname: The name to send (SNI) and to verify; the endpoint's host by default. A
+            trailing dot is dropped and an international name encoded; case is kept.
+        alpn: Protocols to offer, the preferred first.
+        https_compatible: Take a connection that ends without close_notify as ended, as web
+            servers do, rather than as broken.
+
+    Raises:
+        ConfigError: The context is no `ssl.SSLContext`, a server's, or compares otherwise than by
+            identity; `alpn` beside a context of one's own (set it on the context); a protocol
+            that is not 1 to 255 ASCII characters; a server name that is no host.
+    """
+
+    __slots__ = ("alpn", "context", "https_compatible", "server_hostname")
+
+    context: ssl.SSLContext
+    server_hostname: str | None
+    alpn: tuple[str, ...]
+    https_compatible: bool
+
+    def __init__(
+        self,
+        context: ssl.SSLContext | None = None,
+        *,
+        server_hostname: str | None = None,
+        alpn: Iterable[str] = (),
+        https_compatible: bool = False,
+    ) -> None:
+        protocols = _check_alpn(alpn)
+        name = server_hostname
+        if name is not None:
+            name = certificate_name(check_host("server_hostname", name))
+        self._seal(
+            context=_check_context(context, protocols),
+            server_hostname=name,
+            alpn=protocols,
+            https_compatible=check_flag("https_compatible", https_compatible),
+        )
+
+    def __repr__(self) -> str:
+        shared = self.context is _shared_contexts.get(self.alpn)
+        return call_text(
+            "TLS",
+            *(() if shared else (f"<{type(self.context).__name__}>",)),
+            server_hostname=self.server_hostname,
+            alpn=self.alpn,
+            https_compatible=self.https_compatible,
+        )
+
+    def _arguments(self) -> Mapping[str, object]:
+        arguments = dict(super()._arguments())
+        if self.context is _shared_contexts.get(self.alpn):
+            del arguments["context"]  # it is not picklable, and the other process has its own
+        return arguments
+
+
+def _check_alpn(alpn: object) -> tuple[str, ...]:
+    if isinstance(alpn, str | bytes) or not isinstance(alpn, Iterable):
+        raise ConfigError(f"alpn must be several names of protocols, not {shown(alpn)}")
+    return tuple(_check_protocol(protocol) for protocol in cast("Iterable[object]", alpn))
+
+
+def _check_protocol(protocol: object) -> str:
+    if isinstance(protocol, str) and protocol.isascii() and 1 <= len(protocol) <= _MAX_PROTOCOL:
+        return str.__str__(protocol)
+    raise ConfigError(f"a protocol in alpn has 1 to 255 ASCII characters, unlike {shown(protocol)}")
+
+
+def _check_context(context: object, alpn: tuple[str, ...]) -> ssl.SSLContext:
+    if context is None:
+        return _shared_context(alpn)
+    if not isinstance(context, ssl.SSLContext):
+        raise ConfigError(f"context must be an ssl.SSLContext, not {type(context).__name__}")
+    if context.protocol is ssl.PROTOCOL_TLS_SERVER:
+        raise ConfigError("context is a server's; a client needs ssl.create_default_context()")
+    kind = type(context)
+    if kind.__eq__ is not object.__eq__ or kind.__hash__ is not object.__hash__:
+        raise ConfigError(f"context must compare by identity, and {kind.__name__} does not")
+    if alpn and context is not _shared_contexts.get(alpn):
+        raise ConfigError("alpn beside a context: call context.set_alpn_protocols() instead")
+    return context
+
+
+def _shared_context(alpn: tuple[str, ...]) -> ssl.SSLContext:
+    context = _shared_contexts.get(alpn)
+    if context is None:
+        context = ssl.create_default_context()
+        if alpn:
+            context.set_alpn_protocols(list(alpn))
+        # Of two threads that came here together, the first one's is everybody's.
+        context = _shared_contexts.setdefault(alpn, context)
+    return context
+
+
+def check_tls(tls: object) -> TLS | None:
+    """Return how to encrypt: True means `TLS()`, and False not at all.
+
+    Raises:
+        ConfigError: It is neither a `TLS` nor a bool nor None.
+    """
+    if isinstance(tls, bool):
+        return TLS() if tls else None
+    return check_tls_only(tls)
+
+
+def check_tls_only(tls: object) -> TLS | None:
+    """Return how to encrypt, where there is no default that could serve.
+
+    Raises:
+        ConfigError: It is neither a `TLS` nor None.
+    """
+    if tls is None or isinstance(tls, TLS):
+        return tls
+    raise ConfigError(f"tls must be a TLS, not {type(tls).__name__}")
+
+
+def certificate_name(host: str) -> str:
+    """Turn a host into a name to verify: certificates know neither a final dot nor a zone."""
+    return host.partition("%")[0].removesuffix(".")

@@ -1,0 +1,228 @@
+"""Read a URL into what `Endpoint.from_url` builds an endpoint of.
+
+A URL may hold a password, and a mistyped one may hold it anywhere: a raw `/` in a password makes
+its first half a port and the rest a path. So no message here shows any part of the URL after its
+scheme, except the name of an option, and no exception is chained to one that does.
+
+1. The text is split, by this module: `urllib.parse.urlsplit` drops newlines, folds case and
+   quotes what it dislikes.
+2. The scheme says the port, whether TLS is on from the first byte, and what a session is.
+3. Host and port are checked as an endpoint's own.
+4. What tells sessions apart becomes a `Login`, with a digest in place of the password.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable, Mapping
+from hashlib import blake2b
+from typing import Final, Literal, NamedTuple
+from urllib.parse import parse_qsl, unquote
+
+from conpool._values.validation import ConfigError, check_host, check_port
+
+# Keyed, so that nobody who sees a digest can try passwords on it; of the process, so that a
+# digest means nothing elsewhere. A forked child keeps it, and its endpoints stay equal.
+_KEY: Final = secrets.token_bytes(32)
+
+
+class Login(NamedTuple):
+    """The partition of an endpoint from a URL: what tells one session from another."""
+
+    user: str | None
+    """User name; None if the URL has none."""
+    database: str | int | None
+    """Database, number (redis) or virtual host (amqp); None if the URL has none."""
+    password_digest: bytes | None
+    """Stands for the password in comparisons; None if the URL has none."""
+
+    def __repr__(self) -> str:
+        """Show that there is a login, and nothing of it."""
+        return "Login(<hidden>)"
+
+
+class Parsed(NamedTuple):
+    """A URL, read. A UNIX socket has a path and no host."""
+
+    host: str
+    port: int
+    path: str
+    encrypted: bool
+    login: Login | None
+
+
+_Session = Literal["none", "name", "number", "vhost"]
+
+
+class _Scheme(NamedTuple):
+    port: int | None
+    encrypted: bool = False
+    session: _Session = "none"
+
+
+_SCHEMES: Final[Mapping[str, _Scheme]] = {
+    "http": _Scheme(80),
+    "https": _Scheme(443, encrypted=True),
+    "redis": _Scheme(6379, session="number"),
+    "rediss": _Scheme(6379, encrypted=True, session="number"),
+    "postgres": _Scheme(5432, session="name"),
+    "postgresql": _Scheme(5432, session="name"),
+    "mysql": _Scheme(3306, session="name"),
+    "memcached": _Scheme(11211),
+    "amqp": _Scheme(5672, session="vhost"),
+    "amqps": _Scheme(5671, encrypted=True, session="vhost"),
+    "tcp": _Scheme(None),
+    "tls": _Scheme(None, encrypted=True),
+    "unix": _Scheme(None),
+}
+
+# In an http URL query and fragment belong to the request, and say nothing of the connection.
+_HTTP: Final = frozenset({"http", "https"})
+
+# Options of TLS that do not say so in their name: AMQP's, and those of MySQL's connectors.
+_TLS_OPTIONS: Final = frozenset(
+    {"cacertfile", "certfile", "keyfile", "verify", "verifypeer", "servernameindication"}
+)
+# Options that would move the connection or its session elsewhere, were they obeyed.
+_MISPLACED: Final = frozenset(
+    {"user", "username", "password", "passwd", "host", "hostaddr", "hostname", "port"}
+    | {"db", "dbname", "database", "vhost", "virtualhost", "path", "socket", "unixsocket"}
+)
+
+_SPLIT: Final = re.compile(
+    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/?#]*)(?P<path>[^?#]*)"
+    r"(?:\?(?P<query>[^#]*))?(?:#(?P<fragment>.*))?",
+    re.DOTALL,
+)
+
+
+def parse_url(url: object) -> Parsed:
+    """Read a URL.
+
+    Raises:
+        ConfigError: It is no URL, of an unknown scheme, lacks a host or port, sets TLS or the
+            session by an option, or has something that cannot be dialled.
+    """
+    if not isinstance(url, str):
+        raise ConfigError(f"a URL must be a str, not {type(url).__name__}")
+    split = _SPLIT.fullmatch(url)
+    if split is None:
+        raise ConfigError("a URL must start with a scheme and ://")
+    scheme, authority, path, query, fragment = split.groups(default="")
+    scheme = scheme.lower()
+    rules = _SCHEMES.get(scheme)
+    if rules is None:
+        raise ConfigError(f"unknown scheme {scheme}://; known are {', '.join(_SCHEMES)}")
+    if " " in url or not url.isprintable():
+        raise ConfigError(f"a {scheme} URL must percent-encode blanks and control characters")
+    if scheme not in _HTTP:
+        _check_rest(scheme, path, query, fragment)
+    if scheme == "unix":
+        return _parse_unix(authority, path)
+    userinfo, at, address = authority.rpartition("@")
+    host, port = _parse_address(scheme, address, rules.port)
+    login = _parse_login(scheme, rules.session, userinfo if at else "", path)
+    return Parsed(host, port, "", rules.encrypted, login)
+
+
+def _check_rest(scheme: str, path: str, query: str, fragment: str) -> None:
+    """Refuse what follows the address where it is a sign of a mistake."""
+    if fragment or "@" in path or "@" in query:
+        # Most likely an unencoded password, cut at its /, ? or #: the host would be its start.
+        raise ConfigError(
+            f"a {scheme} URL has no fragment, and no @ after its address; "
+            "percent-encode / ? # and @ in a password (%2F %3F %23 %40)"
+        )
+    for option, _ in parse_qsl(query, keep_blank_values=True):
+        plain = option.lower().replace("_", "").replace("-", "")
+        if "ssl" in plain or "tls" in plain or plain in _TLS_OPTIONS:
+            raise ConfigError(
+                f"the URL sets {plain}: TLS is set by the scheme or by the argument tls"
+            )
+        if plain in _MISPLACED:
+            raise ConfigError(f"the URL sets {plain} as an option: put it before the ?")
+
+
+def _parse_unix(authority: str, path: str) -> Parsed:
+    if authority:
+        raise ConfigError("a unix URL has three slashes and no host: unix:///run/x.sock")
+    return Parsed("", 0, _decoded("path", path), False, None)
+
+
+def _parse_address(scheme: str, address: str, default: int | None) -> tuple[str, int]:
+    if address.startswith("["):
+        host, bracket, after = address[1:].partition("]")
+        # RFC 6874 writes the % before a zone as %25.
+        host = host.replace("%25", "%", 1)
+        valid = bracket == "]" and ":" in host and (not after or after.startswith(":"))
+        digits = after[1:]
+    else:
+        host, _, digits = address.partition(":")
+        host = _decoded("host", host)
+        valid = ":" not in host
+    if digits and not (digits.isascii() and digits.isdigit() and len(digits) <= 5):
+        valid = False
+    port = int(digits) if valid and digits else default
+    if port is None and valid:
+        raise ConfigError(f"a {scheme} URL needs a port")
+    if not valid or not _passes(check_host, host) or not _passes(check_port, port):
+        raise ConfigError(
+            f"the {scheme} URL's host or port cannot be dialled; "
+            "percent-encode / ? # and @ in a password"
+        )
+    return check_host("host", host), check_port("port", port)
+
+
+def _passes(check: Callable[[str, object], object], value: object) -> bool:
+    """Ask a check without its message, which would show the value."""
+    try:
+        check("", value)
+    except ConfigError:
+        return False
+    return True
+
+
+def _parse_login(scheme: str, session: _Session, userinfo: str, path: str) -> Login | None:
+    """Say what tells sessions apart: all of it, and no more."""
+    if session == "none":
+        return None
+    user, colon, password = userinfo.partition(":")
+    return Login(
+        _clean("user", _decoded("user", user)) or None,
+        _parse_database(scheme, session, path),
+        _digest(_decoded("password", password)) if colon else None,
+    )
+
+
+def _parse_database(scheme: str, session: _Session, path: str) -> str | int | None:
+    name = _clean("path", _decoded("path", path[1:]))
+    if session == "number":
+        if not name:
+            return 0  # what a redis server selects by itself
+        if not (name.isascii() and name.isdigit() and len(name) <= 9):
+            raise ConfigError(f"the path of a {scheme} URL is the number of a database")
+        return int(name)
+    if session == "vhost":
+        # An AMQP URL without a path means the default virtual host, one that ends in / the
+        # one with an empty name.
+        return name if path else "/"
+    return name or None
+
+
+def _digest(password: str) -> bytes:
+    return blake2b(password.encode(), key=_KEY, digest_size=16).digest()
+
+
+def _clean(part: str, text: str) -> str:
+    if not text.isprintable():
+        raise ConfigError(f"the URL's {part} has a control character")
+    return text
+
+
+def _decoded(part: str, text: str) -> str:
+    try:
+        return unquote(text, errors="strict")
+    except UnicodeDecodeError:
+        pass  # raised below, outside: the error holds what could not be decoded
+    raise ConfigError(f"the URL's {part} is not percent-encoded UTF-8")

@@ -1,0 +1,166 @@
+"""Every state of small worlds, and every law in each; the worlds are in `tests.model.worlds`.
+
+The laws: what `tests.support.invariants` says of every state, what `tests.support.shell` sees for itself at
+every hand-over, and that whoever waits is served in the end (`tests.model.search`). With
+`CONPOOL_LARGE_MODEL=1` in the environment larger worlds are searched too, for some twenty minutes.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from conpool._core import pool_limit
+from conpool._core.core import Core
+from conpool._core.dials import DialPolicy
+from conpool._core.ledger import Ledger
+from conpool._core.pool_limit import Room
+from conpool._core.records import Entry, SubPool, Waiter, Warmer
+from conpool._core.timetable import Agenda
+from conpool._values.states import CloseReason
+from tests.model import World, explore
+from tests.model.search import CounterExample
+from tests.model.state import freeze, thaw
+from tests.model.world import happen
+from tests.model.worlds import LARGE, PAIR, SMALL
+from tests.support import shell as shell_module
+
+OVERTAKES = 2
+"""As good as `MAX_OVERTAKES` to see that there is a bound, and fewer states."""
+
+# The large ones take minutes each: `CONPOOL_LARGE_MODEL=1 python -m pytest tests/model/test_model.py`.
+WORLDS = [  # each takes seconds, but the machine may be busy
+    pytest.param(world, id=world.name, marks=pytest.mark.timeout(300)) for world in SMALL
+]
+if "CONPOOL_LARGE_MODEL" in os.environ:
+    WORLDS += [
+        pytest.param(world, id=world.name, marks=pytest.mark.timeout(3600)) for world in LARGE
+    ]
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_every_law_holds_in_every_state(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """G1, G2, G10, G12, G13, G21, G24, G30, and that nobody waits for ever."""
+    monkeypatch.setattr(pool_limit, "MAX_OVERTAKES", OVERTAKES)
+    report = explore(world)
+    with capsys.disabled():
+        print(f"\n  {report}", end="")
+    assert report.states >= world.at_least
+    assert report.passed == (OVERTAKES if _can_pass(world) else 0)
+
+
+def _can_pass(world: World) -> bool:
+    """Whether one of two endpoints can be served again and again while the other waits for slots."""
+    limit = world.settings.get("max_connections")
+    return world.endpoints > 1 and limit is not None and world.waiters > 1
+
+
+# ── the machinery itself ────────────────────────────────────────────────────────
+
+TINY = World(name="tiny", settings=PAIR, waiters=2, happens=frozenset({"discarded"}))
+
+
+def test_a_broken_law_is_shown_with_the_shortest_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forget_to_pump(self: Core, entry: Entry, now: float) -> None:
+        self._ledger.strike(entry)
+        entry.sub.tally.count_closed(CloseReason.ERROR)
+
+    monkeypatch.setattr(Core, "closed", forget_to_pump)
+    with pytest.raises(CounterExample, match="G12") as caught:
+        explore(TINY)
+    lines = str(caught.value).splitlines()
+    steps = [line for line in lines if line[:1].isdigit()]
+    assert [step.split(" ", 1)[1] for step in steps] == [
+        "ask (0)",
+        "ask (0)",
+        "dialled (0)",
+        "ask (0)",
+        "discarded (0)",
+    ]
+
+
+def test_a_state_without_a_way_on_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shell_module, "check", lambda *_: None)
+    monkeypatch.setattr(DialPolicy, "ask", lambda *_: None)
+    with pytest.raises(CounterExample, match="somebody waits for ever"):
+        explore(TINY)
+
+
+def test_a_circle_that_nobody_is_served_in_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def close_what_is_dialled(self: Core, entry: Entry, now: float) -> None:
+        self._ledger.activate(entry)
+        self._ledger.settle(entry)
+        entry.sub.tally.created += 1
+        self.condemned(entry, CloseReason.SURPLUS, now, gracefully=True)
+
+    monkeypatch.setattr(Core, "dialled", close_what_is_dialled)
+    world = World(name="tiny", settings=PAIR, waiters=1, is_courteous=True)
+    with pytest.raises(CounterExample, match="this may go on for ever"):
+        explore(world)
+
+
+def test_a_copy_shares_nothing_that_changes() -> None:
+    shell = TINY.begin()
+    for event in [("ask", 0), ("ask", 0), ("dialled", 0)]:
+        happen(shell, event)
+    copy = thaw(freeze(shell))
+    before = TINY.name_of(shell)
+    assert TINY.name_of(copy) == before
+    happen(copy, ("dialled", 0))
+    assert TINY.name_of(copy) != before
+    assert TINY.name_of(shell) == before
+
+
+def test_the_order_of_connections_and_the_time_are_no_part_of_a_state() -> None:
+    one, other = TINY.begin(), TINY.begin()
+    for event in [("ask", 0), ("ask", 0), ("dialled", 0), ("dialled", 0), ("released", 0)]:
+        happen(one, event)
+    other.advance(100.0)
+    for event in [("ask", 0), ("ask", 0), ("dialled", 1), ("dialled", 0), ("released", 1)]:
+        happen(other, event)
+    assert TINY.name_of(one) == TINY.name_of(other)
+
+
+# What the name of a state has, and what it leaves out because nothing depends on it, or because it follows from the
+# rest. A new field must be looked at and entered here; one that matters belongs in `tests.model.state`.
+NAMED = {
+    Entry: "created_at dial_for expires_at generation holder lapses_at leases link state uses was_idle",
+    Waiter: "deadline dial fresh has_own_deadline number overtaken",
+    Warmer: "target",
+    SubPool: "capacity claim dial_not_before failures has_surplus idle paused queue resized short_lives"
+    " used_at wanted warm_not_before warmers",
+    Core: "is_open room subs agenda",
+    Room: "capacity cold idle_by_age",
+    Ledger: "",
+    DialPolicy: "",
+    Agenda: "_heap",
+}
+LEFT_OUT = {
+    Entry: "address checked_at id idle_since lent_at reason retired sub",
+    Waiter: "entry error in_deadlock queued refusal since subs task",
+    Warmer: "error queued sub task",
+    SubPool: "acquire_timeout active attend_at closing config connecting dialled_for endpoint generation"
+    " last_error max_connecting max_idle_time max_uses max_waiting min_idle tally",
+    Core: "_arrivals _config _dials _ledger _overrides _random effects folded",
+    Room: "_count _line closing wanted",
+    Ledger: "_dials agenda effects room",
+    DialPolicy: "_ledger _random _room",
+    Agenda: "_count _living next_at",
+}
+
+
+def fields_of(kind: type) -> set[str]:
+    slots = getattr(kind, "__slots__", None)
+    if slots is not None:
+        return set(slots)
+    waiter = Waiter((), 0.0, 0.0, False)
+    defaults = {name for name in vars(kind) if not name.startswith("_")}
+    return defaults | set(vars(waiter))
+
+
+@pytest.mark.parametrize("kind", NAMED)
+def test_every_field_was_thought_of_when_states_are_told_apart(kind: type) -> None:
+    assert fields_of(kind) == set(f"{NAMED[kind]} {LEFT_OUT[kind]}".split())

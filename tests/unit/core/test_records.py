@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from conpool._core.records import Entry, Refusal, SubPool, Waiter, Warmer
+from conpool._stats.snapshot import EndpointStats
+from conpool._values.config import PoolConfig
+from tests.support.shell import HERE, Shell
+
+
+def subpool(**settings: int) -> SubPool:
+    return SubPool(HERE, PoolConfig(**settings), 0.0)  # type: ignore[arg-type]
+
+
+def queue(sub: SubPool, count: int) -> list[Waiter]:
+    waiters = [Waiter((sub,), 0.0, math.inf, False) for _ in range(count)]
+    sub.queue.update(dict.fromkeys(waiters))
+    return waiters
+
+
+def dial_for(sub: SubPool, waiter: Waiter) -> None:
+    waiter.dial = Entry(1, sub, 0.0)
+    sub.dialled_for += 1
+
+
+# ── how many dials ──────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("waiting", "connecting", "open", "wanted"),
+    [
+        (0, 0, 0, 0),
+        (1, 0, 0, 1),
+        (3, 0, 0, 3),
+        (3, 1, 0, 2),  # no more dials than waiters
+        (1, 3, 0, 0),  # those whose waiters have gone serve the next
+        (9, 0, 0, 4),  # nor than max_connecting
+        (9, 3, 0, 1),
+        (9, 0, 3, 2),  # nor than the limit leaves
+        (9, 1, 4, 0),
+        (1, 0, 5, 0),
+    ],
+)
+def test_wants_as_many_dials_as_waiters_lack_and_limits_allow(
+    waiting: int, connecting: int, open: int, wanted: int
+) -> None:
+    """G1, G31."""
+    sub = subpool(max_connections_per_endpoint=5, max_connecting_per_endpoint=4)
+    queue(sub, waiting)
+    sub.connecting = connecting
+    for number in range(open + connecting):
+        sub.capacity.charge(Entry(number, sub, 0.0))
+    assert sub.count_wanted_dials() == wanted
+
+
+def test_wants_no_dials_when_the_limit_is_below_what_there_is() -> None:
+    sub = subpool(max_connections_per_endpoint=2)
+    queue(sub, 3)
+    for number in range(2):
+        sub.capacity.charge(Entry(number, sub, 0.0))
+    sub.capacity.total = 1
+    assert sub.count_wanted_dials() == 0
+
+
+# ── for whom ────────────────────────────────────────────────────────────────────
+
+
+def test_the_oldest_waiter_without_a_dial_is_next() -> None:
+    """G13."""
+    sub = subpool()
+    waiters = queue(sub, 4)
+    dial_for(sub, waiters[0])
+    assert sub.find_undialled() is waiters[1]
+    dial_for(sub, waiters[2])
+    assert sub.find_undialled() is waiters[1]
+
+
+def test_the_only_one_without_a_dial_is_found_wherever_it_stands() -> None:
+    for last in range(3):
+        sub = subpool()
+        waiters = queue(sub, 3)
+        for number, waiter in enumerate(waiters):
+            if number != last:
+                dial_for(sub, waiter)
+        assert sub.find_undialled() is waiters[last]
+
+
+def test_nobody_is_next_when_all_have_dials_or_nobody_waits() -> None:
+    sub = subpool()
+    assert sub.find_undialled() is None
+    for waiter in queue(sub, 2):
+        dial_for(sub, waiter)
+    assert sub.find_undialled() is None
+
+
+# ── the gate ────────────────────────────────────────────────────────────────────
+
+
+def test_the_gate_is_open_at_the_very_moment_when_the_delay_ends() -> None:
+    sub = subpool()
+    assert sub.is_gate_open(0.0)
+    sub.dial_not_before = 5.0
+    assert not sub.is_gate_open(4.999)
+    assert sub.is_gate_open(5.0)
+
+
+def test_a_pause_shuts_the_gate() -> None:
+    sub = subpool()
+    sub.paused = True
+    assert not sub.is_gate_open(math.inf)
+
+
+# ── what is left to lose ────────────────────────────────────────────────────────
+
+
+def test_counters_alone_do_not_keep_the_books_of_an_endpoint() -> None:
+    sub = subpool()
+    sub.tally.created = 7
+    sub.failures = 3
+    assert sub.is_bare
+
+
+def test_a_connection_a_waiter_a_warmer_a_limit_or_a_pause_keeps_them() -> None:
+    kept = [subpool() for _ in range(5)]
+    kept[0].capacity.charge(Entry(1, kept[0], 0.0))
+    queue(kept[1], 1)
+    kept[2].warmers.append(Warmer(kept[2], 1))
+    kept[3].resized = True
+    kept[4].paused = True
+    assert [sub.is_bare for sub in kept] == [False] * 5
+
+
+# ── numbers ─────────────────────────────────────────────────────────────────────
+
+
+def test_surplus_leaves_out_what_is_on_its_way_out() -> None:
+    sub = subpool(max_connections_per_endpoint=4)
+    for number in range(4):
+        sub.capacity.charge(Entry(number, sub, 0.0))
+    assert sub.count_surplus() == 0
+    sub.capacity.total = 1
+    assert sub.count_surplus() == 3
+    sub.closing = 2
+    assert sub.count_surplus() == 1
+
+
+def test_a_snapshot_has_each_number_in_its_place() -> None:
+    """G30."""
+    shell = Shell(max_connections_per_endpoint=5, is_courteous=True)
+    retired, returned, _ = (shell.lend() for _ in range(3))
+    assert retired.entry is not None
+    retired.entry.retired = True
+    shell.release(retired)
+    for _ in range(3):
+        shell.ask()
+    shell.pause()
+    shell.release(returned)
+    sub = shell.sub()
+    assert sub.snapshot() == EndpointStats.of(
+        HERE, limit=5, active=1, idle=1, connecting=2, closing=1, waiting=3, tally=sub.tally
+    )
+
+
+def test_an_endpoint_starts_with_its_own_settings() -> None:
+    config = PoolConfig(
+        max_connections_per_endpoint=3,
+        max_connecting_per_endpoint=2,
+        min_idle_per_endpoint=1,
+        max_waiting_per_endpoint=9,
+        max_connection_uses=4,
+        max_idle_time=5,
+        acquire_timeout=6,
+    )
+    sub = SubPool(HERE, config, 7.0)
+    assert (sub.capacity.total, sub.max_connecting, sub.min_idle) == (3, 2, 1)
+    assert (sub.max_waiting, sub.max_uses, sub.max_idle_time) == (9, 4, 5.0)
+    assert (sub.acquire_timeout, sub.used_at) == (6.0, 7.0)
+
+
+def test_no_limit_is_none_that_can_be_reached() -> None:
+    sub = subpool()
+    assert sub.max_uses == math.inf
+    assert sub.max_connecting > 10**9
+
+
+def test_each_record_shows_its_state_and_counts() -> None:
+    shell = Shell(max_connections_per_endpoint=1)
+    holder, other = shell.lend(), shell.ask()
+    assert (
+        repr(shell.sub()) == "<SubPool here.example:1: 0 idle, 1 active, 0 connecting,"
+        " 0 closing, 1 waiting, limit 1>"
+    )
+    assert repr(holder.entry) == "<Entry 1 to here.example:1 active, 1 leases, 1 uses>"
+    waiter = other.waiter
+    assert waiter is not None
+    assert repr(waiter) == "<Waiter 2 queued>"
+    waiter.queued = False
+    assert repr(waiter) == "<Waiter 2 idle>"
+    waiter.refusal = Refusal.TIMEOUT
+    assert repr(waiter) == "<Waiter 2 Refusal.TIMEOUT>"
+    warmer = Warmer(shell.sub(), 3)
+    assert repr(warmer) == "<Warmer to 3>"
+    warmer.queued = False
+    assert repr(warmer) == "<Warmer to 3 done>"

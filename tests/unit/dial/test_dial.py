@@ -1,0 +1,256 @@
+"""One dial: transport, TLS and time-out; if it fails, why, and that nothing stays open."""
+
+from __future__ import annotations
+
+import errno
+import math
+import socket
+import ssl
+from collections.abc import Awaitable, Callable
+
+import pytest
+import trio
+from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
+
+from conpool import TLS, Connector, Endpoint
+from conpool._dial.dial import open_link
+from conpool._dial.progress import note_attempt, note_phase
+from conpool._errors.connect import (
+    ConnectError,
+    ConnectTimeout,
+    LocalResourceError,
+    ProxyTimeout,
+    ResolveError,
+    ResolveTimeout,
+    TLSError,
+    TLSTimeout,
+)
+from conpool._values.endpoint import AnyEndpoint
+from conpool._values.states import Phase
+from tests.support.peers import tcp_pair, tls_peer
+
+PLAIN = Endpoint("db.example", 5432)
+
+
+class Fake(Connector):
+    """Connects as a test wants it to."""
+
+    def __init__(self, connect: Callable[[], Awaitable[trio.abc.Stream]]) -> None:
+        self._connect = connect
+
+    async def connect(self, endpoint: AnyEndpoint) -> trio.abc.Stream:
+        return await self._connect()
+
+
+def hanging(phase: Phase | None = None) -> Fake:
+    async def connect() -> trio.abc.Stream:
+        if phase is not None:
+            note_phase(phase)
+        await trio.sleep_forever()
+
+    return Fake(connect)
+
+
+def raising(error: BaseException, phase: Phase = "tcp") -> Fake:
+    async def connect() -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        note_phase(phase)
+        raise error
+
+    return Fake(connect)
+
+
+def returning(stream: trio.abc.Stream) -> Fake:
+    async def connect() -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        return stream
+
+    return Fake(connect)
+
+
+async def fails(connector: Connector, endpoint: Endpoint = PLAIN) -> ConnectError:
+    with pytest.raises(ConnectError) as caught:
+        await open_link(connector, endpoint, 10.0)
+    assert caught.value.endpoint == endpoint
+    return caught.value
+
+
+async def test_a_dial_makes_a_link_of_what_the_connector_returns() -> None:
+    client, server = memory_stream_pair()
+    link = await open_link(returning(client), PLAIN, math.inf)
+    assert link.stream is client
+    assert link.ssl_object is None
+    await link.wire.send_all(b"hello")
+    assert await server.receive_some() == b"hello"
+
+
+# ── time-outs ───────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("phase", "kind", "expected"),
+    [
+        (None, ConnectTimeout, "tcp"),
+        ("resolve", ResolveTimeout, "resolve"),
+        ("tcp", ConnectTimeout, "tcp"),
+        ("proxy", ProxyTimeout, "proxy"),
+    ],
+)
+async def test_f029_a_time_out_tells_in_which_phase_it_was(
+    autojump_clock: MockClock, phase: Phase | None, kind: type[ConnectError], expected: Phase
+) -> None:
+    began = trio.current_time()
+    error = await fails(hanging(phase))
+    assert trio.current_time() - began == 10.0
+    assert type(error) is kind
+    assert error.phase == expected
+    assert error.errno == errno.ETIMEDOUT
+    assert "connect_timeout of 10s" in str(error)
+
+
+async def test_a_time_out_has_the_errors_of_the_addresses_tried_before(
+    autojump_clock: MockClock,
+) -> None:
+    refused = ConnectionRefusedError(errno.ECONNREFUSED, "refused")
+
+    async def connect() -> trio.abc.Stream:
+        note_phase("tcp")
+        note_attempt(refused)
+        await trio.sleep_forever()
+
+    assert (await fails(Fake(connect))).attempts == (refused,)
+
+
+async def test_f054_silence_in_the_handshake_is_a_tls_time_out_and_the_socket_is_closed(
+    client_ssl: ssl.SSLContext,
+) -> None:
+    client, server = await tcp_pair()
+    endpoint = Endpoint("localhost", 1, tls=TLS(client_ssl))
+    async with server:
+        with pytest.raises(TLSTimeout) as caught:
+            await open_link(returning(client), endpoint, 0.02)
+        assert caught.value.phase == "tls"
+        assert client.socket.fileno() == -1
+
+
+async def test_dials_at_the_same_time_do_not_mistake_their_phases(
+    autojump_clock: MockClock,
+) -> None:
+    errors: dict[str, ConnectError] = {}
+
+    async def dial(phase: Phase) -> None:
+        errors[phase] = await fails(hanging(phase))
+
+    phases: tuple[Phase, ...] = ("resolve", "tcp", "proxy")
+    async with trio.open_nursery() as nursery:
+        for phase in phases:
+            nursery.start_soon(dial, phase)
+    assert [errors[phase].phase for phase in phases] == list(phases)
+
+
+# ── failures ────────────────────────────────────────────────────────────────────
+
+
+async def test_f027_what_the_system_says_is_in_the_error() -> None:
+    refused = ConnectionRefusedError(errno.ECONNREFUSED, "refused")
+    error = await fails(raising(refused))
+    assert type(error) is ConnectError
+    assert (error.phase, error.errno) == ("tcp", errno.ECONNREFUSED)
+    assert error.__cause__ is refused
+
+
+async def test_f022_a_name_that_does_not_exist_is_a_resolve_error() -> None:
+    error = await fails(raising(socket.gaierror(socket.EAI_NONAME, "unknown"), "resolve"))
+    assert type(error) is ResolveError
+    assert error.errno == socket.EAI_NONAME
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
+async def test_f034_f035_what_this_machine_lacks_is_not_the_peers_fault(code: int) -> None:
+    error = await fails(raising(OSError(code, "none left")))
+    assert type(error) is LocalResourceError
+    assert error.errno == code
+
+
+async def test_a_connect_error_of_the_connectors_own_comes_out_as_it_is() -> None:
+    error = ConnectError("no", endpoint=PLAIN, phase="tcp")
+    assert await fails(raising(error)) is error
+
+
+async def test_a_connector_may_raise_anything() -> None:
+    bug = ZeroDivisionError("a bug in the connector")
+    error = await fails(raising(bug))
+    assert error.__cause__ is bug
+
+
+async def test_what_is_no_mere_error_comes_out_as_it_is() -> None:
+    with pytest.raises(SystemExit):
+        await open_link(raising(SystemExit(3)), PLAIN, 10.0)
+
+
+async def test_f053_a_server_without_tls_is_a_tls_error_and_the_socket_is_closed(
+    client_ssl: ssl.SSLContext,
+) -> None:
+    client, server = await tcp_pair()
+    await server.send_all(b"220 welcome\r\n")
+    async with server:
+        error = await fails(returning(client), Endpoint("localhost", 1, tls=TLS(client_ssl)))
+        assert type(error) is TLSError
+        assert "WRONG_VERSION_NUMBER" in str(error)
+        assert client.socket.fileno() == -1
+
+
+class Awkward(trio.abc.Stream):
+    """Can only be closed by awaiting."""
+
+    def __init__(self) -> None:
+        self.closed = False
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        raise trio.BrokenResourceError
+
+    async def wait_send_all_might_not_block(self) -> None:
+        raise trio.BrokenResourceError
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        raise trio.BrokenResourceError
+
+    async def aclose(self) -> None:
+        self.closed = True
+        await trio.lowlevel.checkpoint()
+
+
+async def test_a_stream_that_only_an_await_can_close_is_closed_when_its_handshake_fails(
+    client_ssl: ssl.SSLContext,
+) -> None:
+    stream = Awkward()
+    error = await fails(returning(stream), Endpoint("localhost", 1, tls=TLS(client_ssl)))
+    assert error.phase == "tls"
+    assert stream.closed
+
+
+async def test_a_dial_cancelled_in_its_handshake_leaves_nothing_open(
+    client_ssl: ssl.SSLContext,
+) -> None:
+    client, server = await tcp_pair()
+    endpoint = Endpoint("localhost", 1, tls=TLS(client_ssl))
+    async with server, trio.open_nursery() as nursery:
+        nursery.start_soon(open_link, returning(client), endpoint, 10.0)
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert client.socket.fileno() == -1
+
+
+async def test_a_dial_with_tls_is_open_for_business(
+    server_ssl: ssl.SSLContext, client_ssl: ssl.SSLContext
+) -> None:
+    async with tls_peer(server_ssl, TLS(client_ssl)) as peer:
+        stream = await trio.open_tcp_stream(peer.endpoint.host, peer.endpoint.port)
+        link = await open_link(returning(stream), peer.endpoint, 10.0)
+        server = await peer.accept()
+        await server.send_all(b"hello")
+        assert await link.wire.receive_some() == b"hello"
+        assert link.ssl_object is not None
+        assert link.has_goodbye
+        link.try_close_now()
+        await trio.aclose_forcefully(server)

@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Iterator
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from conpool._dial.lookup import MAX_LOOKUPS, Found, Lookups, Question, find_hook
+from tests._net import Hook, Hosts, SystemResolver, hooked, v4, v6
+
+
+@pytest.fixture
+def system(monkeypatch: pytest.MonkeyPatch) -> Iterator[SystemResolver]:
+    resolver = SystemResolver()
+    monkeypatch.setattr(socket, "getaddrinfo", resolver)
+    yield resolver
+    resolver.let_go()
+
+
+class Orphans:
+    def __init__(self) -> None:
+        self.found: list[tuple[str, Found]] = []
+        self.event = trio.Event()
+
+    def __call__(self, question: Question, found: Found) -> None:
+        self.found.append((question.host, found))
+        self.event.set()
+
+
+def system_lookups() -> tuple[Lookups, Orphans]:
+    orphans = Orphans()
+    return Lookups(None, orphans), orphans
+
+
+async def ask(lookups: Lookups, host: str, family: int = 0) -> tuple[str, ...]:
+    found = await lookups.ask(lookups.question(host, 80, family))
+    return tuple(address.ip for address in found)
+
+
+# ── the system ──────────────────────────────────────────────────────────────────
+
+
+async def test_the_system_finds_addresses(system: SystemResolver) -> None:
+    system.gate.set()
+    lookups, orphans = system_lookups()
+    assert await lookups.ask(lookups.question("db.example", 80, 0)) == (v4("127.0.0.1"),)
+    assert system.asked == ["db.example"]
+    assert orphans.found == []
+
+
+async def test_the_real_system_knows_localhost() -> None:
+    lookups, _ = system_lookups()
+    assert "127.0.0.1" in await ask(lookups, "localhost", socket.AF_INET)
+
+
+async def test_f022_the_system_says_that_there_is_no_such_name(system: SystemResolver) -> None:
+    system.gate.set()
+    system.fails = socket.gaierror(socket.EAI_NONAME, "no such name")
+    lookups, _ = system_lookups()
+    with pytest.raises(socket.gaierror) as caught:
+        await ask(lookups, "nosuch.example")
+    assert caught.value.errno == socket.EAI_NONAME
+
+
+async def test_f023_slow_names_never_touch_trios_own_threads(system: SystemResolver) -> None:
+    system.slow = "slow"
+    lookups, _ = system_lookups()
+    default = trio.to_thread.current_default_thread_limiter()
+    async with trio.open_nursery() as nursery:
+        for number in range(MAX_LOOKUPS - 1):
+            nursery.start_soon(ask, lookups, f"slow{number}")
+        await system.wait_asked(MAX_LOOKUPS - 1)
+        with trio.fail_after(5):
+            assert await ask(lookups, "quick") == ("127.0.0.1",)
+        assert default.borrowed_tokens == 0
+        system.gate.set()
+
+
+async def test_more_names_than_the_limit_wait_their_turn(system: SystemResolver) -> None:
+    lookups, _ = system_lookups()
+    async with trio.open_nursery() as nursery:
+        for number in range(MAX_LOOKUPS):
+            nursery.start_soon(ask, lookups, f"slow{number}")
+        await system.wait_asked(MAX_LOOKUPS)
+        nursery.start_soon(ask, lookups, "late")
+        await wait_all_tasks_blocked()
+        assert repr(lookups) == f"<Lookups: {MAX_LOOKUPS} threads of {MAX_LOOKUPS}>"
+        assert "late" not in system.asked
+        system.gate.set()
+    assert system.asked[-1] == "late"
+
+
+async def test_g10_one_cancelled_while_it_waits_its_turn_takes_none(
+    system: SystemResolver,
+) -> None:
+    lookups, orphans = system_lookups()
+    async with trio.open_nursery() as nursery:
+        for number in range(MAX_LOOKUPS):
+            nursery.start_soon(ask, lookups, f"slow{number}")
+        await system.wait_asked(MAX_LOOKUPS)
+        with trio.move_on_after(0.01) as scope:
+            await ask(lookups, "late")
+        assert scope.cancelled_caught
+        system.gate.set()
+    assert await ask(lookups, "after") == ("127.0.0.1",)
+    assert "late" not in system.asked
+    assert orphans.found == []
+
+
+async def test_f023_attempts_at_a_name_that_hangs_share_one_thread(system: SystemResolver) -> None:
+    lookups, orphans = system_lookups()
+    for _ in range(5):
+        with trio.move_on_after(0.01) as scope:
+            await ask(lookups, "slow")
+        assert scope.cancelled_caught
+    await system.wait_asked(1)
+    async with trio.open_nursery() as nursery:
+        results: list[tuple[str, ...]] = []
+
+        async def ask_on() -> None:
+            results.append(await ask(lookups, "slow"))
+
+        nursery.start_soon(ask_on)
+        await wait_all_tasks_blocked()
+        system.gate.set()
+    assert results == [("127.0.0.1",)]
+    assert system.asked == ["slow"]
+    assert orphans.found == []
+
+
+async def test_what_a_thread_finds_when_all_have_gone_is_reported(system: SystemResolver) -> None:
+    lookups, orphans = system_lookups()
+    with trio.move_on_after(0.01):
+        await ask(lookups, "slow")
+    await system.wait_asked(1)
+    system.gate.set()
+    with trio.fail_after(5):
+        await orphans.event.wait()
+    ((host, found),) = orphans.found
+    assert host == "slow"
+    assert found.unwrap() == (v4("127.0.0.1"),)
+    assert repr(lookups) == f"<Lookups: 0 threads of {MAX_LOOKUPS}>"
+
+
+def test_g19_a_thread_that_outlives_the_run_reports_to_nobody(
+    system: SystemResolver, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async def main() -> None:
+        lookups, _ = system_lookups()
+        with trio.move_on_after(0.01):
+            await ask(lookups, "slow")
+        await system.wait_asked(1)
+
+    trio.run(main)
+    system.let_go()
+    assert capfd.readouterr() == ("", "")
+
+
+async def test_f035_no_thread_left_is_this_machines_fault(
+    system: SystemResolver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lookups, _ = system_lookups()
+
+    def no_more(*args: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trio.lowlevel, "start_thread_soon", no_more)
+        for _ in range(MAX_LOOKUPS + 1):
+            with pytest.raises(OSError, match="no thread left") as caught:
+                await ask(lookups, "db.example")
+            assert caught.value.errno == errno.ENOMEM
+    system.gate.set()
+    assert await ask(lookups, "db.example") == ("127.0.0.1",)
+
+
+# ── others ──────────────────────────────────────────────────────────────────────
+
+
+async def test_a_resolver_of_ones_own_is_asked_instead() -> None:
+    hosts = Hosts(db=["2001:DB8::1", "192.0.2.1"])
+    lookups = Lookups(hosts, Orphans())
+    assert await ask(lookups, "db") == ("2001:db8::1", "192.0.2.1")
+    assert await ask(lookups, "db", socket.AF_INET) == ("192.0.2.1",)
+
+
+async def test_a_resolver_that_gives_names_is_told_so() -> None:
+    lookups = Lookups(Hosts(db=["db.example"]), Orphans())
+    with pytest.raises(ValueError, match="which is no IP address"):
+        await ask(lookups, "db")
+
+
+async def test_trios_hook_is_honoured_and_sees_the_port() -> None:
+    lookups, _ = system_lookups()
+    with hooked(Hook((socket.AF_INET6, ("2001:DB8::1", 80, 0, 0)))) as hook:
+        question = lookups.question("db.example", 80, 0)
+        assert question == Question("db.example", 0, 80)
+        assert await lookups.ask(question) == (v6("2001:db8::1")._replace(port=80),)
+        assert hook.asked == [(b"db.example", 80)]
+    assert lookups.question("db.example", 80, 0) == Question("db.example", 0, 0)
+
+
+async def test_a_resolver_of_ones_own_goes_before_trios_hook() -> None:
+    lookups = Lookups(Hosts(db=["192.0.2.1"]), Orphans())
+    with hooked(Hook()) as hook:
+        assert await ask(lookups, "db") == ("192.0.2.1",)
+    assert hook.asked == []
+
+
+async def test_asking_for_the_hook_leaves_it_as_it_was() -> None:
+    assert find_hook() is None
+    with hooked(Hook()) as hook:
+        assert find_hook() is hook
+        assert find_hook() is hook
+    assert find_hook() is None

@@ -1,0 +1,15 @@
+from __future__ import annotations
+
+import pytest
+
+from conpool._extend.connector import Connector
+from conpool._values.endpoint import Endpoint
+
+
+class Unfinished(Connector):
+    """Has nothing of its own."""
+
+
+async def test_connect_is_needed() -> None:
+    with pytest.raises(NotImplementedError, match=r"Unfinished has no connect\(\)"):
+        await Unfinished().connect(Endpoint("db.example", 5432))

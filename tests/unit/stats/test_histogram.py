@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import math
+import sys
+
+import pytest
+from hypothesis import given, strategies as st
+
+from conpool._stats.histogram import LONGEST, SHORTEST, Histogram
+
+in_range = st.floats(SHORTEST, LONGEST)
+any_duration = st.one_of(st.just(0.0), st.floats(0.0, 1e6))
+
+
+def histogram_of(durations: list[float]) -> Histogram:
+    histogram = Histogram()
+    for seconds in durations:
+        histogram.add(seconds)
+    return histogram
+
+
+def contents(histogram: Histogram) -> tuple[object, ...]:
+    shares = (0.0, 0.01, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
+    return histogram.count, histogram.max, histogram.quantiles(*shares)
+
+
+def exact_quantile(durations: list[float], q: float) -> float:
+    return sorted(durations)[max(math.ceil(q * len(durations)), 1) - 1]
+
+
+def test_an_empty_one_answers_zero() -> None:
+    histogram = Histogram()
+    assert (histogram.count, histogram.total, histogram.max) == (0, 0.0, 0.0)
+    assert histogram.quantiles(0.0, 0.5, 1.0) == (0.0, 0.0, 0.0)
+
+
+def test_counts_and_sums_exactly() -> None:
+    histogram = histogram_of([0.0, 0.5, 0.25, 0.0])
+    assert (histogram.count, histogram.total, histogram.max) == (4, 0.75, 0.5)
+
+
+@given(st.lists(in_range, min_size=1), st.floats(0.0, 1.0))
+def test_a_quantile_is_off_by_an_eighth_of_its_value_at_most(
+    durations: list[float], q: float
+) -> None:
+    exact = exact_quantile(durations, q)
+    assert histogram_of(durations).quantile(q) == pytest.approx(exact, rel=0.12)
+
+
+@given(st.lists(any_duration, min_size=1))
+def test_zero_is_told_apart_from_the_shortest_durations(durations: list[float]) -> None:
+    histogram = histogram_of(durations)
+    for q in (0.1, 0.5, 0.9):
+        assert (histogram.quantile(q) == 0.0) == (exact_quantile(durations, q) == 0.0)
+
+
+@given(st.lists(any_duration), st.lists(st.floats(0.0, 1.0), min_size=2))
+def test_quantiles_rise_with_the_share_up_to_the_longest(
+    durations: list[float], shares: list[float]
+) -> None:
+    histogram = histogram_of(durations)
+    answers = histogram.quantiles(*sorted(shares))
+    assert list(answers) == sorted(answers)
+    assert answers[-1] <= histogram.max == histogram.quantile(1.0)
+
+
+@given(st.lists(any_duration), st.lists(any_duration))
+def test_absorbing_is_the_same_as_having_counted_it_all(
+    mine: list[float], others: list[float]
+) -> None:
+    histogram, other = histogram_of(mine), histogram_of(others)
+    before = contents(other)
+    histogram.absorb(other)
+    assert contents(histogram) == contents(histogram_of(mine + others))
+    assert histogram.total == pytest.approx(sum(mine) + sum(others))
+    assert contents(other) == before
+
+
+def test_absorbing_itself_doubles_it() -> None:
+    histogram = histogram_of([0.0, 0.1])
+    histogram.absorb(histogram)
+    assert (histogram.count, histogram.total) == (4, 0.2)
+    assert histogram.quantile(0.5) == 0.0
+    assert histogram.quantile(0.75) == pytest.approx(0.1, rel=0.12)
+
+
+def test_counting_in_one_leaves_another_alone() -> None:
+    histogram, other = Histogram(), Histogram()
+    histogram.add(0.1)
+    histogram.absorb(other)
+    other.absorb(Histogram())
+    assert contents(other) == contents(Histogram())
+    assert (histogram.count, Histogram()._buckets) == (1, [])
+
+
+def test_what_is_below_zero_counts_as_zero() -> None:
+    histogram = histogram_of([-1.0, math.nan])
+    assert (histogram.count, histogram.total, histogram.max) == (2, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("seconds", [LONGEST, 1e9, sys.float_info.max, math.inf])
+def test_the_last_bucket_takes_whatever_is_longer(seconds: float) -> None:
+    histogram = histogram_of([seconds, seconds, 0.001])
+    assert histogram.max == seconds
+    assert histogram.quantile(0.5) == pytest.approx(seconds, rel=0.12)
+
+
+def test_the_first_bucket_takes_whatever_is_shorter() -> None:
+    histogram = histogram_of([sys.float_info.min, 1e-9, 1e-9])
+    assert 0.0 < histogram.quantile(0.5) <= histogram.max == 1e-9
+
+
+def test_its_size_does_not_grow_with_what_it_counts() -> None:
+    assert Histogram()._buckets is Histogram()._buckets == []
+    histogram = histogram_of([1.3**power for power in range(-200, 200)])
+    assert len(histogram._buckets) <= 106
+    for _ in range(1000):
+        histogram.add(1e300)
+    assert len(histogram._buckets) <= 106
+
+
+def test_repr_tells_what_it_has_counted() -> None:
+    assert repr(histogram_of([0.5, 1.0])) == "<Histogram of 2 durations, 1.5 s, max 1 s>"

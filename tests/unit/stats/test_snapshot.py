@@ -1,0 +1,301 @@
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import math
+import pickle
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from conpool._stats.counters import Tally
+from conpool._stats.histogram import Histogram
+from conpool._stats.snapshot import EndpointStats, LatencySummary, PoolStats
+from conpool._values.endpoint import AnyEndpoint, Endpoint
+from conpool._values.group import EndpointGroup, Target
+from conpool._values.states import CircuitState, CloseReason
+
+ENDPOINT = Endpoint("db.example", 5432)
+
+
+def stats_of(endpoint: Target = ENDPOINT, **changes: Any) -> EndpointStats:
+    numbers: dict[str, Any] = {
+        "limit": 10,
+        "active": 3,
+        "idle": 2,
+        "connecting": 1,
+        "closing": 4,
+        "waiting": 7,
+        "tally": Tally(),
+    }
+    return EndpointStats.of(endpoint, **(numbers | changes))
+
+
+def tally_of(*reasons: CloseReason, waits: Iterable[float] = ()) -> Tally:
+    tally = Tally()
+    tally.created = 11
+    tally.reused = 12
+    tally.errors = 13
+    tally.acquired = 14
+    tally.acquire_timeouts = 15
+    tally.acquire_cancelled = 16
+    for reason in reasons:
+        tally.count_closed(reason)
+    for wait in waits:
+        tally.wait.add(wait)
+    return tally
+
+
+def pool_of(count: int, folded: Tally | None = None, **changes: Any) -> PoolStats:
+    endpoints = [Endpoint(f"db{number}.example", 5432) for number in range(count)]
+    members: dict[AnyEndpoint, EndpointStats] = {
+        endpoint: stats_of(endpoint, **changes) for endpoint in endpoints
+    }
+    return PoolStats.of("orders", members, folded or Tally())
+
+
+# ── latencies ───────────────────────────────────────────────────────────────────
+
+
+def test_a_summary_of_nothing_is_all_zeros() -> None:
+    assert LatencySummary.of(Histogram()) == LatencySummary(0, 0.0, 0.0, 0.0, 0.0, 0.0)
+
+
+def test_a_summary_tells_quantiles_within_an_eighth() -> None:
+    histogram = Histogram()
+    for milliseconds in range(1, 101):
+        histogram.add(milliseconds / 1000)
+    summary = LatencySummary.of(histogram)
+    assert (summary.count, summary.max) == (100, 0.1)
+    assert summary.total == pytest.approx(5.05)
+    assert (summary.p50, summary.p90, summary.p99) == pytest.approx((0.05, 0.09, 0.099), rel=0.12)
+
+
+def test_a_summary_of_zeros_has_a_count() -> None:
+    histogram = Histogram()
+    histogram.add(0.0)
+    assert LatencySummary.of(histogram) == LatencySummary(1, 0.0, 0.0, 0.0, 0.0, 0.0)
+
+
+def test_json_knows_no_infinity() -> None:
+    summary = LatencySummary(2, math.inf, 0.5, math.nan, math.inf, math.inf)
+    assert summary.to_dict() == {
+        "count": 2,
+        "total": None,
+        "p50": 0.5,
+        "p90": None,
+        "p99": None,
+        "max": None,
+    }
+
+
+# ── one endpoint ────────────────────────────────────────────────────────────────
+
+
+def test_an_endpoint_never_seen_has_zeros() -> None:
+    numbers: dict[str, Any] = dict.fromkeys(
+        ("limit", "active", "idle", "connecting", "closing", "waiting"), 0
+    )
+    plain = stats_of(**numbers).to_dict()
+    counts = {name: value for name, value in plain.items() if isinstance(value, int)}
+    assert set(counts.values()) == {0}
+    assert len(counts) == 13
+    assert plain["closed_by_reason"] == {}
+    assert plain["circuit"] == "closed"
+
+
+def test_joins_the_state_with_the_counters() -> None:
+    tally = tally_of(CloseReason.ERROR, CloseReason.ERROR, CloseReason.USES, waits=[0.5])
+    tally.connect.add(1.0)
+    tally.use.add(2.0)
+    stats = stats_of(tally=tally, circuit=CircuitState.OPEN)
+    assert stats == EndpointStats(
+        endpoint=ENDPOINT,
+        limit=10,
+        active=3,
+        idle=2,
+        connecting=1,
+        closing=4,
+        waiting=7,
+        total_created=11,
+        total_reused=12,
+        total_closed=3,
+        errors=13,
+        acquired=14,
+        acquire_timeouts=15,
+        acquire_cancelled=16,
+        closed_by_reason={CloseReason.ERROR: 2, CloseReason.USES: 1},
+        wait_time=LatencySummary.of(tally.wait),
+        connect_time=LatencySummary.of(tally.connect),
+        use_time=LatencySummary.of(tally.use),
+        circuit=CircuitState.OPEN,
+    )
+    assert (stats.wait_time.max, stats.connect_time.max, stats.use_time.max) == (0.5, 1.0, 2.0)
+
+
+def test_a_snapshot_does_not_move_with_the_books() -> None:
+    tally = tally_of(CloseReason.ERROR, waits=[0.5])
+    stats = stats_of(tally=tally)
+    tally.created += 1
+    tally.count_closed(CloseReason.ERROR)
+    tally.wait.add(9.0)
+    assert stats.total_created == 11
+    assert stats.closed_by_reason == {CloseReason.ERROR: 1}
+    assert stats.wait_time.max == 0.5
+
+
+def test_a_snapshot_cannot_be_changed() -> None:
+    stats = stats_of(tally=tally_of(CloseReason.ERROR))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        stats.active = 1  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        stats.closed_by_reason[CloseReason.ERROR] = 5  # type: ignore[index]
+    pool = pool_of(1)
+    with pytest.raises(TypeError):
+        pool.endpoints[ENDPOINT] = stats  # type: ignore[index]
+    with pytest.raises(TypeError):
+        pool.closed_by_reason[CloseReason.ERROR] = 5  # type: ignore[index]
+
+
+def test_reasons_that_did_not_occur_are_not_listed_but_read_as_zero() -> None:
+    reasons = stats_of(tally=tally_of(CloseReason.ERROR)).closed_by_reason
+    assert list(reasons) == [CloseReason.ERROR]
+    assert CloseReason.USES not in reasons
+    assert reasons[CloseReason.USES] == reasons.get(CloseReason.USES, 0) == 0
+    assert list(reasons) == [CloseReason.ERROR]
+
+
+def test_an_endpoint_becomes_json() -> None:
+    tally = tally_of(CloseReason.PEER_CLOSED, waits=[math.inf])
+    plain = stats_of(tally=tally, circuit=CircuitState.HALF_OPEN).to_dict()
+    assert json.loads(json.dumps(plain, allow_nan=False)) == plain
+    assert list(plain) == [field.name for field in dataclasses.fields(EndpointStats)]
+    assert plain["endpoint"] == "db.example:5432"
+    assert plain["closed_by_reason"] == {"peer_closed": 1}
+    assert plain["circuit"] == "half_open"
+    assert plain["wait_time"]["max"] is None
+    assert plain["active"] == 3
+
+
+def test_a_group_has_stats_too() -> None:
+    group = EndpointGroup([ENDPOINT])
+    assert stats_of(group).to_dict()["endpoint"] == str(group)
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.copy, copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))]
+)
+def test_snapshots_can_be_copied_and_pickled(copied: Any) -> None:
+    stats = stats_of(tally=tally_of(CloseReason.ERROR, waits=[0.5]))
+    again = copied(stats)
+    assert again == stats
+    with pytest.raises(TypeError):
+        again.closed_by_reason[CloseReason.ERROR] = 5
+    pool = PoolStats.of("orders", {ENDPOINT: stats}, Tally())
+    assert copied(pool) == pool
+
+
+# ── the pool ────────────────────────────────────────────────────────────────────
+
+
+def test_sums_every_count_over_endpoints_and_those_that_were_dropped() -> None:
+    members: dict[AnyEndpoint, EndpointStats] = {
+        endpoint: stats_of(endpoint, tally=tally_of(CloseReason.ERROR))
+        for endpoint in (Endpoint("a", 1), Endpoint("b", 1))
+    }
+    folded = tally_of(CloseReason.ERROR, CloseReason.EVICTED)
+    pool = PoolStats.of("orders", members, folded)
+    assert pool == PoolStats(
+        name="orders",
+        endpoints=members,
+        active=6,
+        idle=4,
+        connecting=2,
+        closing=8,
+        waiting=14,
+        total_created=33,
+        total_reused=36,
+        total_closed=4,
+        errors=39,
+        acquired=42,
+        acquire_timeouts=45,
+        closed_by_reason={CloseReason.ERROR: 3, CloseReason.EVICTED: 1},
+    )
+
+
+def test_a_pool_keeps_its_own_list_of_endpoints() -> None:
+    members: dict[AnyEndpoint, EndpointStats] = {ENDPOINT: stats_of()}
+    folded = tally_of(CloseReason.ERROR)
+    pool = PoolStats.of("orders", members, folded)
+    members.clear()
+    folded.count_closed(CloseReason.USES)
+    assert list(pool.endpoints) == [ENDPOINT]
+    assert pool.closed_by_reason == {CloseReason.ERROR: 1}
+
+
+def test_a_pool_becomes_json_with_a_list_of_endpoints() -> None:
+    plain = pool_of(2, tally_of(CloseReason.POOL_CLOSED)).to_dict()
+    assert json.loads(json.dumps(plain, allow_nan=False)) == plain
+    assert set(plain) == {field.name for field in dataclasses.fields(PoolStats)}
+    assert [member["endpoint"] for member in plain["endpoints"]] == [
+        "db0.example:5432",
+        "db1.example:5432",
+    ]
+    assert plain["name"] == "orders"
+    assert plain["closed_by_reason"] == {"pool_closed": 1}
+
+
+def test_a_pool_prints_as_a_table_for_people() -> None:
+    tally = tally_of(waits=[0.0] * 90 + [1.5] * 10)
+    first = stats_of(tally=tally)
+    cache = Endpoint("cache.example", 6379)
+    second = stats_of(cache, active=0, waiting=0)
+    pool = PoolStats.of("orders", {ENDPOINT: first, cache: second}, tally_of())
+    assert str(pool).splitlines() == [
+        "pool orders: 2 endpoints",
+        "endpoint            active  idle  connecting  closing  waiting  limit  created  reused  errors  wait p50  wait p99",
+        "-" * 114,
+        "db.example:5432          3     2           1        4        7     10       11      12      13         0     1.42s",
+        "cache.example:6379       0     2           1        4        0     10        0       0       0         -         -",
+        "-" * 114,
+        "total                    3     4           2        8        7      -       22      24      26         -         -",
+    ]
+
+
+def test_an_empty_pool_prints_its_total() -> None:
+    lines = str(pool_of(0)).splitlines()
+    assert lines[0] == "pool orders: 0 endpoints"
+    assert lines[-1].startswith("total")
+    assert len(lines) == 5
+
+
+def test_one_endpoint_is_not_plural() -> None:
+    assert str(pool_of(1)).startswith("pool orders: 1 endpoint\n")
+
+
+def test_long_names_are_shortened_in_the_table() -> None:
+    endpoint = Endpoint("x" * 60 + ".example", 5432)
+    text = str(PoolStats.of("orders", {endpoint: stats_of(endpoint)}, Tally()))
+    assert "xxx..." in text
+    assert ".example:5432  " in text
+    assert max(map(len, text.splitlines())) < 160
+
+
+def test_twenty_endpoints_are_all_shown_in_their_order() -> None:
+    lines = str(pool_of(20)).splitlines()[3:-2]
+    assert [line.split()[0] for line in lines] == [f"db{n}.example:5432" for n in range(20)]
+
+
+def test_of_more_than_twenty_the_busiest_are_shown_and_the_rest_summed() -> None:
+    endpoints = [Endpoint(f"db{number}.example", 5432) for number in range(30)]
+    members: dict[AnyEndpoint, EndpointStats] = {
+        endpoint: stats_of(endpoint, waiting=number) for number, endpoint in enumerate(endpoints)
+    }
+    lines = str(PoolStats.of("orders", members, Tally())).splitlines()
+    assert lines[0] == "pool orders: 30 endpoints"
+    shown = [line.split()[0] for line in lines[3:23]]
+    assert shown == [f"db{number}.example:5432" for number in range(29, 9, -1)]
+    assert " ".join(lines[23].split()) == "(10 more) 30 20 10 40 45 - 0 0 0 - -"
+    assert lines[25].split()[:6] == ["total", "90", "60", "30", "120", str(sum(range(30)))]
