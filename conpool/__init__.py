@@ -14,17 +14,22 @@ from conpool._dial.lookup import Resolver
 from conpool._dial.name_cache import ResolverStats
 from conpool._dial.tcp import TCPConnector
 from conpool._errors.connect import (
-    AcquireTimeout,
-    CircuitOpen,
     ConnectError,
     ConnectTimeout,
     LocalResourceError,
+    ProxyError,
+    ProxyTimeout,
+    ResolveError,
+    ResolveTimeout,
+    TLSError,
+    TLSTimeout,
+)
+from conpool._errors.pool import (
+    AcquireTimeout,
+    CircuitOpen,
     NoHealthyEndpoint,
     PoolClosed,
-    ProxyError,
     QueueFull,
-    ResolveError,
-    TLSError,
 )
 from conpool._extend.connector import Connector
 from conpool._extend.driver import Driver, NativeDriver
@@ -33,12 +38,12 @@ from conpool._lending.lease import Connection
 from conpool._pool.pool import ConnectionPool
 from conpool._stats.snapshot import EndpointStats, LatencySummary, PoolStats
 from conpool._values.config import CircuitBreaker, PoolConfig
+from conpool._values.config_error import ConfigError, PoolError
 from conpool._values.endpoint import AnyEndpoint, Endpoint, UnixEndpoint
 from conpool._values.group import EndpointGroup, Target
 from conpool._values.proxy import HTTPProxy, SOCKS5Proxy
 from conpool._values.states import CircuitState, CloseReason
 from conpool._values.tls import TLS
-from conpool._values.validation import ConfigError, PoolError
 
 __version__ = "0.1.0"
 
@@ -72,13 +77,21 @@ __all__ = [
     "PoolError",
     "PoolStats",
     "ProxyError",
+    "ProxyTimeout",
     "QueueFull",
     "ResolveError",
+    "ResolveTimeout",
     "Resolver",
     "ResolverStats",
     "SOCKS5Proxy",
     "TCPConnector",
     "TLSError",
+    "TLSTimeout",
     "Target",
     "UnixEndpoint",
 ]
+
+# A traceback names an error as users import it.
+for _public in list(globals().values()):
+    if isinstance(_public, type) and issubclass(_public, BaseException):
+        _public.__module__ = __name__

@@ -27,12 +27,12 @@ _lending: lease peer_check waiting acquire block
 _engine: holders engine
 _dial: progress refusal address lookup name_cache socket_options race unix http_connect socks5 tunnel tcp dial
 _connection: closing exchange tls_tap probe link hand_over idle_watch
-_errors: connect
+_errors: connect pool explain
 -- trio from here up, not below --
 _core: limit backoff records effects timetable pool_limit ledger dials core
 _extend: connector driver observer
 _stats: histogram counters report snapshot
-_values: validation value states tls proxy url endpoint group config
+_values: config_error validation host value states tls proxy url endpoint group config
 """
 PURE = "_core"
 """Nothing that this folder reaches may do I/O."""

@@ -34,17 +34,17 @@ _CLIENT_HELLO: Final = 1
 
 @final
 class Wire(trio.abc.HalfCloseableStream):
-    """A stream that notes, in `marks`, what speaks against lending its connection again.
+    """A stream that notes, in `taints`, what speaks against lending its connection again.
 
-    `marks` is one integer of flags so that the end of a lease can ask with a single test whether there
+    `taints` is one integer of flags so that the end of a lease can ask with a single test whether there
     is anything to consider at all.
     """
 
-    __slots__ = ("in_progress", "marks", "stream")
+    __slots__ = ("in_progress", "stream", "taints")
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self.stream = stream
-        self.marks = 0
+        self.taints = 0
         self.in_progress = 0
         """Operations that some task is inside of."""
 
@@ -52,15 +52,15 @@ class Wire(trio.abc.HalfCloseableStream):
         if not data:
             await self.stream.send_all(data)
             return
-        self.marks = (self.marks | OWED) & ~VOUCHED
+        self.taints = (self.taints | OWED) & ~VOUCHED
         if data[0] == _HANDSHAKE and _is_client_hello(data):
-            self.marks |= ENCRYPTED
+            self.taints |= ENCRYPTED
         self.in_progress += 1
         try:
             await self.stream.send_all(data)
-            self.marks |= OWED  # once more: what came in meanwhile was no answer to all of it
+            self.taints |= OWED  # once more: what came in meanwhile was no answer to all of it
         except BaseException:
-            self.marks |= CUT_SEND
+            self.taints |= CUT_SEND
             raise
         finally:
             self.in_progress -= 1
@@ -73,19 +73,19 @@ class Wire(trio.abc.HalfCloseableStream):
             self.in_progress -= 1
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        self.marks &= ~VOUCHED
+        self.taints &= ~VOUCHED
         self.in_progress += 1
         try:
             data = await self.stream.receive_some(max_bytes)
         except BaseException:
-            self.marks |= CUT_RECEIVE
+            self.taints |= CUT_RECEIVE
             raise
         finally:
             self.in_progress -= 1
         if data:
-            self.marks &= ~OWED
+            self.taints &= ~OWED
         else:
-            self.marks |= ENDED
+            self.taints |= ENDED
         return data
 
     async def send_eof(self) -> None:
@@ -94,24 +94,24 @@ class Wire(trio.abc.HalfCloseableStream):
                 f"{type(self.stream).__name__} cannot close one direction only"
                 " (TLS ends both together)"
             )
-        self.marks |= HALF_CLOSED
+        self.taints |= HALF_CLOSED
         await self.stream.send_eof()
 
     async def aclose(self) -> None:
         """Close the stream beneath. Only code that runs before the first lease has a use for it."""
-        self.marks |= HALF_CLOSED
+        self.taints |= HALF_CLOSED
         await self.stream.aclose()
 
     def vouch(self) -> None:
         """Forget what a caller may excuse: an answer that is owed, a receive that was cut short."""
-        self.marks = self.marks & ~(OWED | CUT_RECEIVE) | VOUCHED
+        self.taints = self.taints & ~(OWED | CUT_RECEIVE) | VOUCHED
 
     def cut(self) -> None:
         """Have every later operation raise `trio.ClosedResourceError`."""
         self.stream = CLOSED_STREAM
 
     def __repr__(self) -> str:
-        return f"<Wire marks={self.marks:#x}, {self.in_progress} operations in progress>"
+        return f"<Wire taints={self.taints:#x}, {self.in_progress} operations in progress>"
 
 
 def _is_client_hello(data: bytes | bytearray | memoryview) -> bool:

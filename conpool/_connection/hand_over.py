@@ -33,19 +33,19 @@ if TYPE_CHECKING:
     from conpool._connection.link import Link
 
 
-def judge(link: Link, exc: BaseException | None) -> CloseReason | None:
+def why_not_clean(link: Link, exc: BaseException | None) -> CloseReason | None:
     """Return why the connection cannot be kept after a lease that ended with `exc`; None if it can."""
-    wire = link.wire
-    if exc is not None and not wire.marks & VOUCHED:
+    wire = link.exchange
+    if exc is not None and not wire.taints & VOUCHED:
         return CloseReason.CANCELLED if _is_cancellation(exc) else CloseReason.ERROR
-    if wire.in_progress or wire.marks & (CUT_SEND | CUT_RECEIVE | OWED):
+    if wire.in_progress or wire.taints & (CUT_SEND | CUT_RECEIVE | OWED):
         return CloseReason.INCOMPLETE
-    if wire.marks & (HALF_CLOSED | ENCRYPTED):
+    if wire.taints & (HALF_CLOSED | ENCRYPTED):
         return CloseReason.DISCARDED
-    if wire.marks & ENDED:
+    if wire.taints & ENDED:
         return CloseReason.PEER_CLOSED
-    wire.marks = 0  # the word of this caller does not hold for the next
-    return link.look()
+    wire.taints = 0  # the word of this caller does not hold for the next
+    return link.probe()
 
 
 def _is_cancellation(exc: BaseException) -> bool:

@@ -9,7 +9,7 @@ import trio
 
 from conpool._connection.closing import try_close_now
 from conpool._connection.exchange import Wire
-from conpool._connection.probe import find_source, look
+from conpool._connection.probe import find_source, probe
 from conpool._connection.tls_tap import find_tap
 
 if TYPE_CHECKING:
@@ -25,17 +25,17 @@ class Link:
 
     __slots__ = (
         "_source",
+        "exchange",
         "peer_address",
         "poll",
         "session",
         "ssl_object",
         "stream",
-        "wire",
     )
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self.stream = stream
-        self.wire = Wire(stream)
+        self.exchange = Wire(stream)
         self.session: Any = None
         tap = find_tap(stream)
         self.ssl_object: ssl.SSLObject | None = None if tap is None else tap.ssl_object
@@ -44,9 +44,9 @@ class Link:
         """Called with 0: true if there is something to `look` at. For a plain socket, one C call."""
         self.peer_address = _find_peer_address(stream)
 
-    def look(self) -> CloseReason | None:
+    def probe(self) -> CloseReason | None:
         """Return why this connection cannot be lent again; None if nothing speaks against it."""
-        return look(self._source)
+        return probe(self._source)
 
     @property
     def peer_ip(self) -> str | None:
@@ -67,11 +67,11 @@ class Link:
 
     def try_close_now(self) -> bool:
         """Close by force, without awaiting; return False if that takes an await."""
-        self.wire.cut()
+        self.exchange.cut()
         return try_close_now(self.stream)
 
     def __repr__(self) -> str:
-        return f"<Link to {self.peer_address}, {self.wire!r}>"
+        return f"<Link to {self.peer_address}, {self.exchange!r}>"
 
 
 def _find_nothing(_: int) -> object:

@@ -2,7 +2,7 @@
 
 A connection is alive while nothing can be read from it. If something can, plain bytes and ends of file
 speak for themselves. TLS is different: after a TLS 1.3 handshake the server's session tickets lie in
-the socket, unread and harmless, so what is there must be decrypted before anyone can judge it.
+the socket, unread and harmless, so what is there must be decrypted before anyone can why_not_clean it.
 
 Each layer is a source that can be asked twice: `poll` costs a fraction of a microsecond and nearly
 always finds nothing; only if it does, `take_now` reads. Sources stack, as TLS does within TLS.
@@ -124,7 +124,7 @@ def find_source(stream: trio.abc.Stream) -> Source | None:
     return None if below is None else TLSSource(tap, below)
 
 
-def look(source: Source | None) -> CloseReason | None:
+def probe(source: Source | None) -> CloseReason | None:
     """Return why the connection cannot be lent again; None if it is alive, as far as one can see.
 
     A stream without a socket is taken to be alive.

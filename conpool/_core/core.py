@@ -31,9 +31,9 @@ from typing import TYPE_CHECKING, Final, final
 
 from conpool._core.dials import DialPolicy
 from conpool._core.ledger import Ledger
-from conpool._core.pool_limit import Room
-from conpool._core.records import Refusal, SubPool, Waiter
-from conpool._stats.counters import Tally
+from conpool._core.pool_limit import PoolLimit
+from conpool._core.records import SubPool, Waiter, WaitOutcome
+from conpool._stats.counters import Counters
 from conpool._values.states import CloseReason, ConnectionState
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from conpool._core.effects import Effect
     from conpool._core.records import Entry, Warmer
-    from conpool._core.timetable import Agenda
+    from conpool._core.timetable import Timetable
     from conpool._values.config import PoolConfig
     from conpool._values.endpoint import AnyEndpoint
 
@@ -74,12 +74,12 @@ class Core:
         "_ledger",
         "_overrides",
         "_random",
-        "agenda",
+        "dropped_counters",
         "effects",
-        "folded",
         "is_open",
-        "room",
+        "pool_limit",
         "subs",
+        "timetable",
     )
 
     def __init__(
@@ -88,13 +88,15 @@ class Core:
         self._config = config
         self._overrides = overrides
         self._random = random
-        self.room = None if config.max_connections is None else Room(config.max_connections)
-        self._ledger = Ledger(self.room)
+        self.pool_limit = (
+            None if config.max_connections is None else PoolLimit(config.max_connections)
+        )
+        self._ledger = Ledger(self.pool_limit)
         self._dials = DialPolicy(self._ledger, random)
         self.effects: deque[Effect] = self._ledger.effects
-        self.agenda: Agenda = self._ledger.agenda
+        self.timetable: Timetable = self._ledger.timetable
         self.subs: dict[AnyEndpoint, SubPool] = {}
-        self.folded = Tally()
+        self.dropped_counters = Counters()
         """The counters of sub-pools that have been dropped."""
         self.is_open = True
         self._arrivals = 0
@@ -112,11 +114,11 @@ class Core:
         """Return the books of `endpoint` for reading; empty ones, if there are none."""
         return self.subs.get(endpoint) or SubPool(endpoint, self._config_of(endpoint), -math.inf)
 
-    def take_idle(self, sub: SubPool, now: float) -> Entry | None:
+    def pop_newest(self, sub: SubPool, now: float) -> Entry | None:
         """Take the newest idle connection that has not lapsed; it is ACTIVE from here on."""
         sub.used_at = now
         while sub.idle:
-            entry = self._ledger.pop_idle(sub)
+            entry = self._ledger.pop_newest(sub)
             if now < entry.lapses_at:
                 return entry
             self._ledger.condemn(entry, _why_lapsed(entry, now), gracefully=True)
@@ -126,7 +128,9 @@ class Core:
         """Whether one more waiter is welcome: the queue is short enough, or it is dialled for at once."""
         if sub.max_waiting is None or len(sub.queue) < sub.max_waiting:
             return True
-        has_slot = sub.capacity.has_room and (self.room is None or self.room.capacity.has_room)
+        has_slot = sub.limit.has_free_slot and (
+            self.pool_limit is None or self.pool_limit.limit.has_free_slot
+        )
         return has_slot and sub.is_gate_open(now) and sub.connecting < sub.max_connecting
 
     def queued(self, waiter: Waiter, now: float, is_first: bool = False) -> None:
@@ -155,15 +159,15 @@ class Core:
         self._ledger.put_back(waiter)
         self.condemned(entry, reason, now)
 
-    def lent(self, entry: Entry, waited: float) -> None:
+    def lease_began(self, entry: Entry, waited: float) -> None:
         """A lease of `entry` has begun, after `waited` seconds."""
         entry.leases += 1
         entry.uses += 1
-        tally = entry.sub.tally
-        tally.acquired += 1
+        counters = entry.sub.counters
+        counters.acquired += 1
         if entry.uses > 1:
-            tally.reused += 1
-        tally.wait.add(waited)
+            counters.reused += 1
+        counters.wait.add(waited)
 
     # ── a connection is opened ──────────────────────────────────────────────────
 
@@ -174,9 +178,9 @@ class Core:
         sub.failures = 0
         sub.dial_not_before = -math.inf
         sub.last_error = None
-        sub.tally.created += 1
-        sub.tally.connect.add(now - entry.created_at)
-        self._ledger.settle(entry)
+        sub.counters.created += 1
+        sub.counters.connect.add(now - entry.created_at)
+        self._ledger.dial_over(entry)
         config = sub.config
         jitter = config.lifetime_jitter * self._random.random()
         entry.created_at = now
@@ -186,14 +190,14 @@ class Core:
     def dial_failed(self, entry: Entry, error: Exception | None, now: float) -> None:
         """The dial of `entry` has failed with `error`, or was given up (None) since the pool closes."""
         sub = entry.sub
-        self._ledger.strike(entry)
-        debtor = self._ledger.settle(entry)
+        self._ledger.strike_off(entry)
+        debtor = self._ledger.dial_over(entry)
         if error is not None:
-            sub.tally.errors += 1
+            sub.counters.errors += 1
             sub.last_error = error
             self._dials.failed(sub, now)
             if isinstance(debtor, Waiter):
-                self._ledger.refuse(debtor, Refusal.DIAL_FAILED, error)
+                self._ledger.refuse(debtor, WaitOutcome.DIAL_FAILED, error)
             elif debtor is not None:
                 self._ledger.end_warming(debtor, error)
         self._pump(sub, now)
@@ -205,7 +209,7 @@ class Core:
         entry.leases -= 1
         sub = entry.sub
         sub.used_at = now
-        sub.tally.use.add(now - entry.lent_at)
+        sub.counters.use.add(now - entry.lent_at)
 
     def given_back(self, entry: Entry, now: float, *, unused: bool = False) -> None:
         """`entry` is clean and alive: keep it, if age, uses, generation and limits allow it.
@@ -248,10 +252,10 @@ class Core:
     def closed(self, entry: Entry, now: float) -> None:
         """The file of `entry` is closed: its slot is free."""
         sub = entry.sub
-        self._ledger.strike(entry)
+        self._ledger.strike_off(entry)
         assert entry.reason is not None
-        sub.tally.closed += 1
-        by_reason = sub.tally.by_reason
+        sub.counters.closed += 1
+        by_reason = sub.counters.by_reason
         by_reason[entry.reason] = by_reason.get(entry.reason, 0) + 1
         self._pump(sub, now)
 
@@ -264,7 +268,7 @@ class Core:
 
     def moved(self, sub: SubPool, addresses: frozenset[str], now: float) -> None:
         """The name of `sub` leads to `addresses` now: leave the others, those lent when they return."""
-        for entry in list(sub.capacity.borrowers):
+        for entry in list(sub.limit.borrowers):
             if entry.address is None or entry.address in addresses:
                 continue
             if entry.state is _IDLE:
@@ -283,9 +287,9 @@ class Core:
 
     def limit_set(self, sub: SubPool, total: int, now: float) -> None:
         """The limit of `sub` is now `total`; what is too many goes, the idle at once."""
-        sub.capacity.total = total
+        sub.limit.total = total
         sub.resized = total != sub.config.max_connections_per_endpoint
-        sub.has_surplus = sub.count_surplus() > 0 or not sub.max_idle_time
+        sub.may_be_unwanted = sub.count_surplus() > 0 or not sub.max_idle_time
         for entry in list(sub.idle)[: max(0, sub.count_surplus())]:
             self._ledger.condemn(entry, CloseReason.SURPLUS, gracefully=True)
         self._pump(sub, now)
@@ -293,8 +297,8 @@ class Core:
     def paused(self, sub: SubPool) -> None:
         """`sub` lends and dials nothing until it is `resumed`."""
         sub.paused = True
-        if self.room is not None:
-            self.room.claim(sub, None, 0)
+        if self.pool_limit is not None:
+            self.pool_limit.stand_in_line(sub, None, 0)
 
     def resumed(self, sub: SubPool, now: float) -> None:
         """`sub` goes on."""
@@ -315,9 +319,9 @@ class Core:
 
     def ticked(self, now: float) -> None:
         """Time has passed: refuse those whose time is up, go on where a gate has opened."""
-        for item in self.agenda.due(now):
+        for item in self.timetable.pop_due(now):
             if isinstance(item, Waiter):
-                self._ledger.refuse(item, Refusal.TIMEOUT)
+                self._ledger.refuse(item, WaitOutcome.TIMEOUT)
                 for sub in item.subs:
                     self._pump(sub, now)
             else:
@@ -333,21 +337,23 @@ class Core:
 
     def reserved(self, entry: Entry, now: float) -> None:
         """`entry`, idle, is to be checked: nobody else gets it until it is given back."""
-        self._ledger.take_idle(entry)
+        self._ledger.reserve(entry)
         entry.checked_at = now
 
     def swept(self, sub: SubPool, now: float) -> bool:
         """Once in a while: go on with what waits for nothing but time, or drop what nobody needs.
 
         The counters of a dropped sub-pool are kept, with those of all that went before. Returns whether
-        it was dropped; then the agenda should be tidied, which remembers it until it would have fallen due.
+        it was dropped; then the timetable should be tidied, which remembers it until it would have fallen due.
         """
         self._pump(sub, now)
         kept_until = max(sub.used_at + KEEP_BARE, sub.dial_not_before, sub.warm_not_before)
         if now >= kept_until and sub.is_bare and self.subs.get(sub.endpoint) is sub:
             del self.subs[sub.endpoint]
-            self.folded.absorb(sub.tally)
-            sub.tally = self.folded  # the end of a lease that was cut off may be yet to come
+            self.dropped_counters.absorb(sub.counters)
+            sub.counters = (
+                self.dropped_counters
+            )  # the end of a lease that was cut off may be yet to come
             self._ledger.forget(sub)
             return True
         return False
@@ -357,7 +363,7 @@ class Core:
         self.is_open = False
         for sub in self.subs.values():
             for waiter in list(sub.queue):
-                self._ledger.refuse(waiter, Refusal.POOL_CLOSED)
+                self._ledger.refuse(waiter, WaitOutcome.POOL_CLOSED)
             for warmer in list(sub.warmers):
                 self._ledger.end_warming(warmer, None)
             self._ledger.forget(sub)
@@ -366,7 +372,7 @@ class Core:
 
     def _dismiss(self, sub: SubPool, reason: CloseReason, now: float) -> None:
         """Close what is idle, and what was taken, handed over or checked: no lease of that may begin."""
-        for entry in list(sub.capacity.borrowers):
+        for entry in list(sub.limit.borrowers):
             if entry.state is _ACTIVE and not entry.leases:
                 self._ledger.condemn(entry, reason, gracefully=False)
         self.close_idle(sub, reason, now)
@@ -378,11 +384,11 @@ class Core:
             if waiter.has_own_deadline:
                 continue
             if waiter.deadline > now:
-                self.agenda.attend(sub, waiter.deadline)
+                self.timetable.look_at(sub, waiter.deadline)
                 break
             late.append(waiter)
         for waiter in late:
-            self._ledger.refuse(waiter, Refusal.TIMEOUT)
+            self._ledger.refuse(waiter, WaitOutcome.TIMEOUT)
 
     # ── the rules ───────────────────────────────────────────────────────────────
 
@@ -391,13 +397,13 @@ class Core:
         if sub.queue:
             if sub.idle and not sub.paused:
                 self._serve_from_idle(sub, now)
-            capacity = sub.capacity
+            capacity = sub.limit
             if len(capacity.borrowers) < capacity.total or sub.claim is not None or sub.idle:
-                self._dials.ask(sub, now)
+                self._dials.dial_for_waiters(sub, now)
         if (sub.min_idle or sub.warmers) and self.is_open:
             self._dials.warm(sub, now)
-        if self.room is not None and (self.room.wanted or self.room.cold):
-            self._dials.allot(self.room, now)
+        if self.pool_limit is not None and (self.pool_limit.wanted or self.pool_limit.cold):
+            self._dials.share_out(self.pool_limit, now)
 
     def _give(self, entry: Entry, now: float) -> None:
         """Lend `entry` to the oldest waiter that can have it, or else lay it on the idle stack."""
@@ -410,10 +416,10 @@ class Core:
                     self._ledger.condemn(entry, CloseReason.EVICTED, gracefully=True)
                     return
                 continue
-            if self.room is not None and self.room.must_make_way(waiter):
+            if self.pool_limit is not None and self.pool_limit.must_make_way(waiter):
                 self._ledger.condemn(entry, CloseReason.EVICTED, gracefully=True)
             else:
-                self._ledger.lend(waiter, entry)
+                self._ledger.hand_over(waiter, entry)
             return
         self._ledger.push_idle_back(entry)  # it may have been idle before, and not the youngest
 
@@ -421,10 +427,10 @@ class Core:
         """Waiters and idle connections at once: after a pause, or where some want new ones only."""
         while sub.idle:
             waiter = next((waiter for waiter in sub.queue if not waiter.fresh), None)
-            entry = None if waiter is None else self.take_idle(sub, now)
+            entry = None if waiter is None else self.pop_newest(sub, now)
             if waiter is None or entry is None:
                 break
-            self._ledger.lend(waiter, entry)
+            self._ledger.hand_over(waiter, entry)
 
     def _why_not_kept(self, entry: Entry, sub: SubPool, now: float) -> CloseReason | None:
         if not self.is_open:
@@ -437,13 +443,13 @@ class Core:
             return CloseReason.LIFETIME
         if entry.uses >= sub.max_uses:
             return CloseReason.USES
-        return sub.find_surplus() if sub.has_surplus else None
+        return sub.find_surplus() if sub.may_be_unwanted else None
 
     def _config_of(self, endpoint: AnyEndpoint) -> PoolConfig:
         return self._overrides.get(endpoint, self._config)
 
     def __repr__(self) -> str:
-        return f"<Core {'open' if self.is_open else 'shut'}, {len(self.subs)} endpoints, {self.room!r}>"
+        return f"<Core {'open' if self.is_open else 'shut'}, {len(self.subs)} endpoints, {self.pool_limit!r}>"
 
 
 def _why_lapsed(entry: Entry, now: float) -> CloseReason:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from conpool._core.ledger import Ledger
-    from conpool._core.pool_limit import Room
+    from conpool._core.pool_limit import PoolLimit
     from conpool._core.records import Entry, SubPool
 
 SHORT_LIFE: Final = CEILING
@@ -28,14 +28,14 @@ SHORT_LIFE: Final = CEILING
 class DialPolicy:
     """Decides about dials; enters them into the ledger."""
 
-    __slots__ = ("_ledger", "_random", "_room")
+    __slots__ = ("_ledger", "_pool_limit", "_random")
 
     def __init__(self, ledger: Ledger, random: Random) -> None:
         self._ledger = ledger
-        self._room = ledger.room
+        self._pool_limit = ledger.pool_limit
         self._random = random
 
-    def ask(self, sub: SubPool, now: float) -> None:
+    def dial_for_waiters(self, sub: SubPool, now: float) -> None:
         """Start the dials that the waiters of `sub` want, or have it stand in line for slots."""
         wanted = sub.count_wanted_dials()
         if wanted:
@@ -44,8 +44,8 @@ class DialPolicy:
                 wanted = 0
             elif sub.failures:
                 wanted = 1  # one attempt a delay, however many wait
-        if self._room is not None:
-            self._room.claim(sub, sub.find_undialled() if wanted else None, wanted)
+        if self._pool_limit is not None:
+            self._pool_limit.stand_in_line(sub, sub.find_undialled() if wanted else None, wanted)
         else:
             for _ in range(wanted):
                 self._dial_for_oldest(sub, now)
@@ -56,45 +56,49 @@ class DialPolicy:
 
     def lacks_slot(self, sub: SubPool, waiting: int, now: float) -> bool:
         """Whether `waiting` waiters that want new connections need more slots than will be free by themselves."""
-        if sub.capacity.has_room:
-            room = self._room
-            return room is not None and sub.claim is not None and room.closing < room.wanted
+        if sub.limit.has_free_slot:
+            pool_limit = self._pool_limit
+            return (
+                pool_limit is not None
+                and sub.claim is not None
+                and pool_limit.closing < pool_limit.wanted
+            )
         spare = sub.connecting - sub.dialled_for  # dials whose waiters have gone serve these
         dials = min(waiting - spare, 1 if sub.failures else sub.max_connecting - sub.connecting)
         return sub.closing < dials and sub.is_gate_open(now)
 
-    def allot(self, room: Room, now: float) -> None:
+    def share_out(self, pool_limit: PoolLimit, now: float) -> None:
         """Give the slots of the pool-wide limit to those in line; make room if there is none.
 
         What they leave is for warmth.
         """
-        while (first := room.find_first()) is not None:
-            if room.capacity.has_room:
+        while (first := pool_limit.find_first()) is not None:
+            if pool_limit.limit.has_free_slot:
                 self._dial_for_oldest(first, now)
-                self.ask(first, now)
+                self.dial_for_waiters(first, now)
                 if first.min_idle or first.warmers:
-                    room.cold[first] = None  # it goes on warming when nobody of its own waits
-            elif room.idle_by_age and room.closing < room.wanted:
-                longest = next(iter(room.idle_by_age))
+                    pool_limit.cold[first] = None  # it goes on warming when nobody of its own waits
+            elif pool_limit.idle_by_age and pool_limit.closing < pool_limit.wanted:
+                longest = next(iter(pool_limit.idle_by_age))
                 self._ledger.condemn(longest, CloseReason.EVICTED, gracefully=True)
             else:
                 return
-        while room.cold and room.capacity.has_room:
-            coldest, _ = room.cold.popitem(last=False)
+        while pool_limit.cold and pool_limit.limit.has_free_slot:
+            coldest, _ = pool_limit.cold.popitem(last=False)
             self.warm(coldest, now)
 
     def warm(self, sub: SubPool, now: float) -> None:
         """Keep `sub` as warm as somebody asked for, with slots that nobody else wants."""
         for warmer in list(sub.warmers):
             # The limit may have been lowered since: then that is all there can be.
-            if sub.count_open() >= min(warmer.target, sub.capacity.total):
+            if sub.count_open() >= min(warmer.target, sub.limit.total):
                 self._ledger.end_warming(warmer, None)
         while self._lacks_warmth(sub, now):
             if not sub.is_gate_open(now):
                 self._expect_gate(sub)
                 return
             if now < sub.warm_not_before:
-                self._ledger.agenda.attend(sub, sub.warm_not_before)
+                self._ledger.timetable.look_at(sub, sub.warm_not_before)
                 return
             self._delay_after_failure(sub, now)
             self._delay_warming(sub, now)
@@ -123,7 +127,7 @@ class DialPolicy:
         waiting = len(sub.queue)
         if waiting > sub.connecting:
             return False
-        if not sub.capacity.has_room or sub.connecting >= sub.max_connecting:
+        if not sub.limit.has_free_slot or sub.connecting >= sub.max_connecting:
             return False
         if all(sub.count_open() + sub.connecting >= warmer.target for warmer in sub.warmers):
             # Idle time and this lapse together, so an endpoint that nobody asks for cools down for good.
@@ -131,14 +135,16 @@ class DialPolicy:
             spare = sub.connecting - waiting
             if not is_asked_for or len(sub.idle) + spare >= sub.min_idle:
                 return False
-        if self._room is not None and (self._room.wanted or not self._room.capacity.has_room):
-            self._room.cold[sub] = None
+        if self._pool_limit is not None and (
+            self._pool_limit.wanted or not self._pool_limit.limit.has_free_slot
+        ):
+            self._pool_limit.cold[sub] = None
             return False
         return True
 
     def _make_way_for_fresh(self, sub: SubPool, now: float) -> None:
         """Close idle connections that hold the slots of waiters; those who still wait want new ones only."""
-        while sub.idle and not sub.capacity.has_room:
+        while sub.idle and not sub.limit.has_free_slot:
             if not sub.is_gate_open(now):
                 self._expect_gate(sub)
                 return
@@ -150,7 +156,7 @@ class DialPolicy:
         waiter = sub.find_undialled()
         assert waiter is not None, sub  # there are more waiters than dials
         self._delay_after_failure(sub, now)
-        self._ledger.attribute(self._ledger.open(sub, now), waiter)
+        self._ledger.dial_is_for(self._ledger.open(sub, now), waiter)
 
     def _delay_after_failure(self, sub: SubPool, now: float) -> None:
         """After a failure, each attempt puts off the next one for longer, whatever becomes of it."""
@@ -172,4 +178,4 @@ class DialPolicy:
     def _expect_gate(self, sub: SubPool) -> None:
         """Have the pump run again when the gate opens. A pause does not end by itself."""
         if not sub.paused:
-            self._ledger.agenda.attend(sub, sub.dial_not_before)
+            self._ledger.timetable.look_at(sub, sub.dial_not_before)

@@ -11,12 +11,12 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, final
 
 from conpool._core.effects import Close, Dial, Effect
-from conpool._core.records import Entry, Refusal, Waiter, Warmer
-from conpool._core.timetable import Agenda
+from conpool._core.records import Entry, Waiter, WaitOutcome, Warmer
+from conpool._core.timetable import Timetable
 from conpool._values.states import CloseReason, ConnectionState
 
 if TYPE_CHECKING:
-    from conpool._core.pool_limit import Room
+    from conpool._core.pool_limit import PoolLimit
     from conpool._core.records import SubPool
 
 _IDLE = ConnectionState.IDLE
@@ -25,14 +25,14 @@ _ACTIVE = ConnectionState.ACTIVE
 
 @final
 class Ledger:
-    """The books of one pool, apart from the sub-pools' own: outbox, agenda, pool-wide limit."""
+    """The books of one pool, apart from the sub-pools' own: outbox, timetable, pool-wide limit."""
 
-    __slots__ = ("_dials", "agenda", "effects", "room")
+    __slots__ = ("_dials", "effects", "pool_limit", "timetable")
 
-    def __init__(self, room: Room | None) -> None:
-        self.room = room
+    def __init__(self, pool_limit: PoolLimit | None) -> None:
+        self.pool_limit = pool_limit
         self.effects: deque[Effect] = deque()
-        self.agenda = Agenda()
+        self.timetable = Timetable()
         self._dials = 0
 
     # ── connections ─────────────────────────────────────────────────────────────
@@ -41,9 +41,9 @@ class Ledger:
         """Enter a connection that is to be dialled, and charge its slots."""
         self._dials += 1
         entry = Entry(self._dials, sub, now)
-        sub.capacity.charge(entry)
-        if self.room is not None:
-            self.room.capacity.charge(entry)
+        sub.limit.charge(entry)
+        if self.pool_limit is not None:
+            self.pool_limit.limit.charge(entry)
         sub.connecting += 1
         self.effects.append(Dial(entry))
         return entry
@@ -54,21 +54,21 @@ class Ledger:
         entry.sub.connecting -= 1
         entry.sub.active += 1
 
-    def pop_idle(self, sub: SubPool) -> Entry:
+    def pop_newest(self, sub: SubPool) -> Entry:
         """IDLE → ACTIVE, for the newest of `sub`."""
         entry, _ = sub.idle.popitem()
-        if self.room is not None:
-            del self.room.idle_by_age[entry]
+        if self.pool_limit is not None:
+            del self.pool_limit.idle_by_age[entry]
         # The stack holds idle connections only, so the table of transitions need not be asked here.
         entry.state = _ACTIVE
         sub.active += 1
         return entry
 
-    def take_idle(self, entry: Entry) -> None:
+    def reserve(self, entry: Entry) -> None:
         """IDLE → ACTIVE, for a certain one."""
         del entry.sub.idle[entry]
-        if self.room is not None:
-            del self.room.idle_by_age[entry]
+        if self.pool_limit is not None:
+            del self.pool_limit.idle_by_age[entry]
         entry.move(_ACTIVE)
         entry.sub.active += 1
 
@@ -79,8 +79,8 @@ class Ledger:
         entry.state = _IDLE  # the caller has made sure that it was active
         sub.active -= 1
         sub.idle[entry] = None
-        if self.room is not None:
-            self.room.idle_by_age[entry] = None
+        if self.pool_limit is not None:
+            self.pool_limit.idle_by_age[entry] = None
 
     def push_idle_back(self, entry: Entry) -> None:
         """ACTIVE → IDLE, below those that became idle after it: on top, it would be used again and never age."""
@@ -92,38 +92,38 @@ class Ledger:
         for other in reversed(younger):
             del sub.idle[other]
             sub.idle[other] = None
-            if self.room is not None:
-                self.room.idle_by_age.move_to_end(other)
+            if self.pool_limit is not None:
+                self.pool_limit.idle_by_age.move_to_end(other)
 
     def condemn(self, entry: Entry, reason: CloseReason, *, gracefully: bool) -> None:
         """IDLE or ACTIVE → CLOSING; the slots stay charged."""
         sub = entry.sub
         if entry.state is _IDLE:
             del sub.idle[entry]
-            if self.room is not None:
-                del self.room.idle_by_age[entry]
+            if self.pool_limit is not None:
+                del self.pool_limit.idle_by_age[entry]
         else:
             sub.active -= 1
         entry.move(ConnectionState.CLOSING)
         entry.reason = reason
         sub.closing += 1
-        if self.room is not None:
-            self.room.closing += 1
+        if self.pool_limit is not None:
+            self.pool_limit.closing += 1
         self.effects.append(Close(entry, gracefully))
 
-    def strike(self, entry: Entry) -> None:
+    def strike_off(self, entry: Entry) -> None:
         """CONNECTING or CLOSING → CLOSED, and repay its slots. The only place that does."""
         sub = entry.sub
         if entry.state is ConnectionState.CONNECTING:
             sub.connecting -= 1
         else:
             sub.closing -= 1
-            if self.room is not None:
-                self.room.closing -= 1
+            if self.pool_limit is not None:
+                self.pool_limit.closing -= 1
         entry.move(ConnectionState.CLOSED)
-        sub.capacity.repay(entry)
-        if self.room is not None:
-            self.room.capacity.repay(entry)
+        sub.limit.repay(entry)
+        if self.pool_limit is not None:
+            self.pool_limit.limit.repay(entry)
 
     # ── waiters ─────────────────────────────────────────────────────────────────
 
@@ -132,10 +132,10 @@ class Ledger:
         waiter.queued = True
         for sub in waiter.subs:
             sub.queue[waiter] = None
-            if waiter.deadline < sub.attend_at and not waiter.has_own_deadline:
-                self.agenda.attend(sub, waiter.deadline)
+            if waiter.deadline < sub.due_at and not waiter.has_own_deadline:
+                self.timetable.look_at(sub, waiter.deadline)
         if waiter.has_own_deadline:
-            self.agenda.expect(waiter)
+            self.timetable.add(waiter)
 
     def put_back(self, waiter: Waiter) -> None:
         """Put `waiter` before all who came later: its turn has been. Its dial may still be under way."""
@@ -157,19 +157,19 @@ class Ledger:
             del sub.queue[waiter]
             if waiter.dial is not None:
                 sub.dialled_for -= 1
-            if sub.claim is waiter and self.room is not None:
-                self.room.claim(sub, None, 0)  # the pump puts the next one in line
+            if sub.claim is waiter and self.pool_limit is not None:
+                self.pool_limit.stand_in_line(sub, None, 0)  # the pump puts the next one in line
         if waiter.has_own_deadline:
-            self.agenda.forget(waiter)
+            self.timetable.remove(waiter)
 
-    def attribute(self, entry: Entry, waiter: Waiter) -> None:
+    def dial_is_for(self, entry: Entry, waiter: Waiter) -> None:
         """The dial of `entry` is for `waiter`."""
         entry.dial_for = waiter
         waiter.dial = entry
         for sub in waiter.subs:
             sub.dialled_for += 1
 
-    def settle(self, entry: Entry) -> Waiter | Warmer | None:
+    def dial_over(self, entry: Entry) -> Waiter | Warmer | None:
         """The dial of `entry` is over: return whom it was for, if that one still waits."""
         debtor = entry.dial_for
         entry.dial_for = None
@@ -181,13 +181,13 @@ class Ledger:
                 sub.dialled_for -= 1
         return debtor
 
-    def lend(self, waiter: Waiter, entry: Entry) -> None:
+    def hand_over(self, waiter: Waiter, entry: Entry) -> None:
         """`entry` is the waiter's own from here on."""
         self.dequeue(waiter)
         waiter.entry = entry
         self.effects.append(waiter)
 
-    def refuse(self, waiter: Waiter, refusal: Refusal, error: Exception | None = None) -> None:
+    def refuse(self, waiter: Waiter, refusal: WaitOutcome, error: Exception | None = None) -> None:
         """`waiter` gets nothing."""
         self.dequeue(waiter)
         waiter.refusal = refusal
@@ -203,12 +203,14 @@ class Ledger:
 
     def forget(self, sub: SubPool) -> None:
         """Nothing may bring `sub` up again: what it then opened would be in no books."""
-        self.agenda.neglect(sub)
-        if self.room is not None:
-            self.room.cold.pop(sub, None)
+        self.timetable.drop(sub)
+        if self.pool_limit is not None:
+            self.pool_limit.cold.pop(sub, None)
 
     def __repr__(self) -> str:
-        return f"<Ledger {self.room!r}, {len(self.effects)} effects pending, {self.agenda!r}>"
+        return (
+            f"<Ledger {self.pool_limit!r}, {len(self.effects)} effects pending, {self.timetable!r}>"
+        )
 
 
 def _is_before(other: Waiter, waiter: Waiter) -> bool:

@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 @final
-class Capacity(Generic[T]):
+class Limit(Generic[T]):
     """At most `total` borrowers, each named.
 
     `total` may be lowered below what is borrowed: nothing is taken away, and nothing more is lent
@@ -27,7 +27,7 @@ class Capacity(Generic[T]):
 
     def charge(self, borrower: T) -> None:
         """Lend a token to `borrower`; one that has a token already, or a full limit, is a bug."""
-        if borrower in self.borrowers or not self.has_room:
+        if borrower in self.borrowers or not self.has_free_slot:
             raise AssertionError(f"{self!r} cannot charge {borrower!r}")
         self.borrowers.add(borrower)
 
@@ -36,9 +36,9 @@ class Capacity(Generic[T]):
         self.borrowers.discard(borrower)
 
     @property
-    def has_room(self) -> bool:
+    def has_free_slot(self) -> bool:
         """Whether one more token can be lent."""
         return len(self.borrowers) < self.total
 
     def __repr__(self) -> str:
-        return f"<Capacity {len(self.borrowers)}/{self.total}>"
+        return f"<Limit {len(self.borrowers)}/{self.total}>"

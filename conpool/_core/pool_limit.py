@@ -4,7 +4,7 @@ Each sub-pool that wants a dial, and could have it but for the pool-wide limit, 
 with its oldest waiter that has no dial; the oldest of those is first. It may be overtaken: a
 connection that is given back goes to a waiter of its own endpoint, even a younger one, since a
 connection reused is cheaper than one closed and one dialled. But that happens to the first in line at
-most `MAX_OVERTAKES` times; then a connection is closed to make room.
+most `MAX_OVERTAKES` times; then a connection is closed to make pool_limit.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections import OrderedDict
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Final, final
 
-from conpool._core.limit import Capacity
+from conpool._core.limit import Limit
 
 if TYPE_CHECKING:
     from conpool._core.records import Entry, SubPool, Waiter
@@ -29,13 +29,13 @@ _FEW: Final = 64
 
 
 @final
-class Room:
+class PoolLimit:
     """The pool-wide limit and those in line for it."""
 
-    __slots__ = ("_count", "_line", "capacity", "closing", "cold", "idle_by_age", "wanted")
+    __slots__ = ("_count", "_line", "closing", "cold", "idle_by_age", "limit", "wanted")
 
     def __init__(self, total: int) -> None:
-        self.capacity: Capacity[Entry] = Capacity(total)
+        self.limit: Limit[Entry] = Limit(total)
         self.idle_by_age: OrderedDict[Entry, None] = OrderedDict()
         """All idle connections, the longest idle first."""
         self.closing = 0
@@ -47,7 +47,7 @@ class Room:
         self._line: list[tuple[int, int, SubPool]] = []
         self._count = 0
 
-    def claim(self, sub: SubPool, waiter: Waiter | None, wanted: int) -> None:
+    def stand_in_line(self, sub: SubPool, waiter: Waiter | None, wanted: int) -> None:
         """Have `sub` stand in line with `waiter` for `wanted` slots; with None, step out."""
         self.wanted += wanted - sub.wanted
         sub.wanted = wanted
@@ -85,7 +85,7 @@ class Room:
         return True
 
     def __repr__(self) -> str:
-        return f"<Room {self.capacity!r}, {self.wanted} wanted, {self.closing} closing>"
+        return f"<PoolLimit {self.limit!r}, {self.wanted} wanted, {self.closing} closing>"
 
 
 def _stands(row: tuple[int, int, SubPool]) -> bool:

@@ -12,8 +12,8 @@ import sys
 from collections import OrderedDict
 from typing import Any, final
 
-from conpool._core.limit import Capacity
-from conpool._stats.counters import Tally
+from conpool._core.limit import Limit
+from conpool._stats.counters import Counters
 from conpool._stats.snapshot import EndpointStats
 from conpool._values.config import PoolConfig
 from conpool._values.endpoint import AnyEndpoint
@@ -89,7 +89,7 @@ class Entry:
         )
 
 
-class Refusal(enum.Enum):
+class WaitOutcome(enum.Enum):
     """Why a waiter gets no connection."""
 
     TIMEOUT = "timeout"
@@ -115,7 +115,7 @@ class Waiter:
     overtaken = 0
     """How often a younger waiter was lent a connection that could have made room for this one."""
     entry: Entry | None = None
-    refusal: Refusal | None = None
+    refusal: WaitOutcome | None = None
     error: Exception | None = None
     task: Any = None
     in_deadlock = False
@@ -171,30 +171,30 @@ class SubPool:
     __slots__ = (
         "acquire_timeout",
         "active",
-        "attend_at",
-        "capacity",
         "claim",
         "closing",
         "config",
         "connecting",
+        "counters",
         "dial_not_before",
         "dialled_for",
+        "due_at",
         "endpoint",
         "failures",
         "generation",
-        "has_surplus",
         "idle",
         "last_error",
+        "limit",
         "max_connecting",
         "max_idle_time",
         "max_uses",
         "max_waiting",
+        "may_be_unwanted",
         "min_idle",
         "paused",
         "queue",
         "resized",
         "short_lives",
-        "tally",
         "used_at",
         "wanted",
         "warm_not_before",
@@ -210,7 +210,7 @@ class SubPool:
         self.min_idle: int = config.min_idle_per_endpoint
         self.max_uses: float = config.max_connection_uses or math.inf
         self.max_connecting: int = config.max_connecting_per_endpoint or sys.maxsize
-        self.capacity: Capacity[Entry] = Capacity(config.max_connections_per_endpoint)
+        self.limit: Limit[Entry] = Limit(config.max_connections_per_endpoint)
         self.idle: dict[Entry, None] = {}
         self.active: int = 0
         self.connecting: int = 0
@@ -222,9 +222,9 @@ class SubPool:
         self.generation: int = 0
         """Raised by `clear`: a connection of an older one is not lent again."""
         self.used_at: float = now
-        self.tally: Tally = Tally()
+        self.counters: Counters = Counters()
         self.resized: bool = False
-        self.has_surplus: bool = not self.max_idle_time
+        self.may_be_unwanted: bool = not self.max_idle_time
         """Whether `find_surplus` may find any; it only saves asking."""
         self.paused: bool = False
 
@@ -235,8 +235,8 @@ class SubPool:
         """Connections in a row that were lost while new and unused (see `DialPolicy.lost_unused`)."""
         self.warm_not_before: float = -math.inf
         """Holds back those dials that nobody waits for."""
-        self.attend_at: float = math.inf
-        """When the agenda will bring this sub-pool up: no later than a waiter or the gate needs it."""
+        self.due_at: float = math.inf
+        """When the timetable will bring this sub-pool up: no later than a waiter or the gate needs it."""
         self.last_error: Exception | None = None
 
         self.wanted: int = 0
@@ -248,7 +248,7 @@ class SubPool:
     def is_bare(self) -> bool:
         """Whether dropping this sub-pool would lose nothing but its counters."""
         return not (
-            self.capacity.borrowers or self.queue or self.warmers or self.resized or self.paused
+            self.limit.borrowers or self.queue or self.warmers or self.resized or self.paused
         )
 
     def is_gate_open(self, now: float) -> bool:
@@ -260,11 +260,11 @@ class SubPool:
 
         No more dials run than there are waiters: one whose waiter has gone serves the next.
         """
-        room = self.capacity.total - len(self.capacity.borrowers)
-        if room <= 0:
+        free = self.limit.total - len(self.limit.borrowers)
+        if free <= 0:
             return 0
         wanted = min(len(self.queue), self.max_connecting) - self.connecting
-        return max(0, min(wanted, room))
+        return max(0, min(wanted, free))
 
     def find_undialled(self) -> Waiter | None:
         """Return the oldest waiter without a dial of its own.
@@ -286,7 +286,7 @@ class SubPool:
 
     def count_surplus(self) -> int:
         """Return by how much the limit, lowered meanwhile, is exceeded by connections not yet on their way out."""
-        return len(self.capacity.borrowers) - self.closing - self.capacity.total
+        return len(self.limit.borrowers) - self.closing - self.limit.total
 
     def find_surplus(self) -> CloseReason | None:
         """Return why what comes back now is one too many, if it is."""
@@ -299,18 +299,18 @@ class SubPool:
         """Return the statistics of this moment."""
         return EndpointStats.of(
             self.endpoint,
-            limit=self.capacity.total,
+            limit=self.limit.total,
             active=self.active,
             idle=len(self.idle),
             connecting=self.connecting,
             closing=self.closing,
             waiting=len(self.queue),
-            tally=self.tally,
+            counters=self.counters,
         )
 
     def __repr__(self) -> str:
         return (
             f"<SubPool {self.endpoint}: {len(self.idle)} idle, {self.active} active,"
             f" {self.connecting} connecting, {self.closing} closing,"
-            f" {len(self.queue)} waiting, limit {self.capacity.total}>"
+            f" {len(self.queue)} waiting, limit {self.limit.total}>"
         )

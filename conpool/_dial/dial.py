@@ -11,7 +11,8 @@ from conpool._connection.link import Link
 from conpool._connection.tls_tap import encrypt
 from conpool._dial import progress as progress_module
 from conpool._dial.progress import Progress
-from conpool._errors.connect import ConnectError, as_connect_error, connect_timed_out
+from conpool._errors.connect import ConnectError
+from conpool._errors.explain import as_connect_error, connect_timed_out
 from conpool._values.endpoint import server_name
 
 if TYPE_CHECKING:

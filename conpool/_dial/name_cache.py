@@ -118,7 +118,7 @@ class _Flight:
 
 
 @final
-class Names:
+class NameCache:
     """Resolves names and remembers them, for one connector in one run of trio."""
 
     __slots__ = (
@@ -201,7 +201,7 @@ class Names:
         )
 
     def __repr__(self) -> str:
-        return f"<Names: {len(self._answers)} remembered, {len(self._flights)} being looked up>"
+        return f"<NameCache: {len(self._answers)} remembered, {len(self._flights)} being looked up>"
 
     # ── look-ups ────────────────────────────────────────────────────────────────
 

@@ -40,7 +40,7 @@ _ADDRESS_SIZES: Final = {1: 4, 4: 16}
 async def request_tunnel(stream: trio.abc.Stream, endpoint: Endpoint) -> None:
     """Ask the proxy at the other end of `stream` for a tunnel to the endpoint.
 
-    Names are sent as they are, for the proxy to resolve.
+    NameCache are sent as they are, for the proxy to resolve.
 
     Raises:
         ProxyError: It does not accept the credentials, could not connect, does not speak SOCKS5, or

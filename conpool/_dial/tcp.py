@@ -23,17 +23,19 @@ import trio
 
 from conpool._dial.address import Address, interleave, read_literal
 from conpool._dial.lookup import Resolver
-from conpool._dial.name_cache import Answer, Names, ResolverStats
+from conpool._dial.name_cache import Answer, NameCache, ResolverStats
 from conpool._dial.progress import note_phase
 from conpool._dial.race import race
 from conpool._dial.socket_options import apply_options, bind_late, socket_options
 from conpool._dial.tunnel import find_tunnel
 from conpool._dial.unix import connect_unix
-from conpool._errors.connect import ConnectError, LocalResourceError, as_connect_error
+from conpool._errors.connect import ConnectError, LocalResourceError
+from conpool._errors.explain import as_connect_error
 from conpool._extend.connector import Connector
+from conpool._values.config_error import ConfigError
 from conpool._values.endpoint import AnyEndpoint, Endpoint, UnixEndpoint
 from conpool._values.states import Phase
-from conpool._values.validation import ConfigError, check_seconds
+from conpool._values.validation import valid_seconds
 
 
 @final
@@ -47,7 +49,7 @@ class TCPConnector(Connector):
         >>> connector = TCPConnector(dns_ttl=30.0, user_timeout=20.0)
         >>> pool = ConnectionPool(connector=connector)
 
-    Names are looked up in threads of its own (20 at most; more names wait), so that a slow
+    NameCache are looked up in threads of its own (20 at most; more names wait), so that a slow
     resolver never delays another use of trio's threads. A resolver set with
     `trio.socket.set_custom_hostname_resolver` is honoured. While the resolver is down or slow,
     what it said before still serves, for up to a day.
@@ -86,14 +88,14 @@ class TCPConnector(Connector):
         keepalive: float | None = 60.0,
         user_timeout: float | None = None,
     ) -> None:
-        self._dns_ttl = check_seconds("dns_ttl", dns_ttl, positive=False)
-        self._delay = check_seconds("happy_eyeballs_delay", happy_eyeballs_delay, positive=False)
+        self._dns_ttl = valid_seconds("dns_ttl", dns_ttl, positive=False)
+        self._delay = valid_seconds("happy_eyeballs_delay", happy_eyeballs_delay, positive=False)
         self._keepalive = _optional_seconds("keepalive", keepalive)
         self._user_timeout = _optional_seconds("user_timeout", user_timeout)
         self._resolver: Resolver | None = None
         self._options = socket_options(self._keepalive, self._user_timeout)
         # One memory for each run of trio: what it holds means nothing to another run.
-        self._names_of: WeakKeyDictionary[trio.lowlevel.TrioToken, Names] = WeakKeyDictionary()
+        self._names_of: WeakKeyDictionary[trio.lowlevel.TrioToken, NameCache] = WeakKeyDictionary()
 
     @classmethod
     def with_resolver(
@@ -254,11 +256,11 @@ class TCPConnector(Connector):
         except OSError as error:
             raise as_connect_error(error, endpoint, phase) from error
 
-    def _names(self) -> Names:
+    def _names(self) -> NameCache:
         token = trio.lowlevel.current_trio_token()
         names = self._names_of.get(token)
         if names is None:
-            names = self._names_of[token] = Names(ttl=self._dns_ttl, resolver=self._resolver)
+            names = self._names_of[token] = NameCache(ttl=self._dns_ttl, resolver=self._resolver)
         return names
 
 
@@ -273,7 +275,7 @@ def _phase(endpoint: Endpoint, phase: Phase) -> Phase:
 
 
 def _optional_seconds(name: str, seconds: float | None) -> float | None:
-    return None if seconds is None else check_seconds(name, seconds, positive=True)
+    return None if seconds is None else valid_seconds(name, seconds, positive=True)
 
 
 # ── this end ────────────────────────────────────────────────────────────────────

@@ -19,7 +19,7 @@ import trio
 
 from conpool._connection.tls_tap import encrypt
 from conpool._dial.refusal import refused
-from conpool._errors.connect import as_connect_error
+from conpool._errors.explain import as_connect_error
 from conpool._values.endpoint import Endpoint, server_name
 from conpool._values.proxy import HTTPProxy
 

@@ -15,7 +15,8 @@ from typing import Final
 import trio
 
 from conpool._dial.progress import note_attempt, note_phase
-from conpool._errors.connect import ConnectError, as_connect_error
+from conpool._errors.connect import ConnectError
+from conpool._errors.explain import as_connect_error
 from conpool._values.endpoint import UnixEndpoint
 
 FIRST_PAUSE: Final = 0.002

@@ -24,10 +24,11 @@ from trio.lowlevel import enable_ki_protection, reschedule
 from conpool._connection.closing import close, close_by_force
 from conpool._connection.idle_watch import IdleWatch
 from conpool._core.effects import Close, Dial
-from conpool._core.records import Refusal, Waiter, Warmer
+from conpool._core.records import Waiter, WaitOutcome, Warmer
 from conpool._dial.dial import open_link
 from conpool._engine.holders import is_deadlock
-from conpool._errors.connect import ConnectError, PoolClosed
+from conpool._errors.connect import ConnectError
+from conpool._errors.pool import PoolClosed
 from conpool._extend.observer import ConnectionInfo, tell
 from conpool._values.states import CloseReason, ConnectionState
 
@@ -49,7 +50,6 @@ class Engine:
     """The moving parts of one pool."""
 
     __slots__ = (
-        "_agenda",
         "_alarm",
         "_alarm_at",
         "_connector",
@@ -60,6 +60,7 @@ class Engine:
         "_news",
         "_nursery",
         "_perform_one",
+        "_timetable",
         "announcer",
         "core",
         "ended",
@@ -71,7 +72,7 @@ class Engine:
     def __init__(self, core: Core, connector: Connector, announcer: Announcer) -> None:
         self.core = core
         self._effects = core.effects
-        self._agenda = core.agenda
+        self._timetable = core.timetable
         self.announcer = announcer
         self.some_closed = trio.lowlevel.ParkingLot()
         """Where tasks wait for connections to be gone."""
@@ -148,7 +149,7 @@ class Engine:
     async def _keep_time(self) -> None:
         """Refuse waiters whose time is up: one timer for all, since a cancel scope apiece costs more."""
         while True:
-            self._alarm_at = self.core.agenda.next_at
+            self._alarm_at = self.core.timetable.next_at
             with trio.CancelScope(deadline=self._alarm_at) as self._alarm:
                 await trio.sleep_forever()
             self.core.ticked(self.now())
@@ -159,11 +160,11 @@ class Engine:
         """Find those in a deadlock among the waiters whose time is up, before the first of them lets go."""
         late: dict[SubPool, list[Waiter]] = {}
         for effect in self._effects:
-            if isinstance(effect, Waiter) and effect.refusal is Refusal.TIMEOUT:
+            if isinstance(effect, Waiter) and effect.refusal is WaitOutcome.TIMEOUT:
                 for sub in effect.subs:
                     late.setdefault(sub, []).append(effect)
         for sub, waiters in late.items():
-            if is_deadlock(sub, self.core.room, {waiter.task for waiter in waiters}):
+            if is_deadlock(sub, self.core.pool_limit, {waiter.task for waiter in waiters}):
                 for waiter in waiters:
                     waiter.in_deadlock = True
 
@@ -184,25 +185,25 @@ class Engine:
         while effects:
             effect = effects.popleft()
             self._perform_one[type(effect)](effect)
-        if self._agenda.next_at < self._alarm_at:
+        if self._timetable.next_at < self._alarm_at:
             self._set_alarm()
 
     def settle(self) -> None:
         """`perform`, where there is seldom anything to do."""
         if self._effects:
             self.perform_quietly()
-        elif self._agenda.next_at < self._alarm_at:
+        elif self._timetable.next_at < self._alarm_at:
             self._set_alarm()
         if self._news:
             self.deliver_news()
 
     def _set_alarm(self) -> None:
-        self._alarm_at = self._alarm.deadline = self._agenda.next_at
+        self._alarm_at = self._alarm.deadline = self._timetable.next_at
 
     def _wake(self, waiter: Waiter) -> None:
         entry = waiter.entry
         if entry is not None and entry.was_idle:
-            reason = entry.link.look()
+            reason = entry.link.probe()
             if reason is not None:
                 self.core.offer_failed(waiter, reason, self.now())
                 return
@@ -294,7 +295,7 @@ class Engine:
     ) -> None:
         """Close the lent connections of `sub` under their leases: all, or only those of `holder`."""
         now = self.now()
-        for entry in list(sub.capacity.borrowers):
+        for entry in list(sub.limit.borrowers):
             is_meant = holder is None or entry.holder is holder
             if is_meant and entry.state is ConnectionState.ACTIVE:
                 self.core.condemned(entry, reason, now)

@@ -11,7 +11,7 @@ from conpool._values.states import ConnectionState
 if TYPE_CHECKING:
     from collections.abc import Set
 
-    from conpool._core.pool_limit import Room
+    from conpool._core.pool_limit import PoolLimit
     from conpool._core.records import Entry, SubPool
 
 
@@ -32,16 +32,16 @@ def find_holders(sub: SubPool, now: float) -> Holders:
     )
 
 
-def is_deadlock(sub: SubPool, room: Room | None, tasks: Set[trio.lowlevel.Task]) -> bool:
+def is_deadlock(sub: SubPool, pool_limit: PoolLimit | None, tasks: Set[trio.lowlevel.Task]) -> bool:
     """Whether nothing but leases fills the limit, and every holder waits for this very endpoint.
 
     `tasks` count as waiting, although they are not in the queue, or no more.
     """
-    if sub.capacity.has_room and (room is None or room.capacity.has_room):
+    if sub.limit.has_free_slot and (pool_limit is None or pool_limit.limit.has_free_slot):
         return False
     held = _find_held(sub)
     waiting = {waiter.task for waiter in sub.queue} | tasks
-    return 0 < len(held) == len(sub.capacity.borrowers) and all(
+    return 0 < len(held) == len(sub.limit.borrowers) and all(
         entry.holder in waiting for entry in held
     )
 
@@ -49,7 +49,7 @@ def is_deadlock(sub: SubPool, room: Room | None, tasks: Set[trio.lowlevel.Task])
 def _find_held(sub: SubPool) -> list[Entry]:
     return [
         entry
-        for entry in sub.capacity.borrowers
+        for entry in sub.limit.borrowers
         if entry.state is ConnectionState.ACTIVE and entry.holder is not None
     ]
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Concatenate, Final, ParamSpec, TypeAlias, cast, final
 
+from conpool._values.config_error import ConfigError
 from conpool._values.endpoint import AnyEndpoint
 from conpool._values.states import CircuitState, CloseReason
-from conpool._values.validation import ConfigError
 
 P = ParamSpec("P")
 

@@ -26,15 +26,16 @@ import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled, current_task, enable_ki_protection
 
 from conpool._connection.exchange import CUT_RECEIVE
-from conpool._connection.hand_over import judge
-from conpool._core.records import Refusal, Waiter
+from conpool._connection.hand_over import why_not_clean
+from conpool._core.records import Waiter, WaitOutcome
 from conpool._engine.engine import describe
 from conpool._engine.holders import find_holders
-from conpool._errors.connect import AcquireTimeout, ConnectError, PoolClosed, QueueFull
+from conpool._errors.connect import ConnectError
+from conpool._errors.pool import AcquireTimeout, PoolClosed, QueueFull
 from conpool._lending.lease import Connection, end_lease, held_entry
 from conpool._lending.peer_check import ask, check
 from conpool._lending.waiting import park
-from conpool._values.group import check_target
+from conpool._values.group import valid_target
 from conpool._values.states import CloseReason, ConnectionState
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ class Lender:
         If it is for a `block`, the lease is noted there, in the step in which it begins.
         """
         sub = self._subs.get(endpoint)
-        if sub is None or not sub.queue or len(sub.capacity.borrowers) < sub.capacity.total:
+        if sub is None or not sub.queue or len(sub.limit.borrowers) < sub.limit.total:
             await checkpoint_if_cancelled()
         # Else this task can only join a queue, and there trio turns away those who are cancelled.
         started = self._engine.now()
@@ -144,7 +145,7 @@ class Lender:
         """Lend an idle connection, unchecked, or raise `trio.WouldBlock`."""
         self.refuse_if_closed()
         now = self._engine.now()
-        sub = self._subs.get(check_target(endpoint))
+        sub = self._subs.get(valid_target(endpoint))
         entry = None if sub is None else self._take(sub, now)
         if entry is None:
             raise trio.WouldBlock
@@ -155,7 +156,7 @@ class Lender:
 
     def _open_books(self, endpoint: Target, now: float) -> SubPool:
         self.refuse_if_closed()
-        return self._core.find_subpool(check_target(endpoint), now)
+        return self._core.find_subpool(valid_target(endpoint), now)
 
     async def _wait(
         self, waiter: Waiter, sub: SubPool, now: float, is_first: bool = False
@@ -166,10 +167,7 @@ class Lender:
         if waiter.deadline <= now:
             await checkpoint()
             self._time_out(sub, "queue", waiter.since)
-        if (
-            len(sub.capacity.borrowers) < sub.capacity.total
-            and trio.current_effective_deadline() <= now
-        ):
+        if len(sub.limit.borrowers) < sub.limit.total and trio.current_effective_deadline() <= now:
             await checkpoint()  # raises: trio just has not said yet that this task is cancelled
         if sub.max_waiting is not None and not (is_first or self._core.may_queue(sub, now)):
             await checkpoint()
@@ -224,8 +222,8 @@ class Lender:
         if sub.queue or sub.paused:
             return None
         core = self._core
-        while (entry := core.take_idle(sub, now)) is not None:
-            if not entry.link.poll(0) or (reason := entry.link.look()) is None:
+        while (entry := core.pop_newest(sub, now)) is not None:
+            if not entry.link.poll(0) or (reason := entry.link.probe()) is None:
                 break
             core.condemned(entry, reason, now)
         if core.effects:
@@ -253,7 +251,7 @@ class Lender:
         if entry.state is not _ACTIVE:
             return
         now = self._engine.now()
-        reason = judge(entry.link, exc if entry.link.wire.marks else None)
+        reason = why_not_clean(entry.link, exc if entry.link.exchange.taints else None)
         if reason is None:
             self._core.given_back(entry, now, unused=True)
         else:
@@ -264,7 +262,7 @@ class Lender:
         """Begin the lease: the connection is the caller's from here on."""
         entry.holder = current_task()
         entry.lent_at = now
-        self._core.lent(entry, waited)
+        self._core.lease_began(entry, waited)
         lease: Connection[Any] = Connection(self, entry)
         announcer = self._announcer
         if announcer.acquired or announcer.reused:
@@ -298,13 +296,13 @@ class Lender:
     async def is_healthy(self, lease: Connection[Any]) -> bool:
         """Look at a lent connection, and ask its peer if there is a way to."""
         entry = held_entry(lease)
-        if entry.link.wire.in_progress:
+        if entry.link.exchange.in_progress:
             raise trio.BusyResourceError(f"{lease!r} is being read from or written to")
         if entry.state is not _ACTIVE:  # its file is closed, and may be somebody else's by now
             await checkpoint()
             return False
-        if entry.link.look() is not None:
-            entry.link.wire.marks |= CUT_RECEIVE  # what the look has read is gone
+        if entry.link.probe() is not None:
+            entry.link.exchange.taints |= CUT_RECEIVE  # what the look has read is gone
             await checkpoint()
             return False
         if self._health_check is None:
@@ -318,17 +316,19 @@ class Lender:
     def give_back(self, lease: Connection[Any], exc: BaseException | None) -> None:
         """End the lease with `exc`; keep the connection if that is safe."""
         entry = end_lease(lease)
-        if entry is None or not entry.leases:  # ended, or a health hook's: `check` will judge
+        if (
+            entry is None or not entry.leases
+        ):  # ended, or a health hook's: `check` will why_not_clean
             return
         now = self._engine.now()
         self._enter_end(entry, now)
         if entry.state is _ACTIVE:
             link = entry.link
-            wire = link.wire
-            if exc is not None or wire.marks or wire.in_progress:
-                reason = judge(link, exc)
+            wire = link.exchange
+            if exc is not None or wire.taints or wire.in_progress:
+                reason = why_not_clean(link, exc)
             else:
-                reason = link.look() if link.poll(0) else None
+                reason = link.probe() if link.poll(0) else None
             if reason is None:
                 self._core.given_back(entry, now)
             else:
@@ -395,10 +395,10 @@ class Lender:
             raise PoolClosed(f"pool {self._name} is closed")
 
     def _raise_refusal(self, waiter: Waiter, sub: SubPool) -> NoReturn:
-        if waiter.refusal is Refusal.DIAL_FAILED:
+        if waiter.refusal is WaitOutcome.DIAL_FAILED:
             assert waiter.error is not None
             raise waiter.error
-        if waiter.refusal is Refusal.POOL_CLOSED:
+        if waiter.refusal is WaitOutcome.POOL_CLOSED:
             raise PoolClosed(
                 f"pool {self._name} was closed while this task waited for a connection"
             )
@@ -426,9 +426,9 @@ class Lender:
     def _failed(self, sub: SubPool, exc: BaseException, started: float) -> None:
         """Enter an acquire that came to nothing, and tell the observers."""
         if isinstance(exc, AcquireTimeout):
-            sub.tally.acquire_timeouts += 1
+            sub.counters.acquire_timeouts += 1
         elif isinstance(exc, trio.Cancelled):
-            sub.tally.acquire_cancelled += 1
+            sub.counters.acquire_cancelled += 1
         waited = self._engine.now() - started
         self._engine.note(self._announcer.acquire_failed, sub.endpoint, exc, waited)
         self._engine.perform()

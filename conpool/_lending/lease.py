@@ -60,7 +60,7 @@ class Connection(trio.abc.HalfCloseableStream, Generic[SessionT]):
         self._lender = lender
         self._entry = entry
         self._uses = entry.uses
-        self._wire: trio.abc.HalfCloseableStream = entry.link.wire
+        self._wire: trio.abc.HalfCloseableStream = entry.link.exchange
         """The connection's own, for as long as the lease lasts."""
 
     # ── the stream ──────────────────────────────────────────────────────────────
@@ -151,7 +151,7 @@ class Connection(trio.abc.HalfCloseableStream, Generic[SessionT]):
         Raises:
             trio.ClosedResourceError: The lease has ended.
         """
-        self._held().link.wire.vouch()
+        self._held().link.exchange.vouch()
 
     @enable_ki_protection
     def detach(self) -> trio.abc.Stream:

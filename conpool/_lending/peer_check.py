@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import trio
 
-from conpool._connection.hand_over import judge
+from conpool._connection.hand_over import why_not_clean
 from conpool._lending.lease import Connection, end_lease
+from conpool._values.config_error import ConfigError
 from conpool._values.states import CloseReason, ConnectionState
-from conpool._values.validation import ConfigError
 
 if TYPE_CHECKING:
     from conpool._core.records import Entry
@@ -67,4 +67,4 @@ async def check(
         entry.holder = None
     if entry.state is not ConnectionState.ACTIVE:
         return None  # closed meanwhile, and so no longer anyone's concern
-    return judge(entry.link, None) if healthy else CloseReason.UNHEALTHY
+    return why_not_clean(entry.link, None) if healthy else CloseReason.UNHEALTHY

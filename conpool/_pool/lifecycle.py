@@ -166,9 +166,7 @@ class Lifecycle:
         self._engine.perform()
 
     def _find_borrowers(self) -> set[Entry]:
-        return {
-            entry for sub in self._engine.core.subs.values() for entry in sub.capacity.borrowers
-        }
+        return {entry for sub in self._engine.core.subs.values() for entry in sub.limit.borrowers}
 
     def disown(self) -> None:
         """Forget everything, in a forked child: the sockets and tasks are the parent's."""
@@ -177,11 +175,11 @@ class Lifecycle:
         core.is_open = False
         for sub in core.subs.values():
             sub.idle.clear()
-            for entry in sub.capacity.borrowers:
+            for entry in sub.limit.borrowers:
                 # Not moved: nothing has become of it. The end of a lease is not to look into the parent's socket.
                 entry.state = ConnectionState.CLOSED
                 if entry.link is not None:
-                    entry.link.wire.cut()
+                    entry.link.exchange.cut()
 
 
 _open_pools: weakref.WeakSet[Lifecycle] = weakref.WeakSet()

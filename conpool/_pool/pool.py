@@ -15,7 +15,7 @@ from conpool._core.core import Core
 from conpool._core.records import Warmer
 from conpool._dial.tcp import TCPConnector
 from conpool._engine.engine import Engine
-from conpool._errors.connect import PoolClosed
+from conpool._errors.pool import PoolClosed
 from conpool._extend.observer import Announcer
 from conpool._lending.acquire import Lender
 from conpool._lending.block import LeaseBlock
@@ -26,10 +26,11 @@ from conpool._pool.lifecycle import Lifecycle
 from conpool._pool.reap import Maintenance
 from conpool._stats.snapshot import PoolStats
 from conpool._values.config import POOL_WIDE_FIELDS, PoolConfig
+from conpool._values.config_error import ConfigError
 from conpool._values.endpoint import AnyEndpoint
-from conpool._values.group import check_target
+from conpool._values.group import valid_target
 from conpool._values.states import CloseReason
-from conpool._values.validation import ConfigError, check_count, check_seconds
+from conpool._values.validation import valid_count, valid_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable, Iterable
@@ -211,7 +212,7 @@ class ConnectionPool(Generic[SessionT]):
         If entering is cancelled, the pool is as if it had not been asked.
         """
         if timeout is not None:
-            timeout = check_seconds("timeout", timeout, positive=False)
+            timeout = valid_seconds("timeout", timeout, positive=False)
         # Not `LeaseBlock[SessionT](…)`: that costs every lease a quarter of a checkpoint.
         block: LeaseBlock[SessionT] = LeaseBlock(self._lender, endpoint, timeout, fresh)
         return block
@@ -231,7 +232,7 @@ class ConnectionPool(Generic[SessionT]):
         has been lent.
         """
         if timeout is not None:
-            timeout = check_seconds("timeout", timeout, positive=False)
+            timeout = valid_seconds("timeout", timeout, positive=False)
         return await self._lender.acquire(endpoint, timeout, fresh)
 
     @enable_ki_protection
@@ -288,9 +289,12 @@ class ConnectionPool(Generic[SessionT]):
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         sub = self._find(endpoint)
-        check_count("count", count, minimum=0)
-        room = self._core.room
-        for limit, whose in ((sub.capacity, str(endpoint)), (room and room.capacity, "the pool")):
+        valid_count("count", count, minimum=0)
+        pool_limit = self._core.pool_limit
+        for limit, whose in (
+            (sub.limit, str(endpoint)),
+            (pool_limit and pool_limit.limit, "the pool"),
+        ):
             if limit is not None and count > limit.total:
                 raise ConfigError(
                     f"count of {count} is more than the limit of {whose}: {limit.total}"
@@ -342,7 +346,7 @@ class ConnectionPool(Generic[SessionT]):
         If cancelled, the connections are still not lent again.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        covered = {entry for sub in self._covered(endpoint) for entry in sub.capacity.borrowers}
+        covered = {entry for sub in self._covered(endpoint) for entry in sub.limit.borrowers}
         self.clear(endpoint)
         await self._engine.wait_closed(covered)
         await trio.lowlevel.checkpoint()
@@ -370,7 +374,7 @@ class ConnectionPool(Generic[SessionT]):
             ConfigError: `max_connections` is not an int of at least 1.
             PoolClosed: The pool is not open.
         """
-        check_count("max_connections", max_connections, minimum=1)
+        valid_count("max_connections", max_connections, minimum=1)
         self._core.limit_set(self._find(endpoint), max_connections, trio.current_time())
         self._engine.perform()
 
@@ -394,12 +398,12 @@ class ConnectionPool(Generic[SessionT]):
 
     def stats(self, endpoint: Target) -> EndpointStats:
         """Return a snapshot of one endpoint's numbers: zeros for one never seen."""
-        return self._core.peek(check_target(endpoint)).snapshot()
+        return self._core.peek(valid_target(endpoint)).snapshot()
 
     def all_stats(self) -> PoolStats:
         """Return a snapshot of all numbers; printed, it is a table for people."""
         endpoints = {endpoint: sub.snapshot() for endpoint, sub in self._core.subs.items()}
-        return PoolStats.of(self.name, endpoints, self._core.folded)
+        return PoolStats.of(self.name, endpoints, self._core.dropped_counters)
 
     def __repr__(self) -> str:
         stats = self.all_stats()
@@ -411,18 +415,18 @@ class ConnectionPool(Generic[SessionT]):
 
     def _find(self, endpoint: AnyEndpoint) -> SubPool:
         self._lender.refuse_if_closed()
-        return self._core.find_subpool(check_target(endpoint), trio.current_time())
+        return self._core.find_subpool(valid_target(endpoint), trio.current_time())
 
     def _covered(self, endpoint: AnyEndpoint | None) -> list[SubPool]:
         if endpoint is None:
             return list(self._core.subs.values())
-        sub = self._core.subs.get(check_target(endpoint))
+        sub = self._core.subs.get(valid_target(endpoint))
         return [] if sub is None else [sub]
 
 
 def _check_configs(config: PoolConfig, overrides: Mapping[AnyEndpoint, PoolConfig]) -> None:
     for endpoint, own in overrides.items():
-        check_target(endpoint)
+        valid_target(endpoint)
         for field in sorted(POOL_WIDE_FIELDS):
             if getattr(own, field) != getattr(config, field):
                 raise ConfigError(f"{field} is the whole pool's: {endpoint} cannot have its own")

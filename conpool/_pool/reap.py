@@ -68,14 +68,14 @@ class Maintenance:
         while True:
             for entry in await self._engine.watch.wait():
                 if entry.state is ConnectionState.IDLE:
-                    self._core.inspected(entry, entry.link.look(), self._engine.now())
+                    self._core.inspected(entry, entry.link.probe(), self._engine.now())
             self._engine.perform()
 
     @enable_ki_protection
     async def follow(self) -> None:
         """Leave addresses that an endpoint's name no longer has, for as long as the pool is open.
 
-        Names are looked up again when what was found has expired, so that a server that has moved is
+        NameCache are looked up again when what was found has expired, so that a server that has moved is
         followed even if no new connection is needed.
         """
         if not isinstance(self._connector, TCPConnector):
@@ -98,7 +98,7 @@ class Maintenance:
 
     def _leave_old_addresses(self, sub: SubPool, connector: TCPConnector) -> bool:
         """Go by what is known now; return whether it is time to look again."""
-        if not sub.capacity.borrowers:  # perhaps it was forgotten while its name was looked up
+        if not sub.limit.borrowers:  # perhaps it was forgotten while its name was looked up
             return False
         with suppress(ConnectError):  # a name for a local address: no dial has come this far
             addresses = connector.addresses_now(sub.endpoint)
@@ -126,11 +126,11 @@ class Maintenance:
                 self._engine.perform()
                 await trio.lowlevel.checkpoint()
         if dropped:
-            self._core.agenda.tidy()
+            self._core.timetable.tidy()
         self._engine.perform()
 
     def _inspect(self, entry: Entry, now: float) -> None:
-        self._core.inspected(entry, entry.link.look(), now)
+        self._core.inspected(entry, entry.link.probe(), now)
         if entry.state is not ConnectionState.IDLE or self._health_check is None:
             return
         unheard_since = max(entry.idle_since, entry.checked_at)

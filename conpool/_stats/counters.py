@@ -9,11 +9,11 @@ from conpool._values.states import CloseReason
 
 
 @final
-class Tally:
+class Counters:
     """The counters of one endpoint, or of all endpoints that the pool has dropped.
 
     The shell counts here as things happen; when an endpoint's sub-pool is dropped, the pool's own
-    tally absorbs its tally, so that totals never go back.
+    counters absorbs its counters, so that totals never go back.
 
     `wait`, `connect` and `use` are how long acquiring, dialling and leases took, in seconds.
     """
@@ -50,7 +50,7 @@ class Tally:
         self.closed += 1
         self.by_reason[reason] = self.by_reason.get(reason, 0) + 1
 
-    def absorb(self, other: Tally) -> None:
+    def absorb(self, other: Counters) -> None:
         """Add everything that `other` has counted; `other` is left as it was."""
         self.created += other.created
         self.reused += other.reused
@@ -67,6 +67,6 @@ class Tally:
 
     def __repr__(self) -> str:
         return (
-            f"<Tally: {self.created} created, {self.reused} reused, {self.closed} closed,"
+            f"<Counters: {self.created} created, {self.reused} reused, {self.closed} closed,"
             f" {self.errors} errors, {self.acquired} acquired>"
         )

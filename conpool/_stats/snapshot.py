@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any, Final, Self, cast, final
 
-from conpool._stats.counters import Tally
+from conpool._stats.counters import Counters
 from conpool._stats.histogram import Histogram
 from conpool._stats.report import duration, shorten, table
 from conpool._values.endpoint import AnyEndpoint
@@ -21,7 +21,7 @@ from conpool._values.group import Target
 from conpool._values.states import CircuitState, CloseReason
 
 _NAME_WIDTH: Final = 44
-"""Room for a host name of usual length, a port and a mark for TLS, within a line of 160 columns."""
+"""PoolLimit for a host name of usual length, a port and a mark for TLS, within a line of 160 columns."""
 
 _ROWS: Final = 20
 """More endpoints than this do not fit a screen; the busiest are shown, the others summed."""
@@ -137,10 +137,10 @@ class EndpointStats:
         connecting: int,
         closing: int,
         waiting: int,
-        tally: Tally,
+        counters: Counters,
         circuit: CircuitState = CircuitState.CLOSED,
     ) -> Self:
-        """Join the numbers of this instant with those of `tally`, which is copied."""
+        """Join the numbers of this instant with those of `counters`, which is copied."""
         return cls(
             endpoint=endpoint,
             limit=limit,
@@ -149,17 +149,17 @@ class EndpointStats:
             connecting=connecting,
             closing=closing,
             waiting=waiting,
-            total_created=tally.created,
-            total_reused=tally.reused,
-            total_closed=tally.closed,
-            errors=tally.errors,
-            acquired=tally.acquired,
-            acquire_timeouts=tally.acquire_timeouts,
-            acquire_cancelled=tally.acquire_cancelled,
-            closed_by_reason=tally.by_reason,
-            wait_time=LatencySummary.of(tally.wait),
-            connect_time=LatencySummary.of(tally.connect),
-            use_time=LatencySummary.of(tally.use),
+            total_created=counters.created,
+            total_reused=counters.reused,
+            total_closed=counters.closed,
+            errors=counters.errors,
+            acquired=counters.acquired,
+            acquire_timeouts=counters.acquire_timeouts,
+            acquire_cancelled=counters.acquire_cancelled,
+            closed_by_reason=counters.by_reason,
+            wait_time=LatencySummary.of(counters.wait),
+            connect_time=LatencySummary.of(counters.connect),
+            use_time=LatencySummary.of(counters.use),
             circuit=circuit,
         )
 
@@ -216,10 +216,12 @@ class PoolStats:
     closed_by_reason: Mapping[CloseReason, int]
 
     @classmethod
-    def of(cls, name: str, endpoints: Mapping[AnyEndpoint, EndpointStats], folded: Tally) -> Self:
-        """Sum up `endpoints` and the counters of those that were dropped, `folded`."""
+    def of(
+        cls, name: str, endpoints: Mapping[AnyEndpoint, EndpointStats], dropped_counters: Counters
+    ) -> Self:
+        """Sum up `endpoints` and the counters of those that were dropped, `dropped_counters`."""
         members = tuple(endpoints.values())
-        by_reason = dict(folded.by_reason)
+        by_reason = dict(dropped_counters.by_reason)
         for member in members:
             for reason, count in member.closed_by_reason.items():
                 by_reason[reason] = by_reason.get(reason, 0) + count
@@ -231,12 +233,13 @@ class PoolStats:
             connecting=sum(member.connecting for member in members),
             closing=sum(member.closing for member in members),
             waiting=sum(member.waiting for member in members),
-            total_created=folded.created + sum(member.total_created for member in members),
-            total_reused=folded.reused + sum(member.total_reused for member in members),
-            total_closed=folded.closed + sum(member.total_closed for member in members),
-            errors=folded.errors + sum(member.errors for member in members),
-            acquired=folded.acquired + sum(member.acquired for member in members),
-            acquire_timeouts=folded.acquire_timeouts
+            total_created=dropped_counters.created
+            + sum(member.total_created for member in members),
+            total_reused=dropped_counters.reused + sum(member.total_reused for member in members),
+            total_closed=dropped_counters.closed + sum(member.total_closed for member in members),
+            errors=dropped_counters.errors + sum(member.errors for member in members),
+            acquired=dropped_counters.acquired + sum(member.acquired for member in members),
+            acquire_timeouts=dropped_counters.acquire_timeouts
             + sum(member.acquire_timeouts for member in members),
             closed_by_reason=by_reason,
         )

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final, final
 
-from conpool._values.validation import ConfigError, check_count, check_seconds, check_share, shown
+from conpool._values.config_error import ConfigError, shown
+from conpool._values.validation import valid_count, valid_seconds, valid_share
 
 POOL_WIDE_FIELDS: Final = frozenset({"max_connections", "shutdown_grace", "reap_interval"})
 """Fields that speak of the pool as a whole, so that no endpoint can have its own."""
@@ -187,7 +188,7 @@ class _Count:
     def check(self, name: str, value: object) -> int | None:
         if value is None and self.optional:
             return None
-        return check_count(name, value, minimum=self.minimum)
+        return valid_count(name, value, minimum=self.minimum)
 
     def parse(self, text: str) -> object:
         """Return what the text says, or the text itself, for `check` to complain of."""
@@ -207,7 +208,7 @@ class _Seconds:
     def check(self, name: str, value: object) -> float | None:
         if value is None and self.optional:
             return None
-        return check_seconds(name, value, positive=self.positive)
+        return valid_seconds(name, value, positive=self.positive)
 
     def parse(self, text: str) -> object:
         if text.lower() == "none":
@@ -218,7 +219,7 @@ class _Seconds:
 @dataclass(frozen=True, slots=True)
 class _Share:
     def check(self, name: str, value: object) -> float:
-        return check_share(name, value)
+        return valid_share(name, value)
 
     def parse(self, text: str) -> object:
         return _number(text)

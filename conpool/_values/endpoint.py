@@ -16,10 +16,12 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Final, TypeAlias, cast, final
 
+from conpool._values.config_error import ConfigError
+from conpool._values.host import valid_host
 from conpool._values.proxy import HTTPProxy, SOCKS5Proxy
-from conpool._values.tls import TLS, certificate_name, check_tls, check_tls_only
+from conpool._values.tls import TLS, certificate_name, valid_tls, valid_tls_only
 from conpool._values.url import parse_url
-from conpool._values.validation import ConfigError, check_host, check_partition, check_port
+from conpool._values.validation import valid_partition, valid_port
 from conpool._values.value import HIDDEN, Value, call_text
 
 
@@ -76,16 +78,16 @@ class Endpoint(Value):
         local_address: str | None = None,
         partition: Hashable = None,
     ) -> None:
-        host = check_host("host", host)
+        host = valid_host("host", host)
         if local_address is not None:
-            local_address = check_host("local_address", local_address)
+            local_address = valid_host("local_address", local_address)
         self._seal(
             host=host,
-            port=check_port("port", port),
-            tls=check_tls(tls),
+            port=valid_port("port", port),
+            tls=valid_tls(tls),
             proxy=_check_proxy(proxy, host),
             local_address=local_address,
-            partition=check_partition(partition),
+            partition=valid_partition(partition),
         )
 
     @classmethod
@@ -120,7 +122,7 @@ class Endpoint(Value):
                 an option that sets TLS (`sslmode`) or belongs elsewhere in the URL (`password`),
                 a fragment, or text that is not properly percent-encoded.
         """
-        tls = check_tls_only(tls)
+        tls = valid_tls_only(tls)
         parsed = parse_url(url)
         if not parsed.host:
             return UnixEndpoint(parsed.path, tls=tls)
@@ -180,14 +182,14 @@ class UnixEndpoint(Value):
         tls: TLS | None = None,
         partition: Hashable = None,
     ) -> None:
-        tls = check_tls_only(tls)
+        tls = valid_tls_only(tls)
         if tls is not None and tls.server_hostname is None and tls.context.check_hostname:
             # trio would then verify nothing at all, and say nothing about it.
             raise ConfigError(
                 "TLS over a UNIX socket needs TLS(server_hostname=...): the context checks host "
                 "names and there is none to check"
             )
-        self._seal(path=_check_path(path), tls=tls, partition=check_partition(partition))
+        self._seal(path=_check_path(path), tls=tls, partition=valid_partition(partition))
 
     def __str__(self) -> str:
         path = self.path.replace("\0", "@")

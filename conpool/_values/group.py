@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias, cast, final, get_args
 
+from conpool._values.config_error import ConfigError, shown
 from conpool._values.endpoint import AnyEndpoint, Endpoint, UnixEndpoint
-from conpool._values.validation import ConfigError, shown
 from conpool._values.value import Value
 
 Policy: TypeAlias = Literal["round_robin", "least_loaded", "first_available"]
@@ -32,7 +32,7 @@ class EndpointGroup(Value):
 
     Args:
         endpoints: The members, at least one, each once.
-        policy: Whose turn it is: each in turn, the one with the most room, or the first in order
+        policy: Whose turn it is: each in turn, the one with the most pool_limit, or the first in order
             that is up.
 
     Raises:
@@ -82,7 +82,7 @@ def _check_policy(policy: object) -> Policy:
     raise ConfigError(f"policy must be one of {', '.join(_POLICIES)}, not {shown(policy)}")
 
 
-def check_target(target: Target) -> AnyEndpoint:
+def valid_target(target: Target) -> AnyEndpoint:
     """Return `target` if a pool can lend connections to it.
 
     Raises:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
-from conpool._values.tls import TLS, check_tls
-from conpool._values.validation import ConfigError, check_host, check_port
+from conpool._values.config_error import ConfigError
+from conpool._values.host import valid_host
+from conpool._values.tls import TLS, valid_tls
+from conpool._values.validation import valid_port
 from conpool._values.value import HIDDEN, Value, call_text
 
 
@@ -58,11 +60,11 @@ class HTTPProxy(Value):
         if username is not None and ":" in username:
             raise ConfigError("an HTTP proxy's username cannot have a colon (RFC 7617)")
         self._seal(
-            host=check_host("the proxy's host", host),
-            port=check_port("the proxy's port", port),
+            host=valid_host("the proxy's host", host),
+            port=valid_port("the proxy's port", port),
             username=username,
             password=password,
-            tls=check_tls(tls),
+            tls=valid_tls(tls),
         )
 
     def __repr__(self) -> str:
@@ -108,8 +110,8 @@ class SOCKS5Proxy(Value):
         _check_credential("username", username, limit=255)
         _check_credential("password", password, limit=255)
         self._seal(
-            host=check_host("the proxy's host", host),
-            port=check_port("the proxy's port", port),
+            host=valid_host("the proxy's host", host),
+            port=valid_port("the proxy's port", port),
             username=username,
             password=password,
         )

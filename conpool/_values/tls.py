@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, cast, final
 
-from conpool._values.validation import ConfigError, check_flag, check_host, shown
+from conpool._values.config_error import ConfigError, shown
+from conpool._values.host import valid_host
+from conpool._values.validation import valid_flag
 from conpool._values.value import Value, call_text
 
 # One for each alpn tuple, for good: a program has a handful, and a context that came and went
@@ -66,12 +68,12 @@ class TLS(Value):
         protocols = _check_alpn(alpn)
         name = server_hostname
         if name is not None:
-            name = certificate_name(check_host("server_hostname", name))
+            name = certificate_name(valid_host("server_hostname", name))
         self._seal(
             context=_check_context(context, protocols),
             server_hostname=name,
             alpn=protocols,
-            https_compatible=check_flag("https_compatible", https_compatible),
+            https_compatible=valid_flag("https_compatible", https_compatible),
         )
 
     def __repr__(self) -> str:
@@ -129,7 +131,7 @@ def _shared_context(alpn: tuple[str, ...]) -> ssl.SSLContext:
     return context
 
 
-def check_tls(tls: object) -> TLS | None:
+def valid_tls(tls: object) -> TLS | None:
     """Return how to encrypt: True means `TLS()`, and False not at all.
 
     Raises:
@@ -137,10 +139,10 @@ def check_tls(tls: object) -> TLS | None:
     """
     if isinstance(tls, bool):
         return TLS() if tls else None
-    return check_tls_only(tls)
+    return valid_tls_only(tls)
 
 
-def check_tls_only(tls: object) -> TLS | None:
+def valid_tls_only(tls: object) -> TLS | None:
     """Return how to encrypt, where there is no default that could serve.
 
     Raises:

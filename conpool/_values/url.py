@@ -20,7 +20,9 @@ from hashlib import blake2b
 from typing import Final, Literal, NamedTuple
 from urllib.parse import parse_qsl, unquote
 
-from conpool._values.validation import ConfigError, check_host, check_port
+from conpool._values.config_error import ConfigError
+from conpool._values.host import valid_host
+from conpool._values.validation import valid_port
 
 # Keyed, so that nobody who sees a digest can try passwords on it; of the process, so that a
 # digest means nothing elsewhere. A forked child keeps it, and its endpoints stay equal.
@@ -166,12 +168,12 @@ def _parse_address(scheme: str, address: str, default: int | None) -> tuple[str,
     port = int(digits) if valid and digits else default
     if port is None and valid:
         raise ConfigError(f"a {scheme} URL needs a port")
-    if not valid or not _passes(check_host, host) or not _passes(check_port, port):
+    if not valid or not _passes(valid_host, host) or not _passes(valid_port, port):
         raise ConfigError(
             f"the {scheme} URL's host or port cannot be dialled; "
             "percent-encode / ? # and @ in a password"
         )
-    return check_host("host", host), check_port("port", port)
+    return valid_host("host", host), valid_port("port", port)
 
 
 def _passes(check: Callable[[str, object], object], value: object) -> bool:

@@ -1,37 +1,19 @@
-"""What every value of conpool shares: the two root errors and the checks.
+"""The rules that values share.
 
-A check takes the name of what it looks at, so that the error can say which one was wrong, and
-returns what is to be stored. It shows the value too, unless it might be a secret.
+Each function takes the name of the value, so that the error can say which one was wrong, and returns what is
+to be stored. It shows the value too, unless that might be a secret.
 """
 
 from __future__ import annotations
 
-import ipaddress
-import reprlib
 from collections.abc import Hashable
-from typing import Final
 
-
-class PoolError(Exception):
-    """Base of every error that conpool raises itself."""
-
-
-class ConfigError(PoolError, ValueError):
-    """A value that no pool could work with; raised before any socket exists."""
-
-
-def shown(value: object) -> str:
-    """Show a wrong value, cut short, for an error message."""
-    try:
-        return reprlib.repr(value)
-    except ValueError:  # an int with more digits than Python will print
-        return f"a huge {type(value).__name__}"
-
+from conpool._values.config_error import ConfigError, shown
 
 # ── numbers ─────────────────────────────────────────────────────────────────────
 
 
-def check_count(name: str, value: object, *, minimum: int) -> int:
+def valid_count(name: str, value: object, *, minimum: int) -> int:
     """Return a whole number of at least `minimum`.
 
     Raises:
@@ -42,7 +24,7 @@ def check_count(name: str, value: object, *, minimum: int) -> int:
     return int(value)
 
 
-def check_seconds(name: str, value: object, *, positive: bool) -> float:
+def valid_seconds(name: str, value: object, *, positive: bool) -> float:
     """Return a duration in seconds, `math.inf` included; 0 only unless `positive`.
 
     Raises:
@@ -57,7 +39,7 @@ def check_seconds(name: str, value: object, *, positive: bool) -> float:
     return seconds
 
 
-def check_share(name: str, value: object) -> float:
+def valid_share(name: str, value: object) -> float:
     """Return a number from 0 to 1.
 
     Raises:
@@ -78,7 +60,7 @@ def _as_float(value: object) -> float | None:
         return None
 
 
-def check_flag(name: str, value: object) -> bool:
+def valid_flag(name: str, value: object) -> bool:
     """Return a bool, and nothing that is merely true or false.
 
     Raises:
@@ -89,7 +71,7 @@ def check_flag(name: str, value: object) -> bool:
     return value
 
 
-def check_port(name: str, value: object) -> int:
+def valid_port(name: str, value: object) -> int:
     """Return a port number.
 
     trio dials ports modulo 65,536, so that one out of range would reach another server.
@@ -104,89 +86,10 @@ def check_port(name: str, value: object) -> int:
     return int(value)
 
 
-# ── hosts ───────────────────────────────────────────────────────────────────────
-
-MAX_HOST: Final = 253  # RFC 1035's 255 bytes on the wire, as text
-# What the URL standard forbids in a host, and the comma of libpq's lists of hosts.
-_FORBIDDEN: Final = frozenset("#/:<>?@[\\]^|%,")
-# IDNA 2003 (Python's codec) and IDNA 2008 (trio, browsers) send these to different hosts.
-_AMBIGUOUS: Final = frozenset("ßẞς\u200c\u200d")
-
-
-def check_host(name: str, value: object) -> str:
-    """Return a host name as an A-label, or an IP address as it was given.
-
-    Case is kept: two spellings are two identities, and each is dialled and verified as written.
-    An IPv6 address comes without brackets, with its zone (`fe80::1%eth0`) if it has one.
-
-    Raises:
-        ConfigError: It is not a str, empty, too long, has blanks, control characters or
-            delimiters, or is neither a name that IDNA can encode nor an IP address.
-    """
-    if not isinstance(value, str):
-        raise ConfigError(f"{name} must be a str, not {type(value).__name__}")
-    host = str.__str__(value)
-    problem = _problem_with_text(host) or _problem_with_shape(host)
-    if problem is None and ":" not in host:
-        host, problem = _to_ascii(host)
-    if problem is not None:
-        # A URL given as a host has an @ where it has a password.
-        what = "what was given" if "@" in host else shown(host)
-        raise ConfigError(f"{name} cannot be {what}: {problem}")
-    return host
-
-
-def _problem_with_text(host: str) -> str | None:
-    if not host:
-        return "it is empty"
-    if len(host) > MAX_HOST + 1:
-        return f"it is longer than {MAX_HOST} characters"
-    if not _AMBIGUOUS.isdisjoint(host):
-        return "IDNA 2003 and 2008 disagree on it (give the xn-- form)"
-    if " " in host or not host.isprintable():
-        return "it has a blank or a control character"
-    return None
-
-
-def _problem_with_shape(host: str) -> str | None:
-    if host.startswith("["):
-        return "an IPv6 address is given without brackets"
-    if ":" in host and "/" not in host:
-        return None if _is_ipv6(host) else "it is not an IPv6 address (the port is an argument)"
-    return _forbidden_in(host)
-
-
-def _forbidden_in(host: str) -> str | None:
-    if "," in host:
-        return "it has a comma (for several servers there is EndpointGroup)"
-    found = _FORBIDDEN.intersection(host)
-    return f"it has a {min(found)!r} (for a URL there is Endpoint.from_url)" if found else None
-
-
-def _is_ipv6(host: str) -> bool:
-    try:
-        address = ipaddress.IPv6Address(host)
-    except ValueError:
-        return False
-    return address.scope_id is None or not _FORBIDDEN.intersection(address.scope_id)
-
-
-def _to_ascii(host: str) -> tuple[str, str | None]:
-    """Encode once, here: what is dialled, sent as SNI and verified is one and the same string."""
-    try:
-        encoded = host.encode("idna").decode("ascii")
-    except UnicodeError:
-        return host, "it is not a domain name (labels have 1 to 63 characters)"
-    if len(encoded.removesuffix(".")) > MAX_HOST:
-        return host, f"it is longer than {MAX_HOST} characters when encoded"
-    # Normalisation can make delimiters out of other characters: ℀ becomes a/c.
-    return encoded, _forbidden_in(encoded)
-
-
 # ── identity ────────────────────────────────────────────────────────────────────
 
 
-def check_partition(value: Hashable) -> Hashable:
+def valid_partition(value: Hashable) -> Hashable:
     """Return a partition that can be compared without surprises inside the pool.
 
     Raises:

@@ -18,7 +18,7 @@ from trio.testing import MemoryReceiveStream, MemorySendStream, memory_stream_pa
 
 from conpool._extend.connector import Connector
 from conpool._values.endpoint import AnyEndpoint
-from conpool._values.validation import check_seconds
+from conpool._values.validation import valid_seconds
 
 _logger = logging.getLogger("conpool.testing")
 
@@ -63,7 +63,7 @@ class MemoryConnector(Connector):
             ConfigError: `delay` is negative or no number.
         """
         self._serve = serve
-        self._delay = check_seconds("delay", delay, positive=False)
+        self._delay = valid_seconds("delay", delay, positive=False)
         self._live = 0
         self._errors: list[Exception] = []
 

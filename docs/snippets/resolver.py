@@ -1,4 +1,4 @@
-"""Names from a table of one's own."""
+"""NameCache from a table of one's own."""
 
 from __future__ import annotations
 

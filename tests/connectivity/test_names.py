@@ -1,4 +1,4 @@
-"""Names, through the pool: one look-up however many ask, and a name that hangs hurts only its own."""
+"""NameCache, through the pool: one look-up however many ask, and a name that hangs hurts only its own."""
 
 from __future__ import annotations
 

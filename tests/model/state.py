@@ -3,7 +3,7 @@
 Two shells are in the same state if nothing that can happen from now on can tell them apart. So the name
 of a state (`name_of`) leaves out what is only remembered: absolute times (what counts is how far away
 they are), numbers of connections and waiters (what counts is their order), counters, and rows
-of the agenda that would only have the core look once more.
+of the timetable that would only have the core look once more.
 
 Whatever is left out because an invariant ties it to something that is in, is checked at every step, before
 states are told apart: so no difference that matters can hide behind an equal name.
@@ -22,7 +22,7 @@ from typing import Any, Final, TypeAlias
 
 from conpool._core.core import KEEP_BARE
 from conpool._core.dials import SHORT_LIFE
-from conpool._core.pool_limit import Room
+from conpool._core.pool_limit import PoolLimit
 from conpool._core.records import Entry, SubPool, Waiter
 from conpool._stats.histogram import Histogram
 from conpool._values.config import PoolConfig
@@ -120,7 +120,11 @@ def name_of(shell: Shell, *, is_symmetric: bool, with_uses: bool, with_age: bool
     queued = [waiter for sub in core.subs.values() for waiter in sub.queue]
     queued.sort(key=lambda waiter: waiter.number)
     ranks = {waiter: rank for rank, waiter in enumerate(queued)}
-    ages = {} if core.room is None else {e: age for age, e in enumerate(core.room.idle_by_age)}
+    ages = (
+        {}
+        if core.pool_limit is None
+        else {e: age for age, e in enumerate(core.pool_limit.idle_by_age)}
+    )
     parts = [
         _name_sub(sub, shell, ranks, ages, with_uses, with_age)
         for _, sub in sorted(core.subs.items(), key=lambda item: item[0].port)  # type: ignore[union-attr]
@@ -131,7 +135,7 @@ def name_of(shell: Shell, *, is_symmetric: bool, with_uses: bool, with_age: bool
         parts = [(sub.endpoint.port, part) for sub, part in _with(core.subs, parts)]
     orphans = sorted(
         (at - shell.now, item.min_idle)
-        for at, _, item in core.agenda._heap
+        for at, _, item in core.timetable._heap
         if isinstance(item, SubPool) and core.subs.get(item.endpoint) is not item
     )
     return (core.is_open, tuple(parts), tuple(orphans))
@@ -151,7 +155,7 @@ def _name_sub(
     with_age: bool,
 ) -> Name:
     now = shell.now
-    borrowers = sub.capacity.borrowers
+    borrowers = sub.limit.borrowers
     names = {entry: name_entry(entry, now, ranks, with_uses) for entry in borrowers}
     others = sorted(names[entry] for entry in borrowers if entry not in sub.idle)
     return (
@@ -159,9 +163,9 @@ def _name_sub(
         tuple(others),
         tuple([_name_waiter(waiter, now, ranks) for waiter in sub.queue]),
         tuple([warmer.target for warmer in sub.warmers]),
-        sub.capacity.total,
+        sub.limit.total,
         sub.paused,
-        sub.has_surplus,
+        sub.may_be_unwanted,
         sub.resized,
         min(sub.failures, 1),
         max(sub.dial_not_before - now, 0.0),
@@ -169,7 +173,7 @@ def _name_sub(
         max(sub.warm_not_before - now, -SHORT_LIFE),
         sub.wanted,
         _NEVER if sub.claim is None else ranks.get(sub.claim, _NEVER),
-        _find_place(sub, shell.core.room),
+        _find_place(sub, shell.core.pool_limit),
         sum(
             caller.entry is not None
             and caller.entry.state is ConnectionState.CLOSED
@@ -181,9 +185,13 @@ def _name_sub(
     )
 
 
-def _find_place(sub: SubPool, room: Room | None) -> int:
+def _find_place(sub: SubPool, pool_limit: PoolLimit | None) -> int:
     """Return which one `sub` is of those that wait for a slot to be warm."""
-    return _NEVER if room is None or sub not in room.cold else list(room.cold).index(sub)
+    return (
+        _NEVER
+        if pool_limit is None or sub not in pool_limit.cold
+        else list(pool_limit.cold).index(sub)
+    )
 
 
 def name_entry(entry: Entry, now: float, ranks: dict[Waiter, int], with_uses: bool) -> Name:

@@ -15,9 +15,9 @@ from conpool._core import pool_limit
 from conpool._core.core import Core
 from conpool._core.dials import DialPolicy
 from conpool._core.ledger import Ledger
-from conpool._core.pool_limit import Room
+from conpool._core.pool_limit import PoolLimit
 from conpool._core.records import Entry, SubPool, Waiter, Warmer
-from conpool._core.timetable import Agenda
+from conpool._core.timetable import Timetable
 from conpool._values.states import CloseReason
 from tests.model import World, explore
 from tests.model.search import CounterExample
@@ -65,8 +65,8 @@ TINY = World(name="tiny", settings=PAIR, waiters=2, happens=frozenset({"discarde
 
 def test_a_broken_law_is_shown_with_the_shortest_path(monkeypatch: pytest.MonkeyPatch) -> None:
     def forget_to_pump(self: Core, entry: Entry, now: float) -> None:
-        self._ledger.strike(entry)
-        entry.sub.tally.count_closed(CloseReason.ERROR)
+        self._ledger.strike_off(entry)
+        entry.sub.counters.count_closed(CloseReason.ERROR)
 
     monkeypatch.setattr(Core, "closed", forget_to_pump)
     with pytest.raises(CounterExample, match="G12") as caught:
@@ -84,7 +84,7 @@ def test_a_broken_law_is_shown_with_the_shortest_path(monkeypatch: pytest.Monkey
 
 def test_a_state_without_a_way_on_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shell_module, "check", lambda *_: None)
-    monkeypatch.setattr(DialPolicy, "ask", lambda *_: None)
+    monkeypatch.setattr(DialPolicy, "dial_for_waiters", lambda *_: None)
     with pytest.raises(CounterExample, match="somebody waits for ever"):
         explore(TINY)
 
@@ -92,8 +92,8 @@ def test_a_state_without_a_way_on_is_found(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_circle_that_nobody_is_served_in_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     def close_what_is_dialled(self: Core, entry: Entry, now: float) -> None:
         self._ledger.activate(entry)
-        self._ledger.settle(entry)
-        entry.sub.tally.created += 1
+        self._ledger.dial_over(entry)
+        entry.sub.counters.created += 1
         self.condemned(entry, CloseReason.SURPLUS, now, gracefully=True)
 
     monkeypatch.setattr(Core, "dialled", close_what_is_dialled)
@@ -130,25 +130,25 @@ NAMED = {
     Entry: "created_at dial_for expires_at generation holder lapses_at leases link state uses was_idle",
     Waiter: "deadline dial fresh has_own_deadline number overtaken",
     Warmer: "target",
-    SubPool: "capacity claim dial_not_before failures has_surplus idle paused queue resized short_lives"
+    SubPool: "limit claim dial_not_before failures may_be_unwanted idle paused queue resized short_lives"
     " used_at wanted warm_not_before warmers",
-    Core: "is_open room subs agenda",
-    Room: "capacity cold idle_by_age",
+    Core: "is_open pool_limit subs timetable",
+    PoolLimit: "limit cold idle_by_age",
     Ledger: "",
     DialPolicy: "",
-    Agenda: "_heap",
+    Timetable: "_heap",
 }
 LEFT_OUT = {
     Entry: "address checked_at id idle_since lent_at reason retired sub",
     Waiter: "entry error in_deadlock queued refusal since subs task",
     Warmer: "error queued sub task",
-    SubPool: "acquire_timeout active attend_at closing config connecting dialled_for endpoint generation"
-    " last_error max_connecting max_idle_time max_uses max_waiting min_idle tally",
-    Core: "_arrivals _config _dials _ledger _overrides _random effects folded",
-    Room: "_count _line closing wanted",
-    Ledger: "_dials agenda effects room",
-    DialPolicy: "_ledger _random _room",
-    Agenda: "_count _living next_at",
+    SubPool: "acquire_timeout active due_at closing config connecting dialled_for endpoint generation"
+    " last_error max_connecting max_idle_time max_uses max_waiting min_idle counters",
+    Core: "_arrivals _config _dials _ledger _overrides _random effects dropped_counters",
+    PoolLimit: "_count _line closing wanted",
+    Ledger: "_dials timetable effects pool_limit",
+    DialPolicy: "_ledger _random _pool_limit",
+    Timetable: "_count _living next_at",
 }
 
 

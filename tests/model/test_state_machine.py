@@ -133,7 +133,7 @@ class Machine(RuleBasedStateMachine):
 
     def drain_endpoint(self, endpoint: AnyEndpoint = HERE) -> None:
         """As `ConnectionPool.drain`: clear, and take down whose end is waited for."""
-        self.drained |= set(self.shell.sub(endpoint).capacity.borrowers)
+        self.drained |= set(self.shell.sub(endpoint).limit.borrowers)
         self.shell.clear(endpoint)
 
     def waiters(self) -> list[Caller]:
@@ -151,8 +151,8 @@ class Machine(RuleBasedStateMachine):
         for entry in list(self.shell.closes):
             self.shell.close_ends(entry)
         for sub in self.shell.core.subs.values():
-            assert not sub.capacity.borrowers
-            assert sub.tally.created == sub.tally.closed
+            assert not sub.limit.borrowers
+            assert sub.counters.created == sub.counters.closed
 
     def find_undrained(self) -> list[int]:
         """What drains still wait for."""
@@ -170,8 +170,8 @@ class Machine(RuleBasedStateMachine):
                 shell.release(holders[0])
             elif reserved := find_reserved(shell):
                 shell.put_back_unused(reserved[0])
-            elif shell.core.agenda.next_at != math.inf:
-                shell.advance(shell.core.agenda.next_at - shell.now)
+            elif shell.core.timetable.next_at != math.inf:
+                shell.advance(shell.core.timetable.next_at - shell.now)
             else:
                 return
         raise AssertionError("there is always something left to do")
@@ -182,7 +182,7 @@ def find_reserved(shell: Shell) -> list[Entry]:
     found = [
         entry
         for sub in shell.core.subs.values()
-        for entry in sub.capacity.borrowers
+        for entry in sub.limit.borrowers
         if entry.state is ConnectionState.ACTIVE and not entry.leases
     ]
     return sorted(found, key=lambda entry: entry.id)
@@ -308,7 +308,7 @@ class ComparedMachine(Machine):
     @deed(5, duration=seconds)
     def advance(self, duration: float) -> None:
         until = self.shell.now + duration
-        while (moment := min(self.shell.core.agenda.next_at, until)) < until:
+        while (moment := min(self.shell.core.timetable.next_at, until)) < until:
             self.shell.advance(moment - self.shell.now)
             self.reference.advance(moment)
             self.tell_delay()
@@ -578,7 +578,7 @@ class SharedMachine(Machine):
         sub = self.shell.sub(endpoint)
         if sub.warmers:
             self.shell.cancel_warming(sub.warmers[0])
-        elif count <= sub.capacity.total:
+        elif count <= sub.limit.total:
             self.shell.warm(count, endpoint)
 
     def let_all_go(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias, final
 
-from conpool._core import pool_limit
+from conpool._core import pool_limit as limits
 from conpool._core.records import Entry, SubPool, Waiter
 from conpool._values.endpoint import AnyEndpoint
 from conpool._values.states import ConnectionState
@@ -135,11 +135,11 @@ class World:
             if "paused" in self.happens:
                 yield "resumed" if sub.paused else "paused", number, number
             if "limit set" in self.happens:
-                yield "raised" if sub.capacity.total == 1 else "lowered", number, number
+                yield "raised" if sub.limit.total == 1 else "lowered", number, number
             if "warming" in self.happens:
                 if sub.warmers:
                     yield "warming cancelled", number, number
-                elif sub.capacity.total >= 2:
+                elif sub.limit.total >= 2:
                     yield "warming", number, number
         for kind in ("shut", "swept"):
             if kind in self.happens:
@@ -170,8 +170,12 @@ def _liken(entry: Entry, shell: Shell) -> Any:
 def happen(shell: Shell, event: Event) -> None:
     """Let `event` happen, and count for whoever is first in line how many pass it."""
     kind, position = event
-    room = shell.core.room
-    if room is None or room.closing >= room.wanted or (first := room.find_first()) is None:
+    pool_limit = shell.core.pool_limit
+    if (
+        pool_limit is None
+        or pool_limit.closing >= pool_limit.wanted
+        or (first := pool_limit.find_first()) is None
+    ):
         _DEEDS[kind](shell, position)
         return
     claim = first.claim
@@ -180,7 +184,7 @@ def happen(shell: Shell, event: Event) -> None:
     _DEEDS[kind](shell, position)
     if claim.queued and claim.dial is None:
         claim.task.passed += sum(caller.entry is not None for caller in younger)
-        assert claim.task.passed <= pool_limit.MAX_OVERTAKES, f"{claim!r} was passed too often"
+        assert claim.task.passed <= limits.MAX_OVERTAKES, f"{claim!r} was passed too often"
 
 
 def _is_younger(caller: Caller, claim: Waiter) -> bool:
@@ -197,7 +201,7 @@ def _find_reserved(shell: Shell) -> list[Entry]:
     found = [
         entry
         for sub in _in_order(shell)
-        for entry in sub.capacity.borrowers
+        for entry in sub.limit.borrowers
         if entry.state is ConnectionState.ACTIVE and entry not in held
     ]
     return sorted(found, key=lambda entry: entry.id)

@@ -91,23 +91,23 @@ MUTATIONS: Final = (
     plant(
         "a full pool evicts nothing",
         "_core/dials.py",
-        "            elif room.idle_by_age and room.closing < room.wanted:\n",
-        "            elif room.idle_by_age and room.closing > room.wanted:\n",
+        "            elif pool_limit.idle_by_age and pool_limit.closing < pool_limit.wanted:\n",
+        "            elif pool_limit.idle_by_age and pool_limit.closing > pool_limit.wanted:\n",
     ),
     # ── slots ───────────────────────────────────────────────────────────────────
     plant(
         "a slot of the pool is never repaid",
         "_core/ledger.py",
-        "        sub.capacity.repay(entry)\n"
-        "        if self.room is not None:\n"
-        "            self.room.capacity.repay(entry)\n",
-        "        sub.capacity.repay(entry)\n",
+        "        sub.limit.repay(entry)\n"
+        "        if self.pool_limit is not None:\n"
+        "            self.pool_limit.limit.repay(entry)\n",
+        "        sub.limit.repay(entry)\n",
     ),
     plant(
         "a slot is repaid before the file is closed",
         "_core/ledger.py",
         "        entry.reason = reason\n        sub.closing += 1\n",
-        "        entry.reason = reason\n        sub.capacity.repay(entry)\n        sub.closing += 1\n",
+        "        entry.reason = reason\n        sub.limit.repay(entry)\n        sub.closing += 1\n",
     ),
     plant(
         "one connection more than the limit",
@@ -124,14 +124,14 @@ MUTATIONS: Final = (
     plant(
         "lent surplus is kept when it comes back",
         "_core/core.py",
-        "        return sub.find_surplus() if sub.has_surplus else None\n",
+        "        return sub.find_surplus() if sub.may_be_unwanted else None\n",
         "        return None\n",
     ),
     plant(
         "what is closing already counts as surplus",
         "_core/records.py",
-        "        return len(self.capacity.borrowers) - self.closing - self.capacity.total\n",
-        "        return len(self.capacity.borrowers) - self.capacity.total\n",
+        "        return len(self.limit.borrowers) - self.closing - self.limit.total\n",
+        "        return len(self.limit.borrowers) - self.limit.total\n",
     ),
     # ── order ───────────────────────────────────────────────────────────────────
     plant(
@@ -161,8 +161,8 @@ MUTATIONS: Final = (
     plant(
         "the newest idle connection of the pool is evicted, not the oldest",
         "_core/dials.py",
-        "                longest = next(iter(room.idle_by_age))\n",
-        "                longest = next(reversed(room.idle_by_age))\n",
+        "                longest = next(iter(pool_limit.idle_by_age))\n",
+        "                longest = next(reversed(pool_limit.idle_by_age))\n",
     ),
     plant(
         "the first in line may be passed once too often",
@@ -186,8 +186,8 @@ MUTATIONS: Final = (
     plant(
         "a waiter that has gone leaves its claim in line",
         "_core/ledger.py",
-        "            if sub.claim is waiter and self.room is not None:\n",
-        "            if sub.claim is waiter and self.room is None:\n",
+        "            if sub.claim is waiter and self.pool_limit is not None:\n",
+        "            if sub.claim is waiter and self.pool_limit is None:\n",
     ),
     plant(
         "a waiter that has gone still counts as dialled for",
@@ -207,13 +207,13 @@ MUTATIONS: Final = (
     plant(
         "a failed dial fails whoever is oldest",
         "_core/core.py",
-        "                self._ledger.refuse(debtor, Refusal.DIAL_FAILED, error)\n",
-        "                self._ledger.refuse(next(iter(sub.queue)), Refusal.DIAL_FAILED, error)\n",
+        "                self._ledger.refuse(debtor, WaitOutcome.DIAL_FAILED, error)\n",
+        "                self._ledger.refuse(next(iter(sub.queue)), WaitOutcome.DIAL_FAILED, error)\n",
     ),
     plant(
         "a paused endpoint keeps its place in line",
         "_core/core.py",
-        "            self.room.claim(sub, None, 0)\n",
+        "            self.pool_limit.stand_in_line(sub, None, 0)\n",
         "            pass\n",
     ),
     plant(
@@ -269,29 +269,29 @@ MUTATIONS: Final = (
     plant(
         "a timer of a forgotten endpoint dials",
         "_core/ledger.py",
-        "        self.agenda.neglect(sub)\n",
+        "        self.timetable.drop(sub)\n",
         "",
     ),
     plant(
         "a forgotten endpoint is warmed when the pool has a slot again",
         "_core/ledger.py",
-        "            self.room.cold.pop(sub, None)\n",
+        "            self.pool_limit.cold.pop(sub, None)\n",
         "            pass\n",
     ),
     plant(
         "warmth waits for a sweep when the pool has a slot again",
         "_core/dials.py",
-        "            self._room.cold[sub] = None\n",
+        "            self._pool_limit.cold[sub] = None\n",
         "",
     ),
     plant(
         "waiters behind the first are not refused in time",
         "_core/core.py",
-        "                self.agenda.attend(sub, waiter.deadline)\n                break\n",
+        "                self.timetable.look_at(sub, waiter.deadline)\n                break\n",
         "                break\n",
     ),
     plant(
-        "the agenda goes off too late",
+        "the timetable goes off too late",
         "_core/timetable.py",
         "        if at < self.next_at:  # noqa: PLR1730 - min() costs more\n",
         "        if at > self.next_at:  # noqa: PLR1730 - min() costs more\n",
@@ -306,8 +306,8 @@ MUTATIONS: Final = (
     plant(
         "closing connections of the pool are counted down twice",
         "_core/ledger.py",
-        "                self.room.closing -= 1\n",
-        "                self.room.closing -= 2\n",
+        "                self.pool_limit.closing -= 1\n",
+        "                self.pool_limit.closing -= 2\n",
     ),
     plant(
         "after a failure all waiters are dialled for at once",
@@ -324,8 +324,8 @@ MUTATIONS: Final = (
     plant(
         "warming goes before those in line",
         "_core/dials.py",
-        "        if self._room is not None and (self._room.wanted or not self._room.capacity.has_room):\n",
-        "        if self._room is not None and not self._room.capacity.has_room:\n",
+        "        if self._pool_limit is not None and (self._pool_limit.wanted or not self._pool_limit.limit.has_free_slot):\n",
+        "        if self._pool_limit is not None and not self._pool_limit.limit.has_free_slot:\n",
     ),
     plant(
         "a pool that has closed keeps what comes back",

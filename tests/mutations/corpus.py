@@ -16,19 +16,19 @@ MUTATIONS = (
     Mutation(
         name="a cancelled block's connection is kept if no command is owed its reply",
         file="_connection/hand_over.py",
-        old="    if exc is not None and not wire.marks & VOUCHED:\n",
+        old="    if exc is not None and not wire.taints & VOUCHED:\n",
         new=(
-            "    if exc is not None and not wire.marks & VOUCHED"
-            " and (wire.marks or not _is_cancellation(exc)):\n"
+            "    if exc is not None and not wire.taints & VOUCHED"
+            " and (wire.taints or not _is_cancellation(exc)):\n"
         ),
         tests=(_HANDED_OVER + "test_redis_py_2665",),
     ),
     Mutation(
         name="a cancelled block's connection is kept whatever is owed",
         file="_connection/hand_over.py",
-        old="    wire = link.wire\n    if exc",
+        old="    wire = link.exchange\n    if exc",
         new=(
-            "    wire = link.wire\n    if exc is not None and _is_cancellation(exc):\n"
+            "    wire = link.exchange\n    if exc is not None and _is_cancellation(exc):\n"
             "        return None\n    if exc"
         ),
         tests=(_HANDED_OVER + "test_redis_py_2624",),
@@ -43,8 +43,8 @@ MUTATIONS = (
     Mutation(
         name="a task that is still reading is forgotten when the lease ends",
         file="_connection/hand_over.py",
-        old="    if wire.in_progress or wire.marks & (",
-        new="    if wire.marks & (",
+        old="    if wire.in_progress or wire.taints & (",
+        new="    if wire.taints & (",
         tests=(_HANDED_OVER + "test_cve_2025_47907",),
     ),
     Mutation(
@@ -57,7 +57,7 @@ MUTATIONS = (
     Mutation(
         name="nobody looks before an idle connection is lent",
         file="_lending/acquire.py",
-        old="            if not entry.link.poll(0) or (reason := entry.link.look()) is None:\n",
+        old="            if not entry.link.poll(0) or (reason := entry.link.probe()) is None:\n",
         new="            if not entry.link.poll(0) or (reason := None) is None:\n",
         tests=(_HANDED_OVER + "test_undici_ghsa_35p6_xmwp_9g52",),
     ),
@@ -238,8 +238,8 @@ MUTATIONS = (
     Mutation(
         name="a partition is known by where it lies in memory",
         file="_values/endpoint.py",
-        old="            partition=check_partition(partition),\n",
-        new="            partition=id(check_partition(partition)),\n",
+        old="            partition=valid_partition(partition),\n",
+        new="            partition=id(valid_partition(partition)),\n",
         tests=(_IDENTITY + "test_curl_cve_2020_8231",),
     ),
     Mutation(
@@ -303,7 +303,7 @@ MUTATIONS = (
     Mutation(
         name="a failed dial tells nobody, and time runs out",
         file="_core/core.py",
-        old="                self._ledger.refuse(debtor, Refusal.DIAL_FAILED, error)\n",
+        old="                self._ledger.refuse(debtor, WaitOutcome.DIAL_FAILED, error)\n",
         new="                pass\n",
         tests=(_OVERLOAD + "test_bb8_141",),
     ),
@@ -338,10 +338,10 @@ MUTATIONS = (
     Mutation(
         name="what is idle does not count",
         file="_core/ledger.py",
-        old="        sub.idle[entry] = None\n        if self.room is not None:\n",
+        old="        sub.idle[entry] = None\n        if self.pool_limit is not None:\n",
         new=(
-            "        sub.idle[entry] = None\n        if self.room is not None:\n"
-            "            self.room.capacity.repay(entry)\n"
+            "        sub.idle[entry] = None\n        if self.pool_limit is not None:\n"
+            "            self.pool_limit.limit.repay(entry)\n"
         ),
         tests=(_OVERLOAD + "test_aiohttp_counts_what_is_idle_too",),
     ),

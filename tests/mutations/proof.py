@@ -52,22 +52,22 @@ MUTATIONS = (
     Mutation(
         name="a connection whose check was cut short is lent again",
         file="_lending/acquire.py",
-        old="        reason = judge(entry.link, exc if entry.link.wire.marks else None)\n",
+        old="        reason = why_not_clean(entry.link, exc if entry.link.exchange.taints else None)\n",
         new="        reason = None\n",
         tests=(_ACQUIRE,),
     ),
     Mutation(
         name="an exception in the block does not spoil the connection",
         file="_connection/hand_over.py",
-        old="    if exc is not None and not wire.marks & VOUCHED:\n",
-        new="    if exc is not None and wire.marks & CUT_SEND:\n",
+        old="    if exc is not None and not wire.taints & VOUCHED:\n",
+        new="    if exc is not None and wire.taints & CUT_SEND:\n",
         tests=(_RELEASE,),
     ),
     Mutation(
         name="a receive that a time-out in the block cut short is forgotten",
         file="_connection/exchange.py",
-        old="        except BaseException:\n            self.marks |= CUT_RECEIVE\n            raise\n",
-        new="        except BaseException:\n            self.marks &= ~OWED\n            raise\n",
+        old="        except BaseException:\n            self.taints |= CUT_RECEIVE\n            raise\n",
+        new="        except BaseException:\n            self.taints &= ~OWED\n            raise\n",
         tests=(_RELEASE,),
     ),
     Mutation(
@@ -173,7 +173,7 @@ MUTATIONS = (
         name="a slot is free before its file is closed",
         file="_core/ledger.py",
         old="        entry.move(ConnectionState.CLOSING)\n",
-        new="        entry.move(ConnectionState.CLOSING)\n        sub.capacity.repay(entry)\n",
+        new="        entry.move(ConnectionState.CLOSING)\n        sub.limit.repay(entry)\n",
         tests=(_SCHEDULES,),
     ),
     Mutation(
@@ -200,8 +200,8 @@ MUTATIONS = (
     Mutation(
         name="what is closing elsewhere is not awaited before more is closed",
         file="_core/dials.py",
-        old="            elif room.idle_by_age and room.closing < room.wanted:\n",
-        new="            elif room.idle_by_age:\n",
+        old="            elif pool_limit.idle_by_age and pool_limit.closing < pool_limit.wanted:\n",
+        new="            elif pool_limit.idle_by_age:\n",
         tests=(_SCHEDULES_POOL,),
     ),
     Mutation(
@@ -216,7 +216,7 @@ MUTATIONS = (
         file="_core/core.py",
         old="        self.is_open = False\n        for sub in self.subs.values():\n"
         "            for waiter in list(sub.queue):\n"
-        "                self._ledger.refuse(waiter, Refusal.POOL_CLOSED)\n",
+        "                self._ledger.refuse(waiter, WaitOutcome.POOL_CLOSED)\n",
         new="        self.is_open = False\n        for sub in self.subs.values():\n",
         tests=(_SCHEDULES_POOL,),
     ),

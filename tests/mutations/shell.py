@@ -12,35 +12,35 @@ MUTATIONS = (
     Mutation(
         name="a send that was cut short is not noted",
         file="_connection/exchange.py",
-        old="            self.marks |= CUT_SEND\n",
+        old="            self.taints |= CUT_SEND\n",
         new="            pass\n",
         tests=("tests/unit/connection/test_exchange.py",),
     ),
     Mutation(
         name="a receive that was cut short is not noted",
         file="_connection/exchange.py",
-        old="            self.marks |= CUT_RECEIVE\n",
+        old="            self.taints |= CUT_RECEIVE\n",
         new="            pass\n",
         tests=("tests/unit/connection/test_exchange.py", "tests/regressions/test_handed_over.py"),
     ),
     Mutation(
         name="an answer that came before the question was out is its answer",
         file="_connection/exchange.py",
-        old="            self.marks |= OWED  # once more: what came in meanwhile was no answer to all of it\n",
+        old="            self.taints |= OWED  # once more: what came in meanwhile was no answer to all of it\n",
         new="",
         tests=("tests/unit/connection/test_exchange.py",),
     ),
     Mutation(
         name="the caller's word excuses an interrupted send",
         file="_connection/exchange.py",
-        old="self.marks & ~(OWED | CUT_RECEIVE) | VOUCHED",
-        new="self.marks & ~(OWED | CUT_RECEIVE | CUT_SEND) | VOUCHED",
+        old="self.taints & ~(OWED | CUT_RECEIVE) | VOUCHED",
+        new="self.taints & ~(OWED | CUT_RECEIVE | CUT_SEND) | VOUCHED",
         tests=("tests/unit/connection/test_exchange.py", "tests/unit/connection/test_hand_over.py"),
     ),
     Mutation(
         name="the caller's word holds for the next caller",
         file="_connection/hand_over.py",
-        old="    wire.marks = 0  # the word of this caller does not hold for the next\n",
+        old="    wire.taints = 0  # the word of this caller does not hold for the next\n",
         new="",
         tests=("tests/unit/connection/test_hand_over.py",),
     ),
@@ -100,15 +100,15 @@ MUTATIONS = (
     Mutation(
         name="an idle connection is handed to a waiter unseen",
         file="_engine/engine.py",
-        old="            reason = entry.link.look()\n            if reason is not None:\n",
-        new="            reason = entry.link.look()\n            if reason is None and False:\n",
+        old="            reason = entry.link.probe()\n            if reason is not None:\n",
+        new="            reason = entry.link.probe()\n            if reason is None and False:\n",
         tests=("tests/regressions/test_handed_over.py",),
     ),
     Mutation(
         name="the timer is set a second late for an earlier moment",
         file="_engine/engine.py",
-        old="        self._alarm_at = self._alarm.deadline = self._agenda.next_at\n",
-        new="        self._alarm_at = self._alarm.deadline = self._agenda.next_at + 1\n",
+        old="        self._alarm_at = self._alarm.deadline = self._timetable.next_at\n",
+        new="        self._alarm_at = self._alarm.deadline = self._timetable.next_at + 1\n",
         tests=("tests/unit/lending/test_waiting.py",),
     ),
     Mutation(
@@ -129,7 +129,7 @@ MUTATIONS = (
     Mutation(
         name="nothing that is idle is seen to end",
         file="_pool/reap.py",
-        old="                    self._core.inspected(entry, entry.link.look(), self._engine.now())\n",
+        old="                    self._core.inspected(entry, entry.link.probe(), self._engine.now())\n",
         new="                    pass\n",
         tests=("tests/unit/connection/test_idle_watch.py", "tests/faults/test_idle.py"),
     ),
@@ -166,7 +166,7 @@ MUTATIONS = (
     Mutation(
         name="the end of a stream is not noted",
         file="_connection/exchange.py",
-        old="            self.marks |= ENDED\n",
+        old="            self.taints |= ENDED\n",
         new="            pass\n",
         tests=("tests/unit/connection/test_exchange.py", "tests/unit/connection/test_hand_over.py"),
     ),
@@ -258,7 +258,7 @@ MUTATIONS = (
     Mutation(
         name="the counters of a forgotten endpoint are forgotten",
         file="_core/core.py",
-        old="            self.folded.absorb(sub.tally)\n",
+        old="            self.dropped_counters.absorb(sub.counters)\n",
         new="",
         tests=("tests/unit/pool/test_reap.py",),
     ),
@@ -279,7 +279,7 @@ MUTATIONS = (
     Mutation(
         name="who waits for a dial is told of a deadlock",
         file="_engine/holders.py",
-        old="    if sub.capacity.has_room and (room is None or room.capacity.has_room):\n",
+        old="    if sub.limit.has_free_slot and (pool_limit is None or pool_limit.limit.has_free_slot):\n",
         new="    if False:\n",
         tests=("tests/unit/engine/test_holders.py",),
     ),
@@ -293,8 +293,8 @@ MUTATIONS = (
     Mutation(
         name="a forgotten endpoint is warmed when its name is known again",
         file="_pool/reap.py",
-        old="        if not sub.capacity.borrowers:  # perhaps it was forgotten while its name was looked up\n",
-        new="        if sub.capacity.borrowers and False:\n",
+        old="        if not sub.limit.borrowers:  # perhaps it was forgotten while its name was looked up\n",
+        new="        if sub.limit.borrowers and False:\n",
         tests=("tests/unit/pool/test_follow.py",),
     ),
     Mutation(

@@ -46,11 +46,11 @@ async def warm(world: World) -> None:
 
 async def drain(world: World) -> None:
     subs = world.pool._core.subs.values()
-    before = {entry.id for sub in subs for entry in sub.capacity.borrowers}
+    before = {entry.id for sub in subs for entry in sub.limit.borrowers}
     generations = [sub.generation for sub in subs]
     try:
         await world.pool.drain()
-        assert not before & {entry.id for sub in subs for entry in sub.capacity.borrowers}
+        assert not before & {entry.id for sub in subs for entry in sub.limit.borrowers}
     finally:
         if [sub.generation for sub in subs] != generations:  # it was not cancelled at once
             world.spoilt |= before

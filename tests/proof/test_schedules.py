@@ -201,7 +201,7 @@ def test_clear_against_dial_and_release(source: str, interrupt: bool) -> None:
         def clear() -> None:
             # Even one that was handed over a moment before: its lease has not begun.
             for sub in stage.pool._core.subs.values():
-                stage.world.spoilt.update(entry.id for entry in sub.capacity.borrowers)
+                stage.world.spoilt.update(entry.id for entry in sub.limit.borrowers)
             stage.pool.clear(interrupt_in_use=interrupt)
 
         async with stage.set():

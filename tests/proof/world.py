@@ -116,7 +116,7 @@ class World:
         try:
             return await hook(conn)
         except BaseException:
-            if conn._entry.link.wire.marks:
+            if conn._entry.link.exchange.taints:
                 self.spoilt.add(conn.id)
             raise
 
@@ -187,7 +187,7 @@ class World:
 
     async def prove_capacity(self) -> None:
         """Every slot can be had, and all at once."""
-        total = self.pool._core.room.capacity.total if self.pool._core.room else math.inf
+        total = self.pool._core.pool_limit.limit.total if self.pool._core.pool_limit else math.inf
         leases = []
         for _ in range(int(min(self.limit, total))):
             leases.append(await self.pool.acquire(self.endpoint, timeout=60))

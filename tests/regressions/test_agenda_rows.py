@@ -1,4 +1,4 @@
-"""A sub-pool stands on the agenda once for each time it is moved, not ever more often.
+"""A sub-pool stands on the timetable once for each time it is moved, not ever more often.
 
 Each row that fell due was added again for the next moment, the superseded ones too: a server that refused,
 asked with short time-outs, had 34,000 rows within seconds.
@@ -11,70 +11,70 @@ from random import Random
 
 from conpool._core.core import Core
 from conpool._core.records import SubPool
-from conpool._core.timetable import Agenda
+from conpool._core.timetable import Timetable
 from conpool._values.config import PoolConfig
 from conpool._values.endpoint import Endpoint
 
 
 def test_an_endpoint_attended_earlier_than_planned_stands_there_no_more_often() -> None:
-    agenda = Agenda()
+    timetable = Timetable()
     sub = SubPool(Endpoint("here.example", 1), PoolConfig(), 0.0)
     for second in range(20):
-        agenda.attend(sub, second + 1.0)
-        agenda.attend(sub, second + 0.5)
+        timetable.look_at(sub, second + 1.0)
+        timetable.look_at(sub, second + 0.5)
         for now in (second + 0.5, second + 1.0):
-            for item in agenda.due(now):
+            for item in timetable.pop_due(now):
                 assert item is sub
-                agenda.attend(sub, math.floor(now) + 1.0 if now < second + 1.0 else now + 1.0)
-    assert len(agenda._heap) <= 2
+                timetable.look_at(sub, math.floor(now) + 1.0 if now < second + 1.0 else now + 1.0)
+    assert len(timetable._heap) <= 2
 
 
 def test_an_endpoint_is_due_once_however_often_its_time_was_moved() -> None:
-    agenda = Agenda()
+    timetable = Timetable()
     sub = SubPool(Endpoint("here.example", 1), PoolConfig(), 0.0)
-    agenda.attend(sub, 2.0)
-    agenda.attend(sub, 1.0)
-    assert list(agenda.due(1.0)) == [sub]
-    assert list(agenda.due(2.0)) == []
-    agenda.attend(sub, 3.0)
-    assert list(agenda.due(3.0)) == [sub]
-    assert agenda.next_at == math.inf
+    timetable.look_at(sub, 2.0)
+    timetable.look_at(sub, 1.0)
+    assert list(timetable.pop_due(1.0)) == [sub]
+    assert list(timetable.pop_due(2.0)) == []
+    timetable.look_at(sub, 3.0)
+    assert list(timetable.pop_due(3.0)) == [sub]
+    assert timetable.next_at == math.inf
 
 
 def test_times_that_were_superseded_are_not_kept_until_they_come() -> None:
     """A server that stays away, asked with long time-outs: a row for each attempt, for as long as a time-out."""
-    agenda = Agenda()
+    timetable = Timetable()
     sub = SubPool(Endpoint("here.example", 1), PoolConfig(), 0.0)
     for second in range(1000):
-        agenda.attend(sub, second + 36_000.0)  # the time-out of whoever is first in the queue
-        agenda.attend(sub, second + 1.0)  # when the next dial may begin
-        assert list(agenda.due(second + 1.0)) == [sub]
-    assert len(agenda._heap) < 100
-    agenda.attend(sub, 37_000.0)
-    agenda.attend(sub, 36_500.0)
-    agenda.tidy()
-    assert [row[0] for row in agenda._heap] == [36_500.0]
-    assert repr(agenda) == "<Agenda 1 expected, next at 36500.0>"
+        timetable.look_at(sub, second + 36_000.0)  # the time-out of whoever is first in the queue
+        timetable.look_at(sub, second + 1.0)  # when the next dial may begin
+        assert list(timetable.pop_due(second + 1.0)) == [sub]
+    assert len(timetable._heap) < 100
+    timetable.look_at(sub, 37_000.0)
+    timetable.look_at(sub, 36_500.0)
+    timetable.tidy()
+    assert [row[0] for row in timetable._heap] == [36_500.0]
+    assert repr(timetable) == "<Timetable 1 expected, next at 36500.0>"
 
 
 def test_an_endpoint_that_was_dropped_is_not_remembered_until_its_time() -> None:
     """A hundred thousand endpoints, each asked once, were kept alive for the length of a time-out."""
-    agenda = Agenda()
+    timetable = Timetable()
     kept, dropped = (SubPool(Endpoint(f"{n}.example", 1), PoolConfig(), 0.0) for n in "ab")
-    agenda.attend(dropped, 1.0)
-    agenda.attend(kept, 2.0)
-    dropped.attend_at = math.inf
-    agenda.tidy()
-    assert [row[2] for row in agenda._heap] == [kept]
-    assert agenda.next_at == 2.0
-    assert list(agenda.due(2.0)) == [kept]
+    timetable.look_at(dropped, 1.0)
+    timetable.look_at(kept, 2.0)
+    dropped.due_at = math.inf
+    timetable.tidy()
+    assert [row[2] for row in timetable._heap] == [kept]
+    assert timetable.next_at == 2.0
+    assert list(timetable.pop_due(2.0)) == [kept]
 
 
 def test_a_pool_forgets_the_dates_of_endpoints_that_it_drops() -> None:
     core = Core(PoolConfig(), {}, Random(1))
     sub = core.find_subpool(Endpoint("here.example", 1), 0.0)
-    core.agenda.attend(sub, 1000.0)
+    core.timetable.look_at(sub, 1000.0)
     assert not core.swept(sub, 1.0)
     assert core.swept(sub, 100.0)
-    core.agenda.tidy()
-    assert core.agenda.next_at == math.inf
+    core.timetable.tidy()
+    assert core.timetable.next_at == math.inf

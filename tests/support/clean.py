@@ -165,14 +165,17 @@ class StepCheck(trio.abc.Instrument):
         core = self._case.pool._core
         for sub in core.subs.values():
             self._check(sub, task)
-        if core.room is not None and len(core.room.capacity.borrowers) > core.room.capacity.total:
-            self.faults.append(f"{core.room!r} is overdrawn after a step of {task.name}")
+        if (
+            core.pool_limit is not None
+            and len(core.pool_limit.limit.borrowers) > core.pool_limit.limit.total
+        ):
+            self.faults.append(f"{core.pool_limit!r} is overdrawn after a step of {task.name}")
 
     def _check(self, sub: SubPool, task: trio.lowlevel.Task) -> None:
-        charged = len(sub.capacity.borrowers)
+        charged = len(sub.limit.borrowers)
         if charged != len(sub.idle) + sub.active + sub.connecting + sub.closing:
             self.faults.append(f"{sub!r} does not balance after a step of {task.name}")
-        if charged > sub.capacity.total and not sub.resized:
+        if charged > sub.limit.total and not sub.resized:
             self.faults.append(f"{sub!r} is overdrawn after a step of {task.name}")
 
 
@@ -197,7 +200,7 @@ class Case:
     def entries(self) -> list[Entry]:
         """All connections in the books."""
         subs = self.pool._core.subs.values()
-        return [entry for sub in subs for entry in sub.capacity.borrowers]
+        return [entry for sub in subs for entry in sub.limit.borrowers]
 
     def idle_links(self, endpoint: AnyEndpoint | None = None) -> list[Link]:
         """The open ends of the idle connections (to `endpoint`), the oldest first."""
@@ -241,8 +244,10 @@ class Case:
         check(core)
         idle = {entry for sub in core.subs.values() for entry in sub.idle}
         assert set(self.entries()) == idle, "a slot has not come back"
-        if core.room is not None:
-            assert set(core.room.capacity.borrowers) == idle, "a slot of the pool has not come back"
+        if core.pool_limit is not None:
+            assert set(core.pool_limit.limit.borrowers) == idle, (
+                "a slot of the pool has not come back"
+            )
         assert self.recorder.open <= len(idle), "a socket has outlived its connection"
         watched = set(self.pool._engine.watch._by_descriptor.values())
         assert watched <= idle, "a connection that is gone is still watched"

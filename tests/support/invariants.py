@@ -1,6 +1,6 @@
 """All that must hold of the core's books whenever control is back with its caller, in one place.
 
-`check` is the only judge: unit tests, the model checker, the state machine and the tests of the
+`check` is the only why_not_clean: unit tests, the model checker, the state machine and the tests of the
 shell call it after every step. Nothing here relies on the core's own conclusions: whatever can
 be counted from the connections themselves, or from the queues, is counted again.
 
@@ -16,9 +16,9 @@ from collections.abc import Iterator
 
 from conpool._core import pool_limit
 from conpool._core.core import Core
-from conpool._core.pool_limit import Room
+from conpool._core.pool_limit import PoolLimit
 from conpool._core.records import Entry, SubPool, Waiter, Warmer
-from conpool._core.timetable import Agenda
+from conpool._core.timetable import Timetable
 from conpool._values.states import ConnectionState
 
 IDLE = ConnectionState.IDLE
@@ -44,7 +44,7 @@ def show(core: Core) -> str:
     lines = [repr(core)]
     for sub in core.subs.values():
         lines.append(f"  {sub!r}{' paused' if sub.paused else ''}")
-        entries = sorted(sub.capacity.borrowers, key=lambda entry: entry.id)
+        entries = sorted(sub.limit.borrowers, key=lambda entry: entry.id)
         lines += [f"    {entry!r} for {entry.dial_for!r}" for entry in entries]
         lines += [f"    {waiter!r} dial {waiter.dial!r}" for waiter in sub.queue]
     return "\n".join(lines)
@@ -56,14 +56,16 @@ def _find_faults(core: Core, now: float | None) -> Iterator[str]:
     for sub in core.subs.values():
         for fault in _find_faults_of(sub, core):
             yield f"{sub.endpoint}: {fault}"
-    if core.room is not None:
-        yield from _check_room(core.room, core)
-    yield from _check_agenda(core.agenda, core)
-    if now is not None and core.is_open and core.agenda.next_at > now:
+    if core.pool_limit is not None:
+        yield from _check_room(core.pool_limit, core)
+    yield from _check_agenda(core.timetable, core)
+    if now is not None and core.is_open and core.timetable.next_at > now:
         for sub in core.subs.values():
-            for fault in _check_no_lost_wakeup(sub, core.room, now):
+            for fault in _check_no_lost_wakeup(sub, core.pool_limit, now):
                 yield f"{sub.endpoint}: {fault}"
-            if any(_lacks_warmth(sub, warmer.target, core.room, now) for warmer in sub.warmers):
+            if any(
+                _lacks_warmth(sub, warmer.target, core.pool_limit, now) for warmer in sub.warmers
+            ):
                 yield f"{sub.endpoint}: somebody warms, and a slot is free (G12)"
 
 
@@ -81,7 +83,7 @@ def _find_faults_of(sub: SubPool, core: Core) -> Iterator[str]:
 
 def _check_connections(sub: SubPool) -> Iterator[str]:
     """G1, G2, G30."""
-    borrowers = sub.capacity.borrowers
+    borrowers = sub.limit.borrowers
     found = Counter(entry.state for entry in borrowers)
     booked = {
         IDLE: len(sub.idle),
@@ -99,9 +101,9 @@ def _check_connections(sub: SubPool) -> Iterator[str]:
     ages = [entry.idle_since for entry in sub.idle]
     if ages != sorted(ages):
         yield f"the stack is not in order: idle since {ages}"
-    surplus = len(borrowers) - sub.closing - sub.capacity.total
-    if surplus > 0 and not sub.has_surplus:
-        yield f"{len(borrowers)} connections, with a limit of {sub.capacity.total} (G1)"
+    surplus = len(borrowers) - sub.closing - sub.limit.total
+    if surplus > 0 and not sub.may_be_unwanted:
+        yield f"{len(borrowers)} connections, with a limit of {sub.limit.total} (G1)"
     if sub.idle and surplus > 0:
         yield "idle connections are kept beyond the limit"
     for entry in borrowers:
@@ -160,7 +162,7 @@ def _check_dials(sub: SubPool) -> Iterator[str]:
                 yield f"{waiter!r} counts on {dial!r}, which is for {dial.dial_for!r}"
     if with_dial != sub.dialled_for:
         yield f"{with_dial} in the queue have a dial, the books say {sub.dialled_for}"
-    for entry in sub.capacity.borrowers:
+    for entry in sub.limit.borrowers:
         debtor = entry.dial_for
         if isinstance(debtor, Waiter) and debtor.queued and debtor.dial is not entry:
             yield f"{entry!r} is dialled for {debtor!r}, which does not know"
@@ -173,27 +175,27 @@ def _check_dials(sub: SubPool) -> Iterator[str]:
 # ── the pool-wide limit ─────────────────────────────────────────────────────────
 
 
-def _check_room(room: Room, core: Core) -> Iterator[str]:
+def _check_room(pool_limit: PoolLimit, core: Core) -> Iterator[str]:
     subs = core.subs.values()
-    charged = {entry for sub in subs for entry in sub.capacity.borrowers}
-    if room.capacity.borrowers != charged:
-        odd = room.capacity.borrowers ^ charged
+    charged = {entry for sub in subs for entry in sub.limit.borrowers}
+    if pool_limit.limit.borrowers != charged:
+        odd = pool_limit.limit.borrowers ^ charged
         yield f"charged to an endpoint or to the pool, not to both: {odd} (G1)"
-    if len(room.capacity.borrowers) > room.capacity.total:
-        yield f"{len(charged)} connections, with {room.capacity.total} for the whole pool (G1)"
-    if room.idle_by_age.keys() != {entry for sub in subs for entry in sub.idle}:
+    if len(pool_limit.limit.borrowers) > pool_limit.limit.total:
+        yield f"{len(charged)} connections, with {pool_limit.limit.total} for the whole pool (G1)"
+    if pool_limit.idle_by_age.keys() != {entry for sub in subs for entry in sub.idle}:
         yield "the pool's list of idle connections is not its endpoints'"
     for sub in subs:
-        if list(sub.idle) != [entry for entry in room.idle_by_age if entry.sub is sub]:
+        if list(sub.idle) != [entry for entry in pool_limit.idle_by_age if entry.sub is sub]:
             yield f"{sub.endpoint}: the order by age is not the stack's"
-        yield from _check_claim(sub, room)
+        yield from _check_claim(sub, pool_limit)
     for name in ("closing", "wanted"):
         parts = sum(getattr(sub, name) for sub in subs)
-        if getattr(room, name) != parts:
-            yield f"{name} is {getattr(room, name)}, the endpoints have {parts}"
+        if getattr(pool_limit, name) != parts:
+            yield f"{name} is {getattr(pool_limit, name)}, the endpoints have {parts}"
 
 
-def _check_claim(sub: SubPool, room: Room) -> Iterator[str]:
+def _check_claim(sub: SubPool, pool_limit: PoolLimit) -> Iterator[str]:
     claim = sub.claim
     if (claim is None) != (sub.wanted == 0):
         yield f"{sub.endpoint}: wants {sub.wanted} slots, in line with {claim!r}"
@@ -203,14 +205,14 @@ def _check_claim(sub: SubPool, room: Room) -> Iterator[str]:
         yield f"{sub.endpoint}: stands in line with {claim!r}"
     if sub.paused:
         yield f"{sub.endpoint}: stands in line, though it is paused"
-    if (claim.number, sub) not in [(number, row) for number, _, row in room._line]:
+    if (claim.number, sub) not in [(number, row) for number, _, row in pool_limit._line]:
         yield f"{sub.endpoint}: has a claim, and no place in line"
 
 
 # ── no lost wake-up ─────────────────────────────────────────────────────────────
 
 
-def _check_no_lost_wakeup(sub: SubPool, room: Room | None, now: float) -> Iterator[str]:
+def _check_no_lost_wakeup(sub: SubPool, pool_limit: PoolLimit | None, now: float) -> Iterator[str]:
     """G12: no slot is free, and nothing idle is fit, while somebody waits who could have it."""
     if sub.paused or not sub.queue:
         return
@@ -221,37 +223,39 @@ def _check_no_lost_wakeup(sub: SubPool, room: Room | None, now: float) -> Iterat
     if wanted <= 0 or undialled is None:
         return
     if now < sub.dial_not_before:
-        if sub.attend_at > sub.dial_not_before and (sub.capacity.has_room or sub.idle):
+        if sub.due_at > sub.dial_not_before and (sub.limit.has_free_slot or sub.idle):
             yield "nobody will say that the gate has opened (G12)"
         return
     if sub.failures:
         wanted = 1
-    if not sub.capacity.has_room:
+    if not sub.limit.has_free_slot:
         if sub.idle and sub.closing < wanted:
             yield "somebody waits for a new connection, an idle one holds its slot (G12)"
-    elif room is None:
+    elif pool_limit is None:
         yield "somebody waits, and a slot is free (G12)"
     else:
-        yield from _check_no_slot_left(sub, undialled, wanted, room)
+        yield from _check_no_slot_left(sub, undialled, wanted, pool_limit)
 
 
-def _check_no_slot_left(sub: SubPool, undialled: Waiter, wanted: int, room: Room) -> Iterator[str]:
+def _check_no_slot_left(
+    sub: SubPool, undialled: Waiter, wanted: int, pool_limit: PoolLimit
+) -> Iterator[str]:
     """`undialled` can only wait for the pool-wide limit: it stands in line, and there is nothing to give."""
-    wanted = min(wanted, sub.capacity.total - len(sub.capacity.borrowers))
+    wanted = min(wanted, sub.limit.total - len(sub.limit.borrowers))
     if sub.wanted != wanted or sub.claim is not undialled:
         yield f"{wanted} slots are wanted, {sub.wanted} with {sub.claim!r} in line (G12)"
-    if room.capacity.has_room:
+    if pool_limit.limit.has_free_slot:
         yield "somebody stands in line, and the pool has a slot (G12)"
-    elif room.idle_by_age and room.closing < room.wanted:
+    elif pool_limit.idle_by_age and pool_limit.closing < pool_limit.wanted:
         yield "somebody stands in line, and an idle connection holds a slot (G12)"
 
 
-def _lacks_warmth(sub: SubPool, target: int, room: Room | None, now: float) -> bool:
+def _lacks_warmth(sub: SubPool, target: int, pool_limit: PoolLimit | None, now: float) -> bool:
     """Whether one who warms waits, with a slot free that nobody else wants."""
-    opening = len(sub.capacity.borrowers) - sub.closing
+    opening = len(sub.limit.borrowers) - sub.closing
     is_held_back = sub.paused or now < max(sub.dial_not_before, sub.warm_not_before)
-    is_full = not sub.capacity.has_room or sub.connecting >= sub.max_connecting
-    if room is not None and (room.wanted or not room.capacity.has_room):
+    is_full = not sub.limit.has_free_slot or sub.connecting >= sub.max_connecting
+    if pool_limit is not None and (pool_limit.wanted or not pool_limit.limit.has_free_slot):
         is_full = True
     return opening < target and len(sub.queue) <= sub.connecting and not (is_held_back or is_full)
 
@@ -259,24 +263,24 @@ def _lacks_warmth(sub: SubPool, target: int, room: Room | None, now: float) -> b
 # ── time ────────────────────────────────────────────────────────────────────────
 
 
-def _check_agenda(agenda: Agenda, core: Core) -> Iterator[str]:
-    rows = agenda._heap
-    if rows and agenda.next_at > rows[0][0]:
-        yield f"looks at {agenda.next_at}, the first is due at {rows[0][0]}"
+def _check_agenda(timetable: Timetable, core: Core) -> Iterator[str]:
+    rows = timetable._heap
+    if rows and timetable.next_at > rows[0][0]:
+        yield f"looks at {timetable.next_at}, the first is due at {rows[0][0]}"
     waiters = {waiter for sub in core.subs.values() for waiter in sub.queue}
     expected = {w for w in waiters if w.has_own_deadline and w.deadline != math.inf}
     listed = {item for at, _, item in rows if isinstance(item, Waiter) and at == item.deadline}
     if not expected <= listed:
         yield f"nobody will say that the time of {expected - listed} is up"
     attended = {(at, item) for at, _, item in rows if isinstance(item, SubPool)}
-    living = len(expected) + sum(at == sub.attend_at for at, sub in attended)
-    if agenda._living != living:
-        yield f"{agenda._living} rows of the agenda matter, counted again: {living}"
+    living = len(expected) + sum(at == sub.due_at for at, sub in attended)
+    if timetable._current != living:
+        yield f"{timetable._current} rows of the timetable matter, counted again: {living}"
     for sub in core.subs.values():
-        if sub.attend_at != math.inf and (sub.attend_at, sub) not in attended:
-            yield f"{sub.endpoint}: is to be attended at {sub.attend_at}, nobody knows"
+        if sub.due_at != math.inf and (sub.due_at, sub) not in attended:
+            yield f"{sub.endpoint}: is to be attended at {sub.due_at}, nobody knows"
         usual = (w.deadline for w in sub.queue if not w.has_own_deadline)
-        if sub.attend_at > min(usual, default=math.inf):
+        if sub.due_at > min(usual, default=math.inf):
             yield f"{sub.endpoint}: nobody will say that the time of its first waiter is up"
 
 
@@ -284,11 +288,11 @@ def _check_agenda(agenda: Agenda, core: Core) -> Iterator[str]:
 
 
 def _check_tally(sub: SubPool) -> Iterator[str]:
-    tally = sub.tally
+    counters = sub.counters
     opened = len(sub.idle) + sub.active + sub.closing
-    if tally.created - tally.closed != opened:
-        yield f"{tally.created} created less {tally.closed} closed is not the {opened} that exist"
-    if sum(tally.by_reason.values()) != tally.closed:
-        yield f"{tally.closed} closed, for {sum(tally.by_reason.values())} reasons"
-    if not 0 <= tally.reused <= tally.acquired:
-        yield f"{tally.reused} reused, of {tally.acquired} lent"
+    if counters.created - counters.closed != opened:
+        yield f"{counters.created} created less {counters.closed} closed is not the {opened} that exist"
+    if sum(counters.by_reason.values()) != counters.closed:
+        yield f"{counters.closed} closed, for {sum(counters.by_reason.values())} reasons"
+    if not 0 <= counters.reused <= counters.acquired:
+        yield f"{counters.reused} reused, of {counters.acquired} lent"

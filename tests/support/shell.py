@@ -21,7 +21,7 @@ from typing import Any, Final, final
 
 from conpool._core.core import Core
 from conpool._core.effects import Close, Dial
-from conpool._core.records import Entry, Refusal, SubPool, Waiter, Warmer
+from conpool._core.records import Entry, SubPool, Waiter, WaitOutcome, Warmer
 from conpool._values.config import PoolConfig
 from conpool._values.endpoint import AnyEndpoint, Endpoint
 from conpool._values.states import CloseReason, ConnectionState
@@ -74,7 +74,7 @@ class Caller:
         """The connection handed to it, until it gives that back."""
         self.has_begun = False
         """Whether its lease has begun: whether it has run since the hand-over."""
-        self.refusal: Refusal | None = None
+        self.refusal: WaitOutcome | None = None
         self.error: Exception | None = None
         self.passed = 0
         """How many were served that came later, while it was first in line for the pool's slots."""
@@ -186,7 +186,7 @@ class Shell:
         sub = self.sub(endpoint)
         if sub.queue or sub.paused:
             return None
-        while (entry := self.core.take_idle(sub, self.now)) is not None:
+        while (entry := self.core.pop_newest(sub, self.now)) is not None:
             if not entry.link.dead:
                 break
             self.core.condemned(entry, CloseReason.PEER_CLOSED, self.now)
@@ -303,7 +303,7 @@ class Shell:
         """Time passes, and the timer rings as often as the core has asked for."""
         until = self.now + seconds
         assert until < math.inf, "nothing is expected any more"
-        while (next_at := self.core.agenda.next_at) <= until:
+        while (next_at := self.core.timetable.next_at) <= until:
             self.now = max(self.now, next_at)
             self.core.ticked(self.now)
             self.settle()
@@ -324,7 +324,7 @@ class Shell:
 
     def clear(self, endpoint: AnyEndpoint = HERE) -> None:
         sub = self.sub(endpoint)
-        for entry in sub.capacity.borrowers:
+        for entry in sub.limit.borrowers:
             if entry.link is None:  # still being dialled
                 entry.link = Wire(self.now)
             entry.link.cleared = True
@@ -439,7 +439,7 @@ class Shell:
         entry.link.leases += 1
         entry.lent_at = self.now
         caller.has_begun = True
-        self.core.lent(entry, 0.0)
+        self.core.lease_began(entry, 0.0)
 
     def _end_lease(self, caller: Caller) -> Entry:
         entry = caller.entry

@@ -471,7 +471,7 @@ class Walked:
     def find_id(self, peer: Peer) -> int:
         """The number that the pool gave it; 0 if it has not yet, or has forgotten it."""
         for sub in self.pool._core.subs.values():
-            for entry in sub.capacity.borrowers:
+            for entry in sub.limit.borrowers:
                 if entry.link is not None and entry.link.stream is peer.client:
                     return entry.id
         return 0
@@ -585,8 +585,8 @@ class Walked:
         most = self.world.options.get("max_connecting_per_endpoint", math.inf)
         has_slot = idle or self.network.count(endpoint) < self.limits[endpoint]
         full = self.network.count() >= (self.world.total or math.inf)
-        has_room = not full or self.pool.all_stats().idle
-        if any(peer.is_closing for peer in self.network.live()) or not (has_slot and has_room):
+        has_free_slot = not full or self.pool.all_stats().idle
+        if any(peer.is_closing for peer in self.network.live()) or not (has_slot and has_free_slot):
             return
         dialling = self.network.dialling[endpoint]
         assert dialling >= min(len(waiting), most), (

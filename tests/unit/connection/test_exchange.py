@@ -53,36 +53,36 @@ class OneWay(trio.abc.Stream):
 
 async def test_untouched_wire_has_no_marks() -> None:
     wire, _ = make_wire()
-    assert (wire.marks, wire.in_progress) == (0, 0)
+    assert (wire.taints, wire.in_progress) == (0, 0)
 
 
 async def test_what_was_sent_is_owed_an_answer_until_something_is_received() -> None:
     wire, server = make_wire()
     await wire.send_all(b"ask")
-    assert wire.marks == OWED
+    assert wire.taints == OWED
     await server.send_all(b"answer")
     assert await wire.receive_some() == b"answer"
-    assert wire.marks == 0
+    assert wire.taints == 0
 
 
 async def test_sending_nothing_notes_nothing() -> None:
     wire, _ = make_wire()
     await wire.send_all(b"")
-    assert wire.marks == 0
+    assert wire.taints == 0
 
 
 async def test_sending_nothing_is_no_answer_to_a_word_given() -> None:
     wire, _ = make_wire()
     wire.vouch()
     await wire.send_all(b"")
-    assert wire.marks == VOUCHED
+    assert wire.taints == VOUCHED
 
 
 @pytest.mark.parametrize("data", [b"x", bytearray(b"x"), memoryview(b"x")])
 async def test_every_kind_of_bytes_counts_as_sent(data: bytes | bytearray | memoryview) -> None:
     wire, server = make_wire()
     await wire.send_all(data)
-    assert wire.marks == OWED
+    assert wire.taints == OWED
     assert await server.receive_some() == b"x"
 
 
@@ -92,7 +92,7 @@ async def test_cancelled_send_is_noted(autojump_clock: MockClock) -> None:
     with trio.move_on_after(1) as scope:
         await wire.send_all(b"nobody reads this")
     assert scope.cancelled_caught
-    assert wire.marks == OWED | CUT_SEND
+    assert wire.taints == OWED | CUT_SEND
     assert wire.in_progress == 0
 
 
@@ -101,14 +101,14 @@ async def test_failed_send_is_noted() -> None:
     await server.aclose()
     with pytest.raises(trio.BrokenResourceError):
         await wire.send_all(b"too late")
-    assert wire.marks & CUT_SEND
+    assert wire.taints & CUT_SEND
 
 
 async def test_cancelled_receive_is_noted(autojump_clock: MockClock) -> None:
     wire, _ = make_wire()
     with trio.move_on_after(1):
         await wire.receive_some()
-    assert wire.marks == CUT_RECEIVE
+    assert wire.taints == CUT_RECEIVE
     assert wire.in_progress == 0
 
 
@@ -116,7 +116,7 @@ async def test_failed_receive_is_noted() -> None:
     wire, _ = make_wire()
     with pytest.raises(ValueError, match="max_bytes"):
         await wire.receive_some(0)
-    assert wire.marks == CUT_RECEIVE
+    assert wire.taints == CUT_RECEIVE
 
 
 async def test_later_success_does_not_heal_what_was_cut_short(autojump_clock: MockClock) -> None:
@@ -125,7 +125,7 @@ async def test_later_success_does_not_heal_what_was_cut_short(autojump_clock: Mo
         await wire.receive_some()
     await server.send_all(b"late")
     await wire.receive_some()
-    assert wire.marks == CUT_RECEIVE
+    assert wire.taints == CUT_RECEIVE
 
 
 async def test_cancelled_wait_for_room_notes_nothing(autojump_clock: MockClock) -> None:
@@ -134,7 +134,7 @@ async def test_cancelled_wait_for_room_notes_nothing(autojump_clock: MockClock) 
     with trio.move_on_after(1) as scope:
         await wire.wait_send_all_might_not_block()
     assert scope.cancelled_caught
-    assert (wire.marks, wire.in_progress) == (0, 0)
+    assert (wire.taints, wire.in_progress) == (0, 0)
 
 
 async def test_end_of_the_stream_is_noted_and_is_no_answer() -> None:
@@ -142,7 +142,7 @@ async def test_end_of_the_stream_is_noted_and_is_no_answer() -> None:
     await wire.send_all(b"ask")
     await server.aclose()
     assert await wire.receive_some() == b""
-    assert wire.marks == OWED | ENDED
+    assert wire.taints == OWED | ENDED
 
 
 async def test_answer_that_came_before_the_question_was_out_is_not_its_answer(
@@ -161,7 +161,7 @@ async def test_answer_that_came_before_the_question_was_out_is_not_its_answer(
         nursery.start_soon(server.send_all, b"go on")
         assert await wire.receive_some() == b"go on"
         assert await server.receive_some() == b"a long request"
-    assert wire.marks == OWED
+    assert wire.taints == OWED
 
 
 CLIENT_HELLO = bytes.fromhex("16 0301 00f8 01 0000f4 0303")
@@ -176,9 +176,9 @@ async def test_tls_begun_on_top_is_noted_and_no_answer_lifts_it(
     await wire.send_all(kind(CLIENT_HELLO))
     await server.send_all(b"server hello")
     await wire.receive_some()
-    assert wire.marks == ENCRYPTED
+    assert wire.taints == ENCRYPTED
     wire.vouch()
-    assert wire.marks == ENCRYPTED | VOUCHED
+    assert wire.taints == ENCRYPTED | VOUCHED
 
 
 @pytest.mark.parametrize(
@@ -187,13 +187,13 @@ async def test_tls_begun_on_top_is_noted_and_no_answer_lifts_it(
 async def test_what_only_looks_a_little_like_tls_is_plain_text(data: bytes) -> None:
     wire, _ = make_wire()
     await wire.send_all(data)
-    assert wire.marks == OWED
+    assert wire.taints == OWED
 
 
 async def test_half_closing_is_noted() -> None:
     wire, server = make_wire()
     await wire.send_eof()
-    assert wire.marks == HALF_CLOSED
+    assert wire.taints == HALF_CLOSED
     assert await server.receive_some() == b""
 
 
@@ -201,36 +201,36 @@ async def test_stream_that_cannot_half_close_says_so_and_nothing_is_noted() -> N
     wire = Wire(OneWay())
     with pytest.raises(NotImplementedError, match="OneWay cannot close one direction only"):
         await wire.send_eof()
-    assert wire.marks == 0
+    assert wire.taints == 0
 
 
 async def test_closing_from_beneath_is_noted() -> None:
     wire, server = make_wire()
     await wire.aclose()
-    assert wire.marks == HALF_CLOSED
+    assert wire.taints == HALF_CLOSED
     assert await server.receive_some() == b""
 
 
 async def test_word_excuses_an_answer_owed_and_a_receive_cut_short() -> None:
     wire, _ = make_wire()
-    wire.marks = OWED | CUT_RECEIVE
+    wire.taints = OWED | CUT_RECEIVE
     wire.vouch()
-    assert wire.marks == VOUCHED
+    assert wire.taints == VOUCHED
 
 
 @pytest.mark.parametrize("mark", [CUT_SEND, HALF_CLOSED, ENDED])
 async def test_word_excuses_nothing_else(mark: int) -> None:
     wire, _ = make_wire()
-    wire.marks = mark | OWED
+    wire.taints = mark | OWED
     wire.vouch()
-    assert wire.marks == mark | VOUCHED
+    assert wire.taints == mark | VOUCHED
 
 
 async def test_word_lapses_when_something_is_sent() -> None:
     wire, _ = make_wire()
     wire.vouch()
     await wire.send_all(b"more")
-    assert wire.marks == OWED
+    assert wire.taints == OWED
 
 
 async def test_word_lapses_when_something_is_received() -> None:
@@ -238,7 +238,7 @@ async def test_word_lapses_when_something_is_received() -> None:
     await server.send_all(b"more")
     wire.vouch()
     await wire.receive_some()
-    assert wire.marks == 0
+    assert wire.taints == 0
 
 
 @pytest.mark.parametrize(
@@ -290,4 +290,4 @@ async def test_closed_stream_can_be_closed_again() -> None:
 async def test_repr_tells_marks_and_operations() -> None:
     wire, _ = make_wire()
     await wire.send_all(b"x")
-    assert repr(wire) == "<Wire marks=0x4, 0 operations in progress>"
+    assert repr(wire) == "<Wire taints=0x4, 0 operations in progress>"

@@ -16,7 +16,7 @@ from conpool._connection.exchange import (
     OWED,
     VOUCHED,
 )
-from conpool._connection.hand_over import judge
+from conpool._connection.hand_over import why_not_clean
 from conpool._connection.link import Link
 from tests.support.pools import (
     HERE,
@@ -34,10 +34,10 @@ from tests.support.pools import (
 )
 
 
-def make_link(marks: int = 0) -> Link:
+def make_link(taints: int = 0) -> Link:
     client, _ = memory_stream_pair()
     link = Link(client)
-    link.wire.marks = marks
+    link.exchange.taints = taints
     return link
 
 
@@ -57,7 +57,7 @@ async def make_cancelled() -> trio.Cancelled:
 
 
 def test_untouched_connection_is_kept() -> None:
-    assert judge(make_link(), None) is None
+    assert why_not_clean(make_link(), None) is None
 
 
 @pytest.mark.parametrize(
@@ -72,35 +72,35 @@ def test_untouched_connection_is_kept() -> None:
     ],
 )
 def test_each_mark_has_its_reason(mark: int, reason: CloseReason) -> None:
-    assert judge(make_link(mark), None) is reason
+    assert why_not_clean(make_link(mark), None) is reason
 
 
 def test_operation_in_progress_is_incomplete_whatever_was_said() -> None:
     link = make_link(VOUCHED)
-    link.wire.in_progress = 1
-    assert judge(link, None) is CloseReason.INCOMPLETE
+    link.exchange.in_progress = 1
+    assert why_not_clean(link, None) is CloseReason.INCOMPLETE
 
 
 @pytest.mark.parametrize("exc", [ValueError(), KeyboardInterrupt(), SystemExit(), GeneratorExit()])
 def test_every_exception_is_an_error(exc: BaseException) -> None:
     """G4"""
-    assert judge(make_link(), exc) is CloseReason.ERROR
+    assert why_not_clean(make_link(), exc) is CloseReason.ERROR
 
 
 async def test_cancellation_is_told_from_errors() -> None:
     cancelled = await make_cancelled()
-    assert judge(make_link(), cancelled) is CloseReason.CANCELLED
+    assert why_not_clean(make_link(), cancelled) is CloseReason.CANCELLED
     group = BaseExceptionGroup("", [cancelled, BaseExceptionGroup("", [cancelled])])
-    assert judge(make_link(), group) is CloseReason.CANCELLED
+    assert why_not_clean(make_link(), group) is CloseReason.CANCELLED
 
 
 async def test_cancellation_beside_an_error_is_an_error() -> None:
     group = BaseExceptionGroup("", [await make_cancelled(), ValueError()])
-    assert judge(make_link(), group) is CloseReason.ERROR
+    assert why_not_clean(make_link(), group) is CloseReason.ERROR
 
 
 def test_word_of_the_caller_outweighs_the_exception() -> None:
-    assert judge(make_link(VOUCHED), ValueError()) is None
+    assert why_not_clean(make_link(VOUCHED), ValueError()) is None
 
 
 @pytest.mark.parametrize(
@@ -113,14 +113,14 @@ def test_word_of_the_caller_outweighs_the_exception() -> None:
     ],
 )
 def test_word_of_the_caller_does_not_outweigh_the_rest(mark: int, reason: CloseReason) -> None:
-    assert judge(make_link(VOUCHED | mark), None) is reason
-    assert judge(make_link(VOUCHED | mark), ValueError()) is reason
+    assert why_not_clean(make_link(VOUCHED | mark), None) is reason
+    assert why_not_clean(make_link(VOUCHED | mark), ValueError()) is reason
 
 
 def test_word_does_not_hold_for_the_next_caller() -> None:
     link = make_link(VOUCHED)
-    assert judge(link, None) is None
-    assert link.wire.marks == 0
+    assert why_not_clean(link, None) is None
+    assert link.exchange.taints == 0
 
 
 # ── the table at work ───────────────────────────────────────────────────────────

@@ -26,14 +26,14 @@ async def test_a_plain_connection() -> None:
         assert link.session is None
         assert not link.has_goodbye
         assert not link.poll(0)
-        assert link.look() is None
+        assert link.probe() is None
         assert repr(link).startswith(f"<Link to {link.peer_address}")
 
         await server.send_all(b"x")
         with trio.fail_after(5):
             await trio.lowlevel.wait_readable(client.socket)
         assert link.poll(0)
-        assert link.look() is CloseReason.UNREAD_DATA
+        assert link.probe() is CloseReason.UNREAD_DATA
 
         assert link.try_close_now()
         assert link.fileno() == -1
@@ -54,7 +54,7 @@ async def test_a_connection_with_tls(
     assert link.ssl_object is client._ssl_object
     assert link.has_goodbye
     assert link.poll(0), "the tickets are unread"
-    assert link.look() is None
+    assert link.probe() is None
     assert not link.poll(0)
     assert link.try_close_now()
     assert link.fileno() == -1
@@ -69,7 +69,7 @@ async def test_a_connection_in_memory_has_no_socket_and_is_taken_to_be_alive() -
     assert link.peer_ip is None
     await server.send_all(b"x")
     assert not link.poll(0)
-    assert link.look() is None
+    assert link.probe() is None
 
 
 async def test_a_connection_whose_peer_has_gone_already_has_no_address() -> None:
@@ -81,7 +81,7 @@ async def test_a_connection_whose_peer_has_gone_already_has_no_address() -> None
         link = Link(client)
         assert link.peer_address is None
         assert link.peer_ip is None
-        assert link.look() is CloseReason.PEER_CLOSED
+        assert link.probe() is CloseReason.PEER_CLOSED
 
 
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="this platform has no UNIX sockets")
@@ -95,7 +95,7 @@ async def test_g6_once_closed_its_wire_leads_nowhere() -> None:
     client, server = await tcp_pair()
     async with server:
         link = Link(client)
-        wire = link.wire
+        wire = link.exchange
         link.try_close_now()
         for operation in (
             wire.send_all(b"x"),
@@ -127,7 +127,7 @@ class Slow(trio.abc.Stream):
 
 async def test_g6_not_even_while_its_stream_has_still_to_be_closed() -> None:
     link = Link(Slow())
-    wire = link.wire
+    wire = link.exchange
     await wire.send_all(b"x")
     assert not link.try_close_now()
     with pytest.raises(trio.ClosedResourceError):
@@ -144,4 +144,4 @@ async def test_what_moves_through_its_wire_moves_on_the_stream() -> None:
             await server.send_all(await server.receive_some())
 
         nursery.start_soon(answer)
-        await exchange(Link(client).wire)
+        await exchange(Link(client).exchange)

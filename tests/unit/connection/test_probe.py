@@ -15,7 +15,7 @@ from trio.abc import Stream
 from trio.testing import memory_stream_pair
 
 from conpool import TLS, CloseReason
-from conpool._connection.probe import TLSSource, find_source, look
+from conpool._connection.probe import TLSSource, find_source, probe
 from conpool._connection.tls_tap import EncryptedStream, Tap
 from tests.faults.sites import say_goodbye, socket_of
 from tests.servers import Certificates
@@ -54,7 +54,7 @@ async def test_g23_a_silent_connection_is_alive(pair: Pair) -> None:
     client, server = pair
     source = find_source(client)
     for _ in range(3):
-        assert look(source) is None
+        assert probe(source) is None
     await server.send_all(b"later")
     assert await client.receive_some() == b"later"
 
@@ -63,7 +63,7 @@ async def test_a_byte_is_unread_data(pair: Pair) -> None:
     client, server = pair
     await server.send_all(b"x")
     await arrival(client)
-    assert look(find_source(client)) is UNREAD_DATA
+    assert probe(find_source(client)) is UNREAD_DATA
 
 
 async def test_f074_a_byte_before_the_end_is_unread_data(pair: Pair) -> None:
@@ -71,21 +71,21 @@ async def test_f074_a_byte_before_the_end_is_unread_data(pair: Pair) -> None:
     await server.send_all(b"x")
     await server.aclose()
     await arrival(client)
-    assert look(find_source(client)) is UNREAD_DATA
+    assert probe(find_source(client)) is UNREAD_DATA
 
 
 async def test_f071_the_end_of_the_stream_means_closed(pair: Pair) -> None:
     client, server = pair
     await server.aclose()
     await arrival(client)
-    assert look(find_source(client)) is PEER_CLOSED
+    assert probe(find_source(client)) is PEER_CLOSED
 
 
 async def test_the_end_of_one_direction_means_closed(pair: Pair) -> None:
     client, server = pair
     await server.send_eof()
     await arrival(client)
-    assert look(find_source(client)) is PEER_CLOSED
+    assert probe(find_source(client)) is PEER_CLOSED
 
 
 async def test_f072_a_reset_means_closed_and_raises_nothing() -> None:
@@ -93,7 +93,7 @@ async def test_f072_a_reset_means_closed_and_raises_nothing() -> None:
     async with client:
         close_stream(server, "reset")
         await arrival(client)
-        assert look(find_source(client)) is PEER_CLOSED
+        assert probe(find_source(client)) is PEER_CLOSED
 
 
 async def test_without_poll_the_socket_is_asked(
@@ -103,10 +103,10 @@ async def test_without_poll_the_socket_is_asked(
     with monkeypatch.context() as patch:
         patch.delattr(select, "poll")
         source = find_source(client)
-    assert look(source) is None
+    assert probe(source) is None
     await server.send_all(b"x")
     await arrival(client)
-    assert look(source) is UNREAD_DATA
+    assert probe(source) is UNREAD_DATA
 
 
 async def test_what_is_there_for_the_poll_and_gone_for_the_read_means_alive(pair: Pair) -> None:
@@ -120,7 +120,7 @@ async def test_a_stream_without_a_socket_is_taken_to_be_alive() -> None:
     client, server = memory_stream_pair()
     await server.send_all(b"x")
     assert find_source(client) is None
-    assert look(None) is None
+    assert probe(None) is None
 
 
 async def test_a_tls_stream_that_somebody_else_made_is_taken_to_be_alive(
@@ -173,22 +173,22 @@ class Sides:
     def __init__(
         self, client: EncryptedStream, server: trio.SSLStream[Stream], wire: Buffered
     ) -> None:
-        self.client, self.server, self.wire = client, server, wire
+        self.client, self.server, self.exchange = client, server, wire
         self.source = find_source(client)
         self.socket = socket_of(client)
 
-    def look(self) -> CloseReason | None:
-        return look(self.source)
+    def probe(self) -> CloseReason | None:
+        return probe(self.source)
 
     async def look_after_arrival(self) -> CloseReason | None:
         await arrival(self.socket)
-        return self.look()
+        return self.probe()
 
     async def cut_record(self, data: bytes, at: int) -> tuple[bytes, bytes]:
         """The record that `data` would travel in, cut in two."""
-        self.wire.keep()
+        self.exchange.keep()
         await self.server.send_all(data)
-        record = self.wire.take()
+        record = self.exchange.take()
         return record[:at], record[at:]
 
 
@@ -246,18 +246,18 @@ async def test_without_tickets_nothing_is_read(
 ) -> None:
     async with sides(server_ssl, old_client_ssl, 1) as both:
         assert not both.socket.socket.is_readable()
-        assert both.look() is None
+        assert both.probe() is None
 
 
 async def test_g23_a_look_takes_nothing_from_a_healthy_connection(tls: Sides) -> None:
     async with trio.open_nursery() as nursery:
         for turn in range(3):
-            assert tls.look() is None
+            assert tls.probe() is None
             nursery.start_soon(tls.server.send_all, b"answer %d" % turn)
             assert await receive_exactly(tls.client, 8) == b"answer %d" % turn
             nursery.start_soon(tls.client.send_all, b"ask")
             assert await receive_exactly(tls.server, 3) == b"ask"
-    assert tls.look() is None
+    assert tls.probe() is None
 
 
 async def test_data_behind_the_tickets_is_unread(tls: Sides) -> None:
@@ -268,47 +268,47 @@ async def test_data_behind_the_tickets_is_unread(tls: Sides) -> None:
 async def test_the_second_record_of_a_packet_is_unread_when_only_the_first_was_read(
     tls: Sides,
 ) -> None:
-    tls.wire.keep()
+    tls.exchange.keep()
     await tls.server.send_all(b"one")
     await tls.server.send_all(b"two")
-    await tls.wire.send_all(tls.wire.take())
+    await tls.exchange.send_all(tls.exchange.take())
     assert await tls.client.receive_some() == b"one"
     assert not tls.socket.socket.is_readable()
-    assert tls.look() is UNREAD_DATA
+    assert tls.probe() is UNREAD_DATA
 
 
 async def test_the_rest_of_a_record_is_unread(tls: Sides) -> None:
     await tls.server.send_all(b"one and two")
     assert await tls.client.receive_some(3) == b"one"
     assert not tls.socket.socket.is_readable()
-    assert tls.look() is UNREAD_DATA
+    assert tls.probe() is UNREAD_DATA
 
 
 @pytest.mark.parametrize("at", [1, 4, 5, 6, 20])
 async def test_f061_part_of_a_record_means_alive_and_is_not_lost(tls: Sides, at: int) -> None:
     first, second = await tls.cut_record(b"answer", at)
-    await tls.wire.send_all(first)
+    await tls.exchange.send_all(first)
     assert await tls.look_after_arrival() is None
-    assert tls.look() is None
-    await tls.wire.send_all(second)
+    assert tls.probe() is None
+    await tls.exchange.send_all(second)
     assert await tls.client.receive_some() == b"answer"
-    assert tls.look() is None
+    assert tls.probe() is None
 
 
 async def test_a_record_that_comes_in_two_parts_is_unread(tls: Sides) -> None:
     first, second = await tls.cut_record(b"answer", 10)
-    await tls.wire.send_all(first)
+    await tls.exchange.send_all(first)
     assert await tls.look_after_arrival() is None
-    await tls.wire.send_all(second)
+    await tls.exchange.send_all(second)
     assert await tls.look_after_arrival() is UNREAD_DATA
 
 
 async def test_a_record_that_breaks_off_means_closed(tls: Sides) -> None:
     first, _ = await tls.cut_record(b"answer", 10)
-    await tls.wire.send_all(first)
-    await tls.wire.below.send_eof()
+    await tls.exchange.send_all(first)
+    await tls.exchange.below.send_eof()
     assert await tls.look_after_arrival() in {None, PEER_CLOSED}
-    assert tls.look() is PEER_CLOSED
+    assert tls.probe() is PEER_CLOSED
 
 
 async def test_f059_a_goodbye_means_closed_though_tcp_is_open(tls: Sides) -> None:
@@ -320,7 +320,7 @@ async def test_a_goodbye_of_the_outer_layer_means_closed(
     server_ssl: ssl.SSLContext, client_ssl: ssl.SSLContext
 ) -> None:
     async with sides(server_ssl, client_ssl, 2) as both:
-        assert both.look() is None
+        assert both.probe() is None
         await say_goodbye(both.server.transport_stream)
         assert await both.look_after_arrival() is PEER_CLOSED
 
@@ -332,17 +332,17 @@ async def test_data_before_a_goodbye_is_unread(tls: Sides) -> None:
 
 
 async def test_f060_the_end_without_a_goodbye_means_closed(tls: Sides) -> None:
-    await tls.wire.below.send_eof()
+    await tls.exchange.below.send_eof()
     assert await tls.look_after_arrival() is PEER_CLOSED
 
 
 async def test_a_reset_under_tls_means_closed(tls: Sides) -> None:
-    close_stream(tls.wire.below, "reset")
+    close_stream(tls.exchange.below, "reset")
     assert await tls.look_after_arrival() is PEER_CLOSED
 
 
 async def test_f062_garbage_means_closed(tls: Sides) -> None:
-    await tls.wire.send_all(b"HTTP/1.1 408 Request Time-out\r\n\r\n")
+    await tls.exchange.send_all(b"HTTP/1.1 408 Request Time-out\r\n\r\n")
     assert await tls.look_after_arrival() is PEER_CLOSED
 
 
@@ -359,7 +359,7 @@ async def test_being_asked_for_a_certificate_while_idle_is_not_data(
         ssl_object.verify_client_post_handshake()
         await both.server.send_all(b"")
         ssl_object.do_handshake()
-        await both.wire.send_all(both.server._outgoing.read())
+        await both.exchange.send_all(both.server._outgoing.read())
         assert await both.look_after_arrival() is None
         await exchange_over(both)
         assert both.server.getpeercert() is not None
@@ -397,5 +397,5 @@ class NeverData:
 async def test_g23_a_peer_that_sends_records_without_end_does_not_hold_up_the_look() -> None:
     tap, chatter = Tap(cast("Any", None)), Chatter()
     tap.ssl_object, tap.incoming = cast("Any", NeverData()), ssl.MemoryBIO()
-    assert look(TLSSource(tap, cast("Any", chatter))) is PEER_CLOSED
+    assert probe(TLSSource(tap, cast("Any", chatter))) is PEER_CLOSED
     assert chatter.taken == 16

@@ -13,7 +13,7 @@ def lend_many(shell: Shell, count: int) -> list[Caller]:
 
 
 def close_reasons(shell: Shell) -> dict[CloseReason, int]:
-    return shell.sub().tally.by_reason
+    return shell.sub().counters.by_reason
 
 
 def ids(shell: Shell) -> list[int]:
@@ -123,7 +123,7 @@ def test_cancelling_all_leaves_the_books_as_if_nobody_had_asked() -> None:
         shell.cancel(callers.pop(position))
     del shell.core.subs[THERE]
     assert (repr(shell.sub()), repr(shell.core)) == before
-    assert repr(shell.core.agenda).startswith("<Agenda 0 expected")
+    assert repr(shell.core.timetable).startswith("<Timetable 0 expected")
     assert holder.entry is not None
 
 

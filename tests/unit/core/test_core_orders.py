@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 
 from conpool._core.core import KEEP_BARE, Core
-from conpool._core.records import Refusal
+from conpool._core.records import WaitOutcome
 from conpool._values.config import PoolConfig
 from conpool._values.states import CloseReason
 from tests.support.shell import HERE, PATIENT, THERE, Caller, Shell
@@ -16,7 +16,7 @@ def lend_many(shell: Shell, count: int) -> list[Caller]:
 
 
 def close_reasons(shell: Shell) -> dict[CloseReason, int]:
-    return shell.sub().tally.by_reason
+    return shell.sub().counters.by_reason
 
 
 def ids(shell: Shell) -> list[int]:
@@ -242,7 +242,7 @@ def test_time_goes_on_in_a_pause() -> None:
     shell.pause()
     waiting = shell.ask()
     shell.advance(5.0)
-    assert waiting.refusal is Refusal.TIMEOUT
+    assert waiting.refusal is WaitOutcome.TIMEOUT
 
 
 # ── endpoints that nobody needs ─────────────────────────────────────────────────
@@ -265,8 +265,8 @@ def test_the_counters_of_a_forgotten_endpoint_are_kept() -> None:
     shell.discard(shell.lend())
     shell.advance(KEEP_BARE)
     shell.sweep()
-    assert (shell.core.folded.created, shell.core.folded.closed) == (1, 1)
-    assert shell.sub().tally.created == 0
+    assert (shell.core.dropped_counters.created, shell.core.dropped_counters.closed) == (1, 1)
+    assert shell.sub().counters.created == 0
 
 
 def test_an_endpoint_is_not_forgotten_while_it_is_idle_waited_for_told_or_in_delay() -> None:
@@ -334,8 +334,8 @@ def test_reading_about_an_unknown_endpoint_opens_no_books() -> None:
 def test_an_endpoint_may_have_its_own_settings() -> None:
     usual = PoolConfig(**PATIENT)  # type: ignore[arg-type]
     shell = Shell(usual, overrides={HERE: usual.replace(max_connections_per_endpoint=3)})
-    assert shell.sub(HERE).capacity.total == 3
-    assert shell.sub(THERE).capacity.total == 10
+    assert shell.sub(HERE).limit.total == 3
+    assert shell.sub(THERE).limit.total == 10
 
 
 # ── the end ─────────────────────────────────────────────────────────────────────
@@ -349,12 +349,12 @@ def test_closing_refuses_all_waiters_and_closes_all_that_is_idle() -> None:
     waiting = [shell.ask(HERE, fresh=True), shell.ask(THERE), shell.ask(THERE)]
     warmer = shell.warm(2)
     shell.shut()
-    assert [caller.refusal for caller in waiting] == [Refusal.POOL_CLOSED] * 3
+    assert [caller.refusal for caller in waiting] == [WaitOutcome.POOL_CLOSED] * 3
     assert warmer in shell.warmed
     assert shell.sub().idle == {}
     assert holder.entry is not None
     shell.release(holder)
-    assert shell.sub().capacity.borrowers == set()
+    assert shell.sub().limit.borrowers == set()
 
 
 def test_what_comes_back_after_the_end_is_closed() -> None:
@@ -390,7 +390,7 @@ def test_what_was_handed_over_before_the_end_is_not_lent_after_it() -> None:
     shell.shut()
     shell.begin(caller)
     assert shell.callers == []
-    assert shell.sub().capacity.borrowers == set()
+    assert shell.sub().limit.borrowers == set()
 
 
 # ── counters ────────────────────────────────────────────────────────────────────
@@ -403,11 +403,11 @@ def test_each_event_is_counted_once() -> None:
     shell.discard(shell.lend(), CloseReason.CANCELLED)
     shell.ask()
     shell.dial_fails()
-    tally = shell.sub().tally
-    assert (tally.created, tally.reused, tally.acquired) == (1, 1, 2)
-    assert (tally.closed, tally.errors) == (1, 1)
-    assert (tally.wait.count, tally.use.count, tally.connect.count) == (2, 2, 1)
-    assert tally.by_reason == {CloseReason.CANCELLED: 1}
+    counters = shell.sub().counters
+    assert (counters.created, counters.reused, counters.acquired) == (1, 1, 2)
+    assert (counters.closed, counters.errors) == (1, 1)
+    assert (counters.wait.count, counters.use.count, counters.connect.count) == (2, 2, 1)
+    assert counters.by_reason == {CloseReason.CANCELLED: 1}
 
 
 def test_the_length_of_dials_and_leases_is_noted() -> None:
@@ -417,8 +417,8 @@ def test_the_length_of_dials_and_leases_is_noted() -> None:
     shell.dial_succeeds()
     shell.advance(3.0)
     shell.release(caller)
-    tally = shell.sub().tally
-    assert (tally.connect.total, tally.use.total) == (2.0, 3.0)
+    counters = shell.sub().counters
+    assert (counters.connect.total, counters.use.total) == (2.0, 3.0)
 
 
 def test_a_lease_whose_connection_was_closed_under_it_ends_all_the_same() -> None:
@@ -430,12 +430,12 @@ def test_a_lease_whose_connection_was_closed_under_it_ends_all_the_same() -> Non
     shell.release(holder)
     shell.dial_succeeds()
     assert waiting.entry is not None
-    assert shell.sub().tally.use.count == 1
+    assert shell.sub().counters.use.count == 1
 
 
 def test_the_core_shows_its_state() -> None:
     core = Core(PoolConfig(max_connections=3), {}, Random())
     core.find_subpool(HERE, 0.0)
-    assert repr(core) == "<Core open, 1 endpoints, <Room <Capacity 0/3>, 0 wanted, 0 closing>>"
+    assert repr(core) == "<Core open, 1 endpoints, <PoolLimit <Limit 0/3>, 0 wanted, 0 closing>>"
     core.shut(0.0)
     assert repr(core).startswith("<Core shut, ")

@@ -9,7 +9,7 @@ import pytest
 
 from conpool._core.backoff import CEILING, FIRST
 from conpool._core.dials import SHORT_LIFE
-from conpool._core.records import Refusal
+from conpool._core.records import WaitOutcome
 from conpool._values.states import CloseReason
 from tests.support import check
 from tests.support.shell import HERE, THERE, Refused, Shell
@@ -58,7 +58,7 @@ def test_a_failed_dial_fails_the_waiter_it_was_started_for() -> None:
     first, second = shell.ask(), shell.ask()
     shell.dial_fails(shell.dials[1])
     assert first.is_waiting
-    assert second.refusal is Refusal.DIAL_FAILED
+    assert second.refusal is WaitOutcome.DIAL_FAILED
     assert isinstance(second.error, Refused)
 
 
@@ -95,7 +95,7 @@ def test_after_a_failure_one_attempt_is_made_in_each_delay_however_many_wait() -
         shell.ask()
     started: list[tuple[int, object]] = []
     for _ in range(5):
-        shell.advance(shell.core.agenda.next_at - shell.now)
+        shell.advance(shell.core.timetable.next_at - shell.now)
         started.append((len(shell.dials), round(shell.now, 6)))
     delays = [FIRST * factor for factor in (1, 3, 7, 15, 31)]
     assert started == [(n, pytest.approx(at)) for n, at in enumerate(delays, 1)]
@@ -125,7 +125,7 @@ def test_a_dead_server_sees_a_handful_of_attempts_however_many_wait() -> None:
         while shell.dials:
             attempts += 1
             shell.dial_fails()
-        shell.advance(min(shell.core.agenda.next_at, 10.0) - shell.now)
+        shell.advance(min(shell.core.timetable.next_at, 10.0) - shell.now)
     assert 105 < attempts < 130
     assert len(shell.callers) == 10_000 - attempts
     check(shell.core, shell.now)
@@ -184,8 +184,8 @@ def test_a_dial_that_was_given_up_is_no_failure() -> None:
     shell = Shell()
     caller = shell.ask()
     shell.shut()
-    assert caller.refusal is Refusal.POOL_CLOSED
-    assert (shell.sub().failures, shell.sub().tally.errors) == (0, 0)
+    assert caller.refusal is WaitOutcome.POOL_CLOSED
+    assert (shell.sub().failures, shell.sub().counters.errors) == (0, 0)
 
 
 # ── a new connection, where others are idle ─────────────────────────────────────
@@ -198,7 +198,7 @@ def test_an_idle_connection_makes_way_for_a_new_one_only_at_the_limit() -> None:
     assert (len(shell.sub().idle), len(shell.dials)) == (1, 1)
     shell.ask(fresh=True)
     assert (len(shell.sub().idle), len(shell.dials)) == (0, 2)
-    assert shell.sub().tally.by_reason == {CloseReason.EVICTED: 1}
+    assert shell.sub().counters.by_reason == {CloseReason.EVICTED: 1}
 
 
 def test_as_many_make_way_at_once_as_want_new_connections() -> None:
@@ -405,7 +405,7 @@ def test_warming_waits_for_the_end_of_a_pause() -> None:
     shell.pause()
     warmer = shell.warm(1)
     assert shell.dials == []
-    assert shell.core.agenda.next_at == math.inf
+    assert shell.core.timetable.next_at == math.inf
     shell.resume()
     shell.dial_succeeds()
     assert shell.warmed == [warmer]
@@ -422,7 +422,7 @@ def test_a_server_that_hangs_up_at_once_is_not_dialled_for_warmth_as_fast_as_it_
             entry = shell.dial_succeeds()
             shell.core.condemned(entry, CloseReason.PEER_CLOSED, shell.now)
             shell.settle()
-        shell.advance(min(shell.core.agenda.next_at, 10.0) - shell.now)
+        shell.advance(min(shell.core.timetable.next_at, 10.0) - shell.now)
     assert 3 < dials < 15
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from conpool._core.effects import Close, Dial
 from conpool._core.ledger import Ledger
-from conpool._core.pool_limit import Room
-from conpool._core.records import Entry, Refusal, SubPool, Waiter, Warmer
+from conpool._core.pool_limit import PoolLimit
+from conpool._core.records import Entry, SubPool, Waiter, WaitOutcome, Warmer
 from conpool._values.config import PoolConfig
 from conpool._values.states import CloseReason, ConnectionState
 from tests.support.shell import HERE, Refused
@@ -17,7 +17,7 @@ from tests.support.shell import HERE, Refused
 
 @pytest.fixture
 def ledger() -> Ledger:
-    return Ledger(Room(9))
+    return Ledger(PoolLimit(9))
 
 
 @pytest.fixture
@@ -47,14 +47,14 @@ def queued(ledger: Ledger, sub: SubPool, number: int = 0, deadline: float = math
 
 def counts(ledger: Ledger, sub: SubPool) -> tuple[int, ...]:
     """Connecting, idle, active, closing, charged to the endpoint and to the pool."""
-    assert ledger.room is not None
+    assert ledger.pool_limit is not None
     return (
         sub.connecting,
         len(sub.idle),
         sub.active,
         sub.closing,
-        len(sub.capacity.borrowers),
-        len(ledger.room.capacity.borrowers),
+        len(sub.limit.borrowers),
+        len(ledger.pool_limit.limit.borrowers),
     )
 
 
@@ -71,17 +71,17 @@ def test_a_connection_is_charged_before_its_dial_and_repaid_after_its_close(
     assert counts(ledger, sub) == (0, 0, 1, 0, 1, 1)
     ledger.push_idle(entry)
     assert counts(ledger, sub) == (0, 1, 0, 0, 1, 1)
-    assert ledger.pop_idle(sub) is entry
+    assert ledger.pop_newest(sub) is entry
     assert counts(ledger, sub) == (0, 0, 1, 0, 1, 1)
     ledger.condemn(entry, CloseReason.ERROR, gracefully=True)
     assert counts(ledger, sub) == (0, 0, 0, 1, 1, 1)
-    ledger.strike(entry)
+    ledger.strike_off(entry)
     assert counts(ledger, sub) == (0, 0, 0, 0, 0, 0)
     assert entry.state is ConnectionState.CLOSED
 
 
 def test_a_dial_that_failed_is_repaid(ledger: Ledger, sub: SubPool) -> None:
-    ledger.strike(ledger.open(sub, 0.0))
+    ledger.strike_off(ledger.open(sub, 0.0))
     assert counts(ledger, sub) == (0, 0, 0, 0, 0, 0)
 
 
@@ -101,24 +101,24 @@ def test_a_connection_cannot_be_closed_twice(ledger: Ledger, sub: SubPool) -> No
 
 def test_the_newest_idle_connection_is_on_top(ledger: Ledger, sub: SubPool) -> None:
     first, second = idle(ledger, sub), idle(ledger, sub)
-    assert ledger.pop_idle(sub) is second
-    assert ledger.pop_idle(sub) is first
+    assert ledger.pop_newest(sub) is second
+    assert ledger.pop_newest(sub) is first
 
 
 def test_a_certain_idle_connection_can_be_taken_from_below(ledger: Ledger, sub: SubPool) -> None:
     first, second = idle(ledger, sub), idle(ledger, sub)
-    ledger.take_idle(first)
+    ledger.reserve(first)
     assert counts(ledger, sub) == (0, 1, 1, 0, 2, 2)
-    assert ledger.pop_idle(sub) is second
+    assert ledger.pop_newest(sub) is second
 
 
 def test_what_was_only_checked_goes_back_to_its_place(ledger: Ledger, sub: SubPool) -> None:
     entries = [idle(ledger, sub, since=float(number)) for number in range(4)]
-    ledger.take_idle(entries[1])
+    ledger.reserve(entries[1])
     ledger.push_idle_back(entries[1])
     assert list(sub.idle) == entries
-    assert ledger.room is not None
-    assert list(ledger.room.idle_by_age) == entries
+    assert ledger.pool_limit is not None
+    assert list(ledger.pool_limit.idle_by_age) == entries
 
 
 # ── waiters ─────────────────────────────────────────────────────────────────────
@@ -146,16 +146,16 @@ def test_a_waiter_stands_in_the_queue_of_each_of_its_subpools_and_leaves_all(
 def test_a_waiter_that_is_served_is_told_by_the_outbox(ledger: Ledger, sub: SubPool) -> None:
     waiter, entry = queued(ledger, sub), active(ledger, sub)
     ledger.effects.clear()
-    ledger.lend(waiter, entry)
+    ledger.hand_over(waiter, entry)
     assert list(ledger.effects) == [waiter]
     assert (waiter.entry, waiter.queued, len(sub.queue)) == (entry, False, 0)
 
 
 def test_a_waiter_that_is_refused_learns_why(ledger: Ledger, sub: SubPool) -> None:
     waiter, error = queued(ledger, sub), Refused()
-    ledger.refuse(waiter, Refusal.DIAL_FAILED, error)
+    ledger.refuse(waiter, WaitOutcome.DIAL_FAILED, error)
     assert list(ledger.effects) == [waiter]
-    assert (waiter.entry, waiter.refusal, waiter.error) == (None, Refusal.DIAL_FAILED, error)
+    assert (waiter.entry, waiter.refusal, waiter.error) == (None, WaitOutcome.DIAL_FAILED, error)
 
 
 def test_waiters_put_back_stand_in_order_before_all_who_came_later(
@@ -187,35 +187,35 @@ def test_a_dial_and_its_waiter_know_of_each_other_until_it_is_over(
     ledger: Ledger, sub: SubPool
 ) -> None:
     waiter, entry = queued(ledger, sub), ledger.open(sub, 0.0)
-    ledger.attribute(entry, waiter)
+    ledger.dial_is_for(entry, waiter)
     assert (entry.dial_for, waiter.dial, sub.dialled_for) == (waiter, entry, 1)
-    assert ledger.settle(entry) is waiter
+    assert ledger.dial_over(entry) is waiter
     assert (entry.dial_for, waiter.dial, sub.dialled_for) == (None, None, 0)
 
 
 def test_a_dial_whose_waiter_has_gone_is_nobodys(ledger: Ledger, sub: SubPool) -> None:
     waiter, entry = queued(ledger, sub), ledger.open(sub, 0.0)
-    ledger.attribute(entry, waiter)
+    ledger.dial_is_for(entry, waiter)
     ledger.dequeue(waiter)
     assert sub.dialled_for == 0
-    assert ledger.settle(entry) is None
+    assert ledger.dial_over(entry) is None
     assert sub.dialled_for == 0
 
 
 def test_a_waiter_put_back_has_its_dial_again(ledger: Ledger, sub: SubPool) -> None:
     waiter, entry = queued(ledger, sub), ledger.open(sub, 0.0)
-    ledger.attribute(entry, waiter)
+    ledger.dial_is_for(entry, waiter)
     ledger.dequeue(waiter)
     ledger.put_back(waiter)
     assert (waiter.dial, sub.dialled_for) == (entry, 1)
-    assert ledger.settle(entry) is waiter
+    assert ledger.dial_over(entry) is waiter
 
 
 def test_a_waiter_put_back_whose_dial_has_ended_has_none(ledger: Ledger, sub: SubPool) -> None:
     waiter, entry = queued(ledger, sub), ledger.open(sub, 0.0)
-    ledger.attribute(entry, waiter)
+    ledger.dial_is_for(entry, waiter)
     ledger.dequeue(waiter)
-    ledger.settle(entry)
+    ledger.dial_over(entry)
     ledger.put_back(waiter)
     assert (waiter.dial, sub.dialled_for) == (None, 0)
     assert sub.find_undialled() is waiter
@@ -226,7 +226,7 @@ def test_a_warmer_that_is_told_to_stop_leaves_the_list(ledger: Ledger, sub: SubP
     sub.warmers.append(warmer)
     entry = ledger.open(sub, 0.0)
     entry.dial_for = warmer
-    assert ledger.settle(entry) is warmer
+    assert ledger.dial_over(entry) is warmer
     ledger.end_warming(warmer, None)
     assert (sub.warmers, warmer.queued, ledger.effects[-1]) == ([], False, warmer)
 
@@ -236,7 +236,7 @@ def test_a_dial_whose_warmer_has_gone_is_nobodys(ledger: Ledger, sub: SubPool) -
     entry = ledger.open(sub, 0.0)
     entry.dial_for = warmer
     warmer.queued = False
-    assert ledger.settle(entry) is None
+    assert ledger.dial_over(entry) is None
 
 
 # ── time ────────────────────────────────────────────────────────────────────────
@@ -246,9 +246,9 @@ def test_a_waiter_with_its_own_deadline_is_expected_until_it_leaves(
     ledger: Ledger, sub: SubPool
 ) -> None:
     waiter = queued(ledger, sub, deadline=3.0)
-    assert ledger.agenda.next_at == 3.0
+    assert ledger.timetable.next_at == 3.0
     ledger.dequeue(waiter)
-    assert list(ledger.agenda.due(3.0)) == []
+    assert list(ledger.timetable.pop_due(3.0)) == []
 
 
 def test_of_waiters_with_the_usual_deadline_only_the_first_is_noted(
@@ -256,13 +256,13 @@ def test_of_waiters_with_the_usual_deadline_only_the_first_is_noted(
 ) -> None:
     for deadline in (3.0, 4.0, 5.0):
         ledger.enqueue(Waiter((sub,), 0.0, deadline, False, has_own_deadline=False))
-    assert sub.attend_at == 3.0
-    assert repr(ledger.agenda) == "<Agenda 1 expected, next at 3.0>"
+    assert sub.due_at == 3.0
+    assert repr(ledger.timetable) == "<Timetable 1 expected, next at 3.0>"
 
 
 def test_shows_its_limit_its_outbox_and_its_agenda(ledger: Ledger, sub: SubPool) -> None:
     ledger.open(sub, 0.0)
     assert repr(ledger) == (
-        "<Ledger <Room <Capacity 1/9>, 0 wanted, 0 closing>, 1 effects pending,"
-        " <Agenda 0 expected, next at inf>>"
+        "<Ledger <PoolLimit <Limit 1/9>, 0 wanted, 0 closing>, 1 effects pending,"
+        " <Timetable 0 expected, next at inf>>"
     )

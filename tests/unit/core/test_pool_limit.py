@@ -7,7 +7,7 @@ import math
 import pytest
 
 from conpool._core import pool_limit
-from conpool._core.pool_limit import MAX_OVERTAKES, Room
+from conpool._core.pool_limit import MAX_OVERTAKES, PoolLimit
 from conpool._core.records import SubPool, Waiter
 from conpool._values.config import PoolConfig
 from conpool._values.endpoint import Endpoint
@@ -17,10 +17,10 @@ from tests.support.shell import HERE, THERE, Caller, Shell
 ELSEWHERE = Endpoint("elsewhere.example", 3)
 
 
-def standing(room: Room, number: int, wanted: int = 1) -> SubPool:
+def standing(pool_limit: PoolLimit, number: int, wanted: int = 1) -> SubPool:
     """A sub-pool in line with a waiter of that number."""
     sub = SubPool(HERE, PoolConfig(), 0.0)
-    room.claim(sub, waiter_of(sub, number), wanted)
+    pool_limit.stand_in_line(sub, waiter_of(sub, number), wanted)
     return sub
 
 
@@ -31,59 +31,59 @@ def waiter_of(sub: SubPool, number: int) -> Waiter:
 
 
 def reasons(shell: Shell, endpoint: Endpoint) -> dict[CloseReason, int]:
-    return shell.sub(endpoint).tally.by_reason
+    return shell.sub(endpoint).counters.by_reason
 
 
 # ── the line ────────────────────────────────────────────────────────────────────
 
 
 def test_whoever_has_waited_longest_is_first_in_line() -> None:
-    room = Room(1)
-    _, first, _ = (standing(room, number) for number in (7, 3, 5))
-    assert room.find_first() is first
-    assert room.wanted == 3
+    pool_limit = PoolLimit(1)
+    _, first, _ = (standing(pool_limit, number) for number in (7, 3, 5))
+    assert pool_limit.find_first() is first
+    assert pool_limit.wanted == 3
 
 
 def test_those_who_step_out_are_forgotten() -> None:
-    room = Room(1)
-    first, second = (standing(room, number) for number in (1, 2))
-    room.claim(first, None, 0)
-    assert room.find_first() is second
-    room.claim(second, None, 0)
-    assert room.find_first() is None
-    assert room.wanted == 0
+    pool_limit = PoolLimit(1)
+    first, second = (standing(pool_limit, number) for number in (1, 2))
+    pool_limit.stand_in_line(first, None, 0)
+    assert pool_limit.find_first() is second
+    pool_limit.stand_in_line(second, None, 0)
+    assert pool_limit.find_first() is None
+    assert pool_limit.wanted == 0
 
 
 def test_a_new_claim_takes_the_place_of_the_old() -> None:
-    room = Room(1)
-    first, second = (standing(room, number) for number in (1, 2))
-    room.claim(first, waiter_of(first, 3), 2)
-    assert room.find_first() is second
-    assert room.wanted == 3
+    pool_limit = PoolLimit(1)
+    first, second = (standing(pool_limit, number) for number in (1, 2))
+    pool_limit.stand_in_line(first, waiter_of(first, 3), 2)
+    assert pool_limit.find_first() is second
+    assert pool_limit.wanted == 3
 
 
 def test_wanting_more_keeps_the_place_in_line() -> None:
-    room = Room(1)
-    first = standing(room, 1)
-    room.claim(first, first.claim, 4)
-    assert (room.find_first(), room.wanted, len(room._line)) == (first, 4, 1)
+    pool_limit = PoolLimit(1)
+    first = standing(pool_limit, 1)
+    pool_limit.stand_in_line(first, first.claim, 4)
+    assert (pool_limit.find_first(), pool_limit.wanted, len(pool_limit._line)) == (first, 4, 1)
 
 
 def test_the_line_does_not_grow_with_those_who_have_left() -> None:
-    room = Room(1)
-    first = standing(room, 0)
+    pool_limit = PoolLimit(1)
+    first = standing(pool_limit, 0)
     sub = SubPool(THERE, PoolConfig(), 0.0)
     for number in range(1, 10_000):
-        room.claim(sub, waiter_of(sub, number), 1)
-    assert len(room._line) < 100
-    assert room.find_first() is first
+        pool_limit.stand_in_line(sub, waiter_of(sub, number), 1)
+    assert len(pool_limit._line) < 100
+    assert pool_limit.find_first() is first
 
 
 def test_shows_its_counts() -> None:
-    room = Room(4)
-    standing(room, 1)
-    room.closing = 2
-    assert repr(room) == "<Room <Capacity 0/4>, 1 wanted, 2 closing>"
+    pool_limit = PoolLimit(4)
+    standing(pool_limit, 1)
+    pool_limit.closing = 2
+    assert repr(pool_limit) == "<PoolLimit <Limit 0/4>, 1 wanted, 2 closing>"
 
 
 # ── eviction ────────────────────────────────────────────────────────────────────
@@ -137,8 +137,8 @@ def test_a_waiter_blocked_by_its_endpoint_does_not_block_others() -> None:
     waiting = shell.ask(HERE)
     assert shell.lend(THERE).entry is not None
     assert waiting.is_waiting
-    assert shell.core.room is not None
-    assert shell.core.room.wanted == 0
+    assert shell.core.pool_limit is not None
+    assert shell.core.pool_limit.wanted == 0
 
 
 def test_a_slot_goes_to_the_longest_waiter_of_all_endpoints() -> None:
@@ -198,10 +198,10 @@ def test_an_endpoint_behind_a_shut_gate_is_not_in_line() -> None:
     assert failing.error is not None
     holder = shell.lend(HERE)
     shell.ask(THERE)
-    assert shell.core.room is not None
-    assert shell.core.room.wanted == 0
+    assert shell.core.pool_limit is not None
+    assert shell.core.pool_limit.wanted == 0
     shell.advance(2.0)
-    assert shell.core.room.wanted == 1
+    assert shell.core.pool_limit.wanted == 1
     shell.release(holder)
     assert len(shell.dials) == 1
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from conpool._core.records import Entry, Refusal, SubPool, Waiter, Warmer
+from conpool._core.records import Entry, SubPool, Waiter, WaitOutcome, Warmer
 from conpool._stats.snapshot import EndpointStats
 from conpool._values.config import PoolConfig
 from tests.support.shell import HERE, Shell
@@ -51,7 +51,7 @@ def test_wants_as_many_dials_as_waiters_lack_and_limits_allow(
     queue(sub, waiting)
     sub.connecting = connecting
     for number in range(open + connecting):
-        sub.capacity.charge(Entry(number, sub, 0.0))
+        sub.limit.charge(Entry(number, sub, 0.0))
     assert sub.count_wanted_dials() == wanted
 
 
@@ -59,8 +59,8 @@ def test_wants_no_dials_when_the_limit_is_below_what_there_is() -> None:
     sub = subpool(max_connections_per_endpoint=2)
     queue(sub, 3)
     for number in range(2):
-        sub.capacity.charge(Entry(number, sub, 0.0))
-    sub.capacity.total = 1
+        sub.limit.charge(Entry(number, sub, 0.0))
+    sub.limit.total = 1
     assert sub.count_wanted_dials() == 0
 
 
@@ -117,14 +117,14 @@ def test_a_pause_shuts_the_gate() -> None:
 
 def test_counters_alone_do_not_keep_the_books_of_an_endpoint() -> None:
     sub = subpool()
-    sub.tally.created = 7
+    sub.counters.created = 7
     sub.failures = 3
     assert sub.is_bare
 
 
 def test_a_connection_a_waiter_a_warmer_a_limit_or_a_pause_keeps_them() -> None:
     kept = [subpool() for _ in range(5)]
-    kept[0].capacity.charge(Entry(1, kept[0], 0.0))
+    kept[0].limit.charge(Entry(1, kept[0], 0.0))
     queue(kept[1], 1)
     kept[2].warmers.append(Warmer(kept[2], 1))
     kept[3].resized = True
@@ -138,9 +138,9 @@ def test_a_connection_a_waiter_a_warmer_a_limit_or_a_pause_keeps_them() -> None:
 def test_surplus_leaves_out_what_is_on_its_way_out() -> None:
     sub = subpool(max_connections_per_endpoint=4)
     for number in range(4):
-        sub.capacity.charge(Entry(number, sub, 0.0))
+        sub.limit.charge(Entry(number, sub, 0.0))
     assert sub.count_surplus() == 0
-    sub.capacity.total = 1
+    sub.limit.total = 1
     assert sub.count_surplus() == 3
     sub.closing = 2
     assert sub.count_surplus() == 1
@@ -159,7 +159,7 @@ def test_a_snapshot_has_each_number_in_its_place() -> None:
     shell.release(returned)
     sub = shell.sub()
     assert sub.snapshot() == EndpointStats.of(
-        HERE, limit=5, active=1, idle=1, connecting=2, closing=1, waiting=3, tally=sub.tally
+        HERE, limit=5, active=1, idle=1, connecting=2, closing=1, waiting=3, counters=sub.counters
     )
 
 
@@ -174,7 +174,7 @@ def test_an_endpoint_starts_with_its_own_settings() -> None:
         acquire_timeout=6,
     )
     sub = SubPool(HERE, config, 7.0)
-    assert (sub.capacity.total, sub.max_connecting, sub.min_idle) == (3, 2, 1)
+    assert (sub.limit.total, sub.max_connecting, sub.min_idle) == (3, 2, 1)
     assert (sub.max_waiting, sub.max_uses, sub.max_idle_time) == (9, 4, 5.0)
     assert (sub.acquire_timeout, sub.used_at) == (6.0, 7.0)
 
@@ -198,8 +198,8 @@ def test_each_record_shows_its_state_and_counts() -> None:
     assert repr(waiter) == "<Waiter 2 queued>"
     waiter.queued = False
     assert repr(waiter) == "<Waiter 2 idle>"
-    waiter.refusal = Refusal.TIMEOUT
-    assert repr(waiter) == "<Waiter 2 Refusal.TIMEOUT>"
+    waiter.refusal = WaitOutcome.TIMEOUT
+    assert repr(waiter) == "<Waiter 2 WaitOutcome.TIMEOUT>"
     warmer = Warmer(shell.sub(), 3)
     assert repr(warmer) == "<Warmer to 3>"
     warmer.queued = False

@@ -80,7 +80,7 @@ async def test_a_dial_makes_a_link_of_what_the_connector_returns() -> None:
     link = await open_link(returning(client), PLAIN, math.inf)
     assert link.stream is client
     assert link.ssl_object is None
-    await link.wire.send_all(b"hello")
+    await link.exchange.send_all(b"hello")
     assert await server.receive_some() == b"hello"
 
 
@@ -249,7 +249,7 @@ async def test_a_dial_with_tls_is_open_for_business(
         link = await open_link(returning(stream), peer.endpoint, 10.0)
         server = await peer.accept()
         await server.send_all(b"hello")
-        assert await link.wire.receive_some() == b"hello"
+        assert await link.exchange.receive_some() == b"hello"
         assert link.ssl_object is not None
         assert link.has_goodbye
         link.try_close_now()

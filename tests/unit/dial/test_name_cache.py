@@ -7,7 +7,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from conpool._dial import name_cache
-from conpool._dial.name_cache import FAILURE_TTL, MAX_NAMES, Names
+from conpool._dial.name_cache import FAILURE_TTL, MAX_NAMES, NameCache
 from conpool.testing import cancel_everywhere, explore_schedules
 from tests._net import Hook, Hosts, hooked, v4
 
@@ -15,11 +15,11 @@ NO_SUCH_NAME = socket.gaierror(socket.EAI_NONAME, "no such name")
 DOWN = socket.gaierror(socket.EAI_AGAIN, "try again")
 
 
-def names_for(hosts: Hosts, ttl: float = 300.0) -> Names:
-    return Names(ttl=ttl, resolver=hosts)
+def names_for(hosts: Hosts, ttl: float = 300.0) -> NameCache:
+    return NameCache(ttl=ttl, resolver=hosts)
 
 
-async def ips(names: Names, host: str = "db") -> list[str]:
+async def ips(names: NameCache, host: str = "db") -> list[str]:
     return [address.ip for address in (await names.resolve(host, 5432)).addresses]
 
 
@@ -65,7 +65,7 @@ async def test_ports_share_an_answer_except_of_trios_hook() -> None:
     await names.resolve("db", 1)
     await names.resolve("db", 2)
     assert hosts.asked == ["db"]
-    names = Names(ttl=300.0)
+    names = NameCache(ttl=300.0)
     with hooked(Hook((socket.AF_INET, ("192.0.2.1", 7)))) as hook:
         answer = await names.resolve("db", 1)
         await names.resolve("db", 2)
@@ -122,7 +122,7 @@ async def test_memory_is_bounded_and_forgets_what_was_looked_up_longest_ago(
     assert hosts.asked == ["a", "b", "c", "a", "d"]
     assert names.stats.names == 3
     assert MAX_NAMES >= 1000
-    assert repr(names) == "<Names: 3 remembered, 0 being looked up>"
+    assert repr(names) == "<NameCache: 3 remembered, 0 being looked up>"
 
 
 async def test_the_winner_is_remembered_as_long_as_it_is_an_address(
@@ -185,7 +185,7 @@ async def test_a_thousand_callers_make_one_look_up() -> None:
         for _ in range(1000):
             nursery.start_soon(ips, names)
         await wait_all_tasks_blocked()
-        assert repr(names) == "<Names: 0 remembered, 1 being looked up>"
+        assert repr(names) == "<NameCache: 0 remembered, 1 being looked up>"
         hosts.gate.set()
     assert hosts.asked == ["db"]
     assert (names.stats.misses, names.stats.lookups) == (1000, 1)

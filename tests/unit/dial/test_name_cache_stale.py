@@ -1,4 +1,4 @@
-"""Names when the resolver is down, slow or broken, or answers when nobody waits any more."""
+"""NameCache when the resolver is down, slow or broken, or answers when nobody waits any more."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from conpool._dial.lookup import Found, Question
-from conpool._dial.name_cache import MAX_STALE, PATIENCE, STALE_TTL, Names
+from conpool._dial.name_cache import MAX_STALE, PATIENCE, STALE_TTL, NameCache
 from tests._net import Hosts, SystemResolver, v4
 from tests.unit.dial.test_name_cache import DOWN, NO_SUCH_NAME, ips, names_for
 
@@ -140,7 +140,7 @@ def system(monkeypatch: pytest.MonkeyPatch) -> Iterator[SystemResolver]:
     resolver.let_go()
 
 
-async def leave_behind(names: Names, system: SystemResolver) -> None:
+async def leave_behind(names: NameCache, system: SystemResolver) -> None:
     """Ask, give up, and wait until the answer has come."""
     before = len(system.asked)
     async with trio.open_nursery() as nursery:
@@ -162,7 +162,7 @@ async def leave_behind(names: Names, system: SystemResolver) -> None:
 async def test_f023_sixty_callers_of_a_name_that_hangs_take_one_thread(
     system: SystemResolver,
 ) -> None:
-    names = Names(ttl=300.0)
+    names = NameCache(ttl=300.0)
     for _ in range(2):
         async with trio.open_nursery() as nursery:
             for _ in range(30):
@@ -177,7 +177,7 @@ async def test_f023_sixty_callers_of_a_name_that_hangs_take_one_thread(
 
 
 async def test_a_late_answer_is_remembered(system: SystemResolver) -> None:
-    names = Names(ttl=300.0)
+    names = NameCache(ttl=300.0)
     await leave_behind(names, system)
     assert await ips(names) == ["127.0.0.1"]
     assert system.asked == ["db"]
@@ -185,7 +185,7 @@ async def test_a_late_answer_is_remembered(system: SystemResolver) -> None:
 
 
 async def test_a_late_failure_is_remembered(system: SystemResolver) -> None:
-    names = Names(ttl=300.0)
+    names = NameCache(ttl=300.0)
     system.fails = NO_SUCH_NAME
     await leave_behind(names, system)
     with pytest.raises(socket.gaierror):
@@ -201,7 +201,7 @@ async def test_a_late_failure_is_remembered(system: SystemResolver) -> None:
 async def test_a_late_failure_spares_old_addresses_unless_the_name_is_gone(
     error: OSError, check: Callable[[object], bool], system: SystemResolver
 ) -> None:
-    names = Names(ttl=300.0)
+    names = NameCache(ttl=300.0)
     system.gate.set()
     (await names.resolve("db", 5432)).expire()
     system.gate.clear()
@@ -212,7 +212,7 @@ async def test_a_late_failure_spares_old_addresses_unless_the_name_is_gone(
 
 async def test_a_late_answer_is_taken_by_those_woken_with_it(system: SystemResolver) -> None:
     """The one who asked is cancelled in the tick in which its thread reports."""
-    names = Names(ttl=300.0)
+    names = NameCache(ttl=300.0)
     async with trio.open_nursery() as nursery:
         asker = trio.CancelScope()
 

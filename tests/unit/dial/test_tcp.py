@@ -15,9 +15,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from conpool._dial.tcp import TCPConnector
 from conpool._errors.connect import ConnectError, LocalResourceError, ProxyError, ResolveError
+from conpool._values.config_error import ConfigError
 from conpool._values.endpoint import Endpoint, UnixEndpoint
 from conpool._values.proxy import HTTPProxy, SOCKS5Proxy
-from conpool._values.validation import ConfigError
 from conpool.testing import cancel_everywhere
 from tests._net import (
     LOOPBACK,

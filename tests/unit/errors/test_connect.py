@@ -3,11 +3,11 @@ from __future__ import annotations
 import copy
 import errno
 import functools
-import inspect
 import os
 import pickle
 import socket
 import ssl
+import traceback
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -15,35 +15,36 @@ import pytest
 import trio
 import trio.testing
 
-from conpool._errors import connect
+import conpool
 from conpool._errors.connect import (
-    AcquireTimeout,
-    CircuitOpen,
     ConnectError,
     ConnectTimeout,
     LocalResourceError,
-    NoHealthyEndpoint,
-    PoolClosed,
     ProxyError,
     ProxyTimeout,
-    QueueFull,
     ResolveError,
     ResolveTimeout,
     TLSError,
     TLSTimeout,
-    as_connect_error,
-    connect_timed_out,
 )
-from conpool._stats.counters import Tally
+from conpool._errors.explain import as_connect_error, connect_timed_out
+from conpool._errors.pool import (
+    AcquireTimeout,
+    CircuitOpen,
+    NoHealthyEndpoint,
+    PoolClosed,
+    QueueFull,
+)
+from conpool._stats.counters import Counters
 from conpool._stats.snapshot import EndpointStats
+from conpool._values.config_error import ConfigError, PoolError
 from conpool._values.endpoint import AnyEndpoint, Endpoint, UnixEndpoint
 from conpool._values.states import Phase
-from conpool._values.validation import PoolError
 
 ENDPOINT = Endpoint("db.example", 5432)
 OTHER = Endpoint("other.example", 5432)
 STATS = EndpointStats.of(
-    ENDPOINT, limit=10, active=9, idle=8, connecting=7, closing=6, waiting=5, tally=Tally()
+    ENDPOINT, limit=10, active=9, idle=8, connecting=7, closing=6, waiting=5, counters=Counters()
 )
 COUNTS = "9 active, 8 idle, 7 connecting, 6 closing, 5 waiting, limit 10; pool orders"
 REMEDIES = (
@@ -807,14 +808,15 @@ SAMPLES: list[PoolError] = [
 
 
 def test_the_samples_are_complete() -> None:
-    classes = {
-        cls
-        for name, cls in inspect.getmembers(connect, inspect.isclass)
-        if issubclass(cls, PoolError)
-        and cls.__module__ == connect.__name__
-        and not name.startswith("_")
-    }
-    assert {type(sample) for sample in SAMPLES} == classes
+    public = (getattr(conpool, name) for name in conpool.__all__)
+    errors = {it for it in public if isinstance(it, type) and issubclass(it, PoolError)}
+    assert {type(sample) for sample in SAMPLES} == errors - {PoolError, ConfigError}
+
+
+@pytest.mark.parametrize("error", SAMPLES, ids=lambda error: type(error).__name__)
+def test_a_traceback_names_the_error_as_users_import_it(error: PoolError) -> None:
+    last = traceback.format_exception_only(error)[0]
+    assert last.startswith(f"conpool.{type(error).__name__}: ")
 
 
 def told(error: BaseException) -> dict[str, object]:

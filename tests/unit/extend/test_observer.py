@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from conpool._extend.observer import Announcer, ConnectionInfo, Observer, tell
+from conpool._values.config_error import ConfigError
 from conpool._values.endpoint import Endpoint
 from conpool._values.states import CircuitState, CloseReason
-from conpool._values.validation import ConfigError
 
 ENDPOINT = Endpoint("db.example", 5432)
 INFO = ConnectionInfo(1, ENDPOINT, 12.5, 3)

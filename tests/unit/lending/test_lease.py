@@ -260,7 +260,7 @@ async def test_connection_in_which_something_lies_unread_is_not_healthy_and_is_n
     async with open_pool() as pool:
         async with pool.connection(HERE) as connection:
             with monkeypatch.context() as patch, trio.testing.assert_checkpoints():
-                patch.setattr(Link, "look", lambda _: CloseReason.UNREAD_DATA)
+                patch.setattr(Link, "probe", lambda _: CloseReason.UNREAD_DATA)
                 assert not await connection.is_healthy()
         assert reasons(pool) == {"INCOMPLETE": 1}
 

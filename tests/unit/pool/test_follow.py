@@ -22,7 +22,7 @@ from conpool._dial import name_cache
 CONFIG = PoolConfig(reap_interval=1.0)
 
 
-class Names(trio.abc.HostnameResolver):
+class NameCache(trio.abc.HostnameResolver):
     """A resolver that says what the test wants it to."""
 
     def __init__(self, address: str) -> None:
@@ -47,7 +47,7 @@ async def test_a_connection_to_an_address_that_a_name_has_no_more_is_not_lent_ag
     def on_closed(info: ConnectionInfo, reason: CloseReason) -> None:
         reasons.append(reason)
 
-    names = Names("127.0.0.1")
+    names = NameCache("127.0.0.1")
     trio.socket.set_custom_hostname_resolver(names)
     listeners = await trio.open_tcp_listeners(0, host="0.0.0.0")
     endpoint = Endpoint("db.example", listeners[0].socket.getsockname()[1])
@@ -72,7 +72,7 @@ async def test_a_connection_to_an_address_that_a_name_has_no_more_is_not_lent_ag
 async def test_a_name_that_cannot_be_looked_up_again_changes_nothing(
     autojump_clock: MockClock,
 ) -> None:
-    class Broken(Names):
+    class Broken(NameCache):
         async def getaddrinfo(self, host: Any, port: Any, *_: Any, **__: Any) -> Any:
             if self.asked:
                 raise OSError("the resolver is down")
@@ -91,7 +91,7 @@ async def test_a_name_that_cannot_be_looked_up_again_changes_nothing(
 
 
 async def test_addresses_given_as_such_are_never_looked_up(autojump_clock: MockClock) -> None:
-    names = Names("127.0.0.9")
+    names = NameCache("127.0.0.9")
     trio.socket.set_custom_hostname_resolver(names)
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     endpoint = Endpoint("127.0.0.1", listeners[0].socket.getsockname()[1])
@@ -113,7 +113,7 @@ async def test_an_answer_about_an_endpoint_that_was_forgotten_meanwhile_dials_no
     # What was found is too old to be better than nothing, so the resolver has all the time of a dial.
     monkeypatch.setattr(name_cache, "MAX_STALE", 2.0)
 
-    class Late(Names):
+    class Late(NameCache):
         answers = trio.Event()
 
         async def getaddrinfo(self, host: Any, port: Any, *_: Any, **__: Any) -> Any:

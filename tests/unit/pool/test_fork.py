@@ -150,7 +150,7 @@ async def test_pool_that_is_disowned_has_nothing_left_to_lend(
     assert pool.closed
     assert counts(pool) == {"connecting": 1}
     with pytest.raises(trio.ClosedResourceError):
-        await entry.link.wire.receive_some()
+        await entry.link.exchange.receive_some()
 
 
 async def test_pools_that_nobody_has_any_more_are_no_concern_of_a_fork() -> None:

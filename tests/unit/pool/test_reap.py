@@ -567,7 +567,7 @@ async def test_pool_does_not_grow_with_the_endpoints_that_pass_through(
         stats = pool.all_stats()
         assert not stats.endpoints
         assert (stats.acquired, stats.total_created, stats.total_closed) == (passed,) * 3
-        assert len(pool._core.agenda._heap) <= 200
-        room = pool._core.room
-        assert room is not None
-        assert len(room._line) <= 200
+        assert len(pool._core.timetable._heap) <= 200
+        pool_limit = pool._core.pool_limit
+        assert pool_limit is not None
+        assert len(pool_limit._line) <= 200

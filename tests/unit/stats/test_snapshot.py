@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from conpool._stats.counters import Tally
+from conpool._stats.counters import Counters
 from conpool._stats.histogram import Histogram
 from conpool._stats.snapshot import EndpointStats, LatencySummary, PoolStats
 from conpool._values.endpoint import AnyEndpoint, Endpoint
@@ -28,32 +28,32 @@ def stats_of(endpoint: Target = ENDPOINT, **changes: Any) -> EndpointStats:
         "connecting": 1,
         "closing": 4,
         "waiting": 7,
-        "tally": Tally(),
+        "counters": Counters(),
     }
     return EndpointStats.of(endpoint, **(numbers | changes))
 
 
-def tally_of(*reasons: CloseReason, waits: Iterable[float] = ()) -> Tally:
-    tally = Tally()
-    tally.created = 11
-    tally.reused = 12
-    tally.errors = 13
-    tally.acquired = 14
-    tally.acquire_timeouts = 15
-    tally.acquire_cancelled = 16
+def tally_of(*reasons: CloseReason, waits: Iterable[float] = ()) -> Counters:
+    counters = Counters()
+    counters.created = 11
+    counters.reused = 12
+    counters.errors = 13
+    counters.acquired = 14
+    counters.acquire_timeouts = 15
+    counters.acquire_cancelled = 16
     for reason in reasons:
-        tally.count_closed(reason)
+        counters.count_closed(reason)
     for wait in waits:
-        tally.wait.add(wait)
-    return tally
+        counters.wait.add(wait)
+    return counters
 
 
-def pool_of(count: int, folded: Tally | None = None, **changes: Any) -> PoolStats:
+def pool_of(count: int, dropped_counters: Counters | None = None, **changes: Any) -> PoolStats:
     endpoints = [Endpoint(f"db{number}.example", 5432) for number in range(count)]
     members: dict[AnyEndpoint, EndpointStats] = {
         endpoint: stats_of(endpoint, **changes) for endpoint in endpoints
     }
-    return PoolStats.of("orders", members, folded or Tally())
+    return PoolStats.of("orders", members, dropped_counters or Counters())
 
 
 # ── latencies ───────────────────────────────────────────────────────────────────
@@ -107,10 +107,10 @@ def test_an_endpoint_never_seen_has_zeros() -> None:
 
 
 def test_joins_the_state_with_the_counters() -> None:
-    tally = tally_of(CloseReason.ERROR, CloseReason.ERROR, CloseReason.USES, waits=[0.5])
-    tally.connect.add(1.0)
-    tally.use.add(2.0)
-    stats = stats_of(tally=tally, circuit=CircuitState.OPEN)
+    counters = tally_of(CloseReason.ERROR, CloseReason.ERROR, CloseReason.USES, waits=[0.5])
+    counters.connect.add(1.0)
+    counters.use.add(2.0)
+    stats = stats_of(counters=counters, circuit=CircuitState.OPEN)
     assert stats == EndpointStats(
         endpoint=ENDPOINT,
         limit=10,
@@ -127,27 +127,27 @@ def test_joins_the_state_with_the_counters() -> None:
         acquire_timeouts=15,
         acquire_cancelled=16,
         closed_by_reason={CloseReason.ERROR: 2, CloseReason.USES: 1},
-        wait_time=LatencySummary.of(tally.wait),
-        connect_time=LatencySummary.of(tally.connect),
-        use_time=LatencySummary.of(tally.use),
+        wait_time=LatencySummary.of(counters.wait),
+        connect_time=LatencySummary.of(counters.connect),
+        use_time=LatencySummary.of(counters.use),
         circuit=CircuitState.OPEN,
     )
     assert (stats.wait_time.max, stats.connect_time.max, stats.use_time.max) == (0.5, 1.0, 2.0)
 
 
 def test_a_snapshot_does_not_move_with_the_books() -> None:
-    tally = tally_of(CloseReason.ERROR, waits=[0.5])
-    stats = stats_of(tally=tally)
-    tally.created += 1
-    tally.count_closed(CloseReason.ERROR)
-    tally.wait.add(9.0)
+    counters = tally_of(CloseReason.ERROR, waits=[0.5])
+    stats = stats_of(counters=counters)
+    counters.created += 1
+    counters.count_closed(CloseReason.ERROR)
+    counters.wait.add(9.0)
     assert stats.total_created == 11
     assert stats.closed_by_reason == {CloseReason.ERROR: 1}
     assert stats.wait_time.max == 0.5
 
 
 def test_a_snapshot_cannot_be_changed() -> None:
-    stats = stats_of(tally=tally_of(CloseReason.ERROR))
+    stats = stats_of(counters=tally_of(CloseReason.ERROR))
     with pytest.raises(dataclasses.FrozenInstanceError):
         stats.active = 1  # type: ignore[misc]
     with pytest.raises(TypeError):
@@ -160,7 +160,7 @@ def test_a_snapshot_cannot_be_changed() -> None:
 
 
 def test_reasons_that_did_not_occur_are_not_listed_but_read_as_zero() -> None:
-    reasons = stats_of(tally=tally_of(CloseReason.ERROR)).closed_by_reason
+    reasons = stats_of(counters=tally_of(CloseReason.ERROR)).closed_by_reason
     assert list(reasons) == [CloseReason.ERROR]
     assert CloseReason.USES not in reasons
     assert reasons[CloseReason.USES] == reasons.get(CloseReason.USES, 0) == 0
@@ -168,8 +168,8 @@ def test_reasons_that_did_not_occur_are_not_listed_but_read_as_zero() -> None:
 
 
 def test_an_endpoint_becomes_json() -> None:
-    tally = tally_of(CloseReason.PEER_CLOSED, waits=[math.inf])
-    plain = stats_of(tally=tally, circuit=CircuitState.HALF_OPEN).to_dict()
+    counters = tally_of(CloseReason.PEER_CLOSED, waits=[math.inf])
+    plain = stats_of(counters=counters, circuit=CircuitState.HALF_OPEN).to_dict()
     assert json.loads(json.dumps(plain, allow_nan=False)) == plain
     assert list(plain) == [field.name for field in dataclasses.fields(EndpointStats)]
     assert plain["endpoint"] == "db.example:5432"
@@ -188,12 +188,12 @@ def test_a_group_has_stats_too() -> None:
     "copied", [copy.copy, copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))]
 )
 def test_snapshots_can_be_copied_and_pickled(copied: Any) -> None:
-    stats = stats_of(tally=tally_of(CloseReason.ERROR, waits=[0.5]))
+    stats = stats_of(counters=tally_of(CloseReason.ERROR, waits=[0.5]))
     again = copied(stats)
     assert again == stats
     with pytest.raises(TypeError):
         again.closed_by_reason[CloseReason.ERROR] = 5
-    pool = PoolStats.of("orders", {ENDPOINT: stats}, Tally())
+    pool = PoolStats.of("orders", {ENDPOINT: stats}, Counters())
     assert copied(pool) == pool
 
 
@@ -202,11 +202,11 @@ def test_snapshots_can_be_copied_and_pickled(copied: Any) -> None:
 
 def test_sums_every_count_over_endpoints_and_those_that_were_dropped() -> None:
     members: dict[AnyEndpoint, EndpointStats] = {
-        endpoint: stats_of(endpoint, tally=tally_of(CloseReason.ERROR))
+        endpoint: stats_of(endpoint, counters=tally_of(CloseReason.ERROR))
         for endpoint in (Endpoint("a", 1), Endpoint("b", 1))
     }
-    folded = tally_of(CloseReason.ERROR, CloseReason.EVICTED)
-    pool = PoolStats.of("orders", members, folded)
+    dropped_counters = tally_of(CloseReason.ERROR, CloseReason.EVICTED)
+    pool = PoolStats.of("orders", members, dropped_counters)
     assert pool == PoolStats(
         name="orders",
         endpoints=members,
@@ -227,10 +227,10 @@ def test_sums_every_count_over_endpoints_and_those_that_were_dropped() -> None:
 
 def test_a_pool_keeps_its_own_list_of_endpoints() -> None:
     members: dict[AnyEndpoint, EndpointStats] = {ENDPOINT: stats_of()}
-    folded = tally_of(CloseReason.ERROR)
-    pool = PoolStats.of("orders", members, folded)
+    dropped_counters = tally_of(CloseReason.ERROR)
+    pool = PoolStats.of("orders", members, dropped_counters)
     members.clear()
-    folded.count_closed(CloseReason.USES)
+    dropped_counters.count_closed(CloseReason.USES)
     assert list(pool.endpoints) == [ENDPOINT]
     assert pool.closed_by_reason == {CloseReason.ERROR: 1}
 
@@ -248,8 +248,8 @@ def test_a_pool_becomes_json_with_a_list_of_endpoints() -> None:
 
 
 def test_a_pool_prints_as_a_table_for_people() -> None:
-    tally = tally_of(waits=[0.0] * 90 + [1.5] * 10)
-    first = stats_of(tally=tally)
+    counters = tally_of(waits=[0.0] * 90 + [1.5] * 10)
+    first = stats_of(counters=counters)
     cache = Endpoint("cache.example", 6379)
     second = stats_of(cache, active=0, waiting=0)
     pool = PoolStats.of("orders", {ENDPOINT: first, cache: second}, tally_of())
@@ -277,7 +277,7 @@ def test_one_endpoint_is_not_plural() -> None:
 
 def test_long_names_are_shortened_in_the_table() -> None:
     endpoint = Endpoint("x" * 60 + ".example", 5432)
-    text = str(PoolStats.of("orders", {endpoint: stats_of(endpoint)}, Tally()))
+    text = str(PoolStats.of("orders", {endpoint: stats_of(endpoint)}, Counters()))
     assert "xxx..." in text
     assert ".example:5432  " in text
     assert max(map(len, text.splitlines())) < 160
@@ -293,7 +293,7 @@ def test_of_more_than_twenty_the_busiest_are_shown_and_the_rest_summed() -> None
     members: dict[AnyEndpoint, EndpointStats] = {
         endpoint: stats_of(endpoint, waiting=number) for number, endpoint in enumerate(endpoints)
     }
-    lines = str(PoolStats.of("orders", members, Tally())).splitlines()
+    lines = str(PoolStats.of("orders", members, Counters())).splitlines()
     assert lines[0] == "pool orders: 30 endpoints"
     shown = [line.split()[0] for line in lines[3:23]]
     assert shown == [f"db{number}.example:5432" for number in range(29, 9, -1)]

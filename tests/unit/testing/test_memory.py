@@ -9,8 +9,8 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from conpool._values.config_error import ConfigError
 from conpool._values.endpoint import Endpoint
-from conpool._values.validation import ConfigError
 from conpool.testing import MemoryConnector, cancel_everywhere, explore_schedules
 from tests.unit.testing.toys import mock_clock
 

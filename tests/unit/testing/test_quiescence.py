@@ -5,7 +5,7 @@ from typing import Any, cast
 import pytest
 
 from conpool._pool.pool import ConnectionPool
-from conpool._stats.counters import Tally
+from conpool._stats.counters import Counters
 from conpool._stats.snapshot import EndpointStats, PoolStats
 from conpool._values.endpoint import Endpoint
 from conpool._values.states import CloseReason
@@ -25,13 +25,13 @@ class Books:
 
 
 def books(*, created: int = 2, closed: int = 1, **counts: int) -> Books:
-    tally = Tally()
-    tally.acquired, tally.reused, tally.created, tally.closed = 5, 3, created, closed
-    tally.by_reason[CloseReason.ERROR] = 1
+    counters = Counters()
+    counters.acquired, counters.reused, counters.created, counters.closed = 5, 3, created, closed
+    counters.by_reason[CloseReason.ERROR] = 1
     known: dict[str, Any] = dict.fromkeys(("active", "connecting", "closing", "waiting"), 0)
     known |= {"limit": 4, "idle": 1, **counts}
-    member = EndpointStats.of(HERE, tally=tally, **known)
-    return Books(PoolStats.of("test", {HERE: member}, Tally()))
+    member = EndpointStats.of(HERE, counters=counters, **known)
+    return Books(PoolStats.of("test", {HERE: member}, Counters()))
 
 
 def check(pool: Books) -> None:
@@ -43,7 +43,7 @@ def test_idle_connections_are_quiescent() -> None:
 
 
 def test_pool_that_was_never_used_is_quiescent() -> None:
-    check(Books(PoolStats.of("test", {}, Tally())))
+    check(Books(PoolStats.of("test", {}, Counters())))
 
 
 @pytest.mark.parametrize(
@@ -68,10 +68,10 @@ def test_whatever_is_outstanding_or_does_not_add_up_is_named(
 
 
 def test_more_reuses_than_leases_are_named() -> None:
-    tally = Tally()
-    tally.reused = 1
+    counters = Counters()
+    counters.reused = 1
     with pytest.raises(AssertionError, match="the pool: 1 reused, of 0 acquired"):
-        check(Books(PoolStats.of("test", {}, tally)))
+        check(Books(PoolStats.of("test", {}, counters)))
 
 
 def test_sums_that_differ_from_their_parts_are_named() -> None:

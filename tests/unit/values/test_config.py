@@ -9,7 +9,7 @@ import pytest
 
 from conpool._values import config as config_module
 from conpool._values.config import POOL_WIDE_FIELDS, CircuitBreaker, PoolConfig
-from conpool._values.validation import ConfigError
+from conpool._values.config_error import ConfigError
 
 NAMES = [field.name for field in dataclasses.fields(PoolConfig)]
 COUNTS = [

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from conpool._values.config_error import ConfigError
 from conpool._values.endpoint import AnyEndpoint, Endpoint, UnixEndpoint, server_name
 from conpool._values.proxy import HTTPProxy, SOCKS5Proxy
 from conpool._values.tls import TLS
-from conpool._values.validation import ConfigError
 
 LONGEST = 107 if sys.platform == "linux" else 103
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from conpool._values.config_error import ConfigError
 from conpool._values.endpoint import Endpoint, UnixEndpoint
 from conpool._values.group import EndpointGroup
-from conpool._values.validation import ConfigError
 
 A, B, C, D = (Endpoint(f"{name}.example", 1) for name in "abcd")
 

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
+from conpool._values.config_error import ConfigError
 from conpool._values.endpoint import Endpoint
 from conpool._values.proxy import HTTPProxy, SOCKS5Proxy
 from conpool._values.tls import TLS
-from conpool._values.validation import ConfigError
 
 KINDS: list[type[Any]] = [HTTPProxy, SOCKS5Proxy]
 both = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from conpool._values import tls
-from conpool._values.tls import TLS, certificate_name, check_tls, check_tls_only
-from conpool._values.validation import ConfigError
+from conpool._values.config_error import ConfigError
+from conpool._values.tls import TLS, certificate_name, valid_tls, valid_tls_only
 
 
 def client_context() -> ssl.SSLContext:
@@ -142,16 +142,16 @@ def test_https_compatible_is_a_bool() -> None:
 
 
 def test_true_means_the_default_tls_and_false_none() -> None:
-    assert check_tls(True) == TLS()
-    assert check_tls(False) is None
-    assert check_tls(None) is None
-    assert check_tls(TLS()) == TLS()
+    assert valid_tls(True) == TLS()
+    assert valid_tls(False) is None
+    assert valid_tls(None) is None
+    assert valid_tls(TLS()) == TLS()
 
 
 @pytest.mark.parametrize("tls", [1, "yes", client_context(), True], ids=["1", "str", "ctx", "True"])
 def test_what_is_no_tls_is_refused(tls: object) -> None:
     with pytest.raises(ConfigError, match="tls must be a TLS"):
-        check_tls_only(tls)
+        valid_tls_only(tls)
 
 
 def test_tls_shows_its_options_and_no_more_of_a_context_than_its_type() -> None:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from conpool._values import url as url_module
+from conpool._values.config_error import ConfigError
 from conpool._values.url import Login, Parsed, parse_url
-from conpool._values.validation import ConfigError
 
 DEFAULT_PORTS = {
     "http": 80,

@@ -6,17 +6,15 @@ from unittest import mock
 
 import pytest
 
+from conpool._values.config_error import ConfigError, PoolError, shown
+from conpool._values.host import valid_host
 from conpool._values.validation import (
-    ConfigError,
-    PoolError,
-    check_count,
-    check_flag,
-    check_host,
-    check_partition,
-    check_port,
-    check_seconds,
-    check_share,
-    shown,
+    valid_count,
+    valid_flag,
+    valid_partition,
+    valid_port,
+    valid_seconds,
+    valid_share,
 )
 
 
@@ -28,23 +26,23 @@ def test_a_config_error_is_also_a_value_error() -> None:
 @pytest.mark.parametrize("port", [0, -1, 65536, 100063], ids="F001-{}".format)
 def test_a_port_that_trio_would_take_modulo_65536_is_refused(port: int) -> None:
     with pytest.raises(ConfigError, match=f"port must be from 1 to 65535, not {port}"):
-        check_port("port", port)
+        valid_port("port", port)
 
 
 def test_a_port_too_long_to_print_is_refused() -> None:
     with pytest.raises(ConfigError, match="not a huge int"):
-        check_port("port", 10**5000)
+        valid_port("port", 10**5000)
 
 
 @pytest.mark.parametrize("port", [True, "5432", 5432.0, None], ids="F002-{!r}".format)
 def test_a_port_that_is_no_int_is_refused(port: object) -> None:
     with pytest.raises(ConfigError, match=f"must be an int, not {type(port).__name__}"):
-        check_port("port", port)
+        valid_port("port", port)
 
 
 @pytest.mark.parametrize("port", [1, 443, 65535])
 def test_a_port_in_range_is_returned(port: int) -> None:
-    assert check_port("port", port) == port
+    assert valid_port("port", port) == port
 
 
 BAD_HOSTS = {
@@ -78,13 +76,13 @@ BAD_HOSTS = {
 @pytest.mark.parametrize("host", BAD_HOSTS.values(), ids=BAD_HOSTS.keys())
 def test_a_host_that_cannot_be_dialled_as_written_is_refused(host: str) -> None:
     with pytest.raises(ConfigError, match="host cannot be"):
-        check_host("host", host)
+        valid_host("host", host)
 
 
 @pytest.mark.parametrize("host", [None, b"example.org", 7, True], ids=repr)
 def test_a_host_that_is_no_text_is_refused(host: object) -> None:
     with pytest.raises(ConfigError, match="host must be a str"):
-        check_host("host", host)
+        valid_host("host", host)
 
 
 GOOD_HOSTS = {
@@ -105,18 +103,18 @@ GOOD_HOSTS = {
 
 @pytest.mark.parametrize("host", GOOD_HOSTS.values(), ids=GOOD_HOSTS.keys())
 def test_a_host_is_kept_as_given(host: str) -> None:
-    assert check_host("host", host) == host
+    assert valid_host("host", host) == host
 
 
 def test_an_international_host_becomes_its_a_label() -> None:
     """F007."""
-    assert check_host("host", "bücher.example") == "xn--bcher-kva.example"
+    assert valid_host("host", "bücher.example") == "xn--bcher-kva.example"
 
 
 def test_a_url_given_as_a_host_does_not_show_its_password() -> None:
     """G9."""
     with pytest.raises(ConfigError, match="from_url") as caught:
-        check_host("host", "redis://:canary@h")
+        valid_host("host", "redis://:canary@h")
     assert "canary" not in str(caught.value)
 
 
@@ -127,7 +125,7 @@ def test_a_host_of_a_subclass_of_str_becomes_plain_text() -> None:
         def __str__(self) -> str:
             return "elsewhere.example"
 
-    host = check_host("host", Odd("::1"))
+    host = valid_host("host", Odd("::1"))
     assert type(host) is str
     assert host == "::1"
 
@@ -135,12 +133,12 @@ def test_a_host_of_a_subclass_of_str_becomes_plain_text() -> None:
 @pytest.mark.parametrize("value", [0, -1, 1.5, 1.0, True, "1", None], ids="F011-{!r}".format)
 def test_a_count_is_an_int_of_at_least_its_minimum(value: object) -> None:
     with pytest.raises(ConfigError, match=r"limit must be an int of at least 1, not "):
-        check_count("limit", value, minimum=1)
+        valid_count("limit", value, minimum=1)
 
 
 @pytest.mark.parametrize("value", [1, 10**9], ids="F011-{}".format)
 def test_a_count_may_be_large(value: int) -> None:
-    assert check_count("limit", value, minimum=1) == value
+    assert valid_count("limit", value, minimum=1) == value
 
 
 @pytest.mark.parametrize(
@@ -150,36 +148,36 @@ def test_a_count_may_be_large(value: int) -> None:
 )
 def test_a_duration_is_a_number_of_seconds_that_can_pass(value: object) -> None:
     with pytest.raises(ConfigError, match="time must be 0 or more seconds"):
-        check_seconds("time", value, positive=False)
+        valid_seconds("time", value, positive=False)
 
 
 def test_a_duration_may_be_infinite_and_becomes_a_float() -> None:
     """F013."""
-    assert check_seconds("time", math.inf, positive=True) == math.inf
-    assert isinstance(check_seconds("time", 5, positive=True), float)
+    assert valid_seconds("time", math.inf, positive=True) == math.inf
+    assert isinstance(valid_seconds("time", 5, positive=True), float)
 
 
 def test_zero_is_a_duration_only_where_it_makes_sense() -> None:
-    assert check_seconds("time", 0, positive=False) == 0
+    assert valid_seconds("time", 0, positive=False) == 0
     with pytest.raises(ConfigError, match="time must be more than 0 seconds"):
-        check_seconds("time", 0, positive=True)
+        valid_seconds("time", 0, positive=True)
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.1, math.nan, True, "0"], ids=repr)
 def test_a_share_is_from_0_to_1(value: object) -> None:
     with pytest.raises(ConfigError, match="a number from 0 to 1"):
-        check_share("jitter", value)
+        valid_share("jitter", value)
 
 
 def test_both_ends_of_a_share_are_allowed() -> None:
-    assert [check_share("jitter", value) for value in (0, 1)] == [0.0, 1.0]
+    assert [valid_share("jitter", value) for value in (0, 1)] == [0.0, 1.0]
 
 
 @pytest.mark.parametrize("value", [0, 1, None, "yes"], ids=repr)
 def test_a_flag_is_a_bool_and_nothing_else(value: object) -> None:
     with pytest.raises(ConfigError, match="flag must be True or False"):
-        check_flag("flag", value)
-    assert check_flag("flag", True)
+        valid_flag("flag", value)
+    assert valid_flag("flag", True)
 
 
 def test_a_wrong_value_is_shown_cut_short() -> None:
@@ -217,9 +215,9 @@ class LooksIntoStrangers:
 )
 def test_a_partition_that_would_fail_inside_the_pool_is_refused(partition: object) -> None:
     with pytest.raises(ConfigError, match="partition"):
-        check_partition(partition)
+        valid_partition(partition)
 
 
 @pytest.mark.parametrize("partition", [None, "tenant", ("user", 7), frozenset({1})], ids=repr)
 def test_a_partition_is_returned_as_it_is(partition: object) -> None:
-    assert check_partition(partition) is partition
+    assert valid_partition(partition) is partition

@@ -1,0 +1,166 @@
+"""Makes a `ConnectError` of whatever a connector, a handshake or a driver raised.
+
+How `as_connect_error` finds the class for whatever a connector, a handshake or a driver raised:
+
+1. It looks for the true errors. trio hides those of TCP in a group under the cause of an `OSError`
+   without errno, and those of TLS under the cause of a `BrokenResourceError` without text.
+2. Of several it takes the one that tells most. A machine without IPv6 has "network unreachable" or
+   "cannot assign address" for one half of its attempts, whatever ails the other.
+3. What this machine ran out of is a `LocalResourceError`, in every phase.
+4. A time-out is a `ConnectTimeout`; in a phase that has a class of its own it is of both.
+5. Otherwise the phase decides, except that look-ups and handshakes which a connector makes inside
+   its "tcp" phase are known by their exceptions.
+
+What a message may show: the text of system and TLS errors, and of exceptions that connectors and
+drivers raise. The last is theirs to keep free of secrets, as their docs say.
+"""
+
+from __future__ import annotations
+
+import errno as codes
+import socket
+import ssl
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, cast
+
+import trio
+
+from conpool._errors.connect import (
+    ConnectError,
+    ConnectTimeout,
+    LocalResourceError,
+    ProxyError,
+    ProxyTimeout,
+    ResolveError,
+    ResolveTimeout,
+    TLSError,
+    TLSTimeout,
+    said,
+)
+from conpool._stats.report import duration
+from conpool._values.endpoint import AnyEndpoint
+from conpool._values.states import Phase
+
+
+def connect_timed_out(
+    endpoint: AnyEndpoint, phase: Phase, seconds: float, attempts: Sequence[OSError] = ()
+) -> ConnectTimeout:
+    """The error for a dial that was in `phase` when its `connect_timeout` of `seconds` was up."""
+    _, cls = _CLASSES[phase]
+    return cls(
+        f"timed out: connect_timeout of {duration(seconds)}",
+        endpoint=endpoint,
+        phase=phase,
+        errno=codes.ETIMEDOUT,
+        attempts=attempts,
+    )
+
+
+def as_connect_error(
+    exc: Exception, endpoint: AnyEndpoint, phase: Phase, attempts: Sequence[OSError] = ()
+) -> ConnectError:
+    """Make a `ConnectError` of whatever was raised while connecting, with it as the cause.
+
+    Args:
+        exc: What a connector, a handshake or a driver raised. A `ConnectError` for the same
+            endpoint is returned as it is.
+        endpoint: What was dialled.
+        phase: How far the dial had come.
+        attempts: The errors of the addresses tried, where the connector noted them; otherwise
+            those found in `exc`.
+    """
+    if isinstance(exc, ConnectError) and exc.endpoint == endpoint:
+        return exc
+    leaves = tuple(_leaves(exc))
+    telling = min(leaves, key=_rank)
+    phase = _true_phase(telling, phase)
+    if phase == "tcp" and not attempts:
+        attempts = [leaf for leaf in leaves if isinstance(leaf, OSError)]
+    cls = _class_of(telling, phase)
+    code = codes.ETIMEDOUT if issubclass(cls, ConnectTimeout) else _errno_of(telling)
+    if cls is ResolveError and isinstance(telling, socket.gaierror):
+        code = telling.errno
+    text = said(telling)
+    if code == codes.EADDRNOTAVAIL and (local := getattr(endpoint, "local_address", None)):
+        text += f" (from local address {local})"
+    error = cls(text, endpoint=endpoint, phase=phase, errno=code, attempts=attempts)
+    error.__cause__ = exc
+    return error
+
+
+# ── finding the class ───────────────────────────────────────────────────────────
+
+# On Windows a socket's errors have numbers of their own, and not all of them are aliases.
+_EXHAUSTED: Final = frozenset(
+    {codes.EMFILE, codes.ENFILE, codes.ENOBUFS, codes.ENOMEM, getattr(codes, "WSAEMFILE", -1)}
+)
+_LOCAL: Final = _EXHAUSTED | {codes.EADDRNOTAVAIL}
+
+# Of several errors, the one that tells most has the lowest rank. One address that was not tried for
+# want of a descriptor may well be up, so that comes first; any answer comes before none.
+_RANK: Final = dict.fromkeys(_EXHAUSTED, 0) | {
+    codes.EHOSTUNREACH: 2,
+    codes.EADDRNOTAVAIL: 3,
+    codes.ENETUNREACH: 4,
+    codes.EAFNOSUPPORT: 4,
+    None: 5,
+}
+
+# Of each phase, the class of its errors and that of its time-outs.
+_CLASSES: Final[Mapping[Phase, tuple[type[ConnectError], type[ConnectTimeout]]]] = {
+    "resolve": (ResolveError, ResolveTimeout),
+    "tcp": (ConnectError, ConnectTimeout),
+    "proxy": (ProxyError, ProxyTimeout),
+    "tls": (TLSError, TLSTimeout),
+    "open": (ConnectError, ConnectTimeout),
+}
+
+_FOREIGN: Final = (ssl.SSLError, socket.gaierror)
+"""OpenSSL's numbers and the resolver's look like the system's and mean something else."""
+
+
+def _leaves(exc: BaseException) -> Iterator[BaseException]:
+    """The errors that say something, without the wrappers around them."""
+    if isinstance(exc, BaseExceptionGroup):
+        for member in cast("BaseExceptionGroup[BaseException]", exc).exceptions:
+            yield from _leaves(member)
+    elif exc.__cause__ is not None and _is_wrapper(exc):
+        yield from _leaves(exc.__cause__)
+    else:
+        yield exc
+
+
+def _is_wrapper(exc: BaseException) -> bool:
+    is_bare = isinstance(exc, OSError) and exc.errno is None
+    is_grouped = isinstance(exc.__cause__, BaseExceptionGroup)
+    return isinstance(exc, trio.BrokenResourceError) or (is_bare and is_grouped)
+
+
+def _rank(leaf: BaseException) -> int:
+    if isinstance(leaf, OSError) and not isinstance(leaf, _FOREIGN):
+        return _RANK.get(leaf.errno, 1)
+    return 1
+
+
+def _errno_of(leaf: BaseException) -> int | None:
+    """The system's number, if `leaf` has one."""
+    if isinstance(leaf, OSError) and not isinstance(leaf, _FOREIGN):
+        return leaf.errno
+    return None
+
+
+def _true_phase(leaf: BaseException, phase: Phase) -> Phase:
+    if phase == "tcp" and isinstance(leaf, socket.gaierror):
+        return "resolve"
+    if phase == "tcp" and isinstance(leaf, ssl.SSLError):
+        return "tls"
+    return phase
+
+
+def _class_of(leaf: BaseException, phase: Phase) -> type[ConnectError]:
+    code = _errno_of(leaf)
+    if code in _LOCAL:
+        return LocalResourceError
+    failed, timed_out = _CLASSES[phase]
+    is_late = isinstance(leaf, TimeoutError | trio.TooSlowError) or code == codes.ETIMEDOUT
+    return timed_out if is_late else failed
