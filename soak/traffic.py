@@ -190,9 +190,7 @@ class Caller:
 
     async def _warm(self) -> None:
         endpoint = self._service.find(self._random)
-        limit, pool_limit = self._pool.stats(endpoint).limit, self._pool._core.pool_limit
-        if pool_limit is not None:  # more than that would be refused as a mistake
-            limit = min(limit, pool_limit.limit.total)
+        limit = min(self._pool.stats(endpoint).limit, self._pool._core.pool_limit.limit.total)
         with trio.move_on_after(2):
             await self._pool.warm(endpoint, self._random.randint(0, limit))
 

@@ -22,14 +22,14 @@ cli: *
 contrib: *
 testing: *
 __init__:
-_pool: reap lifecycle pool
-_lending: lease peer_check waiting acquire block
-_engine: holders engine
+_pool: follow reap lifecycle pool
+_lending: lease waiting peer_check release acquire
+_engine: background holders news engine
 _dial: progress refusal address lookup name_cache socket_options race unix http_connect socks5 tunnel tcp dial
-_connection: closing exchange tls_tap probe link hand_over idle_watch
+_connection: closing exchange tls_tap probe link pooled hand_over idle_watch
 _errors: connect pool explain
 -- trio from here up, not below --
-_core: limit backoff records effects timetable pool_limit ledger dials core
+_core: limit gate records effects timetable pool_limit ledger keeping warming dials serving orders core
 _extend: connector driver observer
 _stats: histogram counters report snapshot
 _values: config_error validation host value states tls proxy url endpoint group config

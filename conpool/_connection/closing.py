@@ -35,7 +35,7 @@ def try_close_now(stream: trio.abc.AsyncResource) -> bool:
     return True
 
 
-async def close(stream: trio.abc.AsyncResource, timeout: float) -> None:
+async def close_gracefully(stream: trio.abc.AsyncResource, timeout: float) -> None:
     """Close `stream` with all due courtesy, but by force after `timeout` seconds.
 
     Cannot be cancelled, and lasts no longer than that: in the worst case a peer that does not read
@@ -54,4 +54,4 @@ async def close(stream: trio.abc.AsyncResource, timeout: float) -> None:
 
 async def close_by_force(stream: trio.abc.AsyncResource) -> None:
     """Close a stream that can only be closed by awaiting, as fast as it will go."""
-    await close(stream, 0.0)
+    await close_gracefully(stream, 0.0)

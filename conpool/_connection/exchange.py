@@ -1,9 +1,8 @@
 """The stream of one connection, which notes what an exchange has left undone.
 
-Whoever moves bytes, a lease or a protocol's own code, goes through the wire. It notes an operation
-that was cut short, that the last thing that moved was sent, and that the write side was closed.
-That is all a pool can know of a protocol it does not speak, and enough to tell, when the lease ends,
-whether somebody else's reply may still be on its way.
+Whoever moves bytes, a lease or a driver, goes through it. It notes an operation that was cut short, that the
+last thing that moved was sent, and that the write side was closed. That is all a pool can know of a protocol
+that it does not speak, and enough to tell, when the lease ends, whether a reply may still be on its way.
 """
 
 from __future__ import annotations
@@ -23,8 +22,7 @@ HALF_CLOSED: Final = 8
 VOUCHED: Final = 16
 """The caller has said that the exchange is complete."""
 ENDED: Final = 32
-"""The end of the stream has been received. A look would not always find it again: TLS says goodbye once."""
-
+"""The end of the stream has been received. A probe would not always find it again: TLS says goodbye once."""
 ENCRYPTED: Final = 64
 """TLS was begun on top: the next caller, who expects plain text, must not get it (CVE-2026-4873)."""
 
@@ -33,11 +31,11 @@ _CLIENT_HELLO: Final = 1
 
 
 @final
-class Wire(trio.abc.HalfCloseableStream):
+class ExchangeStream(trio.abc.HalfCloseableStream):
     """A stream that notes, in `taints`, what speaks against lending its connection again.
 
-    `taints` is one integer of flags so that the end of a lease can ask with a single test whether there
-    is anything to consider at all.
+    `taints` is one integer of flags, so that the end of a lease needs a single test to learn that there is
+    nothing to consider.
     """
 
     __slots__ = ("in_progress", "stream", "taints")
@@ -58,7 +56,9 @@ class Wire(trio.abc.HalfCloseableStream):
         self.in_progress += 1
         try:
             await self.stream.send_all(data)
-            self.taints |= OWED  # once more: what came in meanwhile was no answer to all of it
+            # A receive during the send may have cleared it, but that reply cannot answer bytes sent after
+            # it: set it again.
+            self.taints |= OWED
         except BaseException:
             self.taints |= CUT_SEND
             raise
@@ -106,12 +106,16 @@ class Wire(trio.abc.HalfCloseableStream):
         """Forget what a caller may excuse: an answer that is owed, a receive that was cut short."""
         self.taints = self.taints & ~(OWED | CUT_RECEIVE) | VOUCHED
 
+    def note_cut_receive(self) -> None:
+        """Note that bytes were taken from the stream and lost."""
+        self.taints |= CUT_RECEIVE
+
     def cut(self) -> None:
         """Have every later operation raise `trio.ClosedResourceError`."""
         self.stream = CLOSED_STREAM
 
     def __repr__(self) -> str:
-        return f"<Wire taints={self.taints:#x}, {self.in_progress} operations in progress>"
+        return f"<ExchangeStream taints={self.taints:#x}, {self.in_progress} in progress>"
 
 
 def _is_client_hello(data: bytes | bytearray | memoryview) -> bool:
@@ -127,19 +131,23 @@ class ClosedStream(trio.abc.HalfCloseableStream):
     __slots__ = ()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        raise trio.ClosedResourceError("this connection has been closed or given back")
+        raise _closed()
 
     async def wait_send_all_might_not_block(self) -> None:
-        raise trio.ClosedResourceError("this connection has been closed or given back")
+        raise _closed()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        raise trio.ClosedResourceError("this connection has been closed or given back")
+        raise _closed()
 
     async def send_eof(self) -> None:
-        raise trio.ClosedResourceError("this connection has been closed or given back")
+        raise _closed()
 
     async def aclose(self) -> None:
         await trio.lowlevel.checkpoint()
+
+
+def _closed() -> trio.ClosedResourceError:
+    return trio.ClosedResourceError("this connection has been closed or given back")
 
 
 CLOSED_STREAM: Final = ClosedStream()

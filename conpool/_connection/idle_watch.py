@@ -15,12 +15,11 @@ from __future__ import annotations
 
 import select
 import sys
-from typing import TYPE_CHECKING, Final, final
+from typing import Final, final
 
 import trio
 
-if TYPE_CHECKING:
-    from conpool._core.records import Entry
+from conpool._connection.pooled import PooledEntry
 
 _BATCH: Final = 256
 """Events taken between two checkpoints, so that a server that drops thousands does not stop the loop."""
@@ -33,7 +32,7 @@ class IdleWatch:
     __slots__ = ("_by_descriptor", "_epoll")
 
     def __init__(self) -> None:
-        self._by_descriptor: dict[int, Entry] = {}
+        self._by_descriptor: dict[int, PooledEntry] = {}
         self._epoll: select.epoll | None = None
 
     def open(self) -> None:
@@ -48,9 +47,9 @@ class IdleWatch:
             self._epoll = None
         self._by_descriptor.clear()
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: PooledEntry) -> None:
         """Watch `entry`, which has just been opened, until it is closed."""
-        descriptor: int = entry.link.fileno()
+        descriptor = entry.link.fileno()
         if sys.platform != "linux" or self._epoll is None or descriptor < 0:
             return
         events = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR | select.EPOLLET
@@ -62,14 +61,14 @@ class IdleWatch:
             return
         self._by_descriptor[descriptor] = entry
 
-    def remove(self, entry: Entry) -> None:
+    def remove(self, entry: PooledEntry) -> None:
         """Forget `entry`, whose socket is about to leave the pool or to be closed."""
-        descriptor: int = entry.link.fileno()
+        descriptor = entry.link.fileno()
         if self._epoll is not None and self._by_descriptor.get(descriptor) is entry:
             del self._by_descriptor[descriptor]
             self._epoll.unregister(descriptor)
 
-    async def wait(self) -> list[Entry]:
+    async def wait(self) -> list[PooledEntry]:
         """Wait until something has stirred, and return which; never returns without epoll.
 
         If cancelled, nothing is lost but hints.

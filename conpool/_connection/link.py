@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast, final
 import trio
 
 from conpool._connection.closing import try_close_now
-from conpool._connection.exchange import Wire
+from conpool._connection.exchange import ExchangeStream
 from conpool._connection.probe import find_source, probe
 from conpool._connection.tls_tap import find_tap
 
@@ -35,7 +35,7 @@ class Link:
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self.stream = stream
-        self.exchange = Wire(stream)
+        self.exchange = ExchangeStream(stream)
         self.session: Any = None
         tap = find_tap(stream)
         self.ssl_object: ssl.SSLObject | None = None if tap is None else tap.ssl_object

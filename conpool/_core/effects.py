@@ -1,30 +1,35 @@
 """What the core wants done: its half of the conversation with the shell.
 
-The core puts effects into its outbox while it changes the books; the shell performs them, in order,
-once the books are right, and reports back what became of each.
+While it changes the books, the core puts effects into its outbox. Once the books are right, the engine
+performs them in order and reports what became of each.
 
-A waiter or a warmer in the outbox is to be woken; its own fields say with what. (They stand for
-themselves because one is made for every lease that had to wait.)
+A waiter or a warmer in the outbox is to be woken; its own fields say with what. (They stand for themselves
+because one is made for every lease that had to wait.)
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeAlias
+from dataclasses import dataclass
+from typing import Generic, TypeAlias, final
 
-from conpool._core.records import Entry, Waiter, Warmer
+from conpool._core.records import Entry, LinkT, TaskT, Waiter, Warmer
 
 
-class Dial(NamedTuple):
+@final
+@dataclass(slots=True)
+class Dial(Generic[LinkT, TaskT]):
     """Open `entry`, then report `dialled` or `dial_failed`."""
 
-    entry: Entry
+    entry: Entry[LinkT, TaskT]
 
 
-class Close(NamedTuple):
+@final
+@dataclass(slots=True)
+class Close(Generic[LinkT, TaskT]):
     """Close `entry`, with a goodbye if `gracefully`, then report `closed`."""
 
-    entry: Entry
+    entry: Entry[LinkT, TaskT]
     gracefully: bool
 
 
-Effect: TypeAlias = Waiter | Warmer | Dial | Close
+Effect: TypeAlias = Waiter[LinkT, TaskT] | Warmer[TaskT] | Dial[LinkT, TaskT] | Close[LinkT, TaskT]

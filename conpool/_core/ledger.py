@@ -1,145 +1,164 @@
-"""Bookkeeping: each entry, slot and place in a queue is moved here, so that all counts agree.
+"""Bookkeeping: each connection, slot and place in a queue is moved here, so that all counts agree.
 
-No decisions. Every method leaves the books balanced: states, stacks, counters, both limits,
-and the outbox that tells the shell what has been decided.
+No decisions. Every method leaves the books balanced: states, stacks, counts, both limits, and the outbox
+that tells the shell what the core has decided. Every method also notes which sub-pools it has touched: the
+core's pump looks at these next (`Core.pump`), so nobody has to remember to call it.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from itertools import takewhile
-from typing import TYPE_CHECKING, final
+from typing import Any, TypeAlias, final
 
 from conpool._core.effects import Close, Dial, Effect
-from conpool._core.records import Entry, Waiter, WaitOutcome, Warmer
+from conpool._core.pool_limit import PoolLimit
+from conpool._core.records import (
+    AnyEntry,
+    AnySubPool,
+    AnyWaiter,
+    AnyWarmer,
+    Entry,
+    Waiter,
+    WaitOutcome,
+)
 from conpool._core.timetable import Timetable
 from conpool._values.states import CloseReason, ConnectionState
-
-if TYPE_CHECKING:
-    from conpool._core.pool_limit import PoolLimit
-    from conpool._core.records import SubPool
 
 _IDLE = ConnectionState.IDLE
 _ACTIVE = ConnectionState.ACTIVE
 
+AnyEffect: TypeAlias = Effect[Any, Any]
+
 
 @final
 class Ledger:
-    """The books of one pool, apart from the sub-pools' own: outbox, timetable, pool-wide limit."""
+    """The books of one pool, apart from the sub-pools' own."""
 
-    __slots__ = ("_dials", "effects", "pool_limit", "timetable")
+    __slots__ = ("_dials", "effects", "pool_limit", "timetable", "touched")
 
-    def __init__(self, pool_limit: PoolLimit | None) -> None:
+    def __init__(self, pool_limit: PoolLimit) -> None:
         self.pool_limit = pool_limit
-        self.effects: deque[Effect] = deque()
         self.timetable = Timetable()
+        self.effects: deque[AnyEffect] = deque()
+        """The outbox: what the shell must do, in order."""
+        self.touched: dict[AnySubPool, None] = {}
+        """The sub-pools in which something has changed since the pump last looked."""
         self._dials = 0
 
     # ── connections ─────────────────────────────────────────────────────────────
 
-    def open(self, sub: SubPool, now: float) -> Entry:
+    def open(self, sub: AnySubPool, now: float) -> AnyEntry:
         """Enter a connection that is to be dialled, and charge its slots."""
         self._dials += 1
-        entry = Entry(self._dials, sub, now)
+        entry: AnyEntry = Entry(self._dials, sub, now)
         sub.limit.charge(entry)
-        if self.pool_limit is not None:
+        if self.pool_limit.is_limited:
             self.pool_limit.limit.charge(entry)
         sub.connecting += 1
+        self.touched[sub] = None
         self.effects.append(Dial(entry))
         return entry
 
-    def activate(self, entry: Entry) -> None:
+    def activate(self, entry: AnyEntry) -> None:
         """CONNECTING → ACTIVE."""
+        sub = entry.sub
         entry.move(_ACTIVE)
-        entry.sub.connecting -= 1
-        entry.sub.active += 1
+        sub.connecting -= 1
+        sub.active += 1
+        self.touched[sub] = None
 
-    def pop_newest(self, sub: SubPool) -> Entry:
-        """IDLE → ACTIVE, for the newest of `sub`."""
+    def pop_newest(self, sub: AnySubPool) -> AnyEntry:
+        """IDLE → ACTIVE, for the newest of `sub`. The pump has nothing to gain from that."""
         entry, _ = sub.idle.popitem()
-        if self.pool_limit is not None:
-            del self.pool_limit.idle_by_age[entry]
+        if self.pool_limit.is_limited:
+            self.pool_limit.left_idle(entry)
         # The stack holds idle connections only, so the table of transitions need not be asked here.
         entry.state = _ACTIVE
         sub.active += 1
         return entry
 
-    def reserve(self, entry: Entry) -> None:
+    def reserve(self, entry: AnyEntry) -> None:
         """IDLE → ACTIVE, for a certain one."""
         del entry.sub.idle[entry]
-        if self.pool_limit is not None:
-            del self.pool_limit.idle_by_age[entry]
+        if self.pool_limit.is_limited:
+            self.pool_limit.left_idle(entry)
         entry.move(_ACTIVE)
         entry.sub.active += 1
 
-    def push_idle(self, entry: Entry) -> None:
-        """ACTIVE → IDLE."""
+    def push_idle(self, entry: AnyEntry) -> None:
+        """ACTIVE → IDLE, on top of the stack. Only for one that nobody has a use for: the pump is not told."""
         sub = entry.sub
         entry.was_idle = True
         entry.state = _IDLE  # the caller has made sure that it was active
         sub.active -= 1
         sub.idle[entry] = None
-        if self.pool_limit is not None:
-            self.pool_limit.idle_by_age[entry] = None
+        if self.pool_limit.is_limited:
+            self.pool_limit.became_idle(entry)
 
-    def push_idle_back(self, entry: Entry) -> None:
-        """ACTIVE → IDLE, below those that became idle after it: on top, it would be used again and never age."""
+    def push_idle_back(self, entry: AnyEntry) -> None:
+        """ACTIVE → IDLE, in its place by age. On top it would be lent again first and never grow old."""
         sub = entry.sub
         younger = list(
             takewhile(lambda other: other.idle_since > entry.idle_since, reversed(sub.idle))
         )
         self.push_idle(entry)
+        self.touched[sub] = None
         for other in reversed(younger):
             del sub.idle[other]
             sub.idle[other] = None
-            if self.pool_limit is not None:
-                self.pool_limit.idle_by_age.move_to_end(other)
+            if self.pool_limit.is_limited:
+                self.pool_limit.left_idle(other)
+                self.pool_limit.became_idle(other)
 
-    def condemn(self, entry: Entry, reason: CloseReason, *, gracefully: bool) -> None:
+    def condemn(self, entry: AnyEntry, reason: CloseReason, *, gracefully: bool) -> None:
         """IDLE or ACTIVE → CLOSING; the slots stay charged."""
         sub = entry.sub
         if entry.state is _IDLE:
             del sub.idle[entry]
-            if self.pool_limit is not None:
-                del self.pool_limit.idle_by_age[entry]
+            if self.pool_limit.is_limited:
+                self.pool_limit.left_idle(entry)
         else:
             sub.active -= 1
         entry.move(ConnectionState.CLOSING)
         entry.reason = reason
         sub.closing += 1
-        if self.pool_limit is not None:
-            self.pool_limit.closing += 1
+        if self.pool_limit.is_limited:
+            self.pool_limit.closing_began()
+        self.touched[sub] = None
         self.effects.append(Close(entry, gracefully))
 
-    def strike_off(self, entry: Entry) -> None:
-        """CONNECTING or CLOSING → CLOSED, and repay its slots. The only place that does."""
+    def strike_off(self, entry: AnyEntry) -> None:
+        """CONNECTING or CLOSING → CLOSED, and repay its slots. Nothing else repays them."""
         sub = entry.sub
         if entry.state is ConnectionState.CONNECTING:
             sub.connecting -= 1
         else:
             sub.closing -= 1
-            if self.pool_limit is not None:
-                self.pool_limit.closing -= 1
+            if self.pool_limit.is_limited:
+                self.pool_limit.closed()
         entry.move(ConnectionState.CLOSED)
         sub.limit.repay(entry)
-        if self.pool_limit is not None:
-            self.pool_limit.limit.repay(entry)
+        self.pool_limit.limit.repay(entry)
+        self.touched[sub] = None
 
     # ── waiters ─────────────────────────────────────────────────────────────────
 
-    def enqueue(self, waiter: Waiter) -> None:
-        """Put `waiter` at the end of the queue of each of its sub-pools."""
+    def enqueue(self, waiter: AnyWaiter) -> None:
+        """Put `waiter` at the end of the queue of each of its sub-pools, or at the head if it had its turn."""
         waiter.queued = True
         for sub in waiter.subs:
             sub.queue[waiter] = None
+            self.touched[sub] = None
             if waiter.deadline < sub.due_at and not waiter.has_own_deadline:
                 self.timetable.look_at(sub, waiter.deadline)
         if waiter.has_own_deadline:
             self.timetable.add(waiter)
+        if waiter.had_turn:
+            self._move_to_head(waiter)
 
-    def put_back(self, waiter: Waiter) -> None:
-        """Put `waiter` before all who came later: its turn has been. Its dial may still be under way."""
-        self.enqueue(waiter)
+    def _move_to_head(self, waiter: AnyWaiter) -> None:
+        """Put `waiter` before all who came later. Its dial may still be under way."""
         if waiter.dial is not None and waiter.dial.dial_for is not waiter:
             waiter.dial = None
         for sub in waiter.subs:
@@ -150,26 +169,44 @@ class Ledger:
             for first in (waiter, *reversed(earlier)):
                 queue.move_to_end(first, last=False)
 
-    def dequeue(self, waiter: Waiter) -> None:
+    def dequeue(self, waiter: AnyWaiter) -> None:
         """Take `waiter` out of every queue. Its dial goes on, for nobody in particular."""
         waiter.queued = False
         for sub in waiter.subs:
             del sub.queue[waiter]
+            self.touched[sub] = None
             if waiter.dial is not None:
                 sub.dialled_for -= 1
-            if sub.claim is waiter and self.pool_limit is not None:
+            if sub.claim is waiter:
                 self.pool_limit.stand_in_line(sub, None, 0)  # the pump puts the next one in line
         if waiter.has_own_deadline:
             self.timetable.remove(waiter)
 
-    def dial_is_for(self, entry: Entry, waiter: Waiter) -> None:
+    def hand_over(self, waiter: AnyWaiter, entry: AnyEntry) -> None:
+        """`entry` is the waiter's own from here on."""
+        self.dequeue(waiter)
+        waiter.entry = entry
+        self.effects.append(waiter)
+
+    def refuse(
+        self, waiter: AnyWaiter, outcome: WaitOutcome, error: Exception | None = None
+    ) -> None:
+        """`waiter` gets nothing."""
+        self.dequeue(waiter)
+        waiter.outcome = outcome
+        waiter.error = error
+        self.effects.append(waiter)
+
+    # ── dials ───────────────────────────────────────────────────────────────────
+
+    def dial_is_for(self, entry: AnyEntry, waiter: AnyWaiter) -> None:
         """The dial of `entry` is for `waiter`."""
         entry.dial_for = waiter
         waiter.dial = entry
         for sub in waiter.subs:
             sub.dialled_for += 1
 
-    def dial_over(self, entry: Entry) -> Waiter | Warmer | None:
+    def dial_over(self, entry: AnyEntry) -> AnyWaiter | AnyWarmer | None:
         """The dial of `entry` is over: return whom it was for, if that one still waits."""
         debtor = entry.dial_for
         entry.dial_for = None
@@ -181,37 +218,43 @@ class Ledger:
                 sub.dialled_for -= 1
         return debtor
 
-    def hand_over(self, waiter: Waiter, entry: Entry) -> None:
-        """`entry` is the waiter's own from here on."""
-        self.dequeue(waiter)
-        waiter.entry = entry
-        self.effects.append(waiter)
+    # ── warming, and the sub-pool as a whole ────────────────────────────────────
 
-    def refuse(self, waiter: Waiter, refusal: WaitOutcome, error: Exception | None = None) -> None:
-        """`waiter` gets nothing."""
-        self.dequeue(waiter)
-        waiter.refusal = refusal
-        waiter.error = error
-        self.effects.append(waiter)
+    def start_warming(self, warmer: AnyWarmer) -> None:
+        """`warmer` waits from here on."""
+        warmer.sub.warmers.append(warmer)
+        warmer.sub.wants_warmth = True
+        self.touched[warmer.sub] = None
 
-    def end_warming(self, warmer: Warmer, error: Exception | None) -> None:
+    def end_warming(self, warmer: AnyWarmer, error: Exception | None) -> None:
         """`warmer` has waited long enough."""
-        warmer.sub.warmers.remove(warmer)
-        warmer.queued = False
+        self.leave_warming(warmer)
         warmer.error = error
         self.effects.append(warmer)
 
-    def forget(self, sub: SubPool) -> None:
-        """Nothing may bring `sub` up again: what it then opened would be in no books."""
+    def leave_warming(self, warmer: AnyWarmer) -> None:
+        """`warmer` waits no more."""
+        sub = warmer.sub
+        warmer.queued = False
+        sub.warmers.remove(warmer)
+        sub.wants_warmth = bool(sub.min_idle or sub.warmers)
+
+    def touch(self, sub: AnySubPool) -> None:
+        """Have the pump look at `sub`."""
+        self.touched[sub] = None
+
+    def forget(self, sub: AnySubPool) -> None:
+        """Remove `sub` from every schedule.
+
+        A dropped sub-pool that came due would dial connections that nobody counts.
+        """
+        self.touched.pop(sub, None)
         self.timetable.drop(sub)
-        if self.pool_limit is not None:
-            self.pool_limit.cold.pop(sub, None)
+        self.pool_limit.cold.pop(sub, None)
 
     def __repr__(self) -> str:
-        return (
-            f"<Ledger {self.pool_limit!r}, {len(self.effects)} effects pending, {self.timetable!r}>"
-        )
+        return f"<Ledger {self.pool_limit!r}, {len(self.effects)} effects, {self.timetable!r}>"
 
 
-def _is_before(other: Waiter, waiter: Waiter) -> bool:
+def _is_before(other: AnyWaiter, waiter: AnyWaiter) -> bool:
     return other is not waiter and other.number <= waiter.number

@@ -1,48 +1,42 @@
-"""Does what the core has decided, and tells it what came of that.
+"""Does what the core has decided, and reports to the core what came of it.
 
-One nursery, one place that wakes tasks, one that dials, one that closes. The books are changed first;
-then `perform` empties the outbox; then observers hear the news, when all is in order again and they
-may call any synchronous method of the pool.
-
-All background tasks live in a nursery that is shielded from whatever cancels the pool's block, so
-that the pool still works for cleanup code there; it ends when the pool does (`stop`). They run in the
-context in which the pool was opened, and are protected from KeyboardInterrupt, which belongs to the
-main task.
+`report` is the one door: it stamps the time, tells the core what has happened, has the core decide what can be
+done next, does that, and tells the observers. They come last, when the books are right again, and may call
+any synchronous method of the pool. Nobody outside this folder calls core and engine one after the other; where
+the idle hit and the give-back of a clean connection spell out `report`, they say so.
 """
 
 from __future__ import annotations
 
-import math
-from collections import deque
-from collections.abc import Callable
-from contextvars import copy_context
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVarTuple, final
+from collections.abc import Awaitable, Callable
+from threading import get_ident
+from typing import Any, TypeVar, TypeVarTuple, final
 
 import trio
-from trio.lowlevel import enable_ki_protection, reschedule
+from trio.lowlevel import Task, enable_ki_protection, reschedule
 
-from conpool._connection.closing import close, close_by_force
+from conpool._connection.closing import close_by_force, close_gracefully
 from conpool._connection.idle_watch import IdleWatch
+from conpool._connection.pooled import (
+    PooledCore,
+    PooledEntry,
+    PooledSub,
+    PooledWaiter,
+    PooledWarmer,
+)
 from conpool._core.effects import Close, Dial
 from conpool._core.records import Waiter, WaitOutcome, Warmer
 from conpool._dial.dial import open_link
+from conpool._engine.background import Background
 from conpool._engine.holders import is_deadlock
+from conpool._engine.news import News
 from conpool._errors.connect import ConnectError
 from conpool._errors.pool import PoolClosed
-from conpool._extend.observer import ConnectionInfo, tell
+from conpool._extend.connector import Connector
 from conpool._values.states import CloseReason, ConnectionState
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable
-    from contextvars import Context
-
-    from conpool._core.core import Core
-    from conpool._core.records import Entry, SubPool
-    from conpool._extend.connector import Connector
-    from conpool._extend.observer import Announcer
-
 Ts = TypeVarTuple("Ts")
-Watchers: TypeAlias = tuple[Callable[..., object], ...]
+R = TypeVar("R")
 
 
 @final
@@ -50,45 +44,37 @@ class Engine:
     """The moving parts of one pool."""
 
     __slots__ = (
-        "_alarm",
-        "_alarm_at",
         "_connector",
-        "_context",
-        "_dial_nursery",
         "_effects",
-        "_is_telling",
-        "_news",
-        "_nursery",
         "_perform_one",
         "_timetable",
-        "announcer",
+        "_touched",
+        "background",
         "core",
-        "ended",
+        "news",
         "now",
         "some_closed",
+        "thread",
+        "token",
         "watch",
     )
 
-    def __init__(self, core: Core, connector: Connector, announcer: Announcer) -> None:
+    def __init__(self, core: PooledCore, connector: Connector, news: News) -> None:
         self.core = core
         self._effects = core.effects
         self._timetable = core.timetable
-        self.announcer = announcer
+        self._touched = core.touched
+        self._connector = connector
+        self.news = news
+        self.background = Background(self._ring)
+        self.watch = IdleWatch()
         self.some_closed = trio.lowlevel.ParkingLot()
         """Where tasks wait for connections to be gone."""
-        self._connector = connector
-        self._context: Context
-        self._nursery: trio.Nursery
-        self._dial_nursery: trio.Nursery
-        self.ended = trio.Event()
-        """Set when the last background task has ended."""
-        self.watch = IdleWatch()
         self.now: Callable[[], float] = trio.current_time
         """The time on the clock of the pool's run; once it is open, without trio's detour to find it."""
-        self._alarm = trio.CancelScope()
-        self._alarm_at = -math.inf
-        self._news: deque[tuple[Watchers, tuple[object, ...]]] = deque()
-        self._is_telling = False
+        self.thread = 0
+        """The thread of the pool's run; 0 until the pool is opened."""
+        self.token: trio.lowlevel.TrioToken | None = None
         self._perform_one: dict[type[Any], Callable[[Any], None]] = {
             Waiter: self._wake,
             Warmer: self._wake_warmer,
@@ -96,71 +82,78 @@ class Engine:
             Close: self._start_close,
         }
 
-    # ── the background ──────────────────────────────────────────────────────────
-
-    @enable_ki_protection
     async def run(
         self,
         *jobs: Callable[[], Awaitable[None]],
         task_status: trio.TaskStatus[trio.CancelScope],
     ) -> None:
-        """Be the host of all background tasks, until the scope that this reports is cancelled."""
-        self._context = copy_context()
+        """Host the background until the scope that this reports is cancelled."""
         self.now = trio.lowlevel.current_clock().current_time
+        self.thread = get_ident()
+        self.token = trio.lowlevel.current_trio_token()
         self.watch.open()
         try:
-            with trio.CancelScope(shield=True) as scope:
-                async with trio.open_nursery() as self._nursery:
-                    self.spawn(self._keep_time, name="conpool timer")
-                    for job in jobs:
-                        self.spawn(job, name=f"conpool {job.__name__}")
-                    async with trio.open_nursery() as self._dial_nursery:
-                        task_status.started(scope)
-                        try:
-                            await trio.sleep_forever()
-                        finally:  # if it has died, these nurseries take in no more dials
-                            self._stop_serving()
+            await self.background.run(*jobs, on_end=self.stop_serving, task_status=task_status)
         finally:
             self.watch.close()
-            self.ended.set()
 
-    def _stop_serving(self) -> None:
+    def stop_serving(self) -> None:
+        """Serve nobody any more, and give up all dials. Once the background dies, none could be started."""
         if self.core.is_open:
-            self.core.shut(self.now())
-            self.perform()
+            now = self.now()
+            self.core.shut(now)
+            self.background.give_up_dials()
+            self.perform(now)
 
-    def spawn(self, job: Callable[[*Ts], Awaitable[object]], *args: *Ts, name: str) -> None:
-        """Run a job of the pool's own in the background, in the pool's own context."""
-        self._context.run(lambda: self._nursery.start_soon(job, *args, name=name))
+    # ── the door ────────────────────────────────────────────────────────────────
 
-    def hosts(self, task: trio.lowlevel.Task) -> bool:
-        """Whether `task` runs in the background, and so must have ended before the pool can."""
-        while (nursery := task.parent_nursery) is not None:
-            if nursery is self._nursery or nursery is self._dial_nursery:
-                return True
-            task = nursery.parent_task
-        return False
+    def report(self, happened: Callable[[*Ts, float], R], *args: *Ts) -> R:
+        """Report to the core what has `happened`, do what it decides, and tell the observers."""
+        now = self.now()
+        outcome = happened(*args, now)
+        self.perform(now)
+        return outcome
 
-    def give_up_dials(self) -> None:
-        """Cancel all dials. There must be no more of them."""
-        self._dial_nursery.cancel_scope.cancel()
+    def report_quietly(self, happened: Callable[[*Ts, float], object], *args: *Ts) -> None:
+        """As `report`, but the observers hear of it with the next one.
 
-    @enable_ki_protection
-    async def _keep_time(self) -> None:
-        """Refuse waiters whose time is up: one timer for all, since a cancel scope apiece costs more."""
+        For abort functions, which run inside trio's scheduler: no place for a user's callback.
+        """
+        now = self.now()
+        happened(*args, now)
+        self._perform_effects(now)
+
+    def perform(self, now: float) -> None:
+        """Do all that the core decides now, then tell the observers."""
+        if self._touched or self._effects:
+            self._perform_effects(now)
+        if self.news.pending:
+            self.news.deliver()
+
+    def _perform_effects(self, now: float) -> None:
+        effects = self._effects
         while True:
-            self._alarm_at = self.core.timetable.next_at
-            with trio.CancelScope(deadline=self._alarm_at) as self._alarm:
-                await trio.sleep_forever()
-            self.core.ticked(self.now())
-            self._note_deadlocks()
-            self.perform()
+            if self._touched:
+                self.core.pump(now)
+            if not effects:
+                break
+            effect = effects.popleft()
+            self._perform_one[type(effect)](effect)
+        self.background.wake_at(self._timetable.next_at)
 
-    def _note_deadlocks(self) -> None:
-        """Find those in a deadlock among the waiters whose time is up, before the first of them lets go."""
-        late: dict[SubPool, list[Waiter]] = {}
+    def _ring(self) -> float:
+        """A time is up: have the core look, and return when it must look next."""
+        now = self.now()
+        self.core.ticked(now)
+        self._mark_deadlocks()
+        self.perform(now)
+        return self._timetable.next_at
+
+    def _mark_deadlocks(self) -> None:
+        """Mark timed-out waiters that were deadlocked, before any of them wakes and releases what it holds."""
+        late: dict[PooledSub, list[PooledWaiter]] = {}
         for effect in self._effects:
-            if isinstance(effect, Waiter) and effect.refusal is WaitOutcome.TIMEOUT:
+            if isinstance(effect, Waiter) and effect.outcome is WaitOutcome.TIMEOUT:
                 for sub in effect.subs:
                     late.setdefault(sub, []).append(effect)
         for sub, waiters in late.items():
@@ -168,39 +161,9 @@ class Engine:
                 for waiter in waiters:
                     waiter.in_deadlock = True
 
-    # ── what the core wants done ────────────────────────────────────────────────
+    # ── waking ──────────────────────────────────────────────────────────────────
 
-    def perform(self) -> None:
-        """Do all that the core has decided, then tell the observers."""
-        self.perform_quietly()
-        if self._news:
-            self.deliver_news()
-
-    def perform_quietly(self) -> None:
-        """Do all that the core has decided; the news is kept for the next `perform`.
-
-        For abort functions, which run inside trio's scheduler: no place for a user's callback.
-        """
-        effects = self._effects
-        while effects:
-            effect = effects.popleft()
-            self._perform_one[type(effect)](effect)
-        if self._timetable.next_at < self._alarm_at:
-            self._set_alarm()
-
-    def settle(self) -> None:
-        """`perform`, where there is seldom anything to do."""
-        if self._effects:
-            self.perform_quietly()
-        elif self._timetable.next_at < self._alarm_at:
-            self._set_alarm()
-        if self._news:
-            self.deliver_news()
-
-    def _set_alarm(self) -> None:
-        self._alarm_at = self._alarm.deadline = self._timetable.next_at
-
-    def _wake(self, waiter: Waiter) -> None:
+    def _wake(self, waiter: PooledWaiter) -> None:
         entry = waiter.entry
         if entry is not None and entry.was_idle:
             reason = entry.link.probe()
@@ -210,20 +173,19 @@ class Engine:
         if waiter.task is not None:  # else it has not gone to sleep yet
             reschedule(waiter.task)
 
-    def _wake_warmer(self, warmer: Warmer) -> None:
+    def _wake_warmer(self, warmer: PooledWarmer) -> None:
         if warmer.task is not None:
             reschedule(warmer.task)
 
     # ── dialling ────────────────────────────────────────────────────────────────
 
-    def _start_dial(self, effect: Dial) -> None:
-        entry = effect.entry
-        name = f"conpool dial to {entry.sub.endpoint}"
-        self._note(self.announcer.connecting, entry)
-        self._context.run(lambda: self._dial_nursery.start_soon(self._dial, entry, name=name))
+    def _start_dial(self, effect: Dial[Any, Any]) -> None:
+        entry: PooledEntry = effect.entry
+        self.news.add_about(self.news.connecting, entry)
+        self.background.spawn_dial(self._dial, entry, name=f"conpool dial to {entry.sub.endpoint}")
 
     @enable_ki_protection
-    async def _dial(self, entry: Entry) -> None:
+    async def _dial(self, entry: PooledEntry) -> None:
         sub = entry.sub
         started = self.now()
         try:
@@ -231,108 +193,77 @@ class Engine:
         except ConnectError as error:
             self._report_failed_dial(entry, error, started)
         except BaseException:
-            self._stop_serving()  # if the pool is not closing, its background is dying
+            self.stop_serving()  # if the pool is not closing, its background is dying
             self._report_failed_dial(entry, None, started)
             raise
         else:
-            now = self.now()
             self.watch.add(entry)
             entry.address = entry.link.peer_ip
-            self._note(self.announcer.connected, entry, now - started)
-            self.core.dialled(entry, now)
-            self.perform()
+            self.news.add_about(self.news.connected, entry, self.now() - started)
+            self.report(self.core.dialled, entry)
 
-    def _report_failed_dial(self, entry: Entry, error: ConnectError | None, started: float) -> None:
-        now = self.now()
+    def _report_failed_dial(
+        self, entry: PooledEntry, error: ConnectError | None, started: float
+    ) -> None:
         told = PoolClosed("the pool closed during the dial") if error is None else error
-        self._note(self.announcer.connect_failed, entry, told, now - started)
-        self.core.dial_failed(entry, error, now)
+        self.news.add_about(self.news.connect_failed, entry, told, self.now() - started)
         self.some_closed.unpark_all()
-        self.perform()
+        self.report(self.core.dial_failed, entry, error)
 
     # ── closing ─────────────────────────────────────────────────────────────────
 
-    def _start_close(self, effect: Close) -> None:
-        entry = effect.entry
-        link = entry.link
+    def _start_close(self, effect: Close[Any, Any]) -> None:
+        entry: PooledEntry = effect.entry
         self.watch.remove(entry)
-        is_detached = entry.reason is CloseReason.DETACHED
-        has_goodbye = effect.gracefully and link.has_goodbye and not self.ended.is_set()
-        if is_detached or (not has_goodbye and link.try_close_now()) or self.ended.is_set():
-            self._report_closed(entry)
+        if entry.reason is CloseReason.DETACHED or self._close_now(entry, effect.gracefully):
+            self._note_closed(entry)
             return
-        # What can only be closed by awaiting may have something to say as well.
-        close = self._say_goodbye if effect.gracefully else self._close_by_force
+        # Only streams that need an await to close get here; if the close is graceful, let them say goodbye.
         try:
-            self.spawn(close, entry, name=f"conpool close of {entry.sub.endpoint}")
+            self.background.spawn(
+                self._close,
+                entry,
+                effect.gracefully,
+                name=f"conpool close of {entry.sub.endpoint}",
+            )
         except RuntimeError:  # the background has died this very moment
-            link.try_close_now()
-            self._report_closed(entry)
+            entry.link.try_close_now()
+            self._note_closed(entry)
+
+    def _close_now(self, entry: PooledEntry, gracefully: bool) -> bool:
+        """Close by force, if nothing better can be done or is due; return False if it takes an await."""
+        if self.background.has_ended:
+            entry.link.try_close_now()
+            return True
+        return not (gracefully and entry.link.has_goodbye) and entry.link.try_close_now()
 
     @enable_ki_protection
-    async def _say_goodbye(self, entry: Entry) -> None:
+    async def _close(self, entry: PooledEntry, gracefully: bool) -> None:
         try:
-            await close(entry.link.stream, entry.sub.config.close_timeout)
+            if gracefully:
+                await close_gracefully(entry.link.stream, entry.sub.config.close_timeout)
+            else:
+                await close_by_force(entry.link.stream)
         finally:
-            self._report_closed(entry)
-            self.perform()
+            self._note_closed(entry)
+            self.perform(self.now())
 
-    @enable_ki_protection
-    async def _close_by_force(self, entry: Entry) -> None:
-        try:
-            await close_by_force(entry.link.stream)
-        finally:
-            self._report_closed(entry)
-            self.perform()
-
-    def _report_closed(self, entry: Entry) -> None:
+    def _note_closed(self, entry: PooledEntry) -> None:
         self.core.closed(entry, self.now())
-        self._note(self.announcer.closed, entry, entry.reason)
+        self.news.add_about(self.news.closed, entry, entry.reason)
         self.some_closed.unpark_all()
 
-    def interrupt(
-        self, sub: SubPool, reason: CloseReason, holder: trio.lowlevel.Task | None = None
-    ) -> None:
+    def interrupt(self, sub: PooledSub, reason: CloseReason, holder: Task | None = None) -> None:
         """Close the lent connections of `sub` under their leases: all, or only those of `holder`."""
         now = self.now()
         for entry in list(sub.limit.borrowers):
-            is_meant = holder is None or entry.holder is holder
+            is_meant = holder is None or any(lease.holder is holder for lease in entry.leases)
             if is_meant and entry.state is ConnectionState.ACTIVE:
                 self.core.condemned(entry, reason, now)
+        self.perform(now)
 
-    async def wait_closed(self, entries: set[Entry]) -> None:
+    async def wait_closed(self, entries: set[PooledEntry]) -> None:
         """Wait until all of `entries` are closed."""
         for entry in entries:  # each in turn, so that n of them take n steps and not n²
             while entry.state is not ConnectionState.CLOSED:
                 await self.some_closed.park()
-
-    # ── news ────────────────────────────────────────────────────────────────────
-
-    def note(self, watchers: Watchers, *args: object) -> None:
-        """Have `watchers` told, once the books are right."""
-        if watchers:
-            self._news.append((watchers, args))
-
-    def _note(self, watchers: Watchers, entry: Entry, *details: object) -> None:
-        if watchers:
-            self._news.append((watchers, (describe(entry), *details)))
-
-    def deliver_news(self) -> None:
-        """Tell observers what has happened, in order. They may call the pool, which may make more news.
-
-        That is told once all of them have heard what came before, by the call that told the first.
-        """
-        if self._is_telling:
-            return
-        self._is_telling = True
-        try:
-            while self._news:
-                watchers, args = self._news.popleft()
-                tell(watchers, *args)
-        finally:
-            self._is_telling = False
-
-
-def describe(entry: Entry) -> ConnectionInfo:
-    """Return what observers may know of `entry`."""
-    return ConnectionInfo(entry.id, entry.sub.endpoint, entry.created_at, entry.uses)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Set
+from typing import NamedTuple
 
-import trio
+from trio.lowlevel import Task, current_task
 
+from conpool._connection.pooled import PooledLease, PooledSub
+from conpool._core.pool_limit import PoolLimit
 from conpool._values.states import ConnectionState
-
-if TYPE_CHECKING:
-    from collections.abc import Set
-
-    from conpool._core.pool_limit import PoolLimit
-    from conpool._core.records import Entry, SubPool
 
 
 class Holders(NamedTuple):
@@ -22,45 +19,49 @@ class Holders(NamedTuple):
     held_by_caller: int
 
 
-def find_holders(sub: SubPool, now: float) -> Holders:
-    """Say who holds the connections of `sub`, where each waits and for how long it has held."""
-    caller = trio.lowlevel.current_task()
-    held = sorted(_find_held(sub), key=lambda entry: entry.lent_at)
+def find_holders(sub: PooledSub, now: float) -> Holders:
+    """Say who holds the connections of `sub`, where each holder waits and for how long it has held."""
+    caller = current_task()
+    leases = sorted(_find_leases(sub), key=lambda lease: lease.since)
     return Holders(
-        lines=tuple(_describe(entry, caller, now) for entry in held),
-        held_by_caller=sum(entry.holder is caller for entry in held),
+        lines=tuple(_describe(lease, caller, now) for lease in leases),
+        held_by_caller=sum(lease.holder is caller for lease in leases),
     )
 
 
-def is_deadlock(sub: SubPool, pool_limit: PoolLimit | None, tasks: Set[trio.lowlevel.Task]) -> bool:
+def is_deadlock(sub: PooledSub, pool_limit: PoolLimit, tasks: Set[Task | None]) -> bool:
     """Whether nothing but leases fills the limit, and every holder waits for this very endpoint.
 
     `tasks` count as waiting, although they are not in the queue, or no more.
     """
-    if sub.limit.has_free_slot and (pool_limit is None or pool_limit.limit.has_free_slot):
+    if sub.limit.has_free_slot and pool_limit.limit.has_free_slot:
         return False
-    held = _find_held(sub)
+    leases = _find_leases(sub)
     waiting = {waiter.task for waiter in sub.queue} | tasks
-    return 0 < len(held) == len(sub.limit.borrowers) and all(
-        entry.holder in waiting for entry in held
+    return 0 < len(leases) == len(sub.limit.borrowers) and all(
+        lease.holder in waiting for lease in leases
     )
 
 
-def _find_held(sub: SubPool) -> list[Entry]:
-    return [
-        entry
-        for entry in sub.limit.borrowers
-        if entry.state is ConnectionState.ACTIVE and entry.holder is not None
-    ]
+def _find_leases(sub: PooledSub) -> list[PooledLease]:
+    """Return the leases of `sub`, and who has a connection checked for itself."""
+    found: list[PooledLease] = []
+    for entry in sub.limit.borrowers:
+        if entry.state is ConnectionState.ACTIVE:
+            found += entry.leases
+            if entry.check is not None and not entry.leases:
+                found.append(entry.check)
+    return found
 
 
-def _describe(entry: Entry, caller: trio.lowlevel.Task, now: float) -> str:
-    task: trio.lowlevel.Task = entry.holder
+def _describe(lease: PooledLease, caller: Task, now: float) -> str:
+    task = lease.holder
     where = "the caller itself" if task is caller else _find_place(task)
-    return f"task {task.name!r} has held connection {entry.id} for {now - entry.lent_at:.3g} s, {where}"
+    held = now - lease.since
+    return f"task {task.name!r} has held connection {lease.entry.id} for {held:.3g} s, {where}"
 
 
-def _find_place(task: trio.lowlevel.Task) -> str:
+def _find_place(task: Task) -> str:
     """Say where `task` waits: its innermost frame outside trio and this package."""
     place = "has ended"
     if getattr(task.coro, "cr_frame", task) is None:  # trio before 0.32 stumbles over it

@@ -1,25 +1,12 @@
-"""What observers see, and how they are told.
-
-An observer is a guest: what it raises is logged and goes no further, and an event that nobody
-watches costs the pool the test of an empty tuple.
-"""
+"""What observers see: the seam for metrics, logs and traces."""
 
 from __future__ import annotations
 
-import inspect
-import logging
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import wraps
-from typing import Any, Concatenate, Final, ParamSpec, TypeAlias, cast, final
+from typing import final
 
-from conpool._values.config_error import ConfigError
 from conpool._values.endpoint import AnyEndpoint
 from conpool._values.states import CircuitState, CloseReason
-
-P = ParamSpec("P")
-
-_logger: Final = logging.getLogger("conpool")
 
 
 @final
@@ -85,138 +72,3 @@ class Observer:
 
     def circuit_changed(self, endpoint: AnyEndpoint, old: CircuitState, new: CircuitState) -> None:
         """The circuit of `endpoint` has gone from `old` to `new`."""
-
-
-OnInfo: TypeAlias = Callable[[ConnectionInfo], object]
-OnClosed: TypeAlias = Callable[[ConnectionInfo, CloseReason], object]
-
-
-@final
-class Announcer:
-    """For each event, the calls that somebody wants to get.
-
-    Each attribute is a tuple of callables, to be handed to `tell` with the event's arguments:
-
-        if announcer.acquired:
-            tell(announcer.acquired, info, waited)
-
-    `reused` is no observer's event: it feeds the pool's `on_reused`.
-    """
-
-    __slots__ = (
-        "acquire_failed",
-        "acquire_started",
-        "acquired",
-        "circuit_changed",
-        "cleared",
-        "closed",
-        "connect_failed",
-        "connected",
-        "connecting",
-        "released",
-        "reused",
-    )
-
-    closed: tuple[OnClosed, ...]
-    connected: tuple[Callable[[ConnectionInfo, float], object], ...]
-    reused: tuple[OnInfo, ...]
-
-    def __init__(
-        self,
-        observers: Iterable[Observer] = (),
-        *,
-        on_created: OnInfo | None = None,
-        on_reused: OnInfo | None = None,
-        on_closed: OnClosed | None = None,
-    ) -> None:
-        """Sort the watchers by event; of one event the callback comes before the observers.
-
-        Raises:
-            ConfigError: An observer is not an `Observer`; or a callback or an observer's method
-                cannot be called, or is asynchronous and so would never run.
-        """
-        guests = _check_observers(observers)
-        created = _check_callback("on_created", on_created)
-        closed = _check_callback("on_closed", on_closed)
-        self.reused = _check_callback("on_reused", on_reused)
-        self.acquire_started = _watching(guests, Observer.acquire_started)
-        self.acquired = _watching(guests, Observer.acquired)
-        self.acquire_failed = _watching(guests, Observer.acquire_failed)
-        self.released = _watching(guests, Observer.released)
-        self.connecting = _watching(guests, Observer.connecting)
-        self.connected = (
-            *map(_without_duration, created),
-            *_watching(guests, Observer.connected),
-        )
-        self.connect_failed = _watching(guests, Observer.connect_failed)
-        self.closed = (*closed, *_watching(guests, Observer.closed))
-        self.cleared = _watching(guests, Observer.cleared)
-        self.circuit_changed = _watching(guests, Observer.circuit_changed)
-
-
-def tell(watchers: tuple[Callable[P, object], ...], *args: P.args, **kwargs: P.kwargs) -> None:
-    """Call each of `watchers`; log whatever `Exception` one raises, and go on with the next.
-
-    Other exceptions (`KeyboardInterrupt`) are not theirs to raise, and are let through.
-    """
-    for watcher in watchers:
-        try:
-            watcher(*args, **kwargs)
-        except Exception:
-            about: object = args[0] if args else "nothing"
-            endpoint = about.endpoint if isinstance(about, ConnectionInfo) else about
-            _logger.exception("%s raised when it was told about %s", _name(watcher), endpoint)
-
-
-def _watching(
-    observers: Iterable[Observer], method: Callable[Concatenate[Any, P], None]
-) -> tuple[Callable[P, object], ...]:
-    """The bound methods of those observers that do not leave `method` as it is."""
-    name = method.__name__
-    bound = ((observer, getattr(observer, name)) for observer in observers)
-    return tuple(
-        _check_synchronous(f"{type(observer).__qualname__}.{name}", call)
-        for observer, call in bound
-        if getattr(call, "__func__", None) is not method
-    )
-
-
-def _without_duration(callback: OnInfo) -> Callable[[ConnectionInfo, float], object]:
-    @wraps(callback)
-    def created(info: ConnectionInfo, _took: float) -> object:
-        return callback(info)
-
-    return created
-
-
-def _check_observers(observers: object) -> tuple[Observer, ...]:
-    if not isinstance(observers, Iterable):
-        raise ConfigError(f"observers must be an iterable, not {_name(observers)}")
-    guests: list[Observer] = []
-    for guest in cast("Iterable[object]", observers):
-        if not isinstance(guest, Observer):
-            raise ConfigError(f"each of observers must be an Observer, not {_name(guest)}")
-        guests.append(guest)
-    return tuple(guests)
-
-
-def _check_callback(
-    name: str, callback: Callable[P, object] | None
-) -> tuple[Callable[P, object], ...]:
-    return () if callback is None else (_check_synchronous(name, callback),)
-
-
-def _check_synchronous(name: str, call: Callable[P, object]) -> Callable[P, object]:
-    if not callable(call):
-        raise ConfigError(f"{name} must be a function, not {_name(call)}")
-    if _is_asynchronous(call) or _is_asynchronous(type(call).__call__):
-        raise ConfigError(f"{name} must be a plain function: it is called where nothing can await")
-    return call
-
-
-def _is_asynchronous(call: object) -> bool:
-    return inspect.iscoroutinefunction(call) or inspect.isasyncgenfunction(call)
-
-
-def _name(call: object) -> str:
-    return getattr(call, "__qualname__", type(call).__qualname__)

@@ -1,44 +1,45 @@
-"""`Connection`: one lease of a pooled connection, the only thing a caller gets to hold."""
+"""`Connection`: one lease of a pooled connection, the only thing that a caller gets to hold."""
 
 # pyright: reportPrivateUsage=false
 # The functions at the end are this file's own way into a lease.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, final
+import ssl
+from types import TracebackType
+from typing import Any, Generic, Protocol, TypeVar, final
 
 import trio
 from trio.lowlevel import enable_ki_protection
 
 from conpool._connection.exchange import CLOSED_STREAM
-
-if TYPE_CHECKING:
-    import ssl
-    from types import TracebackType
-
-    from conpool._core.records import Entry
-    from conpool._values.endpoint import AnyEndpoint
+from conpool._connection.pooled import PooledLease
+from conpool._values.endpoint import AnyEndpoint
 
 SessionT = TypeVar("SessionT")
 
 
-class Lender(Protocol):
+class Owner(Protocol):
     """What a lease asks of the pool that it belongs to."""
 
-    def discard(self, lease: Connection[Any]) -> None:
+    def discard(self, connection: Connection[Any]) -> None:
         """End the lease and close the connection."""
         ...
 
-    def detach(self, lease: Connection[Any]) -> trio.abc.Stream:
+    def detach(self, connection: Connection[Any]) -> trio.abc.Stream:
         """End the lease and hand the stream over."""
         ...
 
-    def dropped(self, entry: Entry) -> None:
-        """The lease of `entry` was garbage-collected. Called from anywhere, at any time."""
+    def retire(self, connection: Connection[Any]) -> None:
+        """Have the connection closed when the lease ends."""
         ...
 
-    async def is_healthy(self, lease: Connection[Any]) -> bool:
-        """Look at the connection, and ask its peer if there is a way to."""
+    def dropped(self, lease: PooledLease) -> None:
+        """The handle of `lease` was garbage-collected. Called from anywhere, at any time."""
+        ...
+
+    async def is_healthy(self, connection: Connection[Any]) -> bool:
+        """Probe the connection, and ask its peer if there is a way to."""
         ...
 
 
@@ -54,14 +55,15 @@ class Connection(trio.abc.HalfCloseableStream, Generic[SessionT]):
             reply = await conn.receive_some()
     """
 
-    __slots__ = ("__weakref__", "_entry", "_lender", "_uses", "_wire")
+    __slots__ = ("__weakref__", "_exchange", "_lease", "_owner", "_uses")
 
-    def __init__(self, lender: Lender, entry: Entry) -> None:
-        self._lender = lender
-        self._entry = entry
+    def __init__(self, owner: Owner, lease: PooledLease) -> None:
+        entry = lease.entry
+        self._owner = owner
+        self._lease = lease
         self._uses = entry.uses
-        self._wire: trio.abc.HalfCloseableStream = entry.link.exchange
-        """The connection's own, for as long as the lease lasts."""
+        self._exchange: trio.abc.HalfCloseableStream = entry.link.exchange
+        """The connection's own stream, for as long as the lease lasts."""
 
     # ── the stream ──────────────────────────────────────────────────────────────
 
@@ -75,7 +77,7 @@ class Connection(trio.abc.HalfCloseableStream, Generic[SessionT]):
             trio.BusyResourceError: Another task is sending.
             trio.ClosedResourceError: The lease has ended, or the pool closed the connection.
         """
-        await self._wire.send_all(data)
+        await self._exchange.send_all(data)
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until `send_all` might not block. Cancelling it leaves nothing behind.
@@ -85,7 +87,7 @@ class Connection(trio.abc.HalfCloseableStream, Generic[SessionT]):
             trio.BusyResourceError: Another task is sending.
             trio.ClosedResourceError: The lease has ended, or the pool closed the connection.
         """
-        await self._wire.wait_send_all_might_not_block()
+        await self._exchange.wait_send_all_might_not_block()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         """Receive what there is, at most `max_bytes`; empty at the end of file.
@@ -98,7 +100,7 @@ class Connection(trio.abc.HalfCloseableStream, Generic[SessionT]):
             trio.BusyResourceError: Another task is receiving.
             trio.ClosedResourceError: The lease has ended, or the pool closed the connection.
         """
-        return await self._wire.receive_some(max_bytes)
+        return await self._exchange.receive_some(max_bytes)
 
     async def send_eof(self) -> None:
         """Close the sending direction. The connection is closed when the lease ends.
@@ -109,7 +111,7 @@ class Connection(trio.abc.HalfCloseableStream, Generic[SessionT]):
             trio.BusyResourceError: Another task is sending.
             trio.ClosedResourceError: The lease has ended, or the pool closed the connection.
         """
-        await self._wire.send_eof()
+        await self._exchange.send_eof()
 
     @enable_ki_protection
     async def aclose(self) -> None:
@@ -117,7 +119,7 @@ class Connection(trio.abc.HalfCloseableStream, Generic[SessionT]):
 
         The lease has ended even if this is cancelled.
         """
-        self._lender.discard(self)
+        self._owner.discard(self)
         await trio.lowlevel.checkpoint()
 
     async def __aexit__(
@@ -139,7 +141,7 @@ class Connection(trio.abc.HalfCloseableStream, Generic[SessionT]):
         Raises:
             trio.ClosedResourceError: The lease has ended.
         """
-        self._held().retired = True
+        self._owner.retire(self)
 
     @enable_ki_protection
     def mark_clean(self) -> None:
@@ -151,7 +153,7 @@ class Connection(trio.abc.HalfCloseableStream, Generic[SessionT]):
         Raises:
             trio.ClosedResourceError: The lease has ended.
         """
-        self._held().link.exchange.vouch()
+        self._held().entry.link.exchange.vouch()
 
     @enable_ki_protection
     def detach(self) -> trio.abc.Stream:
@@ -160,7 +162,7 @@ class Connection(trio.abc.HalfCloseableStream, Generic[SessionT]):
         Raises:
             trio.ClosedResourceError: The lease has ended.
         """
-        return self._lender.detach(self)
+        return self._owner.detach(self)
 
     async def is_healthy(self) -> bool:
         """Look at the connection, and ask the peer if the pool has a health check.
@@ -172,19 +174,19 @@ class Connection(trio.abc.HalfCloseableStream, Generic[SessionT]):
             trio.BusyResourceError: Some task is inside an operation on it.
             trio.ClosedResourceError: The lease has ended.
         """
-        return await self._lender.is_healthy(self)
+        return await self._owner.is_healthy(self)
 
     # ── what it is: all but the session may still be asked after the end ───────────
 
     @property
     def endpoint(self) -> AnyEndpoint:
         """Where it leads."""
-        return self._entry.sub.endpoint
+        return self._lease.entry.sub.endpoint
 
     @property
     def id(self) -> int:
         """The connection's number: unique in its pool, rising."""
-        return self._entry.id
+        return self._lease.entry.id
 
     @property
     def session(self) -> SessionT:
@@ -193,8 +195,8 @@ class Connection(trio.abc.HalfCloseableStream, Generic[SessionT]):
         Raises:
             trio.ClosedResourceError: The lease has ended.
         """
-        session: Any = self._held().link.session
-        return session  # type: ignore[no-any-return]
+        session: SessionT = self._held().entry.link.session
+        return session
 
     @property
     def alpn_protocol(self) -> str | None:
@@ -205,13 +207,12 @@ class Connection(trio.abc.HalfCloseableStream, Generic[SessionT]):
     @property
     def ssl_object(self) -> ssl.SSLObject | None:
         """The TLS state, to ask for certificate and cipher. Not to be read from or written to."""
-        ssl_object: ssl.SSLObject | None = self._entry.link.ssl_object
-        return ssl_object
+        return self._lease.entry.link.ssl_object
 
     @property
     def peer_address(self) -> Any:
         """The address that was connected to; a proxy's, if there is one; None without a socket."""
-        return self._entry.link.peer_address
+        return self._lease.entry.link.peer_address
 
     @property
     def reused(self) -> bool:
@@ -226,42 +227,42 @@ class Connection(trio.abc.HalfCloseableStream, Generic[SessionT]):
     @property
     def age(self) -> float:
         """Seconds since it was opened."""
-        return trio.current_time() - self._entry.created_at
+        return trio.current_time() - self._lease.entry.created_at
 
-    def _held(self) -> Entry:
-        if self._wire is CLOSED_STREAM:
+    def _held(self) -> PooledLease:
+        if self._exchange is CLOSED_STREAM:
             raise trio.ClosedResourceError(f"{self!r}")
-        return self._entry
+        return self._lease
 
     def __repr__(self) -> str:
-        state = "given back" if self._wire is CLOSED_STREAM else f"use {self._uses}"
+        state = "given back" if self._exchange is CLOSED_STREAM else f"use {self._uses}"
         return f"<conpool.Connection {self.id} to {self.endpoint}, {state}>"
 
     def __del__(self) -> None:
-        if self._wire is not CLOSED_STREAM:
-            self._lender.dropped(self._entry)
+        if self._exchange is not CLOSED_STREAM:
+            self._owner.dropped(self._lease)
 
 
-# For the lender, which must end a lease and may not see into it otherwise.
+# For the owner, which must end a lease and may not see into it otherwise.
 
 
-def end_lease(lease: Connection[Any]) -> Entry | None:
-    """Make the handle worthless; return its entry, or None if the lease had ended before."""
-    if lease._wire is CLOSED_STREAM:  # noqa: SLF001
+def end_lease(connection: Connection[Any]) -> PooledLease | None:
+    """Make the handle worthless; return its lease, or None if that had ended before."""
+    if connection._exchange is CLOSED_STREAM:  # noqa: SLF001
         return None
-    lease._wire = CLOSED_STREAM  # noqa: SLF001
-    return lease._entry  # noqa: SLF001
+    connection._exchange = CLOSED_STREAM  # noqa: SLF001
+    return connection._lease  # noqa: SLF001
 
 
-def find_lender(lease: Connection[Any]) -> Lender:
-    """Return the lender that `lease` came from."""
-    return lease._lender  # noqa: SLF001
+def find_owner(connection: Connection[Any]) -> Owner:
+    """Return the owner that `connection` came from."""
+    return connection._owner  # noqa: SLF001
 
 
-def held_entry(lease: Connection[Any]) -> Entry:
-    """Return the entry of a lease that has not ended.
+def held_lease(connection: Connection[Any]) -> PooledLease:
+    """Return the lease of a handle that has not ended.
 
     Raises:
         trio.ClosedResourceError: It has.
     """
-    return lease._held()  # noqa: SLF001
+    return connection._held()  # noqa: SLF001

@@ -15,32 +15,19 @@ Closing:
 
 from __future__ import annotations
 
-import enum
 import os
 import weakref
-from typing import TYPE_CHECKING, final
+from contextlib import AbstractAsyncContextManager
+from typing import final
 
 import trio
-from trio.lowlevel import current_task
+from trio.lowlevel import Task, current_task
 
-from conpool._values.states import CloseReason, ConnectionState
-
-if TYPE_CHECKING:
-    from contextlib import AbstractAsyncContextManager
-
-    from conpool._core.records import Entry
-    from conpool._engine.engine import Engine
-    from conpool._lending.acquire import Lender
-    from conpool._pool.reap import Maintenance
-
-
-class PoolState(enum.Enum):
-    """How far the pool has come."""
-
-    NEW = "new"
-    OPEN = "open"
-    DRAINING = "draining"
-    CLOSED = "closed"
+from conpool._connection.pooled import PooledEntry
+from conpool._engine.engine import Engine
+from conpool._pool.follow import Follower
+from conpool._pool.reap import Reaper
+from conpool._values.states import CloseReason, ConnectionState, PoolState
 
 
 @final
@@ -49,29 +36,27 @@ class Lifecycle:
 
     __slots__ = (
         "__weakref__",
-        "_block",
+        "_core",
         "_engine",
+        "_follower",
         "_grace",
         "_host",
-        "_lender",
-        "_maintenance",
         "_nursery",
+        "_nursery_manager",
         "_over",
-        "state",
+        "_reaper",
     )
 
-    def __init__(
-        self, engine: Engine, lender: Lender, maintenance: Maintenance, grace: float
-    ) -> None:
+    def __init__(self, engine: Engine, reaper: Reaper, follower: Follower, grace: float) -> None:
         self._engine = engine
-        self._lender = lender
-        self._maintenance = maintenance
+        self._core = engine.core
+        self._reaper = reaper
+        self._follower = follower
         self._grace = grace
-        self._block: AbstractAsyncContextManager[trio.Nursery]
+        self._nursery_manager: AbstractAsyncContextManager[trio.Nursery]
         self._nursery: trio.Nursery
         self._host: trio.CancelScope
         self._over = trio.Event()
-        self.state = PoolState.NEW
 
     async def open(self) -> None:
         """Start the background and lend from now on.
@@ -80,21 +65,20 @@ class Lifecycle:
             RuntimeError: The pool was opened, or closed, before.
             OSError: This machine has no file left for the pool's watch.
         """
-        if self.state is not PoolState.NEW:
-            raise RuntimeError(f"a pool can be opened once; this one is {self.state.value}")
+        if self._core.state is not PoolState.NEW:
+            raise RuntimeError(f"a pool can be opened once; this one is {self._core.state.value}")
         await trio.lowlevel.checkpoint_if_cancelled()
-        self.state = PoolState.OPEN
-        self._block = trio.open_nursery()
-        self._nursery = await self._block.__aenter__()
+        self._core.move(PoolState.OPEN)
+        self._nursery_manager = trio.open_nursery()
+        self._nursery = await self._nursery_manager.__aenter__()
+        jobs = (*self._reaper.jobs, self._follower.follow)
         try:
             with trio.CancelScope(shield=True):  # two ticks, and no half-open pool
-                self._host = await self._nursery.start(self._engine.run, *self._maintenance.jobs)
+                self._host = await self._nursery.start(self._engine.run, *jobs)
         except BaseException:  # no descriptor is left for the watch
-            self.state = PoolState.CLOSED
-            self._engine.core.shut(0.0)
+            self._core.move(PoolState.CLOSED)
             await self._leave_nursery(None)  # noqa: ASYNC102 - nobody is in it
             raise
-        self._lender.open()
         _open_pools.add(self)
 
     async def leave(self, exc: BaseException | None) -> None:
@@ -108,9 +92,9 @@ class Lifecycle:
         if exc is not None and self._nursery.cancel_scope.cancel_called:
             # A background task died of a KeyboardInterrupt or the like, and trio cancelled the block
             # for it: `exc` is that cancellation, and the nursery raises what was behind it.
-            await self._block.__aexit__(type(exc), exc, exc.__traceback__)
+            await self._nursery_manager.__aexit__(type(exc), exc, exc.__traceback__)
         else:
-            await self._block.__aexit__(None, None, None)
+            await self._nursery_manager.__aexit__(None, None, None)
 
     async def close(self) -> None:
         """End the pool before its block ends, or wait for who is at it.
@@ -118,25 +102,27 @@ class Lifecycle:
         Raises:
             RuntimeError: This is a task of the pool's own, and would wait for itself.
         """
-        if self.state is PoolState.NEW:
-            self.state = PoolState.CLOSED
-            self._engine.core.shut(0.0)
-        elif self.state is not PoolState.CLOSED and self._engine.hosts(current_task()):
+        if self._core.state is PoolState.NEW:
+            self._core.move(PoolState.CLOSED)
+        elif self._core.state is not PoolState.CLOSED and self._is_background(current_task()):
             raise RuntimeError("a pool cannot be closed by its own connector or background check")
-        if self.state is PoolState.OPEN:
+        if self._core.state is PoolState.OPEN:
             await self._close(self._grace)
-        elif self.state is PoolState.DRAINING:
+        elif self._core.state is PoolState.DRAINING:
             self._interrupt(current_task())
             await self._over.wait()
         else:
             await trio.lowlevel.checkpoint()
 
+    def _is_background(self, task: Task) -> bool:
+        return self._engine.background.hosts(task)
+
     async def _close(self, grace: float) -> None:
         try:
-            if self.state is PoolState.OPEN:
-                self._stop_lending()
+            self._engine.stop_serving()
             self._interrupt(current_task())
-            if grace:  # else no checkpoint: a cancellation there would take the place of what the block raised
+            # With no grace, do not checkpoint: a `Cancelled` here would replace the block's own exception.
+            if grace:
                 with trio.move_on_after(grace):
                     await self._engine.wait_closed(self._find_borrowers())
         finally:
@@ -149,37 +135,31 @@ class Lifecycle:
     async def _end(self) -> None:
         await self._engine.wait_closed(self._find_borrowers())
         self._host.cancel()
-        await self._engine.ended.wait()
-        self.state = PoolState.CLOSED
+        await self._engine.background.ended.wait()
+        if self._core.state is PoolState.DRAINING:  # another task may have closed the pool as well
+            self._core.move(PoolState.CLOSED)
         _open_pools.discard(self)
         self._over.set()
 
-    def _stop_lending(self) -> None:
-        self.state = PoolState.DRAINING
-        self._engine.core.shut(trio.current_time())
-        self._engine.give_up_dials()
-        self._engine.perform()
-
-    def _interrupt(self, holder: trio.lowlevel.Task | None) -> None:
-        for sub in self._engine.core.subs.values():
+    def _interrupt(self, holder: Task | None) -> None:
+        for sub in self._core.subs.values():
             self._engine.interrupt(sub, CloseReason.POOL_CLOSED, holder)
-        self._engine.perform()
 
-    def _find_borrowers(self) -> set[Entry]:
-        return {entry for sub in self._engine.core.subs.values() for entry in sub.limit.borrowers}
+    def _find_borrowers(self) -> set[PooledEntry]:
+        return {entry for sub in self._core.subs.values() for entry in sub.limit.borrowers}
 
     def disown(self) -> None:
         """Forget everything, in a forked child: the sockets and tasks are the parent's."""
-        self.state = PoolState.CLOSED
-        core = self._engine.core
-        core.is_open = False
+        core = self._core
+        core.state = PoolState.CLOSED
         for sub in core.subs.values():
             sub.idle.clear()
             for entry in sub.limit.borrowers:
-                # Not moved: nothing has become of it. The end of a lease is not to look into the parent's socket.
-                entry.state = ConnectionState.CLOSED
-                if entry.link is not None:
+                # Not moved: nothing has become of it. The end of a lease must not look into the parent's
+                # socket.
+                if entry.state is not ConnectionState.CONNECTING:
                     entry.link.exchange.cut()
+                entry.state = ConnectionState.CLOSED
 
 
 _open_pools: weakref.WeakSet[Lifecycle] = weakref.WeakSet()

@@ -1,48 +1,41 @@
-"""The pool: what its users call, and how it opens and ends."""
+"""The pool: what its users call."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from itertools import count
 from random import Random
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, overload
+from types import MappingProxyType, TracebackType
+from typing import Any, Final, Generic, Self, TypeVar, overload
 
 import trio
 from trio.lowlevel import enable_ki_protection
 
+from conpool._connection.pooled import PooledCore, PooledSub, PooledWarmer
 from conpool._core.core import Core
 from conpool._core.records import Warmer
 from conpool._dial.tcp import TCPConnector
 from conpool._engine.engine import Engine
+from conpool._engine.news import News
 from conpool._errors.pool import PoolClosed
-from conpool._extend.observer import Announcer
-from conpool._lending.acquire import Lender
-from conpool._lending.block import LeaseBlock
-from conpool._lending.lease import Connection, find_lender
-from conpool._lending.peer_check import check_hook
+from conpool._extend.connector import Connector
+from conpool._extend.driver import Driver
+from conpool._extend.observer import ConnectionInfo, Observer
+from conpool._lending.acquire import Acquirer, LeaseBlock
+from conpool._lending.lease import Connection, find_owner
+from conpool._lending.release import Releaser
 from conpool._lending.waiting import park_warmer
+from conpool._pool.follow import Follower
 from conpool._pool.lifecycle import Lifecycle
-from conpool._pool.reap import Maintenance
-from conpool._stats.snapshot import PoolStats
+from conpool._pool.reap import Reaper
+from conpool._stats.snapshot import EndpointStats, PoolStats
 from conpool._values.config import POOL_WIDE_FIELDS, PoolConfig
 from conpool._values.config_error import ConfigError
 from conpool._values.endpoint import AnyEndpoint
-from conpool._values.group import valid_target
-from conpool._values.states import CloseReason
+from conpool._values.group import Target, valid_target
+from conpool._values.states import CloseReason, PoolState
 from conpool._values.validation import valid_count, valid_seconds
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Hashable, Iterable
-    from contextlib import AbstractAsyncContextManager
-    from types import TracebackType
-
-    from conpool._core.records import SubPool
-    from conpool._extend.connector import Connector
-    from conpool._extend.driver import Driver
-    from conpool._extend.observer import ConnectionInfo, Observer
-    from conpool._stats.snapshot import EndpointStats
-    from conpool._values.group import Target
 
 SessionT = TypeVar("SessionT")
 
@@ -134,17 +127,16 @@ class ConnectionPool(Generic[SessionT]):
             raise NotImplementedError("drivers come with a later release")
         own_configs = dict(overrides)
         _check_configs(config, own_configs)
-        check_hook(health_check)
         self.name: str = f"pool-{next(_numbers)}" if name is None else name
-        self._core = Core(config, own_configs, Random())  # noqa: S311 - spreads load, keeps no secret
-        announcer = Announcer(
-            observers, on_created=on_created, on_reused=on_reused, on_closed=on_closed
-        )
+        self._core: PooledCore = Core(config, own_configs, Random())  # noqa: S311 - spreads load
+        news = News(observers, on_created=on_created, on_reused=on_reused, on_closed=on_closed)
         connector = connector or TCPConnector()
-        self._engine = Engine(self._core, connector, announcer)
-        self._lender = Lender(self._engine, health_check, self.name)
-        maintenance = Maintenance(self._engine, self._lender, config, connector, health_check)
-        self._lifecycle = Lifecycle(self._engine, self._lender, maintenance, config.shutdown_grace)
+        self._engine = Engine(self._core, connector, news)
+        self._releaser = Releaser(self._engine, health_check)
+        self._acquirer = Acquirer(self._engine, self._releaser, self.name)
+        reaper = Reaper(self._engine, self._releaser.peer_check, config.reap_interval)
+        follower = Follower(self._engine, connector, config.reap_interval)
+        self._lifecycle = Lifecycle(self._engine, reaper, follower, config.shutdown_grace)
 
     # ── the block ───────────────────────────────────────────────────────────────
 
@@ -180,7 +172,7 @@ class ConnectionPool(Generic[SessionT]):
     @property
     def closed(self) -> bool:
         """Whether the pool lends nothing any more: it is closing, or closed."""
-        return not self._core.is_open
+        return self._core.state in {PoolState.DRAINING, PoolState.CLOSED}
 
     # ── lending ─────────────────────────────────────────────────────────────────
 
@@ -214,7 +206,9 @@ class ConnectionPool(Generic[SessionT]):
         if timeout is not None:
             timeout = valid_seconds("timeout", timeout, positive=False)
         # Not `LeaseBlock[SessionT](…)`: that costs every lease a quarter of a checkpoint.
-        block: LeaseBlock[SessionT] = LeaseBlock(self._lender, endpoint, timeout, fresh)
+        block: LeaseBlock[SessionT] = LeaseBlock(
+            self._acquirer, self._releaser, endpoint, timeout, fresh
+        )
         return block
 
     @enable_ki_protection
@@ -233,7 +227,7 @@ class ConnectionPool(Generic[SessionT]):
         """
         if timeout is not None:
             timeout = valid_seconds("timeout", timeout, positive=False)
-        return await self._lender.acquire(endpoint, timeout, fresh)
+        return await self._acquirer.acquire(endpoint, timeout, fresh)
 
     @enable_ki_protection
     def acquire_nowait(self, endpoint: Target) -> Connection[SessionT]:
@@ -243,7 +237,7 @@ class ConnectionPool(Generic[SessionT]):
             trio.WouldBlock: None is idle, or others wait for one.
             PoolClosed: The pool is not open.
         """
-        return self._lender.acquire_nowait(endpoint)
+        return self._acquirer.acquire_nowait(endpoint)
 
     @enable_ki_protection
     def release(self, connection: Connection[SessionT]) -> None:
@@ -257,7 +251,7 @@ class ConnectionPool(Generic[SessionT]):
             ValueError: The lease is another pool's.
         """
         self._check_own(connection)
-        self._lender.give_back(connection, None)
+        self._releaser.give_back(connection, None)
 
     @enable_ki_protection
     def discard(self, connection: Connection[SessionT]) -> None:
@@ -267,10 +261,10 @@ class ConnectionPool(Generic[SessionT]):
             ValueError: The lease is another pool's.
         """
         self._check_own(connection)
-        self._lender.discard(connection)
+        self._releaser.discard(connection)
 
     def _check_own(self, connection: Connection[SessionT]) -> None:
-        if find_lender(connection) is not self._lender:
+        if find_owner(connection) is not self._releaser:
             raise ValueError(f"{connection!r} was not lent by pool {self.name}")
 
     # ── warming and clearing ────────────────────────────────────────────────────
@@ -290,18 +284,14 @@ class ConnectionPool(Generic[SessionT]):
         await trio.lowlevel.checkpoint_if_cancelled()
         sub = self._find(endpoint)
         valid_count("count", count, minimum=0)
-        pool_limit = self._core.pool_limit
-        for limit, whose in (
-            (sub.limit, str(endpoint)),
-            (pool_limit and pool_limit.limit, "the pool"),
-        ):
-            if limit is not None and count > limit.total:
+        limits = ((sub.limit, str(endpoint)), (self._core.pool_limit.limit, "the pool"))
+        for limit, whose in limits:
+            if count > limit.total:
                 raise ConfigError(
                     f"count of {count} is more than the limit of {whose}: {limit.total}"
                 )
-        warmer = Warmer(sub, count)
-        self._core.warming_asked(warmer, trio.current_time())
-        self._engine.perform()
+        warmer: PooledWarmer = Warmer(sub, count)
+        self._engine.report(self._core.orders.warming_asked, warmer)
         if warmer.queued:
             await park_warmer(warmer, self._engine)
         else:
@@ -314,12 +304,10 @@ class ConnectionPool(Generic[SessionT]):
     @enable_ki_protection
     def close_idle(self, endpoint: AnyEndpoint | None = None) -> int:
         """Close the idle connections of `endpoint`, or all; return how many."""
-        now = trio.current_time()
-        closed = sum(
-            self._core.close_idle(sub, CloseReason.CLEARED, now) for sub in self._covered(endpoint)
+        return sum(
+            self._engine.report(self._core.orders.close_idle, sub, CloseReason.CLEARED)
+            for sub in self._covered(endpoint)
         )
-        self._engine.perform()
-        return closed
 
     @enable_ki_protection
     def clear(self, endpoint: AnyEndpoint | None = None, *, interrupt_in_use: bool = False) -> None:
@@ -333,11 +321,10 @@ class ConnectionPool(Generic[SessionT]):
                 `trio.ClosedResourceError`.
         """
         for sub in self._covered(endpoint):
-            self._core.cleared(sub, trio.current_time())
-            self._engine.note(self._engine.announcer.cleared, sub.endpoint)
+            self._engine.news.add(self._engine.news.cleared, sub.endpoint)
+            self._engine.report(self._core.orders.cleared, sub)
             if interrupt_in_use:
                 self._engine.interrupt(sub, CloseReason.CLEARED)
-        self._engine.perform()
 
     @enable_ki_protection
     async def drain(self, endpoint: AnyEndpoint | None = None) -> None:
@@ -357,14 +344,13 @@ class ConnectionPool(Generic[SessionT]):
     def pause(self, endpoint: AnyEndpoint | None = None) -> None:
         """Lend nothing of `endpoint`, or of all that are known, until `resume`; acquires wait."""
         for sub in [self._find(endpoint)] if endpoint is not None else self._covered(None):
-            self._core.paused(sub)
+            self._engine.report(self._core.orders.paused, sub)
 
     @enable_ki_protection
     def resume(self, endpoint: AnyEndpoint | None = None) -> None:
         """Go on after `pause`."""
         for sub in self._covered(endpoint):
-            self._core.resumed(sub, trio.current_time())
-        self._engine.perform()
+            self._engine.report(self._core.orders.resumed, sub)
 
     @enable_ki_protection
     def set_limit(self, endpoint: AnyEndpoint, max_connections: int) -> None:
@@ -375,8 +361,7 @@ class ConnectionPool(Generic[SessionT]):
             PoolClosed: The pool is not open.
         """
         valid_count("max_connections", max_connections, minimum=1)
-        self._core.limit_set(self._find(endpoint), max_connections, trio.current_time())
-        self._engine.perform()
+        self._engine.report(self._core.orders.limit_set, self._find(endpoint), max_connections)
 
     def mark_unhealthy(self, endpoint: AnyEndpoint) -> None:
         """Comes with endpoint groups, in a later release."""
@@ -408,16 +393,16 @@ class ConnectionPool(Generic[SessionT]):
     def __repr__(self) -> str:
         stats = self.all_stats()
         return (
-            f"<conpool.ConnectionPool {self.name!r} {self._lifecycle.state.value}:"
+            f"<conpool.ConnectionPool {self.name!r} {self._core.state.value}:"
             f" {len(stats.endpoints)} endpoints, {stats.active} active, {stats.idle} idle,"
             f" {stats.connecting} connecting, {stats.closing} closing, {stats.waiting} waiting>"
         )
 
-    def _find(self, endpoint: AnyEndpoint) -> SubPool:
-        self._lender.refuse_if_closed()
+    def _find(self, endpoint: AnyEndpoint) -> PooledSub:
+        self._acquirer.refuse_if_closed()
         return self._core.find_subpool(valid_target(endpoint), trio.current_time())
 
-    def _covered(self, endpoint: AnyEndpoint | None) -> list[SubPool]:
+    def _covered(self, endpoint: AnyEndpoint | None) -> list[PooledSub]:
         if endpoint is None:
             return list(self._core.subs.values())
         sub = self._core.subs.get(valid_target(endpoint))

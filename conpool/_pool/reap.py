@@ -2,64 +2,43 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-from typing import TYPE_CHECKING, final
+from collections.abc import Awaitable, Callable
+from typing import Final, final
 
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from conpool._dial.tcp import TCPConnector
-from conpool._errors.connect import ConnectError
-from conpool._lending.lease import Connection
-from conpool._lending.peer_check import check
+from conpool._connection.pooled import PooledEntry
+from conpool._engine.engine import Engine
+from conpool._lending.peer_check import PeerCheck
 from conpool._values.states import CloseReason, ConnectionState
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-    from typing import Any
-
-    from conpool._core.records import Entry, SubPool
-    from conpool._engine.engine import Engine
-    from conpool._extend.connector import Connector
-    from conpool._lending.acquire import Lender
-    from conpool._lending.peer_check import HealthCheck
-    from conpool._values.config import PoolConfig
-
-_BATCH = 500
+_BATCH: Final = 500
 """Connections or endpoints inspected between two checkpoints: a few milliseconds' worth at the most."""
 
 
 @final
-class Maintenance:
-    """The pool's reaper: looks at every idle connection once in `reap_interval` seconds."""
+class Reaper:
+    """Looks at every idle connection once every `interval` seconds, and at once if its peer closes it."""
 
-    __slots__ = ("_config", "_connector", "_core", "_engine", "_health_check", "_lender")
+    __slots__ = ("_core", "_engine", "_interval", "_peer_check")
 
-    def __init__(
-        self,
-        engine: Engine,
-        lender: Lender,
-        config: PoolConfig,
-        connector: Connector,
-        health_check: HealthCheck | None,
-    ) -> None:
+    def __init__(self, engine: Engine, peer_check: PeerCheck, interval: float) -> None:
         self._engine = engine
         self._core = engine.core
-        self._lender = lender
-        self._config = config
-        self._connector = connector
-        self._health_check = health_check
+        self._peer_check = peer_check
+        self._interval = interval
 
     @property
     def jobs(self) -> tuple[Callable[[], Awaitable[None]], ...]:
         """What must run while the pool is open."""
-        return self.reap, self.watch, self.follow
+        return self.reap, self.watch
 
     @enable_ki_protection
     async def reap(self) -> None:
         """Sweep for as long as the pool is open."""
         while True:
-            await trio.sleep(self._config.reap_interval)
+            await trio.sleep(self._interval)
             await self.sweep()
 
     @enable_ki_protection
@@ -68,93 +47,37 @@ class Maintenance:
         while True:
             for entry in await self._engine.watch.wait():
                 if entry.state is ConnectionState.IDLE:
-                    self._core.inspected(entry, entry.link.probe(), self._engine.now())
-            self._engine.perform()
-
-    @enable_ki_protection
-    async def follow(self) -> None:
-        """Leave addresses that an endpoint's name no longer has, for as long as the pool is open.
-
-        NameCache are looked up again when what was found has expired, so that a server that has moved is
-        followed even if no new connection is needed.
-        """
-        if not isinstance(self._connector, TCPConnector):
-            return
-        while True:
-            await trio.sleep(self._config.reap_interval)
-            async with trio.open_nursery() as nursery:
-                for number, sub in enumerate(list(self._core.subs.values()), 1):
-                    if number % _BATCH == 0:
-                        await trio.lowlevel.checkpoint()
-                    if self._leave_old_addresses(sub, self._connector):
-                        nursery.start_soon(self._look_up, sub, self._connector)
-
-    async def _look_up(self, sub: SubPool, connector: TCPConnector) -> None:
-        # While nobody knows better, what was known stays true. A resolver that hangs over one name is
-        # left after a while: the others are waiting to be looked at again.
-        with suppress(ConnectError), trio.move_on_after(sub.config.connect_timeout):
-            await connector.refresh_addresses(sub.endpoint)
-            self._leave_old_addresses(sub, connector)
-
-    def _leave_old_addresses(self, sub: SubPool, connector: TCPConnector) -> bool:
-        """Go by what is known now; return whether it is time to look again."""
-        if not sub.limit.borrowers:  # perhaps it was forgotten while its name was looked up
-            return False
-        with suppress(ConnectError):  # a name for a local address: no dial has come this far
-            addresses = connector.addresses_now(sub.endpoint)
-            if addresses is not None:
-                self._core.moved(sub, addresses, self._engine.now())
-                self._engine.perform()
-            return connector.is_due(sub.endpoint)
-        return False
+                    self._engine.report(self._core.inspected, entry, entry.link.probe())
 
     async def sweep(self) -> None:
         """Inspect all idle connections and all endpoints once."""
         done = 0
         dropped = False
         for sub in list(self._core.subs.values()):
-            for entry in list(sub.idle):
-                if entry.state is ConnectionState.IDLE:
-                    self._inspect(entry, self._engine.now())
+            dropped |= self._engine.report(self._core.swept, sub)
+            for entry in (None, *sub.idle):
+                if entry is not None and entry.state is ConnectionState.IDLE:
+                    self._inspect(entry)
                 done += 1
                 if done % _BATCH == 0:
-                    self._engine.perform()
                     await trio.lowlevel.checkpoint()
-            dropped |= self._core.swept(sub, self._engine.now())
-            done += 1
-            if done % _BATCH == 0:
-                self._engine.perform()
-                await trio.lowlevel.checkpoint()
         if dropped:
             self._core.timetable.tidy()
-        self._engine.perform()
 
-    def _inspect(self, entry: Entry, now: float) -> None:
-        self._core.inspected(entry, entry.link.probe(), now)
-        if entry.state is not ConnectionState.IDLE or self._health_check is None:
-            return
-        unheard_since = max(entry.idle_since, entry.checked_at)
-        if now - unheard_since >= entry.sub.config.health_check_interval:
-            self._core.reserved(entry, now)
-            self._engine.spawn(
-                self._check,
-                entry,
-                self._health_check,
-                name=f"conpool check of {entry.sub.endpoint}",
+    def _inspect(self, entry: PooledEntry) -> None:
+        self._engine.report(self._core.inspected, entry, entry.link.probe())
+        is_idle = entry.state is ConnectionState.IDLE
+        if is_idle and self._peer_check.is_due_in_background(entry, self._engine.now()):
+            self._engine.report(self._core.reserved, entry)
+            self._engine.background.spawn(
+                self._check, entry, name=f"conpool check of {entry.sub.endpoint}"
             )
 
     @enable_ki_protection
-    async def _check(self, entry: Entry, hook: HealthCheck) -> None:
+    async def _check(self, entry: PooledEntry) -> None:
         timeout = entry.sub.config.health_check_timeout
-        lease: Connection[Any] = Connection(self._lender, entry)
         reason: CloseReason | None = CloseReason.POOL_CLOSED  # unless the check comes to its end
         try:
-            reason = await check(lease, entry, hook, timeout)
+            reason = await self._peer_check.run(entry, timeout)
         finally:
-            if entry.state is ConnectionState.ACTIVE:
-                now = self._engine.now()
-                if reason is None:
-                    self._core.given_back(entry, now, unused=True)
-                else:
-                    self._core.condemned(entry, reason, now)
-                self._engine.perform()
+            self._engine.report(self._core.returned_unused, entry, reason)

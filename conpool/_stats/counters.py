@@ -22,51 +22,51 @@ class Counters:
         "acquire_cancelled",
         "acquire_timeouts",
         "acquired",
-        "by_reason",
-        "closed",
-        "connect",
-        "created",
+        "closed_by_reason",
+        "connect_time",
         "errors",
-        "reused",
-        "use",
-        "wait",
+        "total_closed",
+        "total_created",
+        "total_reused",
+        "use_time",
+        "wait_time",
     )
 
     def __init__(self) -> None:
-        self.created: int = 0
-        self.reused: int = 0
-        self.closed: int = 0
+        self.total_created: int = 0
+        self.total_reused: int = 0
+        self.total_closed: int = 0
         self.errors: int = 0
         self.acquired: int = 0
         self.acquire_timeouts: int = 0
         self.acquire_cancelled: int = 0
-        self.by_reason: dict[CloseReason, int] = {}
-        self.wait: Histogram = Histogram()
-        self.connect: Histogram = Histogram()
-        self.use: Histogram = Histogram()
+        self.closed_by_reason: dict[CloseReason, int] = {}
+        self.wait_time: Histogram = Histogram()
+        self.connect_time: Histogram = Histogram()
+        self.use_time: Histogram = Histogram()
 
     def count_closed(self, reason: CloseReason) -> None:
         """Count one connection closed for `reason`."""
-        self.closed += 1
-        self.by_reason[reason] = self.by_reason.get(reason, 0) + 1
+        self.total_closed += 1
+        self.closed_by_reason[reason] = self.closed_by_reason.get(reason, 0) + 1
 
     def absorb(self, other: Counters) -> None:
         """Add everything that `other` has counted; `other` is left as it was."""
-        self.created += other.created
-        self.reused += other.reused
-        self.closed += other.closed
+        self.total_created += other.total_created
+        self.total_reused += other.total_reused
+        self.total_closed += other.total_closed
         self.errors += other.errors
         self.acquired += other.acquired
         self.acquire_timeouts += other.acquire_timeouts
         self.acquire_cancelled += other.acquire_cancelled
-        for reason, count in other.by_reason.items():
-            self.by_reason[reason] = self.by_reason.get(reason, 0) + count
-        self.wait.absorb(other.wait)
-        self.connect.absorb(other.connect)
-        self.use.absorb(other.use)
+        for reason, count in other.closed_by_reason.items():
+            self.closed_by_reason[reason] = self.closed_by_reason.get(reason, 0) + count
+        self.wait_time.absorb(other.wait_time)
+        self.connect_time.absorb(other.connect_time)
+        self.use_time.absorb(other.use_time)
 
     def __repr__(self) -> str:
         return (
-            f"<Counters: {self.created} created, {self.reused} reused, {self.closed} closed,"
+            f"<Counters: {self.total_created} created, {self.total_reused} reused, {self.total_closed} closed,"
             f" {self.errors} errors, {self.acquired} acquired>"
         )

@@ -149,17 +149,17 @@ class EndpointStats:
             connecting=connecting,
             closing=closing,
             waiting=waiting,
-            total_created=counters.created,
-            total_reused=counters.reused,
-            total_closed=counters.closed,
+            total_created=counters.total_created,
+            total_reused=counters.total_reused,
+            total_closed=counters.total_closed,
             errors=counters.errors,
             acquired=counters.acquired,
             acquire_timeouts=counters.acquire_timeouts,
             acquire_cancelled=counters.acquire_cancelled,
-            closed_by_reason=counters.by_reason,
-            wait_time=LatencySummary.of(counters.wait),
-            connect_time=LatencySummary.of(counters.connect),
-            use_time=LatencySummary.of(counters.use),
+            closed_by_reason=counters.closed_by_reason,
+            wait_time=LatencySummary.of(counters.wait_time),
+            connect_time=LatencySummary.of(counters.connect_time),
+            use_time=LatencySummary.of(counters.use_time),
             circuit=circuit,
         )
 
@@ -221,7 +221,7 @@ class PoolStats:
     ) -> Self:
         """Sum up `endpoints` and the counters of those that were dropped, `dropped_counters`."""
         members = tuple(endpoints.values())
-        by_reason = dict(dropped_counters.by_reason)
+        by_reason = dict(dropped_counters.closed_by_reason)
         for member in members:
             for reason, count in member.closed_by_reason.items():
                 by_reason[reason] = by_reason.get(reason, 0) + count
@@ -233,10 +233,12 @@ class PoolStats:
             connecting=sum(member.connecting for member in members),
             closing=sum(member.closing for member in members),
             waiting=sum(member.waiting for member in members),
-            total_created=dropped_counters.created
+            total_created=dropped_counters.total_created
             + sum(member.total_created for member in members),
-            total_reused=dropped_counters.reused + sum(member.total_reused for member in members),
-            total_closed=dropped_counters.closed + sum(member.total_closed for member in members),
+            total_reused=dropped_counters.total_reused
+            + sum(member.total_reused for member in members),
+            total_closed=dropped_counters.total_closed
+            + sum(member.total_closed for member in members),
             errors=dropped_counters.errors + sum(member.errors for member in members),
             acquired=dropped_counters.acquired + sum(member.acquired for member in members),
             acquire_timeouts=dropped_counters.acquire_timeouts

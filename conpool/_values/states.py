@@ -9,6 +9,7 @@ import enum
 from typing import Final, Literal, TypeAlias
 
 Phase: TypeAlias = Literal["resolve", "tcp", "proxy", "tls", "open"]
+AcquirePhase: TypeAlias = Literal["queue", "connect", "check"]
 
 
 @enum.unique
@@ -39,6 +40,8 @@ class CloseReason(enum.Enum):
     """Its slot was needed for another connection."""
     CLEARED = "cleared"
     """It was older than a `clear` or a `drain`."""
+    MOVED = "moved"
+    """Its endpoint's name no longer leads to its address."""
     SURPLUS = "surplus"
     """There were more connections than the limit, which had been lowered."""
     DETACHED = "detached"
@@ -78,5 +81,26 @@ TRANSITIONS: Final[frozenset[tuple[ConnectionState, ConnectionState]]] = frozens
         (_S.ACTIVE, _S.IDLE),  # given back, and nobody was waiting
         (_S.ACTIVE, _S.CLOSING),  # given back and not kept, or closed under its lease
         (_S.CLOSING, _S.CLOSED),  # its file is closed
+    }
+)
+
+
+@enum.unique
+class PoolState(enum.Enum):
+    """How far a pool has come."""
+
+    NEW = "new"
+    OPEN = "open"
+    DRAINING = "draining"
+    CLOSED = "closed"
+
+
+POOL_TRANSITIONS: Final[frozenset[tuple[PoolState, PoolState]]] = frozenset(
+    {
+        (PoolState.NEW, PoolState.OPEN),
+        (PoolState.NEW, PoolState.CLOSED),  # closed, or failed to open
+        (PoolState.OPEN, PoolState.DRAINING),
+        (PoolState.DRAINING, PoolState.CLOSED),
+        (PoolState.OPEN, PoolState.CLOSED),  # in a forked child, where it is the parent's
     }
 )

@@ -11,7 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from conpool import TLS, CloseReason, ConnectError, ConnectionPool, Endpoint, PoolConfig
-from conpool._core.backoff import CEILING
+from conpool._core.gate import CEILING
 from tests.servers import LOOPBACK, RedisTLS, Valkey
 from tests.support.clean import PATIENCE
 from tests.support.pools import HERE, Network, make_pool
@@ -63,6 +63,7 @@ async def test_f057_unread_tickets_of_tls_1_3_cause_no_churn(
     async with listened_to(config) as (pool, log):
         await pool.warm(endpoint, 4)
         for entry in pool._core.subs[endpoint].idle:
+            assert entry.link.ssl_object is not None
             assert entry.link.ssl_object.version() == "TLSv1.3"
         await Sweeps().wait(10)
         assert (log.dialled, log.reasons) == (4, [])
@@ -131,7 +132,7 @@ class Crowd:
         self.network = network
         self.pools = [make_pool(network, min_idle_per_endpoint=2) for _ in range(clients)]
         for number, pool in enumerate(self.pools):
-            pool._core._dials._random = Random(number)
+            pool._core._random = Random(number)
 
     async def open(self, stack: AsyncExitStack) -> None:
         for pool in self.pools:

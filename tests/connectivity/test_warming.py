@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from conpool import CloseReason
-from conpool._core.backoff import CEILING, FIRST
-from conpool._core.records import Entry
+from conpool._core.gate import CEILING, FIRST
+from conpool._core.records import AnyEntry
 from tests.support.shell import Shell
 
 # ── a server that accepts and hangs up ──────────────────────────────────────────
@@ -26,7 +26,7 @@ def count_dials_of_a_minute(shell: Shell) -> int:
     return dials
 
 
-def hang_up(shell: Shell, *entries: Entry) -> None:
+def hang_up(shell: Shell, *entries: AnyEntry) -> None:
     """The peer ends connections, and the idle watch sees it."""
     for entry in entries:
         shell.core.inspected(entry, CloseReason.PEER_CLOSED, shell.now)

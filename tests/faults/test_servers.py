@@ -124,7 +124,7 @@ async def test_f057_redis_tls_warmed_and_swept_causes_no_churn(
         await case.pool.warm(endpoint, 3)
         case.await_stir(3)  # the tickets
         for _ in range(3):
-            await case.pool._lifecycle._maintenance.sweep()
+            await case.pool._lifecycle._reaper.sweep()
         async with case.pool.connection(endpoint) as conn:
             assert await redis(conn, b"PING") == b"PONG"
         assert case.log.dialled == 3

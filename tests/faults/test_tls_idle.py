@@ -34,7 +34,7 @@ async def test_f057_g23_tickets_that_nobody_has_read_cause_no_churn(tls_site: TL
             await tls_site.accept()
         case.await_stir(3)
         for _ in range(10):
-            await case.pool._lifecycle._maintenance.sweep()
+            await case.pool._lifecycle._reaper.sweep()
         assert case.log.dialled == 3
         assert not case.log.reasons
         async with case.pool.connection(tls_site.endpoint) as conn:
@@ -179,7 +179,7 @@ async def test_unread_bytes_cost_a_connection_its_goodbye(tls_site: TLSSite) -> 
         server = await tls_site.lend(case)
         await server.send_all(b"unasked")
         case.await_stir()
-        case.pool._engine.perform()
+        case.pool._engine.perform(trio.current_time())
         async with case.pool.connection(tls_site.endpoint):
             assert case.log.reasons == [CloseReason.UNREAD_DATA]
             assert case.pool.stats(tls_site.endpoint).closing == 0

@@ -20,15 +20,15 @@ from hashlib import blake2b
 from random import Random
 from typing import Any, Final, TypeAlias
 
+from conpool._core import records
 from conpool._core.core import KEEP_BARE
-from conpool._core.dials import SHORT_LIFE
 from conpool._core.pool_limit import PoolLimit
-from conpool._core.records import Entry, SubPool, Waiter
+from conpool._core.warming import SHORT_LIFE
 from conpool._stats.histogram import Histogram
 from conpool._values.config import PoolConfig
 from conpool._values.endpoint import Endpoint
 from conpool._values.states import CloseReason, ConnectionState
-from tests.support.shell import Refused, Shell, is_newly_dialled
+from tests.support.shell import Entry, Refused, Shell, SubPool, Waiter, is_newly_dialled
 
 Name: TypeAlias = tuple[Any, ...]
 
@@ -120,11 +120,7 @@ def name_of(shell: Shell, *, is_symmetric: bool, with_uses: bool, with_age: bool
     queued = [waiter for sub in core.subs.values() for waiter in sub.queue]
     queued.sort(key=lambda waiter: waiter.number)
     ranks = {waiter: rank for rank, waiter in enumerate(queued)}
-    ages = (
-        {}
-        if core.pool_limit is None
-        else {e: age for age, e in enumerate(core.pool_limit.idle_by_age)}
-    )
+    ages = {e: age for age, e in enumerate(core.pool_limit.idle_by_age)}
     parts = [
         _name_sub(sub, shell, ranks, ages, with_uses, with_age)
         for _, sub in sorted(core.subs.items(), key=lambda item: item[0].port)  # type: ignore[union-attr]
@@ -136,9 +132,9 @@ def name_of(shell: Shell, *, is_symmetric: bool, with_uses: bool, with_age: bool
     orphans = sorted(
         (at - shell.now, item.min_idle)
         for at, _, item in core.timetable._heap
-        if isinstance(item, SubPool) and core.subs.get(item.endpoint) is not item
+        if isinstance(item, records.SubPool) and core.subs.get(item.endpoint) is not item
     )
-    return (core.is_open, tuple(parts), tuple(orphans))
+    return (core.state.value, tuple(parts), tuple(orphans))
 
 
 def _with(subs: dict[Any, SubPool], parts: list[Name]) -> list[tuple[Any, Name]]:
@@ -164,11 +160,11 @@ def _name_sub(
         tuple([_name_waiter(waiter, now, ranks) for waiter in sub.queue]),
         tuple([warmer.target for warmer in sub.warmers]),
         sub.limit.total,
-        sub.paused,
+        sub.gate.is_paused,
         sub.may_be_unwanted,
         sub.resized,
-        min(sub.failures, 1),
-        max(sub.dial_not_before - now, 0.0),
+        sub.gate.is_failing,
+        max(sub.gate._not_before - now, 0.0),
         min(sub.short_lives, 1),
         max(sub.warm_not_before - now, -SHORT_LIFE),
         sub.wanted,
@@ -185,13 +181,9 @@ def _name_sub(
     )
 
 
-def _find_place(sub: SubPool, pool_limit: PoolLimit | None) -> int:
+def _find_place(sub: SubPool, pool_limit: PoolLimit) -> int:
     """Return which one `sub` is of those that wait for a slot to be warm."""
-    return (
-        _NEVER
-        if pool_limit is None or sub not in pool_limit.cold
-        else list(pool_limit.cold).index(sub)
-    )
+    return list(pool_limit.cold).index(sub) if sub in pool_limit.cold else _NEVER
 
 
 def name_entry(entry: Entry, now: float, ranks: dict[Waiter, int], with_uses: bool) -> Name:
@@ -202,13 +194,13 @@ def name_entry(entry: Entry, now: float, ranks: dict[Waiter, int], with_uses: bo
         debtor = entry.dial_for
         if debtor is None or not debtor.queued:
             number = _NEVER
-        elif isinstance(debtor, Waiter):
+        elif isinstance(debtor, records.Waiter):
             number = ranks[debtor]
         else:
             number = 100 + sub.warmers.index(debtor)
         return (1, is_old, number)
     if state is ConnectionState.CLOSING:
-        return (4, _is_handed_over(entry))
+        return (4, entry.link.is_handed_over)
     is_kept = state is ConnectionState.IDLE
     is_taken = not is_kept and not entry.leases
     used = min(entry.uses, sub.max_uses) if sub.max_uses != math.inf else 0
@@ -216,8 +208,8 @@ def name_entry(entry: Entry, now: float, ranks: dict[Waiter, int], with_uses: bo
         used = min(entry.uses, 1)
     return (
         2 if is_kept else 3,
-        entry.leases,
-        _is_handed_over(entry),
+        len(entry.leases),
+        entry.link.is_handed_over,
         is_old,
         entry.link.dead,
         used,
@@ -228,11 +220,6 @@ def name_entry(entry: Entry, now: float, ranks: dict[Waiter, int], with_uses: bo
     )
 
 
-def _is_handed_over(entry: Entry) -> bool:
-    """Whether the one to whom it was handed over has not run yet."""
-    return entry.holder is not None and not entry.leases
-
-
 def _name_waiter(waiter: Waiter, now: float, ranks: dict[Waiter, int]) -> Name:
     return (
         ranks[waiter],
@@ -241,5 +228,5 @@ def _name_waiter(waiter: Waiter, now: float, ranks: dict[Waiter, int]) -> Name:
         waiter.has_own_deadline,
         waiter.dial is not None,
         waiter.overtaken,
-        waiter.task.passed,
+        waiter.task.passed if waiter.task else 0,
     )

@@ -24,11 +24,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from conpool._core.records import Entry
 from conpool._values.endpoint import AnyEndpoint, Endpoint
 from conpool._values.states import CloseReason, ConnectionState
 from tests.model.reference import Peer, Reference
-from tests.support.shell import HERE, THERE, Caller, Shell
+from tests.support.shell import HERE, THERE, Caller, Entry, Shell
 
 ENDPOINTS = (HERE, THERE, Endpoint("elsewhere.example", 3))
 
@@ -152,7 +151,7 @@ class Machine(RuleBasedStateMachine):
             self.shell.close_ends(entry)
         for sub in self.shell.core.subs.values():
             assert not sub.limit.borrowers
-            assert sub.counters.created == sub.counters.closed
+            assert sub.counters.total_created == sub.counters.total_closed
 
     def find_undrained(self) -> list[int]:
         """What drains still wait for."""
@@ -278,7 +277,7 @@ class ComparedMachine(Machine):
     def retire(self, number: int) -> None:
         caller = pick(self.holders(), number)
         assert caller.entry is not None
-        caller.entry.retired = True
+        caller.entry.doomed = CloseReason.DISCARDED
         self.reference.lent[self.numbers[caller]].is_old = True
 
     # ── the world outside ───────────────────────────────────────────────────────
@@ -299,7 +298,11 @@ class ComparedMachine(Machine):
         self.shell.close_ends(entry)
         self.reference.close_ends(entry.id)
 
-    @deed(8, when=lambda self: self.shell.sub().idle and not self.shell.sub().paused, number=which)
+    @deed(
+        8,
+        when=lambda self: self.shell.sub().idle and not self.shell.sub().gate.is_paused,
+        number=which,
+    )
     def peer_closes(self, number: int) -> None:
         entry = pick(list(self.shell.sub().idle), number)
         self.shell.peer_closes(entry)
@@ -370,7 +373,7 @@ class ComparedMachine(Machine):
         self.shell.pause()
         self.reference.is_paused = True
 
-    @deed(8, when=lambda self: self.shell.sub().paused)
+    @deed(8, when=lambda self: self.shell.sub().gate.is_paused)
     def resume(self) -> None:
         self.shell.resume()
         self.reference.is_paused = False
@@ -387,8 +390,8 @@ class ComparedMachine(Machine):
 
     def tell_delay(self) -> None:
         sub = self.shell.sub()
-        self.reference.gate_opens_at = sub.dial_not_before
-        assert self.reference.has_failed == (sub.failures > 0)
+        self.reference.gate_opens_at = sub.gate._not_before
+        assert self.reference.has_failed == sub.gate.is_failing
 
     def seen(self) -> dict[str, Any]:
         shell, sub = self.shell, self.shell.sub()
@@ -396,7 +399,7 @@ class ComparedMachine(Machine):
         return {
             "waiting": [callers[waiter] for waiter in sub.queue],
             "lent": {self.numbers[c]: c.entry.id for c in self.holders() if c.entry is not None},
-            "refused": {n: c.refusal.value for c, n in self.numbers.items() if c.refusal},
+            "refused": {n: c.outcome.value for c, n in self.numbers.items() if c.outcome},
             "idle": [entry.id for entry in sub.idle],
             "dialled": [
                 (e.id, callers[e.dial_for] if e.dial_for in sub.queue else None)  # type: ignore[index]
@@ -500,7 +503,8 @@ class SharedMachine(Machine):
         assert caller.entry is not None
         if how == "interrupt":
             self.shell.interrupt(caller)
-        caller.entry.retired = how == "retire"
+        if how == "retire":
+            caller.entry.doomed = CloseReason.DISCARDED
         if how in {"release", "retire"}:
             self.shell.release(caller)
         else:
@@ -568,7 +572,7 @@ class SharedMachine(Machine):
 
     @deed(2, endpoint=st.sampled_from(ENDPOINTS))
     def pause_or_resume(self, endpoint: Endpoint) -> None:
-        if self.shell.sub(endpoint).paused:
+        if self.shell.sub(endpoint).gate.is_paused:
             self.shell.resume(endpoint)
         else:
             self.shell.pause(endpoint)

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias, final
 
 from conpool._core import pool_limit as limits
-from conpool._core.records import Entry, SubPool, Waiter
 from conpool._values.endpoint import AnyEndpoint
 from conpool._values.states import ConnectionState
-from tests.support.shell import HERE, THERE, Caller, Shell
+from tests.support.shell import HERE, THERE, Caller, Entry, Shell, SubPool, Waiter
 
 from .state import Name, OneSecond, name_entry, name_of, share
 
@@ -133,7 +132,7 @@ class World:
             if "cleared" in self.happens:
                 yield "cleared", number, number
             if "paused" in self.happens:
-                yield "resumed" if sub.paused else "paused", number, number
+                yield "resumed" if sub.gate.is_paused else "paused", number, number
             if "limit set" in self.happens:
                 yield "raised" if sub.limit.total == 1 else "lowered", number, number
             if "warming" in self.happens:
@@ -171,11 +170,7 @@ def happen(shell: Shell, event: Event) -> None:
     """Let `event` happen, and count for whoever is first in line how many pass it."""
     kind, position = event
     pool_limit = shell.core.pool_limit
-    if (
-        pool_limit is None
-        or pool_limit.closing >= pool_limit.wanted
-        or (first := pool_limit.find_first()) is None
-    ):
+    if not pool_limit.lacks_slots or (first := pool_limit.find_first()) is None:
         _DEEDS[kind](shell, position)
         return
     claim = first.claim
@@ -183,6 +178,7 @@ def happen(shell: Shell, event: Event) -> None:
     younger = [caller for caller in shell.callers if _is_younger(caller, claim)]
     _DEEDS[kind](shell, position)
     if claim.queued and claim.dial is None:
+        assert claim.task is not None
         claim.task.passed += sum(caller.entry is not None for caller in younger)
         assert claim.task.passed <= limits.MAX_OVERTAKES, f"{claim!r} was passed too often"
 

@@ -153,8 +153,8 @@ MUTATIONS = (
     Mutation(
         name="a connection whose check failed belongs to nobody",
         file="_lending/acquire.py",
-        old="            self._core.condemned(entry, reason, now)\n            self._engine.perform()\n",
-        new="            self._engine.perform()\n",
+        old="            self._core.condemned(entry, reason, now)\n            self._engine.perform(trio.current_time())\n",
+        new="            self._engine.perform(trio.current_time())\n",
         tests=(_SLOTS + "test_asyncpg_1269",),
     ),
     Mutation(

@@ -122,8 +122,8 @@ MUTATIONS = (
     Mutation(
         name="a long sweep lets nobody run",
         file="_pool/reap.py",
-        old="                    self._engine.perform()\n                    await trio.lowlevel.checkpoint()\n",
-        new="                    self._engine.perform()\n",
+        old="                    self._engine.perform(trio.current_time())\n                    await trio.lowlevel.checkpoint()\n",
+        new="                    self._engine.perform(trio.current_time())\n",
         tests=("tests/unit/pool/test_reap.py",),
     ),
     Mutation(

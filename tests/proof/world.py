@@ -6,7 +6,6 @@ test does or suffers, nobody may notice it by them.
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
@@ -67,7 +66,7 @@ class World:
         if (hook := options.get("health_check")) is not None:
             options["health_check"] = partial(self._check, hook)
         self.pool = conpool.ConnectionPool(settings, connector=self.connector, **options)
-        self.pool._core._dials._random = Random(7)  # the same back-off in each run
+        self.pool._core._random = Random(7)  # the same back-off in each run
         self.steps = _StepsDone(self.audit)
         self.log: list[tuple[str, float]] = []
         """Which bystander was served, and when."""
@@ -116,7 +115,7 @@ class World:
         try:
             return await hook(conn)
         except BaseException:
-            if conn._entry.link.exchange.taints:
+            if conn._lease.entry.link.exchange.taints:
                 self.spoilt.add(conn.id)
             raise
 
@@ -187,9 +186,9 @@ class World:
 
     async def prove_capacity(self) -> None:
         """Every slot can be had, and all at once."""
-        total = self.pool._core.pool_limit.limit.total if self.pool._core.pool_limit else math.inf
+        total = self.pool._core.pool_limit.limit.total
         leases = []
-        for _ in range(int(min(self.limit, total))):
+        for _ in range(min(self.limit, total)):
             leases.append(await self.pool.acquire(self.endpoint, timeout=60))
             assert leases[-1].id not in self.spoilt, "what must not be reused was kept (G4)"
             await exchange(leases[-1], b"after")

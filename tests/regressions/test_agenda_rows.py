@@ -10,15 +10,16 @@ import math
 from random import Random
 
 from conpool._core.core import Core
-from conpool._core.records import SubPool
 from conpool._core.timetable import Timetable
 from conpool._values.config import PoolConfig
 from conpool._values.endpoint import Endpoint
+from conpool._values.states import PoolState
+from tests.support.shell import make_sub
 
 
 def test_an_endpoint_attended_earlier_than_planned_stands_there_no_more_often() -> None:
     timetable = Timetable()
-    sub = SubPool(Endpoint("here.example", 1), PoolConfig(), 0.0)
+    sub = make_sub(Endpoint("here.example", 1))
     for second in range(20):
         timetable.look_at(sub, second + 1.0)
         timetable.look_at(sub, second + 0.5)
@@ -31,7 +32,7 @@ def test_an_endpoint_attended_earlier_than_planned_stands_there_no_more_often() 
 
 def test_an_endpoint_is_due_once_however_often_its_time_was_moved() -> None:
     timetable = Timetable()
-    sub = SubPool(Endpoint("here.example", 1), PoolConfig(), 0.0)
+    sub = make_sub(Endpoint("here.example", 1))
     timetable.look_at(sub, 2.0)
     timetable.look_at(sub, 1.0)
     assert list(timetable.pop_due(1.0)) == [sub]
@@ -44,7 +45,7 @@ def test_an_endpoint_is_due_once_however_often_its_time_was_moved() -> None:
 def test_times_that_were_superseded_are_not_kept_until_they_come() -> None:
     """A server that stays away, asked with long time-outs: a row for each attempt, for as long as a time-out."""
     timetable = Timetable()
-    sub = SubPool(Endpoint("here.example", 1), PoolConfig(), 0.0)
+    sub = make_sub(Endpoint("here.example", 1))
     for second in range(1000):
         timetable.look_at(sub, second + 36_000.0)  # the time-out of whoever is first in the queue
         timetable.look_at(sub, second + 1.0)  # when the next dial may begin
@@ -54,13 +55,13 @@ def test_times_that_were_superseded_are_not_kept_until_they_come() -> None:
     timetable.look_at(sub, 36_500.0)
     timetable.tidy()
     assert [row[0] for row in timetable._heap] == [36_500.0]
-    assert repr(timetable) == "<Timetable 1 expected, next at 36500.0>"
+    assert repr(timetable) == "<Timetable of 1, next at 36500.0>"
 
 
 def test_an_endpoint_that_was_dropped_is_not_remembered_until_its_time() -> None:
     """A hundred thousand endpoints, each asked once, were kept alive for the length of a time-out."""
     timetable = Timetable()
-    kept, dropped = (SubPool(Endpoint(f"{n}.example", 1), PoolConfig(), 0.0) for n in "ab")
+    kept, dropped = (make_sub(Endpoint(f"{n}.example", 1)) for n in "ab")
     timetable.look_at(dropped, 1.0)
     timetable.look_at(kept, 2.0)
     dropped.due_at = math.inf
@@ -71,7 +72,8 @@ def test_an_endpoint_that_was_dropped_is_not_remembered_until_its_time() -> None
 
 
 def test_a_pool_forgets_the_dates_of_endpoints_that_it_drops() -> None:
-    core = Core(PoolConfig(), {}, Random(1))
+    core: Core[None, None] = Core(PoolConfig(), {}, Random(1))
+    core.move(PoolState.OPEN)
     sub = core.find_subpool(Endpoint("here.example", 1), 0.0)
     core.timetable.look_at(sub, 1000.0)
     assert not core.swept(sub, 1.0)

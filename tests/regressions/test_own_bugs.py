@@ -301,7 +301,7 @@ async def test_a_lease_that_ends_in_the_moment_of_that_death_holds_up_nothing(
         """After the last of the background tasks, before the step of their parent."""
 
         def after_task_step(self, task: trio.lowlevel.Task) -> None:
-            if "conpool" in task.name and not engine._nursery.child_tasks:
+            if "conpool" in task.name and not engine.background._nursery.child_tasks:
                 pool.discard(conn)
                 trio.lowlevel.remove_instrument(self)
 
@@ -395,7 +395,7 @@ async def test_what_ends_after_its_books_were_dropped_is_counted(
         await trio.sleep(20)
         assert ENDPOINT not in pool.all_stats().endpoints
         pool.release(conn)
-        assert pool._core.dropped_counters.use.count == 1
+        assert pool._core.dropped_counters.use_time.count == 1
 
 
 async def test_who_is_refused_as_its_books_are_dropped_is_counted(
@@ -417,7 +417,6 @@ async def test_who_is_refused_as_its_books_are_dropped_is_counted(
             autojump_clock.jump(11)
             # What the timer and the reaper would do, one right after the other.
             core = pool._core
-            core.ticked(trio.current_time())
-            pool._engine.perform()
+            pool._engine.report(core.ticked)
             assert core.swept(core.subs[ENDPOINT], trio.current_time())
         assert pool.all_stats().acquire_timeouts == 1

@@ -26,7 +26,7 @@ import trio
 import conpool
 from conpool import AnyEndpoint, CloseReason, ConnectionInfo, PoolConfig
 from conpool._connection.link import Link
-from conpool._core.records import Entry, SubPool
+from conpool._connection.pooled import PooledEntry, PooledSub
 from conpool._dial.tcp import TCPConnector
 from conpool.testing import assert_quiescent
 
@@ -165,13 +165,10 @@ class StepCheck(trio.abc.Instrument):
         core = self._case.pool._core
         for sub in core.subs.values():
             self._check(sub, task)
-        if (
-            core.pool_limit is not None
-            and len(core.pool_limit.limit.borrowers) > core.pool_limit.limit.total
-        ):
+        if len(core.pool_limit.limit.borrowers) > core.pool_limit.limit.total:
             self.faults.append(f"{core.pool_limit!r} is overdrawn after a step of {task.name}")
 
-    def _check(self, sub: SubPool, task: trio.lowlevel.Task) -> None:
+    def _check(self, sub: PooledSub, task: trio.lowlevel.Task) -> None:
         charged = len(sub.limit.borrowers)
         if charged != len(sub.idle) + sub.active + sub.connecting + sub.closing:
             self.faults.append(f"{sub!r} does not balance after a step of {task.name}")
@@ -197,7 +194,7 @@ class Case:
             **options,
         )
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[PooledEntry]:
         """All connections in the books."""
         subs = self.pool._core.subs.values()
         return [entry for sub in subs for entry in sub.limit.borrowers]
@@ -244,7 +241,7 @@ class Case:
         check(core)
         idle = {entry for sub in core.subs.values() for entry in sub.idle}
         assert set(self.entries()) == idle, "a slot has not come back"
-        if core.pool_limit is not None:
+        if core.pool_limit.is_limited:
             assert set(core.pool_limit.limit.borrowers) == idle, (
                 "a slot of the pool has not come back"
             )

@@ -13,11 +13,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 from conpool._core import pool_limit
 from conpool._core.core import Core
 from conpool._core.pool_limit import PoolLimit
-from conpool._core.records import Entry, SubPool, Waiter, Warmer
+from conpool._core.records import AnyEntry, AnySubPool, AnyWaiter, SubPool, Waiter, Warmer
 from conpool._core.timetable import Timetable
 from conpool._values.states import ConnectionState
 
@@ -27,7 +28,7 @@ CONNECTING = ConnectionState.CONNECTING
 CLOSING = ConnectionState.CLOSING
 
 
-def check(core: Core, now: float | None = None) -> None:
+def check(core: Core[Any, Any], now: float | None = None) -> None:
     """Raise AssertionError, with all that is wrong, unless the books of `core` are in order.
 
     To be called at rest: after a report, when the effects have been performed. With `now`, what
@@ -39,24 +40,24 @@ def check(core: Core, now: float | None = None) -> None:
         raise AssertionError("the books are wrong:\n  " + "\n  ".join(wrong) + f"\n{show(core)}")
 
 
-def show(core: Core) -> str:
+def show(core: Core[Any, Any]) -> str:
     """The books, for people: a line for each sub-pool, connection and waiter."""
     lines = [repr(core)]
     for sub in core.subs.values():
-        lines.append(f"  {sub!r}{' paused' if sub.paused else ''}")
+        lines.append(f"  {sub!r}{' paused' if sub.gate.is_paused else ''}")
         entries = sorted(sub.limit.borrowers, key=lambda entry: entry.id)
         lines += [f"    {entry!r} for {entry.dial_for!r}" for entry in entries]
         lines += [f"    {waiter!r} dial {waiter.dial!r}" for waiter in sub.queue]
     return "\n".join(lines)
 
 
-def _find_faults(core: Core, now: float | None) -> Iterator[str]:
+def _find_faults(core: Core[Any, Any], now: float | None) -> Iterator[str]:
     if core.effects:
         yield f"effects are pending: {list(core.effects)}"
     for sub in core.subs.values():
         for fault in _find_faults_of(sub, core):
             yield f"{sub.endpoint}: {fault}"
-    if core.pool_limit is not None:
+    if core.pool_limit.is_limited:
         yield from _check_room(core.pool_limit, core)
     yield from _check_agenda(core.timetable, core)
     if now is not None and core.is_open and core.timetable.next_at > now:
@@ -69,7 +70,7 @@ def _find_faults(core: Core, now: float | None) -> Iterator[str]:
                 yield f"{sub.endpoint}: somebody warms, and a slot is free (G12)"
 
 
-def _find_faults_of(sub: SubPool, core: Core) -> Iterator[str]:
+def _find_faults_of(sub: AnySubPool, core: Core[Any, Any]) -> Iterator[str]:
     yield from _check_connections(sub)
     yield from _check_queue(sub)
     yield from _check_dials(sub)
@@ -81,7 +82,7 @@ def _find_faults_of(sub: SubPool, core: Core) -> Iterator[str]:
 # ── connections ─────────────────────────────────────────────────────────────────
 
 
-def _check_connections(sub: SubPool) -> Iterator[str]:
+def _check_connections(sub: AnySubPool) -> Iterator[str]:
     """G1, G2, G30."""
     borrowers = sub.limit.borrowers
     found = Counter(entry.state for entry in borrowers)
@@ -110,14 +111,16 @@ def _check_connections(sub: SubPool) -> Iterator[str]:
         yield from _check_entry(entry, sub)
 
 
-def _check_entry(entry: Entry, sub: SubPool) -> Iterator[str]:
+def _check_entry(entry: AnyEntry, sub: AnySubPool) -> Iterator[str]:
     state = entry.state
     if entry.sub is not sub:
         yield f"{entry!r} belongs elsewhere"
     if (entry in sub.idle) != (state is IDLE):
         yield f"{entry!r} is on the idle stack, or is not"
-    if not 0 <= entry.leases <= 1:
-        yield f"{entry!r} is lent {entry.leases} times (G2)"
+    if len(entry.leases) > 1:
+        yield f"{entry!r} is lent {len(entry.leases)} times (G2)"
+    if any(lease.entry is not entry for lease in entry.leases):
+        yield f"{entry!r} has a lease of another connection"
     if entry.leases and state not in {ACTIVE, CLOSING}:
         yield f"{entry!r} is lent"
     if (entry.reason is None) == (state is CLOSING):
@@ -133,13 +136,13 @@ def _check_entry(entry: Entry, sub: SubPool) -> Iterator[str]:
 # ── those who wait ──────────────────────────────────────────────────────────────
 
 
-def _check_queue(sub: SubPool) -> Iterator[str]:
+def _check_queue(sub: AnySubPool) -> Iterator[str]:
     """G10, G13."""
     latest = -1
     for waiter in sub.queue:
         if not waiter.queued or sub not in waiter.subs:
             yield f"{waiter!r} stands in a queue where it does not wait"
-        if waiter.entry is not None or waiter.refusal is not None:
+        if waiter.entry is not None or waiter.outcome is not None:
             yield f"{waiter!r} still waits, though it has been answered"
         if waiter.number < latest:
             yield f"{waiter!r} stands behind number {latest} (G13)"
@@ -151,7 +154,7 @@ def _check_queue(sub: SubPool) -> Iterator[str]:
             yield f"{warmer!r} is in a list where it does not wait"
 
 
-def _check_dials(sub: SubPool) -> Iterator[str]:
+def _check_dials(sub: AnySubPool) -> Iterator[str]:
     """Every dial knows whom it is for, and that one knows its dial."""
     with_dial = 0
     for waiter in sub.queue:
@@ -175,7 +178,7 @@ def _check_dials(sub: SubPool) -> Iterator[str]:
 # ── the pool-wide limit ─────────────────────────────────────────────────────────
 
 
-def _check_room(pool_limit: PoolLimit, core: Core) -> Iterator[str]:
+def _check_room(pool_limit: PoolLimit, core: Core[Any, Any]) -> Iterator[str]:
     subs = core.subs.values()
     charged = {entry for sub in subs for entry in sub.limit.borrowers}
     if pool_limit.limit.borrowers != charged:
@@ -195,7 +198,7 @@ def _check_room(pool_limit: PoolLimit, core: Core) -> Iterator[str]:
             yield f"{name} is {getattr(pool_limit, name)}, the endpoints have {parts}"
 
 
-def _check_claim(sub: SubPool, pool_limit: PoolLimit) -> Iterator[str]:
+def _check_claim(sub: AnySubPool, pool_limit: PoolLimit) -> Iterator[str]:
     claim = sub.claim
     if (claim is None) != (sub.wanted == 0):
         yield f"{sub.endpoint}: wants {sub.wanted} slots, in line with {claim!r}"
@@ -203,7 +206,7 @@ def _check_claim(sub: SubPool, pool_limit: PoolLimit) -> Iterator[str]:
         return
     if claim not in sub.queue or claim.dial is not None:
         yield f"{sub.endpoint}: stands in line with {claim!r}"
-    if sub.paused:
+    if sub.gate.is_paused:
         yield f"{sub.endpoint}: stands in line, though it is paused"
     if (claim.number, sub) not in [(number, row) for number, _, row in pool_limit._line]:
         yield f"{sub.endpoint}: has a claim, and no place in line"
@@ -212,9 +215,9 @@ def _check_claim(sub: SubPool, pool_limit: PoolLimit) -> Iterator[str]:
 # ── no lost wake-up ─────────────────────────────────────────────────────────────
 
 
-def _check_no_lost_wakeup(sub: SubPool, pool_limit: PoolLimit | None, now: float) -> Iterator[str]:
+def _check_no_lost_wakeup(sub: AnySubPool, pool_limit: PoolLimit, now: float) -> Iterator[str]:
     """G12: no slot is free, and nothing idle is fit, while somebody waits who could have it."""
-    if sub.paused or not sub.queue:
+    if sub.gate.is_paused or not sub.queue:
         return
     if sub.idle and any(not waiter.fresh for waiter in sub.queue):
         yield "somebody waits, and there is an idle connection (G12)"
@@ -222,23 +225,23 @@ def _check_no_lost_wakeup(sub: SubPool, pool_limit: PoolLimit | None, now: float
     undialled = next((waiter for waiter in sub.queue if waiter.dial is None), None)
     if wanted <= 0 or undialled is None:
         return
-    if now < sub.dial_not_before:
-        if sub.due_at > sub.dial_not_before and (sub.limit.has_free_slot or sub.idle):
+    if now < sub.gate.opens_at:
+        if sub.due_at > sub.gate.opens_at and (sub.limit.has_free_slot or sub.idle):
             yield "nobody will say that the gate has opened (G12)"
         return
-    if sub.failures:
+    if sub.gate.is_failing:
         wanted = 1
     if not sub.limit.has_free_slot:
         if sub.idle and sub.closing < wanted:
             yield "somebody waits for a new connection, an idle one holds its slot (G12)"
-    elif pool_limit is None:
+    elif not pool_limit.is_limited:
         yield "somebody waits, and a slot is free (G12)"
     else:
         yield from _check_no_slot_left(sub, undialled, wanted, pool_limit)
 
 
 def _check_no_slot_left(
-    sub: SubPool, undialled: Waiter, wanted: int, pool_limit: PoolLimit
+    sub: AnySubPool, undialled: AnyWaiter, wanted: int, pool_limit: PoolLimit
 ) -> Iterator[str]:
     """`undialled` can only wait for the pool-wide limit: it stands in line, and there is nothing to give."""
     wanted = min(wanted, sub.limit.total - len(sub.limit.borrowers))
@@ -250,12 +253,12 @@ def _check_no_slot_left(
         yield "somebody stands in line, and an idle connection holds a slot (G12)"
 
 
-def _lacks_warmth(sub: SubPool, target: int, pool_limit: PoolLimit | None, now: float) -> bool:
+def _lacks_warmth(sub: AnySubPool, target: int, pool_limit: PoolLimit, now: float) -> bool:
     """Whether one who warms waits, with a slot free that nobody else wants."""
     opening = len(sub.limit.borrowers) - sub.closing
-    is_held_back = sub.paused or now < max(sub.dial_not_before, sub.warm_not_before)
+    is_held_back = sub.gate.is_paused or now < max(sub.gate.opens_at, sub.warm_not_before)
     is_full = not sub.limit.has_free_slot or sub.connecting >= sub.max_connecting
-    if pool_limit is not None and (pool_limit.wanted or not pool_limit.limit.has_free_slot):
+    if pool_limit.is_limited and (pool_limit.wanted or not pool_limit.limit.has_free_slot):
         is_full = True
     return opening < target and len(sub.queue) <= sub.connecting and not (is_held_back or is_full)
 
@@ -263,7 +266,7 @@ def _lacks_warmth(sub: SubPool, target: int, pool_limit: PoolLimit | None, now: 
 # ── time ────────────────────────────────────────────────────────────────────────
 
 
-def _check_agenda(timetable: Timetable, core: Core) -> Iterator[str]:
+def _check_agenda(timetable: Timetable, core: Core[Any, Any]) -> Iterator[str]:
     rows = timetable._heap
     if rows and timetable.next_at > rows[0][0]:
         yield f"looks at {timetable.next_at}, the first is due at {rows[0][0]}"
@@ -287,12 +290,12 @@ def _check_agenda(timetable: Timetable, core: Core) -> Iterator[str]:
 # ── counters ────────────────────────────────────────────────────────────────────
 
 
-def _check_tally(sub: SubPool) -> Iterator[str]:
+def _check_tally(sub: AnySubPool) -> Iterator[str]:
     counters = sub.counters
     opened = len(sub.idle) + sub.active + sub.closing
-    if counters.created - counters.closed != opened:
-        yield f"{counters.created} created less {counters.closed} closed is not the {opened} that exist"
-    if sum(counters.by_reason.values()) != counters.closed:
-        yield f"{counters.closed} closed, for {sum(counters.by_reason.values())} reasons"
-    if not 0 <= counters.reused <= counters.acquired:
-        yield f"{counters.reused} reused, of {counters.acquired} lent"
+    if counters.total_created - counters.total_closed != opened:
+        yield f"{counters.total_created} created less {counters.total_closed} closed is not the {opened} that exist"
+    if sum(counters.closed_by_reason.values()) != counters.total_closed:
+        yield f"{counters.total_closed} closed, for {sum(counters.closed_by_reason.values())} reasons"
+    if not 0 <= counters.total_reused <= counters.acquired:
+        yield f"{counters.total_reused} reused, of {counters.acquired} lent"

@@ -16,15 +16,18 @@ connection may be lent (G2, G21, G24) and that nobody was passed over (G13).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from random import Random
-from typing import Any, Final, final
+from typing import Any, Final, TypeAlias, TypeVar, TypeVarTuple, final
 
+from conpool._core import records
 from conpool._core.core import Core
 from conpool._core.effects import Close, Dial
-from conpool._core.records import Entry, SubPool, Waiter, WaitOutcome, Warmer
+from conpool._core.gate import Gate
+from conpool._core.records import AnySubPool, WaitOutcome
 from conpool._values.config import PoolConfig
 from conpool._values.endpoint import AnyEndpoint, Endpoint
-from conpool._values.states import CloseReason, ConnectionState
+from conpool._values.states import CloseReason, ConnectionState, PoolState
 
 from .invariants import check
 
@@ -40,6 +43,10 @@ PATIENT: Final = {
 """Settings under which nothing happens merely because time passes."""
 
 
+Ts = TypeVarTuple("Ts")
+R = TypeVar("R")
+
+
 class Refused(Exception):
     """What a dial fails with."""
 
@@ -48,12 +55,14 @@ class Refused(Exception):
 class Wire:
     """What the shell knows of an open connection, independently of the core."""
 
-    __slots__ = ("cleared", "dead", "idle_since", "leases", "opened_at")
+    __slots__ = ("cleared", "dead", "idle_since", "is_handed_over", "leases", "opened_at")
 
     def __init__(self, now: float) -> None:
         self.opened_at = now
         self.idle_since = now
         self.leases = 0
+        self.is_handed_over = False
+        """Whether the caller to whom it was handed over has not run yet."""
         self.dead = False
         """Whether the peer has closed it. The core learns it when somebody looks."""
         self.cleared = False
@@ -64,7 +73,7 @@ class Wire:
 class Caller:
     """A task that asks for a connection."""
 
-    __slots__ = ("endpoint", "entry", "error", "has_begun", "passed", "refusal", "waiter")
+    __slots__ = ("endpoint", "entry", "error", "lease", "outcome", "passed", "waiter")
 
     def __init__(self, endpoint: AnyEndpoint) -> None:
         self.endpoint = endpoint
@@ -72,9 +81,9 @@ class Caller:
         """Its place in the queue, while it waits."""
         self.entry: Entry | None = None
         """The connection handed to it, until it gives that back."""
-        self.has_begun = False
-        """Whether its lease has begun: whether it has run since the hand-over."""
-        self.refusal: WaitOutcome | None = None
+        self.lease: Lease | None = None
+        """Its lease, which begins when it has run since the hand-over."""
+        self.outcome: WaitOutcome | None = None
         self.error: Exception | None = None
         self.passed = 0
         """How many were served that came later, while it was first in line for the pool's slots."""
@@ -83,8 +92,12 @@ class Caller:
     def is_waiting(self) -> bool:
         return self.waiter is not None
 
+    @property
+    def has_begun(self) -> bool:
+        return self.lease is not None
+
     def __repr__(self) -> str:
-        state = self.waiter or self.entry or self.refusal or "done"
+        state = self.waiter or self.entry or self.outcome or "done"
         return f"<Caller of {self.endpoint}: {state}>"
 
 
@@ -97,6 +110,13 @@ class SteadyRandom(Random):
 
     def uniform(self, a: float, b: float) -> float:
         return b
+
+
+Entry: TypeAlias = records.Entry[Wire, Caller]
+Lease: TypeAlias = records.Lease[Wire, Caller]
+SubPool: TypeAlias = records.SubPool[Wire, Caller]
+Waiter: TypeAlias = records.Waiter[Wire, Caller]
+Warmer: TypeAlias = records.Warmer[Caller]
 
 
 @final
@@ -129,7 +149,8 @@ class Shell:
     ) -> None:
         """`settings` are fields of the configuration; whatever they leave out is `PATIENT`."""
         config = config or PoolConfig(**(PATIENT | settings))
-        self.core = Core(config, overrides or {}, random or SteadyRandom())
+        self.core: Core[Wire, Caller] = Core(config, overrides or {}, random or SteadyRandom())
+        self.core.move(PoolState.OPEN)
         self.is_courteous = is_courteous
         """Whether connections say goodbye: their graceful closes take until `close_ends`."""
         self.is_lazy = is_lazy
@@ -171,20 +192,20 @@ class Shell:
             self.settle()
             return caller
         deadline = self.now + (sub.acquire_timeout if timeout is None else timeout)
-        waiter = Waiter((sub,), self.now, deadline, fresh, timeout is not None)
-        self._queue(caller, waiter, is_first)
+        waiter: Waiter = records.Waiter((sub,), self.now, deadline, fresh, timeout is not None)
+        waiter.had_turn = is_first
+        self._queue(caller, waiter)
         return caller
 
-    def _queue(self, caller: Caller, waiter: Waiter, is_first: bool) -> None:
+    def _queue(self, caller: Caller, waiter: Waiter) -> None:
         waiter.task = caller
         caller.waiter = waiter
-        self.core.queued(waiter, self.now, is_first)
-        self.settle()
+        self.report(self.core.queued, waiter)
 
     def take(self, endpoint: AnyEndpoint = HERE) -> Entry | None:
         """Take the newest idle connection that is alive, unless others come first."""
         sub = self.sub(endpoint)
-        if sub.queue or sub.paused:
+        if sub.queue or sub.gate.is_paused:
             return None
         while (entry := self.core.pop_newest(sub, self.now)) is not None:
             if not entry.link.dead:
@@ -210,10 +231,13 @@ class Shell:
             self._begin(entry, caller)
             self.settle()
             return
-        caller.entry = entry.holder = None
+        entry.link.is_handed_over = False
+        caller.entry = None
         if self.core.is_open:
             sub = self.sub(caller.endpoint)  # what it came from may have been dropped
-            self._queue(caller, Waiter((sub,), self.now, math.inf, False), is_first=True)
+            waiter: Waiter = records.Waiter((sub,), self.now, math.inf, False)
+            waiter.had_turn = True
+            self._queue(caller, waiter)
         else:
             self.callers.remove(caller)
 
@@ -221,53 +245,48 @@ class Shell:
         """`caller` is cancelled while it waits, or between hand-over and lease."""
         self.callers.remove(caller)
         if caller.waiter is not None:
-            self.core.withdrawn(caller.waiter, self.now)
-            caller.waiter = None
+            waiter, caller.waiter = caller.waiter, None
+            self.report(self.core.withdrawn, waiter)
         else:
             assert caller.entry is not None
             assert not caller.has_begun
-            caller.entry.holder = None
-            if caller.entry.state is ConnectionState.ACTIVE:
-                self.core.given_back(caller.entry, self.now, unused=True)
-        self.settle()
+            caller.entry.link.is_handed_over = False
+            self.report(self.core.returned_unused, caller.entry, None)
 
     # ── giving back ─────────────────────────────────────────────────────────────
 
     def release(self, caller: Caller) -> None:
         """The lease ends, and the connection is clean."""
-        entry = self._end_lease(caller)
-        if entry.state is ConnectionState.ACTIVE:
-            entry.link.idle_since = self.now
-            self.core.given_back(entry, self.now)
-        self.settle()
+        lease = self._end_lease(caller)
+        if lease.entry.state is ConnectionState.ACTIVE:
+            lease.entry.link.idle_since = self.now
+        self.report(self.core.released, lease, None)
 
     def discard(self, caller: Caller, reason: CloseReason = CloseReason.ERROR) -> None:
         """The lease ends, and the connection is not clean: it is closed by force."""
-        entry = self._end_lease(caller)
-        if entry.state is ConnectionState.ACTIVE:
-            self.core.condemned(entry, reason, self.now)
-        self.settle()
+        self.report(self.core.released, self._end_lease(caller), reason)
+
+    def retire(self, caller: Caller) -> None:
+        """The holder wants the connection closed when the lease ends."""
+        assert caller.lease is not None
+        self.report(self.core.retired, caller.lease)
 
     def interrupt(self, caller: Caller) -> None:
         """The connection is closed under its lease, which goes on."""
         assert caller.entry is not None
-        self.core.condemned(caller.entry, CloseReason.CLEARED, self.now)
-        self.settle()
+        self.report(self.core.condemned, caller.entry, CloseReason.CLEARED)
 
     def put_back_unused(self, entry: Entry) -> None:
         """What was taken, or reserved for a check, is not wanted after all."""
-        self.core.given_back(entry, self.now, unused=True)
-        self.settle()
+        self.report(self.core.returned_unused, entry, None)
 
     def reserve(self, entry: Entry) -> None:
         """An idle connection is checked in the background."""
-        self.core.reserved(entry, self.now)
-        self.settle()
+        self.report(self.core.reserved, entry)
 
     def check_fails(self, entry: Entry) -> None:
         """The check of a reserved connection has failed."""
-        self.core.condemned(entry, CloseReason.UNHEALTHY, self.now)
-        self.settle()
+        self.report(self.core.condemned, entry, CloseReason.UNHEALTHY)
 
     # ── what happens outside ────────────────────────────────────────────────────
 
@@ -275,25 +294,22 @@ class Shell:
         """The dial `which`, or the oldest one to that endpoint, succeeds."""
         entry = self._pop_dial(which)
         wire = Wire(self.now)
-        wire.cleared = entry.link is not None and entry.link.cleared
+        wire.cleared = hasattr(entry, "link") and entry.link.cleared
         entry.link = wire
-        self.core.dialled(entry, self.now)
-        self.settle()
+        self.report(self.core.dialled, entry)
         return entry
 
     def dial_fails(self, which: AnyEndpoint | Entry = HERE) -> Entry:
         """The dial `which`, or the oldest one to that endpoint, fails."""
         entry = self._pop_dial(which)
-        self.core.dial_failed(entry, Refused(), self.now)
-        self.settle()
+        self.report(self.core.dial_failed, entry, Refused())
         return entry
 
     def close_ends(self, which: AnyEndpoint | Entry = HERE) -> None:
         """The graceful close `which`, or the oldest one of that endpoint, ends."""
-        entry = which if isinstance(which, Entry) else _find(self.closes, which)
+        entry = which if isinstance(which, records.Entry) else _find(self.closes, which)
         self.closes.remove(entry)
-        self.core.closed(entry, self.now)
-        self.settle()
+        self.report(self.core.closed, entry)
 
     def peer_closes(self, entry: Entry) -> None:
         """The peer closes an open connection; nobody has looked yet."""
@@ -305,68 +321,63 @@ class Shell:
         assert until < math.inf, "nothing is expected any more"
         while (next_at := self.core.timetable.next_at) <= until:
             self.now = max(self.now, next_at)
-            self.core.ticked(self.now)
-            self.settle()
+            self.report(self.core.ticked)
         self.now = until
         self.settle()
 
     def sweep(self) -> None:
         """The reaper looks at everything once."""
         for sub in list(self.core.subs.values()):
+            self.report(self.core.swept, sub)
             for entry in list(sub.idle):
                 if entry.state is ConnectionState.IDLE:
                     reason = CloseReason.PEER_CLOSED if entry.link.dead else None
-                    self.core.inspected(entry, reason, self.now)
-            self.core.swept(sub, self.now)
-        self.settle()
+                    self.report(self.core.inspected, entry, reason)
 
     # ── what the pool is told ───────────────────────────────────────────────────
 
     def clear(self, endpoint: AnyEndpoint = HERE) -> None:
         sub = self.sub(endpoint)
         for entry in sub.limit.borrowers:
-            if entry.link is None:  # still being dialled
+            if not hasattr(entry, "link"):  # still being dialled
                 entry.link = Wire(self.now)
             entry.link.cleared = True
-        self.core.cleared(sub, self.now)
-        self.settle()
+        self.report(self.core.orders.cleared, sub)
 
     def close_idle(self, endpoint: AnyEndpoint = HERE) -> int:
-        count = self.core.close_idle(self.sub(endpoint), CloseReason.CLEARED, self.now)
-        self.settle()
-        return count
+        return self.report(self.core.orders.close_idle, self.sub(endpoint), CloseReason.CLEARED)
 
     def pause(self, endpoint: AnyEndpoint = HERE) -> None:
-        self.core.paused(self.sub(endpoint))
-        self.settle()
+        self.report(self.core.orders.paused, self.sub(endpoint))
 
     def resume(self, endpoint: AnyEndpoint = HERE) -> None:
-        self.core.resumed(self.sub(endpoint), self.now)
-        self.settle()
+        self.report(self.core.orders.resumed, self.sub(endpoint))
 
     def set_limit(self, total: int, endpoint: AnyEndpoint = HERE) -> None:
-        self.core.limit_set(self.sub(endpoint), total, self.now)
-        self.settle()
+        self.report(self.core.orders.limit_set, self.sub(endpoint), total)
 
     def warm(self, count: int, endpoint: AnyEndpoint = HERE) -> Warmer:
-        warmer = Warmer(self.sub(endpoint), count)
-        self.core.warming_asked(warmer, self.now)
-        self.settle()
+        warmer: Warmer = records.Warmer(self.sub(endpoint), count)
+        self.report(self.core.orders.warming_asked, warmer)
         return warmer
 
     def cancel_warming(self, warmer: Warmer) -> None:
-        self.core.warming_ended(warmer)
-        self.settle()
+        self.report(self.core.orders.warming_ended, warmer)
 
     def shut(self) -> None:
         """The pool closes; its dials are given up."""
-        self.core.shut(self.now)
+        self.report(self.core.shut)
         for entry in list(self.dials):
             self.dials.remove(entry)
-            self.core.dial_failed(entry, None, self.now)
-        self.settle()
+            self.report(self.core.dial_failed, entry, None)
 
     # ── the other half of the conversation ──────────────────────────────────────
+
+    def report(self, happened: Callable[[*Ts, float], R], *args: *Ts) -> R:
+        """Report to the core what has `happened`, as the engine does."""
+        outcome = happened(*args, self.now)
+        self.settle()
+        return outcome
 
     def settle(self) -> None:
         """Do what the core wants done, then look whether its books are right."""
@@ -377,25 +388,29 @@ class Shell:
 
     def perform(self) -> None:
         effects = self.core.effects
-        while effects:
+        while True:
+            self.core.pump(self.now)
+            if not effects:
+                break
             effect = effects.popleft()
-            if isinstance(effect, Waiter):
+            if isinstance(effect, records.Waiter):
                 self._wake(effect)
-            elif isinstance(effect, Warmer):
+            elif isinstance(effect, records.Warmer):
                 self.warmed.append(effect)
             elif isinstance(effect, Dial):
                 self.dials.append(effect.entry)
             else:
                 self._close(effect)
 
-    def _close(self, effect: Close) -> None:
+    def _close(self, effect: Close[Wire, Caller]) -> None:
         if effect.gracefully and self.is_courteous:
             self.closes.append(effect.entry)
         else:
             self.core.closed(effect.entry, self.now)
 
     def _wake(self, waiter: Waiter) -> None:
-        caller: Caller = waiter.task
+        caller = waiter.task
+        assert caller is not None
         entry = waiter.entry
         if entry is not None and entry.was_idle and entry.link.dead:
             self.put_back.add(waiter)
@@ -403,7 +418,7 @@ class Shell:
             return
         caller.waiter = None
         if entry is None:
-            caller.refusal, caller.error = waiter.refusal, waiter.error
+            caller.outcome, caller.error = waiter.outcome, waiter.error
             self.callers.remove(caller)
             return
         self._check_turn(waiter, entry)
@@ -420,40 +435,41 @@ class Shell:
 
     def _hand_over(self, entry: Entry, caller: Caller) -> None:
         sub, wire = entry.sub, entry.link
-        assert not sub.paused, f"{entry!r} is lent in a pause"
+        assert not sub.gate.is_paused, f"{entry!r} is lent in a pause"
         assert wire.leases < sub.max_uses, f"{entry!r} is used up (G21)"
         assert self.now - wire.opened_at < sub.config.max_connection_lifetime, "too old (G21)"
         if entry.was_idle:
             assert self.now - wire.idle_since < sub.max_idle_time, "idle for too long (G21)"
         assert all(other.entry is not entry for other in self.callers), f"{entry!r} is lent (G2)"
         caller.entry = entry
-        caller.has_begun = False
-        entry.holder = caller
+        wire.is_handed_over = True
         if not self.is_lazy:
             self._begin(entry, caller)
 
     def _begin(self, entry: Entry, caller: Caller) -> None:
         assert entry.state is ConnectionState.ACTIVE, entry
-        assert entry.leases == 0, f"{entry!r} is lent already (G2)"
+        assert not entry.leases, f"{entry!r} is lent already (G2)"
         assert not entry.link.cleared, f"{entry!r} was cleared (G24)"
         entry.link.leases += 1
-        entry.lent_at = self.now
-        caller.has_begun = True
-        self.core.lease_began(entry, 0.0)
+        entry.link.is_handed_over = False
+        caller.lease = self.core.lease_began(entry, caller, 0.0, self.now)
 
-    def _end_lease(self, caller: Caller) -> Entry:
-        entry = caller.entry
-        assert entry is not None, caller
-        caller.entry = None
+    def _end_lease(self, caller: Caller) -> Lease:
+        lease = caller.lease
+        assert lease is not None, caller
+        caller.entry = caller.lease = None
         self.callers.remove(caller)
-        entry.holder = None
-        self.core.lease_ended(entry, self.now)
-        return entry
+        return lease
 
     def _pop_dial(self, which: AnyEndpoint | Entry) -> Entry:
-        entry = which if isinstance(which, Entry) else _find(self.dials, which)
+        entry = which if isinstance(which, records.Entry) else _find(self.dials, which)
         self.dials.remove(entry)
         return entry
+
+
+def make_sub(endpoint: AnyEndpoint = HERE, now: float = 0.0, **settings: Any) -> AnySubPool:
+    """Make a sub-pool that belongs to no core."""
+    return records.SubPool(endpoint, PoolConfig(**settings), Gate(SteadyRandom()), now)
 
 
 def is_newly_dialled(entry: Entry) -> bool:

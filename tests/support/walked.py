@@ -180,7 +180,7 @@ class Walked:
             observers=[self.grammar, self.ear],
             name="walked",
         )
-        self.pool._core._random = self.pool._core._dials._random = Random(7)
+        self.pool._core._random = Random(7)
         self.clock = MockClock()
         self.steps = Steps(self.watch)
         self.log: list[str] = []
@@ -290,7 +290,7 @@ class Walked:
 
     def begin(self, user: User, conn: conpool.Connection[None]) -> None:
         now = trio.current_time()
-        user.conn, user.peer = conn, self.network.find(conn._entry.link.stream)
+        user.conn, user.peer = conn, self.network.find(conn._lease.entry.link.stream)
         self.begun.append(user)
         self.outcomes["reused"] += conn.reused
         assert user.way == "now" or not user.scope.cancel_called, f"{user} was cancelled (G15)"
@@ -342,7 +342,7 @@ class Walked:
             assert user.peer.has_hung_up, f"{conn} of {user} broke"
             raise HungUp from exc
         except trio.ClosedResourceError as exc:
-            assert conn._entry.reason is not None, f"nobody has closed {conn} of {user}"
+            assert conn._lease.entry.reason is not None, f"nobody has closed {conn} of {user}"
             raise HungUp from exc
 
     async def talk(self, conn: conpool.Connection[None]) -> None:
@@ -353,7 +353,7 @@ class Walked:
         while not answer.endswith(b";"):
             part = await conn.receive_some()
             if not part:
-                assert self.network.find(conn._entry.link.stream).has_hung_up, conn
+                assert self.network.find(conn._lease.entry.link.stream).has_hung_up, conn
                 raise HungUp
             answer += part
             assert not answer.startswith(UNASKED), f"{question!r}: {answer!r} was there (G3)"
@@ -417,7 +417,7 @@ class Walked:
         user = next((user for user in self.users if str(user) == task.name), None)
         if conn.id in self.held:
             self.complain(f"{conn} is checked while {self.held[conn.id]} has it (G2)")
-        peer = self.network.find(conn._entry.link.stream)
+        peer = self.network.find(conn._lease.entry.link.stream)
         self.checked.append(peer)
         if user is not None:
             user.checks += 1
@@ -472,7 +472,7 @@ class Walked:
         """The number that the pool gave it; 0 if it has not yet, or has forgotten it."""
         for sub in self.pool._core.subs.values():
             for entry in sub.limit.borrowers:
-                if entry.link is not None and entry.link.stream is peer.client:
+                if hasattr(entry, "link") and entry.link.stream is peer.client:
                     return entry.id
         return 0
 

@@ -12,7 +12,7 @@ from trio.abc import AsyncResource
 from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
 from conpool import TLS
-from conpool._connection.closing import close, close_by_force, try_close_now
+from conpool._connection.closing import close_by_force, close_gracefully, try_close_now
 from tests.support.faults import fill
 from tests.support.peers import tcp_pair, tls_pair
 
@@ -147,7 +147,7 @@ async def test_the_server_sees_a_tls_client_say_goodbye(
     server_ssl: ssl.SSLContext, client_ssl: ssl.SSLContext
 ) -> None:
     client, server = await tls_pair(server_ssl, TLS(client_ssl))
-    await close(client, FOREVER)
+    await close_gracefully(client, FOREVER)
     assert await server.receive_some() == b"", "an end without a goodbye would raise"
     await server.aclose()
 
@@ -161,7 +161,7 @@ async def test_f070_a_peer_that_does_not_read_cannot_hold_up_the_goodbye(
         await fill(low_client)
         began = trio.current_time()
         with trio.fail_after(5):
-            await close(client, 0.05)
+            await close_gracefully(client, 0.05)
         assert trio.current_time() - began >= 0.05
         assert low_client.socket.fileno() == -1
 
@@ -170,8 +170,8 @@ async def test_it_cannot_be_cancelled_but_ends_in_time() -> None:
     stuck, quick = WithClose(hangs=True), WithClose()
     with trio.CancelScope() as scope:
         scope.cancel()
-        await close(stuck, 0.01)
-        await close(quick, FOREVER)
+        await close_gracefully(stuck, 0.01)
+        await close_gracefully(quick, FOREVER)
     assert stuck.cut_short
     assert stuck.forced == 1
     assert quick.asked == 1
@@ -180,7 +180,7 @@ async def test_it_cannot_be_cancelled_but_ends_in_time() -> None:
 
 async def test_a_peer_that_is_gone_is_nobodys_concern(caplog: pytest.LogCaptureFixture) -> None:
     resource = WithClose(trio.BrokenResourceError("gone"))
-    await close(resource, FOREVER)
+    await close_gracefully(resource, FOREVER)
     assert resource.forced == 1
     assert not caplog.records
 
@@ -189,7 +189,7 @@ async def test_what_a_stream_raises_when_closed_is_logged_and_it_is_closed_by_fo
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     resource = WithClose(ZeroDivisionError("closing"))
-    await close(resource, FOREVER)
+    await close_gracefully(resource, FOREVER)
     assert resource.forced == 1
     ((_, level, message),) = caplog.record_tuples
     assert level == logging.ERROR
@@ -199,5 +199,5 @@ async def test_what_a_stream_raises_when_closed_is_logged_and_it_is_closed_by_fo
 async def test_what_is_no_ones_to_swallow_comes_out_and_the_file_is_closed_all_the_same() -> None:
     resource = WithClose(SystemExit(3))
     with pytest.raises(SystemExit):
-        await close(resource, FOREVER)
+        await close_gracefully(resource, FOREVER)
     assert resource.forced == 1

@@ -24,15 +24,15 @@ from conpool._connection.exchange import (
     OWED,
     VOUCHED,
     ClosedStream,
-    Wire,
+    ExchangeStream,
 )
 
 Memory = trio.StapledStream[MemorySendStream, MemoryReceiveStream]
 
 
-def make_wire() -> tuple[Wire, Memory]:
+def make_wire() -> tuple[ExchangeStream, Memory]:
     client, server = memory_stream_pair()
-    return Wire(client), server
+    return ExchangeStream(client), server
 
 
 class OneWay(trio.abc.Stream):
@@ -88,7 +88,7 @@ async def test_every_kind_of_bytes_counts_as_sent(data: bytes | bytearray | memo
 
 async def test_cancelled_send_is_noted(autojump_clock: MockClock) -> None:
     client, _ = lockstep_stream_pair()
-    wire = Wire(client)
+    wire = ExchangeStream(client)
     with trio.move_on_after(1) as scope:
         await wire.send_all(b"nobody reads this")
     assert scope.cancelled_caught
@@ -130,7 +130,7 @@ async def test_later_success_does_not_heal_what_was_cut_short(autojump_clock: Mo
 
 async def test_cancelled_wait_for_room_notes_nothing(autojump_clock: MockClock) -> None:
     client, _ = lockstep_stream_pair()
-    wire = Wire(client)
+    wire = ExchangeStream(client)
     with trio.move_on_after(1) as scope:
         await wire.wait_send_all_might_not_block()
     assert scope.cancelled_caught
@@ -150,7 +150,7 @@ async def test_answer_that_came_before_the_question_was_out_is_not_its_answer(
 ) -> None:
     """What moved last was sent: a reply to the first half of a request, say, or `100 Continue`."""
     client, server = lockstep_stream_pair()
-    wire = Wire(client)
+    wire = ExchangeStream(client)
 
     async def send() -> None:
         await wire.send_all(b"a long request")
@@ -198,7 +198,7 @@ async def test_half_closing_is_noted() -> None:
 
 
 async def test_stream_that_cannot_half_close_says_so_and_nothing_is_noted() -> None:
-    wire = Wire(OneWay())
+    wire = ExchangeStream(OneWay())
     with pytest.raises(NotImplementedError, match="OneWay cannot close one direction only"):
         await wire.send_eof()
     assert wire.taints == 0
@@ -250,10 +250,10 @@ async def test_word_lapses_when_something_is_received() -> None:
     ],
 )
 async def test_operations_in_progress_are_counted(
-    operation: Callable[[Wire], Awaitable[object]], autojump_clock: MockClock
+    operation: Callable[[ExchangeStream], Awaitable[object]], autojump_clock: MockClock
 ) -> None:
     client, _ = lockstep_stream_pair()
-    wire = Wire(client)
+    wire = ExchangeStream(client)
 
     async def operate() -> None:
         await operation(wire)
@@ -290,4 +290,4 @@ async def test_closed_stream_can_be_closed_again() -> None:
 async def test_repr_tells_marks_and_operations() -> None:
     wire, _ = make_wire()
     await wire.send_all(b"x")
-    assert repr(wire) == "<Wire taints=0x4, 0 operations in progress>"
+    assert repr(wire) == "<ExchangeStream taints=0x4, 0 in progress>"

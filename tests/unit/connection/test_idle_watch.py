@@ -169,7 +169,7 @@ async def test_an_event_of_a_descriptor_that_has_a_new_owner_harms_nobody() -> N
     async with running_server() as server, ConnectionPool(NEVER_REAPED, on_closed=closed) as pool:
         conn = await pool.acquire(server.endpoint)
         await server.wait_for(1)
-        number = conn._entry.link.fileno()
+        number = conn._lease.entry.link.fileno()
         inherited = os.dup(number)
         try:
             watch = pool._engine.watch

@@ -7,7 +7,7 @@ from random import Random
 from conpool._core.core import KEEP_BARE, Core
 from conpool._core.records import WaitOutcome
 from conpool._values.config import PoolConfig
-from conpool._values.states import CloseReason
+from conpool._values.states import CloseReason, PoolState
 from tests.support.shell import HERE, PATIENT, THERE, Caller, Shell
 
 
@@ -16,7 +16,7 @@ def lend_many(shell: Shell, count: int) -> list[Caller]:
 
 
 def close_reasons(shell: Shell) -> dict[CloseReason, int]:
-    return shell.sub().counters.by_reason
+    return shell.sub().counters.closed_by_reason
 
 
 def ids(shell: Shell) -> list[int]:
@@ -139,13 +139,12 @@ def test_a_name_that_has_moved_leaves_its_old_addresses() -> None:
         caller.entry.address = address
     for caller in callers[:2]:
         shell.release(caller)
-    shell.core.moved(shell.sub(), frozenset({"new"}), shell.now)
-    shell.settle()
+    shell.report(shell.core.orders.moved, shell.sub(), frozenset({"new"}))
     assert ids(shell) == [2]
     for caller in callers[2:]:
         shell.release(caller)
     assert ids(shell) == [2, 4]
-    assert close_reasons(shell) == {CloseReason.CLEARED: 2}
+    assert close_reasons(shell) == {CloseReason.MOVED: 2}
 
 
 # ── limits that change ──────────────────────────────────────────────────────────
@@ -242,7 +241,7 @@ def test_time_goes_on_in_a_pause() -> None:
     shell.pause()
     waiting = shell.ask()
     shell.advance(5.0)
-    assert waiting.refusal is WaitOutcome.TIMEOUT
+    assert waiting.outcome is WaitOutcome.TIMEOUT
 
 
 # ── endpoints that nobody needs ─────────────────────────────────────────────────
@@ -265,8 +264,11 @@ def test_the_counters_of_a_forgotten_endpoint_are_kept() -> None:
     shell.discard(shell.lend())
     shell.advance(KEEP_BARE)
     shell.sweep()
-    assert (shell.core.dropped_counters.created, shell.core.dropped_counters.closed) == (1, 1)
-    assert shell.sub().counters.created == 0
+    assert (
+        shell.core.dropped_counters.total_created,
+        shell.core.dropped_counters.total_closed,
+    ) == (1, 1)
+    assert shell.sub().counters.total_created == 0
 
 
 def test_an_endpoint_is_not_forgotten_while_it_is_idle_waited_for_told_or_in_delay() -> None:
@@ -286,7 +288,7 @@ def test_a_back_off_is_not_forgotten_before_it_is_over() -> None:
     shell = Shell()
     shell.ask()
     shell.dial_fails()
-    shell.sub().dial_not_before = 2 * KEEP_BARE
+    shell.sub().gate._not_before = 2 * KEEP_BARE
     shell.advance(KEEP_BARE)
     shell.sweep()
     assert HERE in shell.core.subs
@@ -349,7 +351,7 @@ def test_closing_refuses_all_waiters_and_closes_all_that_is_idle() -> None:
     waiting = [shell.ask(HERE, fresh=True), shell.ask(THERE), shell.ask(THERE)]
     warmer = shell.warm(2)
     shell.shut()
-    assert [caller.refusal for caller in waiting] == [WaitOutcome.POOL_CLOSED] * 3
+    assert [caller.outcome for caller in waiting] == [WaitOutcome.POOL_CLOSED] * 3
     assert warmer in shell.warmed
     assert shell.sub().idle == {}
     assert holder.entry is not None
@@ -404,10 +406,14 @@ def test_each_event_is_counted_once() -> None:
     shell.ask()
     shell.dial_fails()
     counters = shell.sub().counters
-    assert (counters.created, counters.reused, counters.acquired) == (1, 1, 2)
-    assert (counters.closed, counters.errors) == (1, 1)
-    assert (counters.wait.count, counters.use.count, counters.connect.count) == (2, 2, 1)
-    assert counters.by_reason == {CloseReason.CANCELLED: 1}
+    assert (counters.total_created, counters.total_reused, counters.acquired) == (1, 1, 2)
+    assert (counters.total_closed, counters.errors) == (1, 1)
+    assert (counters.wait_time.count, counters.use_time.count, counters.connect_time.count) == (
+        2,
+        2,
+        1,
+    )
+    assert counters.closed_by_reason == {CloseReason.CANCELLED: 1}
 
 
 def test_the_length_of_dials_and_leases_is_noted() -> None:
@@ -418,7 +424,7 @@ def test_the_length_of_dials_and_leases_is_noted() -> None:
     shell.advance(3.0)
     shell.release(caller)
     counters = shell.sub().counters
-    assert (counters.connect.total, counters.use.total) == (2.0, 3.0)
+    assert (counters.connect_time.total, counters.use_time.total) == (2.0, 3.0)
 
 
 def test_a_lease_whose_connection_was_closed_under_it_ends_all_the_same() -> None:
@@ -430,12 +436,13 @@ def test_a_lease_whose_connection_was_closed_under_it_ends_all_the_same() -> Non
     shell.release(holder)
     shell.dial_succeeds()
     assert waiting.entry is not None
-    assert shell.sub().counters.use.count == 1
+    assert shell.sub().counters.use_time.count == 1
 
 
 def test_the_core_shows_its_state() -> None:
-    core = Core(PoolConfig(max_connections=3), {}, Random())
+    core: Core[None, None] = Core(PoolConfig(max_connections=3), {}, Random())
+    core.move(PoolState.OPEN)
     core.find_subpool(HERE, 0.0)
     assert repr(core) == "<Core open, 1 endpoints, <PoolLimit <Limit 0/3>, 0 wanted, 0 closing>>"
     core.shut(0.0)
-    assert repr(core).startswith("<Core shut, ")
+    assert repr(core).startswith("<Core draining, ")

@@ -17,7 +17,7 @@ def lend_many(shell: Shell, count: int) -> list[Caller]:
 
 
 def close_reasons(shell: Shell) -> dict[CloseReason, int]:
-    return shell.sub().counters.by_reason
+    return shell.sub().counters.closed_by_reason
 
 
 def ids(shell: Shell) -> list[int]:
@@ -75,7 +75,7 @@ def test_a_connection_is_lent_as_often_as_it_may_be_and_no_more() -> None:
     shell = Shell(max_connection_uses=3)
     for _ in range(3):
         shell.release(shell.lend())
-    assert shell.sub().counters.created == 1
+    assert shell.sub().counters.total_created == 1
     assert close_reasons(shell) == {CloseReason.USES: 1}
 
 
@@ -181,10 +181,10 @@ def test_waiters_are_refused_when_their_time_is_up() -> None:
     shell.advance(2.0)
     second = shell.ask()
     shell.advance(3.0)
-    assert first.refusal is WaitOutcome.TIMEOUT
+    assert first.outcome is WaitOutcome.TIMEOUT
     assert second.is_waiting
     shell.advance(2.0)
-    assert second.refusal is WaitOutcome.TIMEOUT
+    assert second.outcome is WaitOutcome.TIMEOUT
 
 
 def test_a_waiter_with_less_time_is_refused_before_those_ahead_of_it() -> None:
@@ -192,7 +192,7 @@ def test_a_waiter_with_less_time_is_refused_before_those_ahead_of_it() -> None:
     holder = shell.lend()
     patient, impatient = shell.ask(), shell.ask(timeout=1.0)
     shell.advance(1.0)
-    assert impatient.refusal is WaitOutcome.TIMEOUT
+    assert impatient.outcome is WaitOutcome.TIMEOUT
     shell.release(holder)
     assert patient.entry is not None
 
@@ -203,9 +203,9 @@ def test_a_waiter_with_more_time_outlasts_those_behind_it() -> None:
     patient, usual = shell.ask(timeout=60.0), shell.ask()
     shell.advance(5.0)
     assert patient.is_waiting
-    assert usual.refusal is WaitOutcome.TIMEOUT
+    assert usual.outcome is WaitOutcome.TIMEOUT
     shell.advance(55.0)
-    assert patient.refusal is WaitOutcome.TIMEOUT
+    assert patient.outcome is WaitOutcome.TIMEOUT
 
 
 def test_nobody_is_refused_who_has_no_deadline() -> None:
@@ -221,7 +221,7 @@ def test_the_dial_of_one_whose_time_was_up_serves_the_next() -> None:
     shell = Shell(acquire_timeout=5)
     late = shell.ask()
     shell.advance(5.0)
-    assert late.refusal is WaitOutcome.TIMEOUT
+    assert late.outcome is WaitOutcome.TIMEOUT
     waiting = shell.ask()
     assert len(shell.dials) == 1
     shell.dial_succeeds()
@@ -239,6 +239,6 @@ def test_a_waiter_put_back_is_still_refused_in_time() -> None:
     shell.peer_closes(entry)
     shell.resume()
     shell.advance(3.0)
-    assert callers[1].refusal is WaitOutcome.TIMEOUT
+    assert callers[1].outcome is WaitOutcome.TIMEOUT
     shell.advance(2.0)
-    assert callers[0].refusal is WaitOutcome.TIMEOUT
+    assert callers[0].outcome is WaitOutcome.TIMEOUT

@@ -7,9 +7,9 @@ from random import Random
 
 import pytest
 
-from conpool._core.backoff import CEILING, FIRST
-from conpool._core.dials import SHORT_LIFE
+from conpool._core.gate import CEILING, FIRST
 from conpool._core.records import WaitOutcome
+from conpool._core.warming import SHORT_LIFE
 from conpool._values.states import CloseReason
 from tests.support import check
 from tests.support.shell import HERE, THERE, Refused, Shell
@@ -58,7 +58,7 @@ def test_a_failed_dial_fails_the_waiter_it_was_started_for() -> None:
     first, second = shell.ask(), shell.ask()
     shell.dial_fails(shell.dials[1])
     assert first.is_waiting
-    assert second.refusal is WaitOutcome.DIAL_FAILED
+    assert second.outcome is WaitOutcome.DIAL_FAILED
     assert isinstance(second.error, Refused)
 
 
@@ -111,7 +111,7 @@ def test_success_ends_the_delays() -> None:
     shell.dial_succeeds()
     assert callers[0].entry is not None
     assert len(shell.dials) == 3
-    assert shell.sub().last_error is None
+    assert shell.sub().gate.last_error is None
 
 
 def test_a_dead_server_sees_a_handful_of_attempts_however_many_wait() -> None:
@@ -137,7 +137,7 @@ def test_dials_that_failed_together_count_as_one_failure() -> None:
         shell.ask()
     while shell.dials:
         shell.dial_fails()
-    assert shell.sub().dial_not_before == FIRST
+    assert shell.sub().gate.opens_at == FIRST
 
 
 def test_the_delay_never_exceeds_its_ceiling() -> None:
@@ -146,7 +146,7 @@ def test_the_delay_never_exceeds_its_ceiling() -> None:
         shell.ask()
         shell.advance(CEILING)
         shell.dial_fails()
-    assert shell.sub().dial_not_before - shell.now == CEILING
+    assert shell.sub().gate.opens_at - shell.now == CEILING
 
 
 def test_each_endpoint_has_its_own_delay() -> None:
@@ -184,8 +184,8 @@ def test_a_dial_that_was_given_up_is_no_failure() -> None:
     shell = Shell()
     caller = shell.ask()
     shell.shut()
-    assert caller.refusal is WaitOutcome.POOL_CLOSED
-    assert (shell.sub().failures, shell.sub().counters.errors) == (0, 0)
+    assert caller.outcome is WaitOutcome.POOL_CLOSED
+    assert (shell.sub().gate.is_failing, shell.sub().counters.errors) == (False, 0)
 
 
 # ── a new connection, where others are idle ─────────────────────────────────────
@@ -198,7 +198,7 @@ def test_an_idle_connection_makes_way_for_a_new_one_only_at_the_limit() -> None:
     assert (len(shell.sub().idle), len(shell.dials)) == (1, 1)
     shell.ask(fresh=True)
     assert (len(shell.sub().idle), len(shell.dials)) == (0, 2)
-    assert shell.sub().counters.by_reason == {CloseReason.EVICTED: 1}
+    assert shell.sub().counters.closed_by_reason == {CloseReason.EVICTED: 1}
 
 
 def test_as_many_make_way_at_once_as_want_new_connections() -> None:

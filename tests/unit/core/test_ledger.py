@@ -9,10 +9,9 @@ import pytest
 from conpool._core.effects import Close, Dial
 from conpool._core.ledger import Ledger
 from conpool._core.pool_limit import PoolLimit
-from conpool._core.records import Entry, SubPool, Waiter, WaitOutcome, Warmer
-from conpool._values.config import PoolConfig
+from conpool._core.records import AnyEntry, AnySubPool, AnyWaiter, Waiter, WaitOutcome, Warmer
 from conpool._values.states import CloseReason, ConnectionState
-from tests.support.shell import HERE, Refused
+from tests.support.shell import Refused, make_sub
 
 
 @pytest.fixture
@@ -21,33 +20,39 @@ def ledger() -> Ledger:
 
 
 @pytest.fixture
-def sub() -> SubPool:
-    return SubPool(HERE, PoolConfig(), 0.0)
+def sub() -> AnySubPool:
+    return make_sub()
 
 
-def active(ledger: Ledger, sub: SubPool) -> Entry:
+def active(ledger: Ledger, sub: AnySubPool) -> AnyEntry:
     entry = ledger.open(sub, 0.0)
     ledger.activate(entry)
     return entry
 
 
-def idle(ledger: Ledger, sub: SubPool, since: float = 0.0) -> Entry:
+def idle(ledger: Ledger, sub: AnySubPool, since: float = 0.0) -> AnyEntry:
     entry = active(ledger, sub)
     entry.idle_since = since
     ledger.push_idle(entry)
     return entry
 
 
-def queued(ledger: Ledger, sub: SubPool, number: int = 0, deadline: float = math.inf) -> Waiter:
+def queued(
+    ledger: Ledger, sub: AnySubPool, number: int = 0, deadline: float = math.inf
+) -> AnyWaiter:
     waiter = Waiter((sub,), 0.0, deadline, False)
     waiter.number = number
     ledger.enqueue(waiter)
     return waiter
 
 
-def counts(ledger: Ledger, sub: SubPool) -> tuple[int, ...]:
+def return_to_queue(ledger: Ledger, waiter: AnyWaiter) -> None:
+    waiter.had_turn = True
+    ledger.enqueue(waiter)
+
+
+def counts(ledger: Ledger, sub: AnySubPool) -> tuple[int, ...]:
     """Connecting, idle, active, closing, charged to the endpoint and to the pool."""
-    assert ledger.pool_limit is not None
     return (
         sub.connecting,
         len(sub.idle),
@@ -62,7 +67,7 @@ def counts(ledger: Ledger, sub: SubPool) -> tuple[int, ...]:
 
 
 def test_a_connection_is_charged_before_its_dial_and_repaid_after_its_close(
-    ledger: Ledger, sub: SubPool
+    ledger: Ledger, sub: AnySubPool
 ) -> None:
     """G1."""
     entry = ledger.open(sub, 0.0)
@@ -80,60 +85,59 @@ def test_a_connection_is_charged_before_its_dial_and_repaid_after_its_close(
     assert entry.state is ConnectionState.CLOSED
 
 
-def test_a_dial_that_failed_is_repaid(ledger: Ledger, sub: SubPool) -> None:
+def test_a_dial_that_failed_is_repaid(ledger: Ledger, sub: AnySubPool) -> None:
     ledger.strike_off(ledger.open(sub, 0.0))
     assert counts(ledger, sub) == (0, 0, 0, 0, 0, 0)
 
 
-def test_the_outbox_has_what_is_to_be_done_in_order(ledger: Ledger, sub: SubPool) -> None:
+def test_the_outbox_has_what_is_to_be_done_in_order(ledger: Ledger, sub: AnySubPool) -> None:
     entry = active(ledger, sub)
     other = ledger.open(sub, 0.0)
     ledger.condemn(entry, CloseReason.ERROR, gracefully=True)
     assert list(ledger.effects) == [Dial(entry), Dial(other), Close(entry, True)]
 
 
-def test_a_connection_cannot_be_closed_twice(ledger: Ledger, sub: SubPool) -> None:
+def test_a_connection_cannot_be_closed_twice(ledger: Ledger, sub: AnySubPool) -> None:
     entry = active(ledger, sub)
     ledger.condemn(entry, CloseReason.ERROR, gracefully=False)
     with pytest.raises(AssertionError, match="cannot become closing"):
         ledger.condemn(entry, CloseReason.ERROR, gracefully=False)
 
 
-def test_the_newest_idle_connection_is_on_top(ledger: Ledger, sub: SubPool) -> None:
+def test_the_newest_idle_connection_is_on_top(ledger: Ledger, sub: AnySubPool) -> None:
     first, second = idle(ledger, sub), idle(ledger, sub)
     assert ledger.pop_newest(sub) is second
     assert ledger.pop_newest(sub) is first
 
 
-def test_a_certain_idle_connection_can_be_taken_from_below(ledger: Ledger, sub: SubPool) -> None:
+def test_a_certain_idle_connection_can_be_taken_from_below(ledger: Ledger, sub: AnySubPool) -> None:
     first, second = idle(ledger, sub), idle(ledger, sub)
     ledger.reserve(first)
     assert counts(ledger, sub) == (0, 1, 1, 0, 2, 2)
     assert ledger.pop_newest(sub) is second
 
 
-def test_what_was_only_checked_goes_back_to_its_place(ledger: Ledger, sub: SubPool) -> None:
+def test_what_was_only_checked_goes_back_to_its_place(ledger: Ledger, sub: AnySubPool) -> None:
     entries = [idle(ledger, sub, since=float(number)) for number in range(4)]
     ledger.reserve(entries[1])
     ledger.push_idle_back(entries[1])
     assert list(sub.idle) == entries
-    assert ledger.pool_limit is not None
     assert list(ledger.pool_limit.idle_by_age) == entries
 
 
 # ── waiters ─────────────────────────────────────────────────────────────────────
 
 
-def test_waiters_stand_in_order_of_arrival(ledger: Ledger, sub: SubPool) -> None:
+def test_waiters_stand_in_order_of_arrival(ledger: Ledger, sub: AnySubPool) -> None:
     """G13."""
     waiters = [queued(ledger, sub, number) for number in range(3)]
     assert list(sub.queue) == waiters
 
 
 def test_a_waiter_stands_in_the_queue_of_each_of_its_subpools_and_leaves_all(
-    ledger: Ledger, sub: SubPool
+    ledger: Ledger, sub: AnySubPool
 ) -> None:
-    other = SubPool(HERE, PoolConfig(), 0.0)
+    other = make_sub()
     waiter = Waiter((sub, other), 0.0, math.inf, False)
     ledger.enqueue(waiter)
     assert waiter in sub.queue
@@ -143,7 +147,7 @@ def test_a_waiter_stands_in_the_queue_of_each_of_its_subpools_and_leaves_all(
     assert not other.queue
 
 
-def test_a_waiter_that_is_served_is_told_by_the_outbox(ledger: Ledger, sub: SubPool) -> None:
+def test_a_waiter_that_is_served_is_told_by_the_outbox(ledger: Ledger, sub: AnySubPool) -> None:
     waiter, entry = queued(ledger, sub), active(ledger, sub)
     ledger.effects.clear()
     ledger.hand_over(waiter, entry)
@@ -151,32 +155,32 @@ def test_a_waiter_that_is_served_is_told_by_the_outbox(ledger: Ledger, sub: SubP
     assert (waiter.entry, waiter.queued, len(sub.queue)) == (entry, False, 0)
 
 
-def test_a_waiter_that_is_refused_learns_why(ledger: Ledger, sub: SubPool) -> None:
+def test_a_waiter_that_is_refused_learns_why(ledger: Ledger, sub: AnySubPool) -> None:
     waiter, error = queued(ledger, sub), Refused()
     ledger.refuse(waiter, WaitOutcome.DIAL_FAILED, error)
     assert list(ledger.effects) == [waiter]
-    assert (waiter.entry, waiter.refusal, waiter.error) == (None, WaitOutcome.DIAL_FAILED, error)
+    assert (waiter.entry, waiter.outcome, waiter.error) == (None, WaitOutcome.DIAL_FAILED, error)
 
 
 def test_waiters_put_back_stand_in_order_before_all_who_came_later(
-    ledger: Ledger, sub: SubPool
+    ledger: Ledger, sub: AnySubPool
 ) -> None:
     """G13: whichever of them comes back first."""
     waiters = [queued(ledger, sub, number) for number in range(1, 6)]
     for waiter in waiters[:3]:
         ledger.dequeue(waiter)
     for number in (1, 0, 2):
-        ledger.put_back(waiters[number])
+        return_to_queue(ledger, waiters[number])
     assert list(sub.queue) == waiters
 
 
 def test_of_those_without_a_number_whoever_comes_back_first_is_first(
-    ledger: Ledger, sub: SubPool
+    ledger: Ledger, sub: AnySubPool
 ) -> None:
     queued(ledger, sub, 1)
     first, second = (Waiter((sub,), 0.0, math.inf, False) for _ in range(2))
-    ledger.put_back(first)
-    ledger.put_back(second)
+    return_to_queue(ledger, first)
+    return_to_queue(ledger, second)
     assert list(sub.queue)[:2] == [first, second]
 
 
@@ -184,7 +188,7 @@ def test_of_those_without_a_number_whoever_comes_back_first_is_first(
 
 
 def test_a_dial_and_its_waiter_know_of_each_other_until_it_is_over(
-    ledger: Ledger, sub: SubPool
+    ledger: Ledger, sub: AnySubPool
 ) -> None:
     waiter, entry = queued(ledger, sub), ledger.open(sub, 0.0)
     ledger.dial_is_for(entry, waiter)
@@ -193,7 +197,7 @@ def test_a_dial_and_its_waiter_know_of_each_other_until_it_is_over(
     assert (entry.dial_for, waiter.dial, sub.dialled_for) == (None, None, 0)
 
 
-def test_a_dial_whose_waiter_has_gone_is_nobodys(ledger: Ledger, sub: SubPool) -> None:
+def test_a_dial_whose_waiter_has_gone_is_nobodys(ledger: Ledger, sub: AnySubPool) -> None:
     waiter, entry = queued(ledger, sub), ledger.open(sub, 0.0)
     ledger.dial_is_for(entry, waiter)
     ledger.dequeue(waiter)
@@ -202,26 +206,26 @@ def test_a_dial_whose_waiter_has_gone_is_nobodys(ledger: Ledger, sub: SubPool) -
     assert sub.dialled_for == 0
 
 
-def test_a_waiter_put_back_has_its_dial_again(ledger: Ledger, sub: SubPool) -> None:
+def test_a_waiter_put_back_has_its_dial_again(ledger: Ledger, sub: AnySubPool) -> None:
     waiter, entry = queued(ledger, sub), ledger.open(sub, 0.0)
     ledger.dial_is_for(entry, waiter)
     ledger.dequeue(waiter)
-    ledger.put_back(waiter)
+    return_to_queue(ledger, waiter)
     assert (waiter.dial, sub.dialled_for) == (entry, 1)
     assert ledger.dial_over(entry) is waiter
 
 
-def test_a_waiter_put_back_whose_dial_has_ended_has_none(ledger: Ledger, sub: SubPool) -> None:
+def test_a_waiter_put_back_whose_dial_has_ended_has_none(ledger: Ledger, sub: AnySubPool) -> None:
     waiter, entry = queued(ledger, sub), ledger.open(sub, 0.0)
     ledger.dial_is_for(entry, waiter)
     ledger.dequeue(waiter)
     ledger.dial_over(entry)
-    ledger.put_back(waiter)
+    return_to_queue(ledger, waiter)
     assert (waiter.dial, sub.dialled_for) == (None, 0)
     assert sub.find_undialled() is waiter
 
 
-def test_a_warmer_that_is_told_to_stop_leaves_the_list(ledger: Ledger, sub: SubPool) -> None:
+def test_a_warmer_that_is_told_to_stop_leaves_the_list(ledger: Ledger, sub: AnySubPool) -> None:
     warmer = Warmer(sub, 2)
     sub.warmers.append(warmer)
     entry = ledger.open(sub, 0.0)
@@ -231,7 +235,7 @@ def test_a_warmer_that_is_told_to_stop_leaves_the_list(ledger: Ledger, sub: SubP
     assert (sub.warmers, warmer.queued, ledger.effects[-1]) == ([], False, warmer)
 
 
-def test_a_dial_whose_warmer_has_gone_is_nobodys(ledger: Ledger, sub: SubPool) -> None:
+def test_a_dial_whose_warmer_has_gone_is_nobodys(ledger: Ledger, sub: AnySubPool) -> None:
     warmer = Warmer(sub, 2)
     entry = ledger.open(sub, 0.0)
     entry.dial_for = warmer
@@ -243,7 +247,7 @@ def test_a_dial_whose_warmer_has_gone_is_nobodys(ledger: Ledger, sub: SubPool) -
 
 
 def test_a_waiter_with_its_own_deadline_is_expected_until_it_leaves(
-    ledger: Ledger, sub: SubPool
+    ledger: Ledger, sub: AnySubPool
 ) -> None:
     waiter = queued(ledger, sub, deadline=3.0)
     assert ledger.timetable.next_at == 3.0
@@ -252,17 +256,17 @@ def test_a_waiter_with_its_own_deadline_is_expected_until_it_leaves(
 
 
 def test_of_waiters_with_the_usual_deadline_only_the_first_is_noted(
-    ledger: Ledger, sub: SubPool
+    ledger: Ledger, sub: AnySubPool
 ) -> None:
     for deadline in (3.0, 4.0, 5.0):
         ledger.enqueue(Waiter((sub,), 0.0, deadline, False, has_own_deadline=False))
     assert sub.due_at == 3.0
-    assert repr(ledger.timetable) == "<Timetable 1 expected, next at 3.0>"
+    assert repr(ledger.timetable) == "<Timetable of 1, next at 3.0>"
 
 
-def test_shows_its_limit_its_outbox_and_its_agenda(ledger: Ledger, sub: SubPool) -> None:
+def test_shows_its_limit_its_outbox_and_its_agenda(ledger: Ledger, sub: AnySubPool) -> None:
     ledger.open(sub, 0.0)
     assert repr(ledger) == (
-        "<Ledger <PoolLimit <Limit 1/9>, 0 wanted, 0 closing>, 1 effects pending,"
-        " <Timetable 0 expected, next at inf>>"
+        "<Ledger <PoolLimit <Limit 1/9>, 0 wanted, 0 closing>, 1 effects,"
+        " <Timetable of 0, next at inf>>"
     )

@@ -8,30 +8,29 @@ import pytest
 
 from conpool._core import pool_limit
 from conpool._core.pool_limit import MAX_OVERTAKES, PoolLimit
-from conpool._core.records import SubPool, Waiter
-from conpool._values.config import PoolConfig
+from conpool._core.records import AnySubPool, AnyWaiter, Waiter
 from conpool._values.endpoint import Endpoint
 from conpool._values.states import CloseReason
-from tests.support.shell import HERE, THERE, Caller, Shell
+from tests.support.shell import HERE, THERE, Caller, Shell, make_sub
 
 ELSEWHERE = Endpoint("elsewhere.example", 3)
 
 
-def standing(pool_limit: PoolLimit, number: int, wanted: int = 1) -> SubPool:
+def standing(pool_limit: PoolLimit, number: int, wanted: int = 1) -> AnySubPool:
     """A sub-pool in line with a waiter of that number."""
-    sub = SubPool(HERE, PoolConfig(), 0.0)
+    sub = make_sub()
     pool_limit.stand_in_line(sub, waiter_of(sub, number), wanted)
     return sub
 
 
-def waiter_of(sub: SubPool, number: int) -> Waiter:
+def waiter_of(sub: AnySubPool, number: int) -> AnyWaiter:
     waiter = Waiter((sub,), 0.0, math.inf, False)
     waiter.number = number
     return waiter
 
 
 def reasons(shell: Shell, endpoint: Endpoint) -> dict[CloseReason, int]:
-    return shell.sub(endpoint).counters.by_reason
+    return shell.sub(endpoint).counters.closed_by_reason
 
 
 # ── the line ────────────────────────────────────────────────────────────────────
@@ -72,7 +71,7 @@ def test_wanting_more_keeps_the_place_in_line() -> None:
 def test_the_line_does_not_grow_with_those_who_have_left() -> None:
     pool_limit = PoolLimit(1)
     first = standing(pool_limit, 0)
-    sub = SubPool(THERE, PoolConfig(), 0.0)
+    sub = make_sub(THERE)
     for number in range(1, 10_000):
         pool_limit.stand_in_line(sub, waiter_of(sub, number), 1)
     assert len(pool_limit._line) < 100
@@ -137,7 +136,6 @@ def test_a_waiter_blocked_by_its_endpoint_does_not_block_others() -> None:
     waiting = shell.ask(HERE)
     assert shell.lend(THERE).entry is not None
     assert waiting.is_waiting
-    assert shell.core.pool_limit is not None
     assert shell.core.pool_limit.wanted == 0
 
 
@@ -198,7 +196,6 @@ def test_an_endpoint_behind_a_shut_gate_is_not_in_line() -> None:
     assert failing.error is not None
     holder = shell.lend(HERE)
     shell.ask(THERE)
-    assert shell.core.pool_limit is not None
     assert shell.core.pool_limit.wanted == 0
     shell.advance(2.0)
     assert shell.core.pool_limit.wanted == 1
@@ -252,7 +249,7 @@ def test_passing_does_not_count_while_a_slot_is_on_its_way() -> None:
     holder, other = shell.lend(HERE), shell.lend(HERE)
     first = shell.ask(THERE)
     assert other.entry is not None
-    other.entry.retired = True
+    shell.retire(other)
     shell.release(other)
     for _ in range(2 * MAX_OVERTAKES):
         holder = pass_by(shell, holder)

@@ -1,26 +1,28 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
-from conpool._core.records import Entry, SubPool, Waiter, WaitOutcome, Warmer
+from conpool._core.gate import Gate
+from conpool._core.records import AnySubPool, AnyWaiter, Entry, SubPool, Waiter, WaitOutcome, Warmer
 from conpool._stats.snapshot import EndpointStats
 from conpool._values.config import PoolConfig
-from tests.support.shell import HERE, Shell
+from tests.support.shell import HERE, Refused, Shell, SteadyRandom, make_sub
 
 
-def subpool(**settings: int) -> SubPool:
-    return SubPool(HERE, PoolConfig(**settings), 0.0)  # type: ignore[arg-type]
+def subpool(**settings: Any) -> AnySubPool:
+    return make_sub(**settings)
 
 
-def queue(sub: SubPool, count: int) -> list[Waiter]:
+def queue(sub: AnySubPool, count: int) -> list[AnyWaiter]:
     waiters = [Waiter((sub,), 0.0, math.inf, False) for _ in range(count)]
     sub.queue.update(dict.fromkeys(waiters))
     return waiters
 
 
-def dial_for(sub: SubPool, waiter: Waiter) -> None:
+def dial_for(sub: AnySubPool, waiter: AnyWaiter) -> None:
     waiter.dial = Entry(1, sub, 0.0)
     sub.dialled_for += 1
 
@@ -95,30 +97,13 @@ def test_nobody_is_next_when_all_have_dials_or_nobody_waits() -> None:
     assert sub.find_undialled() is None
 
 
-# ── the gate ────────────────────────────────────────────────────────────────────
-
-
-def test_the_gate_is_open_at_the_very_moment_when_the_delay_ends() -> None:
-    sub = subpool()
-    assert sub.is_gate_open(0.0)
-    sub.dial_not_before = 5.0
-    assert not sub.is_gate_open(4.999)
-    assert sub.is_gate_open(5.0)
-
-
-def test_a_pause_shuts_the_gate() -> None:
-    sub = subpool()
-    sub.paused = True
-    assert not sub.is_gate_open(math.inf)
-
-
 # ── what is left to lose ────────────────────────────────────────────────────────
 
 
 def test_counters_alone_do_not_keep_the_books_of_an_endpoint() -> None:
     sub = subpool()
-    sub.counters.created = 7
-    sub.failures = 3
+    sub.counters.total_created = 7
+    sub.gate.failed(Refused(), 0.0)
     assert sub.is_bare
 
 
@@ -128,22 +113,11 @@ def test_a_connection_a_waiter_a_warmer_a_limit_or_a_pause_keeps_them() -> None:
     queue(kept[1], 1)
     kept[2].warmers.append(Warmer(kept[2], 1))
     kept[3].resized = True
-    kept[4].paused = True
+    kept[4].gate.paused()
     assert [sub.is_bare for sub in kept] == [False] * 5
 
 
 # ── numbers ─────────────────────────────────────────────────────────────────────
-
-
-def test_surplus_leaves_out_what_is_on_its_way_out() -> None:
-    sub = subpool(max_connections_per_endpoint=4)
-    for number in range(4):
-        sub.limit.charge(Entry(number, sub, 0.0))
-    assert sub.count_surplus() == 0
-    sub.limit.total = 1
-    assert sub.count_surplus() == 3
-    sub.closing = 2
-    assert sub.count_surplus() == 1
 
 
 def test_a_snapshot_has_each_number_in_its_place() -> None:
@@ -151,7 +125,7 @@ def test_a_snapshot_has_each_number_in_its_place() -> None:
     shell = Shell(max_connections_per_endpoint=5, is_courteous=True)
     retired, returned, _ = (shell.lend() for _ in range(3))
     assert retired.entry is not None
-    retired.entry.retired = True
+    shell.retire(retired)
     shell.release(retired)
     for _ in range(3):
         shell.ask()
@@ -173,7 +147,7 @@ def test_an_endpoint_starts_with_its_own_settings() -> None:
         max_idle_time=5,
         acquire_timeout=6,
     )
-    sub = SubPool(HERE, config, 7.0)
+    sub: AnySubPool = SubPool(HERE, config, Gate(SteadyRandom()), 7.0)
     assert (sub.limit.total, sub.max_connecting, sub.min_idle) == (3, 2, 1)
     assert (sub.max_waiting, sub.max_uses, sub.max_idle_time) == (9, 4, 5.0)
     assert (sub.acquire_timeout, sub.used_at) == (6.0, 7.0)
@@ -198,7 +172,7 @@ def test_each_record_shows_its_state_and_counts() -> None:
     assert repr(waiter) == "<Waiter 2 queued>"
     waiter.queued = False
     assert repr(waiter) == "<Waiter 2 idle>"
-    waiter.refusal = WaitOutcome.TIMEOUT
+    waiter.outcome = WaitOutcome.TIMEOUT
     assert repr(waiter) == "<Waiter 2 WaitOutcome.TIMEOUT>"
     warmer = Warmer(shell.sub(), 3)
     assert repr(warmer) == "<Warmer to 3>"

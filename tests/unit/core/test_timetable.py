@@ -2,17 +2,16 @@ from __future__ import annotations
 
 import math
 
-from conpool._core.records import SubPool, Waiter
+from conpool._core.records import AnySubPool, AnyWaiter, Waiter
 from conpool._core.timetable import Timetable
-from conpool._values.config import PoolConfig
-from tests.support.shell import HERE
+from tests.support.shell import make_sub
 
 
-def subpool() -> SubPool:
-    return SubPool(HERE, PoolConfig(), 0.0)
+def subpool() -> AnySubPool:
+    return make_sub()
 
 
-def expected(timetable: Timetable, deadline: float) -> Waiter:
+def expected(timetable: Timetable, deadline: float) -> AnyWaiter:
     """A waiter in some queue, with a deadline of its own."""
     waiter = Waiter((subpool(),), 0.0, deadline, False)
     waiter.queued = True
@@ -20,7 +19,7 @@ def expected(timetable: Timetable, deadline: float) -> Waiter:
     return waiter
 
 
-def leave(timetable: Timetable, waiter: Waiter) -> None:
+def leave(timetable: Timetable, waiter: AnyWaiter) -> None:
     waiter.queued = False
     timetable.remove(waiter)
 
@@ -66,15 +65,15 @@ def test_a_waiter_that_left_and_came_back_comes_once() -> None:
         leave(timetable, item)
         found.append(item)
     assert found == [waiter]
-    assert repr(timetable) == "<Timetable 0 expected, next at inf>"
+    assert repr(timetable) == "<Timetable of 0, next at inf>"
 
 
 def test_a_waiter_without_end_is_not_noted() -> None:
     timetable = Timetable()
     waiter = expected(timetable, math.inf)
-    assert repr(timetable) == "<Timetable 0 expected, next at inf>"
+    assert repr(timetable) == "<Timetable of 0, next at inf>"
     leave(timetable, waiter)
-    assert repr(timetable) == "<Timetable 0 expected, next at inf>"
+    assert repr(timetable) == "<Timetable of 0, next at inf>"
 
 
 def test_a_subpool_is_attended_at_the_earliest_of_the_times_asked_for() -> None:
@@ -118,4 +117,4 @@ def test_the_living_are_not_dropped_with_the_gone() -> None:
 def test_shows_how_many_it_expects_and_when() -> None:
     timetable = Timetable()
     expected(timetable, 7.0)
-    assert repr(timetable) == "<Timetable 1 expected, next at 7.0>"
+    assert repr(timetable) == "<Timetable of 1, next at 7.0>"

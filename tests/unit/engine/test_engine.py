@@ -27,7 +27,7 @@ from conpool import (
     Observer,
     PoolStats,
 )
-from conpool._connection.closing import close, try_close_now
+from conpool._connection.closing import close_gracefully, try_close_now
 from tests.support.pools import (
     HERE,
     THERE,
@@ -325,7 +325,7 @@ async def test_broken_stream_that_cannot_say_goodbye_is_not_worth_a_word(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     stream = Failing(memory_stream_pair()[0], trio.BrokenResourceError())
-    await close(stream, 1.0)
+    await close_gracefully(stream, 1.0)
     assert not caplog.records
 
 
@@ -334,7 +334,7 @@ async def test_close_is_shielded_and_bounded(autojump_clock: MockClock) -> None:
     client, server = memory_stream_pair()
     with trio.CancelScope() as scope:
         scope.cancel()
-        await close(OnlyAwaiting(client, takes=0.5), 1.0)
+        await close_gracefully(OnlyAwaiting(client, takes=0.5), 1.0)
     assert not scope.cancelled_caught
     assert trio.current_time() == 0.5
     assert await server.receive_some() == b""

@@ -14,7 +14,7 @@ from trio.testing import MockClock
 
 from conpool import CloseReason, Connection, ConnectionInfo, ConnectionPool
 from conpool._connection.link import Link
-from conpool._lending.lease import end_lease, find_lender, held_entry
+from conpool._lending.lease import end_lease, find_owner, held_lease
 from tests.support.pools import (
     HERE,
     Network,
@@ -437,12 +437,12 @@ async def test_task_inside_an_operation_learns_that_the_pool_closed_the_connecti
 async def test_lease_is_ended_once() -> None:
     async with open_pool() as pool:
         lease = await pool.acquire(HERE)
-        entry = held_entry(lease)
-        assert find_lender(lease) is pool._lender
-        lender = find_lender(lease)
+        entry = held_lease(lease).entry
+        assert find_owner(lease) is pool._releaser
+        owner = find_owner(lease)
         pool.release(lease)
         assert end_lease(lease) is None
-        assert find_lender(lease) is lender
+        assert find_owner(lease) is owner
         with pytest.raises(trio.ClosedResourceError):
-            held_entry(lease)
-        assert entry.leases == 0
+            held_lease(lease)
+        assert not entry.leases

@@ -12,7 +12,7 @@ import trio
 from trio.testing import MockClock
 
 from conpool import AcquireTimeout, ConfigError, Connection, ConnectionPool, PoolClosed
-from conpool._lending.peer_check import check_hook
+from conpool._lending.peer_check import valid_hook
 from tests.support.pools import (
     HERE,
     THERE,
@@ -89,7 +89,7 @@ async def generator(connection: Lease) -> AsyncIterator[bool]:
     ],
 )
 def test_whatever_can_be_awaited_may_be_a_hook(hook: object) -> None:
-    check_hook(hook)
+    valid_hook(hook)
 
 
 @pytest.mark.parametrize("hook", [True, "ping", not_async, generator, len])

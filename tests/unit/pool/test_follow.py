@@ -61,9 +61,9 @@ async def test_a_connection_to_an_address_that_a_name_has_no_more_is_not_lent_ag
                 await trio.sleep(9)
                 assert not reasons, "what was looked up has not expired"
                 await trio.sleep(3)
-                assert reasons == [CloseReason.CLEARED], "the idle one leaves"
+                assert reasons == [CloseReason.MOVED], "the idle one leaves"
                 assert conn.peer_address[0] == "127.0.0.1"
-            assert reasons == [CloseReason.CLEARED] * 2, "the lent one at the end of its lease"
+            assert reasons == [CloseReason.MOVED] * 2, "the lent one at the end of its lease"
             async with pool.connection(endpoint) as conn:
                 assert conn.peer_address[0] == "127.0.0.2"
         nursery.cancel_scope.cancel()

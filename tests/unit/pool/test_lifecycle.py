@@ -23,7 +23,7 @@ from conpool import (
     PoolClosed,
     PoolConfig,
 )
-from conpool._pool.lifecycle import PoolState
+from conpool._values.states import PoolState
 from tests.support.pools import (
     HERE,
     THERE,
@@ -233,7 +233,7 @@ async def test_block_that_ends_leaves_nothing(autojump_clock: MockClock) -> None
         await use(pool, 5)
         await use(pool, 5, THERE)
     assert pool.closed
-    assert pool._lifecycle.state is PoolState.CLOSED
+    assert pool._core.state is PoolState.CLOSED
     assert reasons(pool) == reasons(pool, THERE) == {"POOL_CLOSED": 5}
     assert " closed: 2 endpoints, 0 active, 0 idle, " in repr(pool)
 
@@ -292,7 +292,7 @@ async def test_leases_that_outlast_their_grace_are_closed_under_their_holders(
         await settle()
         await pool.aclose()
         assert trio.current_time() == 10
-        assert pool._lifecycle.state is PoolState.CLOSED
+        assert pool._core.state is PoolState.CLOSED
     assert ended == [10]
     assert reasons(pool) == {"POOL_CLOSED": 1}
 
@@ -590,7 +590,7 @@ async def test_acquire_during_the_grace_is_refused(autojump_clock: MockClock) ->
             nursery.start_soon(pool.aclose)
             await trio.sleep(1)
             assert pool.closed
-            assert pool._lifecycle.state is PoolState.DRAINING
+            assert pool._core.state is PoolState.DRAINING
             for endpoint in (HERE, THERE):
                 with pytest.raises(PoolClosed):
                     await pool.acquire(endpoint)

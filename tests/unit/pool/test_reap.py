@@ -167,7 +167,7 @@ async def test_long_sweep_lets_others_run(
             nursery.start_soon(count_steps)
             await trio.lowlevel.checkpoint()
             before = steps
-            await pool._lifecycle._maintenance.sweep()
+            await pool._lifecycle._reaper.sweep()
             assert steps - before >= 8
             nursery.cancel_scope.cancel()
 
@@ -183,7 +183,7 @@ async def test_reaper_leaves_alone_what_was_taken_while_it_swept(
         await use(pool, 20)
         await trio.sleep(9)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(pool._lifecycle._maintenance.sweep)
+            nursery.start_soon(pool._lifecycle._reaper.sweep)
             for _ in range(3):
                 await trio.lowlevel.checkpoint()
             lease = await pool.acquire(HERE)
@@ -569,5 +569,4 @@ async def test_pool_does_not_grow_with_the_endpoints_that_pass_through(
         assert (stats.acquired, stats.total_created, stats.total_closed) == (passed,) * 3
         assert len(pool._core.timetable._heap) <= 200
         pool_limit = pool._core.pool_limit
-        assert pool_limit is not None
         assert len(pool_limit._line) <= 200

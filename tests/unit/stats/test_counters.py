@@ -23,7 +23,7 @@ def filled(factor: int) -> Counters:
                 value.add(0.5)
         elif name != "by_reason":
             setattr(counters, name, position * factor)
-    counters.by_reason = {CloseReason.ERROR: factor}
+    counters.closed_by_reason = {CloseReason.ERROR: factor}
     return counters
 
 
@@ -46,12 +46,12 @@ def test_absorbing_joins_the_reasons_of_both() -> None:
     other.count_closed(CloseReason.ERROR)
     other.count_closed(CloseReason.EVICTED)
     counters.absorb(other)
-    assert counters.closed == 4
-    assert counters.by_reason == {CloseReason.ERROR: 3, CloseReason.EVICTED: 1}
-    assert other.by_reason == {CloseReason.ERROR: 1, CloseReason.EVICTED: 1}
+    assert counters.total_closed == 4
+    assert counters.closed_by_reason == {CloseReason.ERROR: 3, CloseReason.EVICTED: 1}
+    assert other.closed_by_reason == {CloseReason.ERROR: 1, CloseReason.EVICTED: 1}
 
 
 def test_repr_tells_the_counters() -> None:
     counters = Counters()
-    counters.created = 3
+    counters.total_created = 3
     assert repr(counters) == "<Counters: 3 created, 0 reused, 0 closed, 0 errors, 0 acquired>"

@@ -35,8 +35,8 @@ def stats_of(endpoint: Target = ENDPOINT, **changes: Any) -> EndpointStats:
 
 def tally_of(*reasons: CloseReason, waits: Iterable[float] = ()) -> Counters:
     counters = Counters()
-    counters.created = 11
-    counters.reused = 12
+    counters.total_created = 11
+    counters.total_reused = 12
     counters.errors = 13
     counters.acquired = 14
     counters.acquire_timeouts = 15
@@ -44,7 +44,7 @@ def tally_of(*reasons: CloseReason, waits: Iterable[float] = ()) -> Counters:
     for reason in reasons:
         counters.count_closed(reason)
     for wait in waits:
-        counters.wait.add(wait)
+        counters.wait_time.add(wait)
     return counters
 
 
@@ -108,8 +108,8 @@ def test_an_endpoint_never_seen_has_zeros() -> None:
 
 def test_joins_the_state_with_the_counters() -> None:
     counters = tally_of(CloseReason.ERROR, CloseReason.ERROR, CloseReason.USES, waits=[0.5])
-    counters.connect.add(1.0)
-    counters.use.add(2.0)
+    counters.connect_time.add(1.0)
+    counters.use_time.add(2.0)
     stats = stats_of(counters=counters, circuit=CircuitState.OPEN)
     assert stats == EndpointStats(
         endpoint=ENDPOINT,
@@ -127,9 +127,9 @@ def test_joins_the_state_with_the_counters() -> None:
         acquire_timeouts=15,
         acquire_cancelled=16,
         closed_by_reason={CloseReason.ERROR: 2, CloseReason.USES: 1},
-        wait_time=LatencySummary.of(counters.wait),
-        connect_time=LatencySummary.of(counters.connect),
-        use_time=LatencySummary.of(counters.use),
+        wait_time=LatencySummary.of(counters.wait_time),
+        connect_time=LatencySummary.of(counters.connect_time),
+        use_time=LatencySummary.of(counters.use_time),
         circuit=CircuitState.OPEN,
     )
     assert (stats.wait_time.max, stats.connect_time.max, stats.use_time.max) == (0.5, 1.0, 2.0)
@@ -138,9 +138,9 @@ def test_joins_the_state_with_the_counters() -> None:
 def test_a_snapshot_does_not_move_with_the_books() -> None:
     counters = tally_of(CloseReason.ERROR, waits=[0.5])
     stats = stats_of(counters=counters)
-    counters.created += 1
+    counters.total_created += 1
     counters.count_closed(CloseReason.ERROR)
-    counters.wait.add(9.0)
+    counters.wait_time.add(9.0)
     assert stats.total_created == 11
     assert stats.closed_by_reason == {CloseReason.ERROR: 1}
     assert stats.wait_time.max == 0.5

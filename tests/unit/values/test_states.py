@@ -4,18 +4,17 @@ from itertools import product
 
 import pytest
 
-from conpool._core.records import Entry, SubPool
-from conpool._values.config import PoolConfig
+from conpool._core.records import AnyEntry, Entry
 from conpool._values.states import TRANSITIONS, CircuitState, CloseReason, ConnectionState
-from tests.support.shell import HERE
+from tests.support.shell import make_sub
 
 State = ConnectionState
 MOVES = sorted(TRANSITIONS, key=str)
 OTHER_MOVES = sorted(set(product(State, State)) - TRANSITIONS, key=str)
 
 
-def entry_in(state: ConnectionState) -> Entry:
-    entry = Entry(1, SubPool(HERE, PoolConfig(), 0.0), 0.0)
+def entry_in(state: ConnectionState) -> AnyEntry:
+    entry = Entry(1, make_sub(), 0.0)
     entry.state = state
     return entry
 

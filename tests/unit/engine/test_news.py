@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from conpool._extend.observer import Announcer, ConnectionInfo, Observer, tell
+from conpool._engine.news import News, tell
+from conpool._extend.observer import ConnectionInfo, Observer
 from conpool._values.config_error import ConfigError
 from conpool._values.endpoint import Endpoint
 from conpool._values.states import CircuitState, CloseReason
@@ -56,7 +57,7 @@ class OnlyClosed(Observer):
 def test_the_table_of_events_is_complete() -> None:
     methods = {name for name, _ in inspect.getmembers(Observer, inspect.isfunction)}
     assert {name for name in methods if not name.startswith("_")} == set(EVENTS)
-    assert set(Announcer.__slots__) == set(EVENTS) | {"reused"}
+    assert set(News.__slots__) == set(EVENTS) | {"reused", "pending", "_is_delivering"}
 
 
 @pytest.mark.parametrize("event", EVENTS)
@@ -68,20 +69,20 @@ def test_an_observer_by_itself_does_nothing(event: str) -> None:
 def test_each_event_reaches_the_observers_in_order(event: str) -> None:
     first, second = Recorder(), Recorder()
     second.calls = first.calls
-    announcer = Announcer([first, second])
+    announcer = News([first, second])
     tell(getattr(announcer, event), *EVENTS[event])
     assert first.calls == [(event, *EVENTS[event])] * 2
 
 
 @pytest.mark.parametrize("event", [*EVENTS, "reused"])
 def test_an_event_that_nobody_watches_has_nobody_to_tell(event: str) -> None:
-    assert getattr(Announcer(), event) == ()
-    assert getattr(Announcer([Observer(), Observer()]), event) == ()
+    assert getattr(News(), event) == ()
+    assert getattr(News([Observer(), Observer()]), event) == ()
 
 
 def test_only_methods_that_are_overridden_are_called() -> None:
-    announcer = Announcer([OnlyClosed(), Observer()])
-    watched = [name for name in Announcer.__slots__ if getattr(announcer, name)]
+    announcer = News([OnlyClosed(), Observer()])
+    watched = [name for name in News.__slots__ if getattr(announcer, name)]
     assert watched == ["closed"]
     assert len(announcer.closed) == 1
 
@@ -91,7 +92,7 @@ def test_a_method_overridden_by_an_ancestor_counts() -> None:
         pass
 
     heir = Heir()
-    tell(Announcer([heir]).closed, INFO, CloseReason.USES)
+    tell(News([heir]).closed, INFO, CloseReason.USES)
     assert heir.reasons == [CloseReason.USES]
 
 
@@ -99,7 +100,7 @@ def test_the_callbacks_are_fed_by_the_same_events_and_come_first() -> None:
     calls: list[Any] = []
     observer = Recorder()
     observer.calls = calls
-    announcer = Announcer(
+    announcer = News(
         [observer],
         on_created=lambda info: calls.append(("created", info)),
         on_reused=lambda info: calls.append(("reused", info)),
@@ -122,7 +123,7 @@ def test_what_an_observer_raises_is_logged_and_goes_no_further_g20(
 ) -> None:
     after = OnlyClosed()
     error = ValueError("no")
-    tell(Announcer([OnlyClosed(error), after]).closed, INFO, CloseReason.ERROR)
+    tell(News([OnlyClosed(error), after]).closed, INFO, CloseReason.ERROR)
     assert after.reasons == [CloseReason.ERROR]
     (record,) = caplog.records
     assert (record.name, record.levelno) == ("conpool", logging.ERROR)
@@ -137,7 +138,7 @@ def test_what_a_callback_raises_is_logged_under_its_own_name_g20(
     def failing(_info: ConnectionInfo) -> None:
         raise ValueError
 
-    announcer = Announcer(on_created=failing, on_reused=functools.partial(failing))
+    announcer = News(on_created=failing, on_reused=functools.partial(failing))
     tell(announcer.connected, INFO, 0.4)
     tell(announcer.reused, INFO)
     first, second = (record.getMessage() for record in caplog.records)
@@ -152,7 +153,7 @@ def test_the_log_names_the_endpoint_of_an_event_without_a_connection_g20(
         def cleared(self, endpoint: Any) -> None:
             raise ValueError
 
-    tell(Announcer([Failing()]).cleared, ENDPOINT)
+    tell(News([Failing()]).cleared, ENDPOINT)
     assert caplog.records[0].getMessage().endswith("told about db.example:5432")
 
 
@@ -166,25 +167,25 @@ def test_telling_about_nothing_in_particular_is_fine(caplog: pytest.LogCaptureFi
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(), GeneratorExit()])
 def test_what_is_no_ordinary_exception_is_let_through(error: BaseException) -> None:
-    announcer = Announcer([OnlyClosed(error)])
+    announcer = News([OnlyClosed(error)])
     with pytest.raises(type(error)) as caught:
         tell(announcer.closed, INFO, CloseReason.ERROR)
     assert caught.value is error
 
 
 def test_the_observers_may_come_from_an_iterator() -> None:
-    assert len(Announcer(iter([OnlyClosed(), OnlyClosed()])).closed) == 2
+    assert len(News(iter([OnlyClosed(), OnlyClosed()])).closed) == 2
 
 
 @pytest.mark.parametrize("observers", [5, [object()], [OnlyClosed], ["closed"]])
 def test_what_is_no_observer_is_refused_f019(observers: Any) -> None:
     with pytest.raises(ConfigError, match="observers must be an"):
-        Announcer(observers)
+        News(observers)
 
 
 def test_a_lone_observer_is_not_a_list_of_them_f019() -> None:
     with pytest.raises(ConfigError, match="observers must be an iterable, not OnlyClosed"):
-        Announcer(OnlyClosed())  # type: ignore[arg-type]
+        News(OnlyClosed())  # type: ignore[arg-type]
 
 
 async def coroutine(*_args: object) -> None: ...
@@ -213,7 +214,7 @@ def test_a_callback_that_cannot_be_called_is_refused_f019(
     name: str, callback: Any, message: str
 ) -> None:
     with pytest.raises(ConfigError, match=f"{name} must be {message}"):
-        Announcer(**{name: callback})
+        News(**{name: callback})
 
 
 def test_an_asynchronous_method_is_refused_f019() -> None:
@@ -222,7 +223,7 @@ def test_an_asynchronous_method_is_refused_f019() -> None:
             pass
 
     with pytest.raises(ConfigError, match=r"Late\.cleared must be a plain function"):
-        Announcer([Late()])
+        News([Late()])
 
 
 def test_a_callable_object_is_a_callback_too() -> None:
@@ -231,7 +232,7 @@ def test_a_callable_object_is_a_callback_too() -> None:
             self.args = args
 
     callback = Callable()
-    tell(Announcer(on_created=callback).connected, INFO, 0.4)
+    tell(News(on_created=callback).connected, INFO, 0.4)
     assert callback.args == (INFO,)
 
 

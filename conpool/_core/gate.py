@@ -1,0 +1,93 @@
+"""The gate of an endpoint: may it dial now, and when does that change?
+
+Two reasons close it: the caller has paused the endpoint, or a dial has failed and the next one waits.
+After a failure each attempt puts off the next one for longer, whatever becomes of it, until one succeeds:
+exponentially, with full jitter. A uniform draw from zero to the ceiling spreads the clients of a restarted
+server best; jitter on top of a fixed delay keeps them in step.
+"""
+
+from __future__ import annotations
+
+import math
+from random import Random
+from typing import Final, final
+
+FIRST: Final = 0.05
+"""Ceiling of the first delay, in seconds: a listener that restarts is often back within 50 ms."""
+
+CEILING: Final = 2.0
+"""Ceiling of every delay, in seconds: the longest that a recovered server goes unnoticed."""
+
+_ENOUGH_DOUBLINGS: Final = 16
+"""More cannot matter below `CEILING`, and the power would overflow a float in the end."""
+
+
+@final
+class Gate:
+    """Whether dials to one endpoint may start."""
+
+    __slots__ = ("_failures", "_not_before", "_random", "is_paused", "last_error")
+
+    def __init__(self, random: Random) -> None:
+        self._random = random
+        self._failures = 0
+        self._not_before = -math.inf
+        self.is_paused = False
+        self.last_error: Exception | None = None
+        """What the last dial failed with; None once one has succeeded."""
+
+    def is_open(self, now: float) -> bool:
+        """Whether a dial may start now."""
+        return now >= self._not_before and not self.is_paused
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether no dial has succeeded since one failed: then one attempt at a time is made."""
+        return self._failures > 0
+
+    @property
+    def opens_at(self) -> float:
+        """When it opens by itself; infinite during a pause, which does not end by itself."""
+        return math.inf if self.is_paused else self._not_before
+
+    def attempted(self, now: float) -> None:
+        """A dial has started."""
+        if self._failures:
+            self._failures += 1
+            self._put_off(now)
+
+    def succeeded(self) -> None:
+        """A dial has succeeded."""
+        self._failures = 0
+        self._not_before = -math.inf
+        self.last_error = None
+
+    def failed(self, error: Exception, now: float) -> None:
+        """A dial has failed.
+
+        Dials that ran side by side met the same trouble and count as one failure: a busy client must not wait
+        for seconds because a server was away for a moment.
+        """
+        self.last_error = error
+        self._failures = self._failures or 1
+        self._put_off(now)
+
+    def paused(self) -> None:
+        """Stay closed until `resumed`."""
+        self.is_paused = True
+
+    def resumed(self) -> None:
+        """The pause is over."""
+        self.is_paused = False
+
+    def draw_delay(self, failures: int) -> float:
+        """Return a delay in seconds for the dial after `failures` (one or more) failed in a row."""
+        ceiling: float = min(CEILING, FIRST * 2 ** min(failures - 1, _ENOUGH_DOUBLINGS))
+        return self._random.uniform(0.0, ceiling)
+
+    def _put_off(self, now: float) -> None:
+        self._not_before = now + self.draw_delay(self._failures)
+
+    def __repr__(self) -> str:
+        paused = "paused, " if self.is_paused else ""
+        return f"<Gate {paused}{self._failures} failures, opens at {self.opens_at}>"

@@ -1,0 +1,89 @@
+"""Warming: dials that no caller waits for, so that connections are open before somebody needs them.
+
+Two things ask for them: `min_idle_per_endpoint`, as long as the endpoint is in use, and callers of
+`warm`, who wait until a number of connections are open. Warming never evicts and never goes before a waiter.
+It takes its time where connections are lost as soon as they are open: otherwise a server that accepts and
+hangs up, because it is full or refuses our certificate (TLS 1.3 lets it say so after the handshake), would
+be dialled as fast as it can hang up.
+"""
+
+from __future__ import annotations
+
+from typing import Final, final
+
+from conpool._core.gate import CEILING
+from conpool._core.ledger import Ledger
+from conpool._core.records import AnyEntry, AnySubPool
+from conpool._values.states import CloseReason
+
+SHORT_LIFE: Final = CEILING
+"""Lost sooner than this, in seconds, a connection counts as short-lived.
+
+Equal to the longest back-off: connections that live longer are redialled no faster than back-off allows.
+"""
+
+_BY_PEER: Final = frozenset(
+    {CloseReason.PEER_CLOSED, CloseReason.UNREAD_DATA, CloseReason.UNHEALTHY}
+)
+"""The reasons of a close that nobody here wanted."""
+
+
+@final
+class Warming:
+    """Keeps endpoints warm, with slots that nobody else wants."""
+
+    __slots__ = ("_ledger", "_pool_limit")
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._pool_limit = ledger.pool_limit
+
+    def warm(self, sub: AnySubPool, now: float) -> None:
+        """Start the dials that keep `sub` as warm as somebody asked for."""
+        for warmer in list(sub.warmers):
+            # The limit may have been lowered since: then that is all there can be.
+            if sub.count_open() >= min(warmer.target, sub.limit.total):
+                self._ledger.end_warming(warmer, None)
+        while self._lacks_warmth(sub, now):
+            if not sub.gate.is_open(now):
+                self._ledger.timetable.look_at(sub, sub.gate.opens_at)
+                return
+            if now < sub.warm_not_before:
+                self._ledger.timetable.look_at(sub, sub.warm_not_before)
+                return
+            sub.gate.attempted(now)
+            self._delay(sub, now)
+            entry = self._ledger.open(sub, now)
+            entry.dial_for = next(iter(sub.warmers), None)
+
+    def lost(self, entry: AnyEntry, reason: CloseReason, now: float) -> None:
+        """`entry` is closed for `reason`: if it was new and nobody had used it, warming takes its time."""
+        is_short_lived = now - entry.created_at < SHORT_LIFE
+        if is_short_lived and not entry.uses and reason in _BY_PEER:
+            self._delay(entry.sub, now, lost=1)
+
+    def _lacks_warmth(self, sub: AnySubPool, now: float) -> bool:
+        waiting = len(sub.queue)
+        if waiting > sub.connecting:
+            return False
+        if not sub.limit.has_free_slot or sub.connecting >= sub.max_connecting:
+            return False
+        if all(sub.count_open() + sub.connecting >= warmer.target for warmer in sub.warmers):
+            # `min_idle` lapses after `max_idle_time` without an acquire, just when its idle ones expire, so
+            # nothing is redialled.
+            is_asked_for = now - sub.used_at < sub.max_idle_time
+            spare = sub.connecting - waiting
+            if not is_asked_for or len(sub.idle) + spare >= sub.min_idle:
+                return False
+        if self._pool_limit.wanted or not self._pool_limit.limit.has_free_slot:
+            self._pool_limit.cold[sub] = None
+            return False
+        return True
+
+    def _delay(self, sub: AnySubPool, now: float, lost: int = 0) -> None:
+        """While connections are lost at once, each attempt puts off the next one, as after a failure."""
+        if now - sub.warm_not_before >= SHORT_LIFE:
+            sub.short_lives = 0  # none was lost since then, or dials are slow enough by themselves
+        sub.short_lives += lost
+        if sub.short_lives:
+            sub.warm_not_before = now + sub.gate.draw_delay(sub.short_lives)
