@@ -20,7 +20,7 @@ from __future__ import annotations
 import warnings
 from contextlib import suppress
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol, TypeAlias, cast, final
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, cast, final
 
 import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled, current_task, enable_ki_protection
@@ -36,7 +36,7 @@ from conpool._lending.lease import Connection, end_lease, held_entry
 from conpool._lending.peer_check import ask, check
 from conpool._lending.waiting import park
 from conpool._values.group import valid_target
-from conpool._values.states import CloseReason, ConnectionState
+from conpool._values.states import AcquirePhase, CloseReason, ConnectionState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,8 +45,6 @@ if TYPE_CHECKING:
     from conpool._engine.engine import Engine
     from conpool._lending.peer_check import HealthCheck
     from conpool._values.group import Target
-
-Phase: TypeAlias = Literal["queue", "connect", "check"]
 
 _ACTIVE = ConnectionState.ACTIVE
 
@@ -402,11 +400,11 @@ class Lender:
             raise PoolClosed(
                 f"pool {self._name} was closed while this task waited for a connection"
             )
-        phase: Phase = "queue" if waiter.dial is None else "connect"
+        phase: AcquirePhase = "queue" if waiter.dial is None else "connect"
         self._time_out(sub, phase, waiter.since, in_deadlock=waiter.in_deadlock)
 
     def _time_out(
-        self, sub: SubPool, phase: Phase, started: float, *, in_deadlock: bool = False
+        self, sub: SubPool, phase: AcquirePhase, started: float, *, in_deadlock: bool = False
     ) -> NoReturn:
         now = self._engine.now()
         holders = find_holders(sub, now)

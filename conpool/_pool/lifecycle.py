@@ -15,7 +15,6 @@ Closing:
 
 from __future__ import annotations
 
-import enum
 import os
 import weakref
 from typing import TYPE_CHECKING, final
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING, final
 import trio
 from trio.lowlevel import current_task
 
-from conpool._values.states import CloseReason, ConnectionState
+from conpool._values.states import CloseReason, ConnectionState, PoolState
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -32,15 +31,6 @@ if TYPE_CHECKING:
     from conpool._engine.engine import Engine
     from conpool._lending.acquire import Lender
     from conpool._pool.reap import Maintenance
-
-
-class PoolState(enum.Enum):
-    """How far the pool has come."""
-
-    NEW = "new"
-    OPEN = "open"
-    DRAINING = "draining"
-    CLOSED = "closed"
 
 
 @final

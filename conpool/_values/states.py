@@ -1,4 +1,4 @@
-"""The states of a connection and of a circuit, and why a connection was closed.
+"""The states of a connection, a circuit and a pool, and the reasons for which a connection is closed.
 
 The picture in the design page is drawn from `TRANSITIONS`; a move that is not in it raises.
 """
@@ -8,7 +8,11 @@ from __future__ import annotations
 import enum
 from typing import Final, Literal, TypeAlias
 
-Phase: TypeAlias = Literal["resolve", "tcp", "proxy", "tls", "open"]
+DialPhase: TypeAlias = Literal["resolve", "tcp", "proxy", "tls", "open"]
+"""Where a dial is: name look-up, transport, tunnel, encryption, or the driver's `open`."""
+
+AcquirePhase: TypeAlias = Literal["queue", "connect", "check"]
+"""What an acquire waits for: a connection, the dial made for it, or a health check."""
 
 
 @enum.unique
@@ -39,6 +43,8 @@ class CloseReason(enum.Enum):
     """Its slot was needed for another connection."""
     CLEARED = "cleared"
     """It was older than a `clear` or a `drain`."""
+    MOVED = "moved"
+    """Its endpoint's name no longer leads to this address."""
     SURPLUS = "surplus"
     """There were more connections than the limit, which had been lowered."""
     DETACHED = "detached"
@@ -67,16 +73,39 @@ class ConnectionState(enum.Enum):
     CLOSED = "closed"
 
 
-_S = ConnectionState
+_C = ConnectionState
 
 TRANSITIONS: Final[frozenset[tuple[ConnectionState, ConnectionState]]] = frozenset(
     {
-        (_S.CONNECTING, _S.ACTIVE),  # dialled; now it is settled like one that was given back
-        (_S.CONNECTING, _S.CLOSED),  # the dial failed
-        (_S.IDLE, _S.ACTIVE),  # lent, or reserved to be checked
-        (_S.IDLE, _S.CLOSING),  # expired, evicted, found dead, told to go
-        (_S.ACTIVE, _S.IDLE),  # given back, and nobody was waiting
-        (_S.ACTIVE, _S.CLOSING),  # given back and not kept, or closed under its lease
-        (_S.CLOSING, _S.CLOSED),  # its file is closed
+        (_C.CONNECTING, _C.ACTIVE),  # the dial succeeded; from here on as if given back
+        (_C.CONNECTING, _C.CLOSED),  # the dial failed
+        (_C.IDLE, _C.ACTIVE),  # lent, or reserved to be checked
+        (_C.IDLE, _C.CLOSING),  # expired, evicted, found dead, told to go
+        (_C.ACTIVE, _C.IDLE),  # given back while nobody waited
+        (_C.ACTIVE, _C.CLOSING),  # given back and not kept, or closed under its lease
+        (_C.CLOSING, _C.CLOSED),  # its file is closed
+    }
+)
+
+
+@enum.unique
+class PoolState(enum.Enum):
+    """How far a pool has come."""
+
+    NEW = "new"
+    OPEN = "open"
+    DRAINING = "draining"
+    CLOSED = "closed"
+
+
+_P = PoolState
+
+POOL_TRANSITIONS: Final[frozenset[tuple[PoolState, PoolState]]] = frozenset(
+    {
+        (_P.NEW, _P.OPEN),  # its block was entered
+        (_P.NEW, _P.CLOSED),  # closed before it was opened
+        (_P.OPEN, _P.DRAINING),  # it lends no more and waits for leases to end
+        (_P.OPEN, _P.CLOSED),  # its background did not start, or the process is a fork
+        (_P.DRAINING, _P.CLOSED),  # nothing is left open, or the process is a fork
     }
 )

@@ -23,7 +23,7 @@ from conpool import (
     PoolClosed,
     PoolConfig,
 )
-from conpool._pool.lifecycle import PoolState
+from conpool._values.states import PoolState
 from tests.support.pools import (
     HERE,
     THERE,
