@@ -166,8 +166,8 @@ class Core:
         counters = entry.sub.counters
         counters.acquired += 1
         if entry.uses > 1:
-            counters.reused += 1
-        counters.wait.add(waited)
+            counters.total_reused += 1
+        counters.wait_time.add(waited)
 
     # ── a connection is opened ──────────────────────────────────────────────────
 
@@ -178,8 +178,8 @@ class Core:
         sub.failures = 0
         sub.dial_not_before = -math.inf
         sub.last_error = None
-        sub.counters.created += 1
-        sub.counters.connect.add(now - entry.created_at)
+        sub.counters.total_created += 1
+        sub.counters.connect_time.add(now - entry.created_at)
         self._ledger.dial_over(entry)
         config = sub.config
         jitter = config.lifetime_jitter * self._random.random()
@@ -209,7 +209,7 @@ class Core:
         entry.leases -= 1
         sub = entry.sub
         sub.used_at = now
-        sub.counters.use.add(now - entry.lent_at)
+        sub.counters.use_time.add(now - entry.lent_at)
 
     def given_back(self, entry: Entry, now: float, *, unused: bool = False) -> None:
         """`entry` is clean and alive: keep it, if age, uses, generation and limits allow it.
@@ -254,9 +254,7 @@ class Core:
         sub = entry.sub
         self._ledger.strike_off(entry)
         assert entry.reason is not None
-        sub.counters.closed += 1
-        by_reason = sub.counters.by_reason
-        by_reason[entry.reason] = by_reason.get(entry.reason, 0) + 1
+        sub.counters.count_closed(entry.reason)
         self._pump(sub, now)
 
     # ── the pool or an endpoint is told something ───────────────────────────────

@@ -2,71 +2,76 @@
 
 from __future__ import annotations
 
-from typing import final
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Final, final
 
 from conpool._stats.histogram import Histogram
 from conpool._values.states import CloseReason
 
 
 @final
+class ReasonCounts(dict[CloseReason, int]):
+    """How many connections were closed for each reason; a reason that never occurred reads as 0."""
+
+    __slots__ = ()
+
+    def __missing__(self, reason: CloseReason) -> int:
+        return 0
+
+    def absorb(self, other: Mapping[CloseReason, int]) -> None:
+        """Add everything that `other` has counted; `other` is left as it was."""
+        for reason, count in other.items():
+            self[reason] += count
+
+
+@final
+@dataclass(slots=True, eq=False)
 class Counters:
     """The counters of one endpoint, or of all endpoints that the pool has dropped.
 
-    The shell counts here as things happen; when an endpoint's sub-pool is dropped, the pool's own
-    counters absorbs its counters, so that totals never go back.
-
-    `wait`, `connect` and `use` are how long acquiring, dialling and leases took, in seconds.
+    The core counts here. A snapshot has a field of the same name for each counter. When the core
+    drops an endpoint's sub-pool, the pool's own counters absorb its counters, so that totals
+    never go back.
     """
 
-    __slots__ = (
-        "acquire_cancelled",
-        "acquire_timeouts",
-        "acquired",
-        "by_reason",
-        "closed",
-        "connect",
-        "created",
-        "errors",
-        "reused",
-        "use",
-        "wait",
-    )
-
-    def __init__(self) -> None:
-        self.created: int = 0
-        self.reused: int = 0
-        self.closed: int = 0
-        self.errors: int = 0
-        self.acquired: int = 0
-        self.acquire_timeouts: int = 0
-        self.acquire_cancelled: int = 0
-        self.by_reason: dict[CloseReason, int] = {}
-        self.wait: Histogram = Histogram()
-        self.connect: Histogram = Histogram()
-        self.use: Histogram = Histogram()
+    total_created: int = 0
+    """Dials that succeeded."""
+    total_reused: int = 0
+    """Leases of a connection that had been lent before."""
+    total_closed: int = 0
+    """Connections whose file was closed."""
+    errors: int = 0
+    """Dials that failed."""
+    acquired: int = 0
+    """Leases that began."""
+    acquire_timeouts: int = 0
+    """Acquires that ended in `AcquireTimeout`."""
+    acquire_cancelled: int = 0
+    """Acquires that were cancelled."""
+    closed_by_reason: ReasonCounts = field(default_factory=ReasonCounts)
+    """`total_closed` by reason."""
+    wait_time: Histogram = field(default_factory=Histogram)
+    """How long acquires took that ended in a lease."""
+    connect_time: Histogram = field(default_factory=Histogram)
+    """How long dials took that succeeded."""
+    use_time: Histogram = field(default_factory=Histogram)
+    """How long leases lasted."""
 
     def count_closed(self, reason: CloseReason) -> None:
         """Count one connection closed for `reason`."""
-        self.closed += 1
-        self.by_reason[reason] = self.by_reason.get(reason, 0) + 1
+        self.total_closed += 1
+        self.closed_by_reason[reason] += 1
 
     def absorb(self, other: Counters) -> None:
         """Add everything that `other` has counted; `other` is left as it was."""
-        self.created += other.created
-        self.reused += other.reused
-        self.closed += other.closed
-        self.errors += other.errors
-        self.acquired += other.acquired
-        self.acquire_timeouts += other.acquire_timeouts
-        self.acquire_cancelled += other.acquire_cancelled
-        for reason, count in other.by_reason.items():
-            self.by_reason[reason] = self.by_reason.get(reason, 0) + count
-        self.wait.absorb(other.wait)
-        self.connect.absorb(other.connect)
-        self.use.absorb(other.use)
+        for name in COUNTERS:
+            mine, counted = getattr(self, name), getattr(other, name)
+            if isinstance(mine, int):
+                setattr(self, name, mine + counted)
+            else:
+                mine.absorb(counted)
 
-    def __repr__(self) -> str:
-        return (
-            f"<Counters: {self.created} created, {self.reused} reused, {self.closed} closed,"
-            f" {self.errors} errors, {self.acquired} acquired>"
-        )
+
+COUNTERS: Final = tuple(counter.name for counter in fields(Counters))
+"""The names of all counters."""

@@ -93,7 +93,7 @@ def test_a_circle_that_nobody_is_served_in_is_found(monkeypatch: pytest.MonkeyPa
     def close_what_is_dialled(self: Core, entry: Entry, now: float) -> None:
         self._ledger.activate(entry)
         self._ledger.dial_over(entry)
-        entry.sub.counters.created += 1
+        entry.sub.counters.total_created += 1
         self.condemned(entry, CloseReason.SURPLUS, now, gracefully=True)
 
     monkeypatch.setattr(Core, "dialled", close_what_is_dialled)

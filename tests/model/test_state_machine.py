@@ -152,7 +152,7 @@ class Machine(RuleBasedStateMachine):
             self.shell.close_ends(entry)
         for sub in self.shell.core.subs.values():
             assert not sub.limit.borrowers
-            assert sub.counters.created == sub.counters.closed
+            assert sub.counters.total_created == sub.counters.total_closed
 
     def find_undrained(self) -> list[int]:
         """What drains still wait for."""

@@ -290,9 +290,9 @@ def _check_agenda(timetable: Timetable, core: Core) -> Iterator[str]:
 def _check_tally(sub: SubPool) -> Iterator[str]:
     counters = sub.counters
     opened = len(sub.idle) + sub.active + sub.closing
-    if counters.created - counters.closed != opened:
-        yield f"{counters.created} created less {counters.closed} closed is not the {opened} that exist"
-    if sum(counters.by_reason.values()) != counters.closed:
-        yield f"{counters.closed} closed, for {sum(counters.by_reason.values())} reasons"
-    if not 0 <= counters.reused <= counters.acquired:
-        yield f"{counters.reused} reused, of {counters.acquired} lent"
+    if counters.total_created - counters.total_closed != opened:
+        yield f"{counters.total_created} created less {counters.total_closed} closed is not the {opened} that exist"
+    if sum(counters.closed_by_reason.values()) != counters.total_closed:
+        yield f"{counters.total_closed} closed, for {sum(counters.closed_by_reason.values())} reasons"
+    if not 0 <= counters.total_reused <= counters.acquired:
+        yield f"{counters.total_reused} reused, of {counters.acquired} lent"

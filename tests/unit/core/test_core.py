@@ -13,7 +13,7 @@ def lend_many(shell: Shell, count: int) -> list[Caller]:
 
 
 def close_reasons(shell: Shell) -> dict[CloseReason, int]:
-    return shell.sub().counters.by_reason
+    return shell.sub().counters.closed_by_reason
 
 
 def ids(shell: Shell) -> list[int]:

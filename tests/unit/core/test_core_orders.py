@@ -16,7 +16,7 @@ def lend_many(shell: Shell, count: int) -> list[Caller]:
 
 
 def close_reasons(shell: Shell) -> dict[CloseReason, int]:
-    return shell.sub().counters.by_reason
+    return shell.sub().counters.closed_by_reason
 
 
 def ids(shell: Shell) -> list[int]:
@@ -265,8 +265,11 @@ def test_the_counters_of_a_forgotten_endpoint_are_kept() -> None:
     shell.discard(shell.lend())
     shell.advance(KEEP_BARE)
     shell.sweep()
-    assert (shell.core.dropped_counters.created, shell.core.dropped_counters.closed) == (1, 1)
-    assert shell.sub().counters.created == 0
+    assert (
+        shell.core.dropped_counters.total_created,
+        shell.core.dropped_counters.total_closed,
+    ) == (1, 1)
+    assert shell.sub().counters.total_created == 0
 
 
 def test_an_endpoint_is_not_forgotten_while_it_is_idle_waited_for_told_or_in_delay() -> None:
@@ -404,10 +407,14 @@ def test_each_event_is_counted_once() -> None:
     shell.ask()
     shell.dial_fails()
     counters = shell.sub().counters
-    assert (counters.created, counters.reused, counters.acquired) == (1, 1, 2)
-    assert (counters.closed, counters.errors) == (1, 1)
-    assert (counters.wait.count, counters.use.count, counters.connect.count) == (2, 2, 1)
-    assert counters.by_reason == {CloseReason.CANCELLED: 1}
+    assert (counters.total_created, counters.total_reused, counters.acquired) == (1, 1, 2)
+    assert (counters.total_closed, counters.errors) == (1, 1)
+    assert (counters.wait_time.count, counters.use_time.count, counters.connect_time.count) == (
+        2,
+        2,
+        1,
+    )
+    assert counters.closed_by_reason == {CloseReason.CANCELLED: 1}
 
 
 def test_the_length_of_dials_and_leases_is_noted() -> None:
@@ -418,7 +425,7 @@ def test_the_length_of_dials_and_leases_is_noted() -> None:
     shell.advance(3.0)
     shell.release(caller)
     counters = shell.sub().counters
-    assert (counters.connect.total, counters.use.total) == (2.0, 3.0)
+    assert (counters.connect_time.total, counters.use_time.total) == (2.0, 3.0)
 
 
 def test_a_lease_whose_connection_was_closed_under_it_ends_all_the_same() -> None:
@@ -430,7 +437,7 @@ def test_a_lease_whose_connection_was_closed_under_it_ends_all_the_same() -> Non
     shell.release(holder)
     shell.dial_succeeds()
     assert waiting.entry is not None
-    assert shell.sub().counters.use.count == 1
+    assert shell.sub().counters.use_time.count == 1
 
 
 def test_the_core_shows_its_state() -> None:

@@ -17,7 +17,7 @@ def lend_many(shell: Shell, count: int) -> list[Caller]:
 
 
 def close_reasons(shell: Shell) -> dict[CloseReason, int]:
-    return shell.sub().counters.by_reason
+    return shell.sub().counters.closed_by_reason
 
 
 def ids(shell: Shell) -> list[int]:
@@ -75,7 +75,7 @@ def test_a_connection_is_lent_as_often_as_it_may_be_and_no_more() -> None:
     shell = Shell(max_connection_uses=3)
     for _ in range(3):
         shell.release(shell.lend())
-    assert shell.sub().counters.created == 1
+    assert shell.sub().counters.total_created == 1
     assert close_reasons(shell) == {CloseReason.USES: 1}
 
 

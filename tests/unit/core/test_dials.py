@@ -198,7 +198,7 @@ def test_an_idle_connection_makes_way_for_a_new_one_only_at_the_limit() -> None:
     assert (len(shell.sub().idle), len(shell.dials)) == (1, 1)
     shell.ask(fresh=True)
     assert (len(shell.sub().idle), len(shell.dials)) == (0, 2)
-    assert shell.sub().counters.by_reason == {CloseReason.EVICTED: 1}
+    assert shell.sub().counters.closed_by_reason == {CloseReason.EVICTED: 1}
 
 
 def test_as_many_make_way_at_once_as_want_new_connections() -> None:

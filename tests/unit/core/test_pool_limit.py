@@ -31,7 +31,7 @@ def waiter_of(sub: SubPool, number: int) -> Waiter:
 
 
 def reasons(shell: Shell, endpoint: Endpoint) -> dict[CloseReason, int]:
-    return shell.sub(endpoint).counters.by_reason
+    return shell.sub(endpoint).counters.closed_by_reason
 
 
 # ── the line ────────────────────────────────────────────────────────────────────

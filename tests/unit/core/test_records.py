@@ -117,7 +117,7 @@ def test_a_pause_shuts_the_gate() -> None:
 
 def test_counters_alone_do_not_keep_the_books_of_an_endpoint() -> None:
     sub = subpool()
-    sub.counters.created = 7
+    sub.counters.total_created = 7
     sub.failures = 3
     assert sub.is_bare
 

@@ -26,8 +26,13 @@ class Books:
 
 def books(*, created: int = 2, closed: int = 1, **counts: int) -> Books:
     counters = Counters()
-    counters.acquired, counters.reused, counters.created, counters.closed = 5, 3, created, closed
-    counters.by_reason[CloseReason.ERROR] = 1
+    counters.acquired, counters.total_reused, counters.total_created, counters.total_closed = (
+        5,
+        3,
+        created,
+        closed,
+    )
+    counters.closed_by_reason[CloseReason.ERROR] = 1
     known: dict[str, Any] = dict.fromkeys(("active", "connecting", "closing", "waiting"), 0)
     known |= {"limit": 4, "idle": 1, **counts}
     member = EndpointStats.of(HERE, counters=counters, **known)
@@ -69,7 +74,7 @@ def test_whatever_is_outstanding_or_does_not_add_up_is_named(
 
 def test_more_reuses_than_leases_are_named() -> None:
     counters = Counters()
-    counters.reused = 1
+    counters.total_reused = 1
     with pytest.raises(AssertionError, match="the pool: 1 reused, of 0 acquired"):
         check(Books(PoolStats.of("test", {}, counters)))
 
