@@ -58,8 +58,11 @@ class CircuitState(enum.Enum):
     """Whether an endpoint's circuit lets dials through."""
 
     CLOSED = "closed"
+    """Dials go through."""
     OPEN = "open"
+    """No dial starts."""
     HALF_OPEN = "half open"
+    """A few dials try the server."""
 
 
 @enum.unique

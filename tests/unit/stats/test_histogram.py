@@ -6,7 +6,7 @@ import sys
 import pytest
 from hypothesis import given, strategies as st
 
-from conpool._stats.histogram import QUANTILE_ERROR, LONGEST, SHORTEST, Histogram
+from conpool._stats.histogram import LONGEST, QUANTILE_ERROR, SHORTEST, Histogram
 
 in_range = st.floats(SHORTEST, LONGEST)
 OFF = QUANTILE_ERROR + 1e-12  # floats round
