@@ -86,7 +86,7 @@ class Histogram:
             self._buckets[index] += count
 
     def quantile(self, q: float) -> float:
-        """Return the seconds that a share `q` (0…1) of all durations do not exceed; 0.0 if empty."""
+        """Return the seconds that a share `q` (0…1) of durations do not exceed; 0.0 if empty."""
         return self.quantiles(q)[0]
 
     def quantiles(self, *shares: float) -> tuple[float, ...]:

@@ -57,7 +57,7 @@ def shorten(text: str, width: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Show a duration with a unit, in three digits: `850us`, `1.24ms`, `3.5s`, `12.0min`, `2.5h`."""
+    """Show a duration with a unit, in three digits: `850us`, `1.24ms`, `12.0min`, `2.5h`."""
     if seconds == 0.0:
         return "0"
     if not math.isfinite(seconds):

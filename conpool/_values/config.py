@@ -13,14 +13,13 @@ from typing import Any, Final, final
 
 from conpool._values.config_error import ConfigError, shown
 from conpool._values.option import (
-    Count,
-    InstanceOrNone,
-    Seconds,
-    Share,
+    SHARE,
+    count,
+    instance_or_none,
     option,
     options_text,
-    pool_wide_of,
     rules_of,
+    seconds,
     validate_fields,
 )
 
@@ -40,11 +39,11 @@ class CircuitBreaker:
             or more seconds.
     """
 
-    failure_threshold: int = option(5, Count(1))
+    failure_threshold: int = option(5, count(1))
     """Failures in a row after which the circuit opens."""
-    reset_timeout: float = option(30.0, Seconds())
+    reset_timeout: float = option(30.0, seconds())
     """Seconds for which an open circuit allows no dial; `math.inf`: until something closes it."""
-    half_open_max: int = option(1, Count(1))
+    half_open_max: int = option(1, count(1))
     """Most dials at the same time that try the server afterwards."""
 
     def __post_init__(self) -> None:
@@ -75,43 +74,43 @@ class PoolConfig:
             cannot be reached or kept. The message names the field, the value and what is allowed.
     """
 
-    max_connections_per_endpoint: int = option(10, Count(1))
+    max_connections_per_endpoint: int = option(10, count(1))
     """Most connections of one endpoint; dials and closes count too."""
-    max_connections: int | None = option(None, Count(1, optional=True), pool_wide=True)
+    max_connections: int | None = option(None, count(1, optional=True), pool_wide=True)
     """Most connections of the whole pool."""
-    max_connecting_per_endpoint: int | None = option(None, Count(1, optional=True))
+    max_connecting_per_endpoint: int | None = option(None, count(1, optional=True))
     """Most dials of one endpoint at the same time."""
-    min_idle_per_endpoint: int = option(0, Count(0))
+    min_idle_per_endpoint: int = option(0, count(0))
     """Idle connections kept warm for an endpoint in use."""
-    max_waiting_per_endpoint: int | None = option(None, Count(0, optional=True))
+    max_waiting_per_endpoint: int | None = option(None, count(0, optional=True))
     """Most tasks that wait for one endpoint; the next one gets `QueueFull`."""
-    max_idle_time: float = option(60.0, Seconds())
+    max_idle_time: float = option(60.0, seconds())
     """Seconds after which an idle connection is closed; 0 keeps none."""
-    max_connection_lifetime: float = option(300.0, Seconds(positive=True))
+    max_connection_lifetime: float = option(300.0, seconds(positive=True))
     """Seconds after which a connection is not lent again; above 0."""
-    lifetime_jitter: float = option(0.1, Share())
+    lifetime_jitter: float = option(0.1, SHARE)
     """Up to this fraction of the lifetime is subtracted at random."""
-    max_connection_uses: int | None = option(None, Count(1, optional=True))
+    max_connection_uses: int | None = option(None, count(1, optional=True))
     """Most leases per connection; then it is closed."""
-    acquire_timeout: float = option(30.0, Seconds())
+    acquire_timeout: float = option(30.0, seconds())
     """Seconds for queueing, dialling and checking together; 0 lends only idle connections."""
-    connect_timeout: float = option(10.0, Seconds(positive=True))
+    connect_timeout: float = option(10.0, seconds(positive=True))
     """Seconds for one dial; above 0."""
-    health_check_timeout: float = option(5.0, Seconds(positive=True))
+    health_check_timeout: float = option(5.0, seconds(positive=True))
     """Seconds for a check or a reset; above 0."""
-    health_check_after: float = option(0.0, Seconds())
+    health_check_after: float = option(0.0, seconds())
     """A connection that was idle for fewer seconds than this is lent without a check."""
-    health_check_interval: float = option(math.inf, Seconds(positive=True))
+    health_check_interval: float = option(math.inf, seconds(positive=True))
     """Seconds between background checks of an idle connection; above 0."""
-    close_timeout: float = option(1.0, Seconds())
+    close_timeout: float = option(1.0, seconds())
     """Seconds for a graceful close; 0 closes by force."""
-    shutdown_grace: float = option(10.0, Seconds(), pool_wide=True)
+    shutdown_grace: float = option(10.0, seconds(), pool_wide=True)
     """Seconds that leases have to end when the pool closes."""
-    reap_interval: float = option(5.0, Seconds(positive=True), pool_wide=True)
+    reap_interval: float = option(5.0, seconds(positive=True), pool_wide=True)
     """Seconds between two sweeps; above 0."""
-    circuit_breaker: CircuitBreaker | None = option(None, InstanceOrNone(CircuitBreaker))
+    circuit_breaker: CircuitBreaker | None = option(None, instance_or_none(CircuitBreaker))
     """When to stop dialling a failing server; None never stops."""
-    queue_target_delay: float | None = option(None, Seconds(positive=True, optional=True))
+    queue_target_delay: float | None = option(None, seconds(positive=True, optional=True))
     """Seconds of queueing from which on the pool sheds load; above 0. None never sheds."""
 
     def __post_init__(self) -> None:
@@ -173,7 +172,7 @@ class PoolConfig:
             if not variable.startswith(prefix):
                 continue
             name, rule = settings.get(variable, ("", None))
-            if rule is None or isinstance(rule, InstanceOrNone):
+            if rule is None or rule.number is None:
                 # The value is not shown: nobody knows what it was meant for.
                 raise ConfigError(f"{variable} is not a setting of the pool")
             found[name] = rule.check(variable, rule.parse(text.strip()))
@@ -183,5 +182,7 @@ class PoolConfig:
         return options_text(self)
 
 
-POOL_WIDE_FIELDS: Final = pool_wide_of(PoolConfig)
+POOL_WIDE_FIELDS: Final = frozenset(
+    field.name for field in fields(PoolConfig) if field.metadata["pool_wide"]
+)
 """The fields that no endpoint can have for itself."""

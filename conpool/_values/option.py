@@ -7,94 +7,69 @@ A rule refuses values that no pool could work with; unusual values are the calle
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Final, TypeAlias, TypeVar
+from functools import partial
+from typing import Any, Final, TypeVar
 
 from conpool._values.config_error import ConfigError, shown
 from conpool._values.validation import valid_count, valid_seconds, valid_share
 
 T = TypeVar("T")
 
-_UNLIMITED: Final = frozenset({"inf", "none"})
-
 
 @dataclass(frozen=True, slots=True)
-class Count:
-    """An int of at least `minimum`; if it is optional, None means "no limit"."""
+class Rule:
+    """What an option may be, and how text becomes it."""
 
-    minimum: int
+    valid: Callable[[str, object], object]
+    """Takes name and value; returns the value to store, or raises `ConfigError`."""
+    number: Callable[[str], object] | None
+    """Reads a number; if None, no text stands for a value and the environment cannot set it."""
+    words: Mapping[str, object]
+    """The words that stand for a value, in lower case."""
     optional: bool = False
+    """Whether the value may be None."""
 
-    def check(self, name: str, value: object) -> int | None:
+    def check(self, name: str, value: object) -> object:
         """Return the value to store, or raise `ConfigError`."""
-        if value is None and self.optional:
-            return None
-        return valid_count(name, value, minimum=self.minimum)
+        return None if value is None and self.optional else self.valid(name, value)
 
     def parse(self, text: str) -> object:
         """Return the value that the text stands for, or the text itself, for `check` to refuse."""
-        if self.optional and text.lower() in _UNLIMITED:
-            return None
+        if text.lower() in self.words:
+            return self.words[text.lower()]
         try:
-            return int(text)
+            return text if self.number is None else self.number(text)
         except ValueError:
             return text
 
 
-@dataclass(frozen=True, slots=True)
-class Seconds:
-    """A duration; 0 only unless `positive`, None only if `optional`."""
-
-    positive: bool = False
-    optional: bool = False
-
-    def check(self, name: str, value: object) -> float | None:
-        """Return the value to store, or raise `ConfigError`."""
-        if value is None and self.optional:
-            return None
-        return valid_seconds(name, value, positive=self.positive)
-
-    def parse(self, text: str) -> object:
-        """As `Count.parse`."""
-        if text.lower() == "none":
-            return None if self.optional else math.inf
-        return _number(text)
+def count(minimum: int, *, optional: bool = False) -> Rule:
+    """Allow an int of at least `minimum`; if `optional`, None means "no limit"."""
+    words: dict[str, object] = {"inf": None, "none": None} if optional else {}
+    return Rule(partial(valid_count, minimum=minimum), int, words, optional=optional)
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
-    """A number from 0 to 1."""
-
-    def check(self, name: str, value: object) -> float:
-        """Return the value to store, or raise `ConfigError`."""
-        return valid_share(name, value)
-
-    def parse(self, text: str) -> object:
-        """As `Count.parse`."""
-        return _number(text)
+def seconds(*, positive: bool = False, optional: bool = False) -> Rule:
+    """Allow a duration; 0 only unless `positive`, None only if `optional`."""
+    words = {"none": None if optional else math.inf}
+    return Rule(partial(valid_seconds, positive=positive), float, words, optional=optional)
 
 
-@dataclass(frozen=True, slots=True)
-class InstanceOrNone:
-    """An instance of `kind`, or None. No text means one, so the environment cannot set it."""
+SHARE: Final = Rule(valid_share, float, {})
+"""Allows a number from 0 to 1."""
 
-    kind: type[object]
 
-    def check(self, name: str, value: object) -> object:
-        """Return the value to store, or raise `ConfigError`."""
-        if value is not None and not isinstance(value, self.kind):
-            raise ConfigError(f"{name} must be a {self.kind.__name__} or None, not {shown(value)}")
+def instance_or_none(kind: type[object]) -> Rule:
+    """Allow an instance of `kind`, or None."""
+
+    def valid(name: str, value: object) -> object:
+        if not isinstance(value, kind):
+            raise ConfigError(f"{name} must be a {kind.__name__} or None, not {shown(value)}")
         return value
 
-
-def _number(text: str) -> object:
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
-Rule: TypeAlias = Count | Seconds | Share | InstanceOrNone
+    return Rule(valid, None, {}, optional=True)
 
 
 def option(default: T, rule: Rule, *, pool_wide: bool = False) -> T:
@@ -110,11 +85,6 @@ def rules_of(options: Any) -> dict[str, Rule]:
     return {option.name: option.metadata["rule"] for option in fields(options)}
 
 
-def pool_wide_of(options: Any) -> frozenset[str]:
-    """Return the names of the pool-wide options."""
-    return frozenset(option.name for option in fields(options) if option.metadata["pool_wide"])
-
-
 def validate_fields(value: Any) -> None:
     """Check every option of a new object, and store it in its proper type.
 
@@ -127,14 +97,12 @@ def validate_fields(value: Any) -> None:
 
 def options_text(value: Any) -> str:
     """Write a constructor call that makes an equal object, without the defaults."""
-    said = [
-        f"{option.name}={_literal(getattr(value, option.name))}"
-        for option in fields(value)
-        if getattr(value, option.name) != option.default
-    ]
+    said: list[str] = []
+    for option in fields(value):
+        now = getattr(value, option.name)
+        if now != option.default:
+            # repr writes `inf`, a name that Python does not know.
+            said.append(
+                f"{option.name}={now!r}" if now != math.inf else f"{option.name}=float('inf')"
+            )
     return f"{type(value).__name__}({', '.join(said)})"
-
-
-def _literal(value: object) -> str:
-    # repr writes `inf`, a name that Python does not know.
-    return "float('inf')" if value == math.inf else repr(value)

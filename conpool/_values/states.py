@@ -1,4 +1,4 @@
-"""The states of a connection, a circuit and a pool, and the reasons for which a connection is closed.
+"""The states of a connection, a circuit and a pool, and why a connection is closed.
 
 The picture in the design page is drawn from `TRANSITIONS`; a move that is not in it raises.
 """
@@ -46,7 +46,7 @@ class CloseReason(enum.Enum):
     MOVED = "moved"
     """Its endpoint's name no longer leads to this address."""
     SURPLUS = "surplus"
-    """There were more connections than the limit, which had been lowered."""
+    """The limit was lowered, and there were more connections than it allows."""
     DETACHED = "detached"
     """The caller took it out of the pool."""
     POOL_CLOSED = "pool closed"

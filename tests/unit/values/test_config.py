@@ -12,7 +12,7 @@ import pytest
 
 from conpool._values.config import POOL_WIDE_FIELDS, CircuitBreaker, PoolConfig
 from conpool._values.config_error import ConfigError
-from conpool._values.option import Count, Seconds, Share, option, rules_of, validate_fields
+from conpool._values.option import rules_of
 
 NAMES = [field.name for field in dataclasses.fields(PoolConfig)]
 COUNTS = [
@@ -73,23 +73,6 @@ def test_to_a_signature_an_option_is_an_ordinary_default() -> None:
 
 def test_what_concerns_the_whole_pool_is_pool_wide() -> None:
     assert {"max_connections", "shutdown_grace", "reap_interval"} == POOL_WIDE_FIELDS
-
-
-def test_an_option_that_is_declared_is_checked_and_stored() -> None:
-    @dataclasses.dataclass(frozen=True, slots=True)
-    class Options:
-        depth: int = option(3, Count(1))
-        delay: float = option(1.0, Seconds())
-        share: float = option(0.5, Share(), pool_wide=True)
-
-        def __post_init__(self) -> None:
-            validate_fields(self)
-
-    assert isinstance(Options(delay=2).delay, float)
-    with pytest.raises(ConfigError, match=r"^depth must be an int of at least 1, not 0"):
-        Options(depth=0)
-    with pytest.raises(ConfigError, match=r"^share must be a number from 0 to 1, not 2"):
-        Options(share=2)
 
 
 @pytest.mark.parametrize("name", COUNTS)
