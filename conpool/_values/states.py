@@ -76,17 +76,17 @@ class ConnectionState(enum.Enum):
     CLOSED = "closed"
 
 
-_C = ConnectionState
+_S = ConnectionState
 
 TRANSITIONS: Final[frozenset[tuple[ConnectionState, ConnectionState]]] = frozenset(
     {
-        (_C.CONNECTING, _C.ACTIVE),  # the dial succeeded; from here on as if given back
-        (_C.CONNECTING, _C.CLOSED),  # the dial failed
-        (_C.IDLE, _C.ACTIVE),  # lent, or reserved to be checked
-        (_C.IDLE, _C.CLOSING),  # expired, evicted, found dead, told to go
-        (_C.ACTIVE, _C.IDLE),  # given back while nobody waited
-        (_C.ACTIVE, _C.CLOSING),  # given back and not kept, or closed under its lease
-        (_C.CLOSING, _C.CLOSED),  # its file is closed
+        (_S.CONNECTING, _S.ACTIVE),  # the dial succeeded; from here on as if given back
+        (_S.CONNECTING, _S.CLOSED),  # the dial failed
+        (_S.IDLE, _S.ACTIVE),  # lent, or reserved to be checked
+        (_S.IDLE, _S.CLOSING),  # expired, evicted, found dead, told to go
+        (_S.ACTIVE, _S.IDLE),  # given back while nobody waited
+        (_S.ACTIVE, _S.CLOSING),  # given back and not kept, or closed under its lease
+        (_S.CLOSING, _S.CLOSED),  # its file is closed
     }
 )
 
