@@ -32,7 +32,7 @@ _errors: connect pool explain
 _core: limit gate records effects timetable pool_limit ledger keeping warming dials serving orders core
 _extend: connector driver observer
 _stats: histogram counters report snapshot
-_values: config_error validation host value states tls proxy url endpoint group config
+_values: config_error validation host value states tls proxy url endpoint group option config
 """
 PURE = "_core"
 """Nothing that this folder reaches may do I/O."""

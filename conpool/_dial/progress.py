@@ -10,7 +10,7 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import final
 
-from conpool._values.states import Phase
+from conpool._values.states import DialPhase
 
 
 @final
@@ -20,7 +20,7 @@ class Progress:
     __slots__ = ("attempts", "phase")
 
     def __init__(self) -> None:
-        self.phase: Phase = "tcp"
+        self.phase: DialPhase = "tcp"
         self.attempts: list[OSError] = []
 
     def __repr__(self) -> str:
@@ -30,7 +30,7 @@ class Progress:
 current: ContextVar[Progress | None] = ContextVar("conpool_dial_progress", default=None)
 
 
-def note_phase(phase: Phase) -> None:
+def note_phase(phase: DialPhase) -> None:
     """Write down that the running dial has reached `phase`."""
     progress = current.get()
     if progress is not None:

@@ -34,7 +34,7 @@ from conpool._errors.explain import as_connect_error
 from conpool._extend.connector import Connector
 from conpool._values.config_error import ConfigError
 from conpool._values.endpoint import AnyEndpoint, Endpoint, UnixEndpoint
-from conpool._values.states import Phase
+from conpool._values.states import DialPhase
 from conpool._values.validation import valid_seconds
 
 
@@ -269,7 +269,7 @@ def _first_hop(endpoint: Endpoint) -> tuple[str, int]:
     return hop.host, hop.port
 
 
-def _phase(endpoint: Endpoint, phase: Phase) -> Phase:
+def _phase(endpoint: Endpoint, phase: DialPhase) -> DialPhase:
     """Whatever goes wrong on the way to a proxy is about the proxy."""
     return phase if endpoint.proxy is None else "proxy"
 

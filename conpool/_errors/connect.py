@@ -10,7 +10,7 @@ from typing import Any, Final
 from conpool._stats.report import shorten
 from conpool._values.config_error import PoolError
 from conpool._values.endpoint import AnyEndpoint
-from conpool._values.states import Phase
+from conpool._values.states import DialPhase
 
 _ATTEMPTS_SHOWN: Final = 5
 _TEXT_WIDTH: Final = 300
@@ -47,7 +47,7 @@ class ConnectError(DetailedError, OSError):
     """
 
     endpoint: AnyEndpoint
-    phase: Phase
+    phase: DialPhase
     attempts: tuple[OSError, ...]
 
     def __init__(
@@ -55,7 +55,7 @@ class ConnectError(DetailedError, OSError):
         message: str,
         *,
         endpoint: AnyEndpoint,
-        phase: Phase,
+        phase: DialPhase,
         errno: int | None = None,
         attempts: Sequence[OSError] = (),
     ) -> None:

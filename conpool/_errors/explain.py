@@ -39,11 +39,11 @@ from conpool._errors.connect import (
 )
 from conpool._stats.report import duration
 from conpool._values.endpoint import AnyEndpoint
-from conpool._values.states import Phase
+from conpool._values.states import DialPhase
 
 
 def connect_timed_out(
-    endpoint: AnyEndpoint, phase: Phase, seconds: float, attempts: Sequence[OSError] = ()
+    endpoint: AnyEndpoint, phase: DialPhase, seconds: float, attempts: Sequence[OSError] = ()
 ) -> ConnectTimeout:
     """The error for a dial that was in `phase` when its `connect_timeout` of `seconds` was up."""
     _, cls = _CLASSES[phase]
@@ -57,7 +57,7 @@ def connect_timed_out(
 
 
 def as_connect_error(
-    exc: Exception, endpoint: AnyEndpoint, phase: Phase, attempts: Sequence[OSError] = ()
+    exc: Exception, endpoint: AnyEndpoint, phase: DialPhase, attempts: Sequence[OSError] = ()
 ) -> ConnectError:
     """Make a `ConnectError` of whatever was raised while connecting, with it as the cause.
 
@@ -107,7 +107,7 @@ _RANK: Final = dict.fromkeys(_EXHAUSTED, 0) | {
 }
 
 # Of each phase, the class of its errors and that of its time-outs.
-_CLASSES: Final[Mapping[Phase, tuple[type[ConnectError], type[ConnectTimeout]]]] = {
+_CLASSES: Final[Mapping[DialPhase, tuple[type[ConnectError], type[ConnectTimeout]]]] = {
     "resolve": (ResolveError, ResolveTimeout),
     "tcp": (ConnectError, ConnectTimeout),
     "proxy": (ProxyError, ProxyTimeout),
@@ -149,7 +149,7 @@ def _errno_of(leaf: BaseException) -> int | None:
     return None
 
 
-def _true_phase(leaf: BaseException, phase: Phase) -> Phase:
+def _true_phase(leaf: BaseException, phase: DialPhase) -> DialPhase:
     if phase == "tcp" and isinstance(leaf, socket.gaierror):
         return "resolve"
     if phase == "tcp" and isinstance(leaf, ssl.SSLError):
@@ -157,7 +157,7 @@ def _true_phase(leaf: BaseException, phase: Phase) -> Phase:
     return phase
 
 
-def _class_of(leaf: BaseException, phase: Phase) -> type[ConnectError]:
+def _class_of(leaf: BaseException, phase: DialPhase) -> type[ConnectError]:
     code = _errno_of(leaf)
     if code in _LOCAL:
         return LocalResourceError

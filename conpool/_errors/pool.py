@@ -6,7 +6,7 @@ Each is named after whoever must act.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final, Literal
+from typing import Final
 
 import trio
 
@@ -16,6 +16,7 @@ from conpool._stats.snapshot import EndpointStats
 from conpool._values.config_error import PoolError
 from conpool._values.endpoint import AnyEndpoint
 from conpool._values.group import Target
+from conpool._values.states import AcquirePhase
 
 _HOLDERS_SHOWN: Final = 10
 
@@ -42,7 +43,7 @@ class AcquireTimeout(DetailedError, trio.TooSlowError):
     """
 
     endpoint: Target
-    phase: Literal["queue", "connect", "check"]
+    phase: AcquirePhase
     waited: float
     stats: EndpointStats
     holders: tuple[str, ...]
@@ -53,7 +54,7 @@ class AcquireTimeout(DetailedError, trio.TooSlowError):
         self,
         *,
         endpoint: Target,
-        phase: Literal["queue", "connect", "check"],
+        phase: AcquirePhase,
         waited: float,
         stats: EndpointStats,
         holders: Sequence[str],

@@ -2,71 +2,76 @@
 
 from __future__ import annotations
 
-from typing import final
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Final, final
 
 from conpool._stats.histogram import Histogram
 from conpool._values.states import CloseReason
 
 
 @final
+class ReasonCounts(dict[CloseReason, int]):
+    """How many connections were closed for each reason; a reason that never occurred reads as 0."""
+
+    __slots__ = ()
+
+    def __missing__(self, reason: CloseReason) -> int:
+        return 0
+
+    def absorb(self, other: Mapping[CloseReason, int]) -> None:
+        """Add everything that `other` has counted; `other` is left as it was."""
+        for reason, count in other.items():
+            self[reason] += count
+
+
+@final
+@dataclass(slots=True, eq=False)
 class Counters:
     """The counters of one endpoint, or of all endpoints that the pool has dropped.
 
-    The shell counts here as things happen; when an endpoint's sub-pool is dropped, the pool's own
-    counters absorbs its counters, so that totals never go back.
-
-    `wait`, `connect` and `use` are how long acquiring, dialling and leases took, in seconds.
+    The core counts here. A snapshot has a field of the same name for each counter. When the core
+    drops an endpoint's sub-pool, the pool's own counters absorb its counters, so that totals
+    never go back.
     """
 
-    __slots__ = (
-        "acquire_cancelled",
-        "acquire_timeouts",
-        "acquired",
-        "closed_by_reason",
-        "connect_time",
-        "errors",
-        "total_closed",
-        "total_created",
-        "total_reused",
-        "use_time",
-        "wait_time",
-    )
-
-    def __init__(self) -> None:
-        self.total_created: int = 0
-        self.total_reused: int = 0
-        self.total_closed: int = 0
-        self.errors: int = 0
-        self.acquired: int = 0
-        self.acquire_timeouts: int = 0
-        self.acquire_cancelled: int = 0
-        self.closed_by_reason: dict[CloseReason, int] = {}
-        self.wait_time: Histogram = Histogram()
-        self.connect_time: Histogram = Histogram()
-        self.use_time: Histogram = Histogram()
+    total_created: int = 0
+    """Dials that succeeded."""
+    total_reused: int = 0
+    """Leases of a connection that had been lent before."""
+    total_closed: int = 0
+    """Connections whose file was closed."""
+    errors: int = 0
+    """Dials that failed."""
+    acquired: int = 0
+    """Leases that began."""
+    acquire_timeouts: int = 0
+    """Acquires that ended in `AcquireTimeout`."""
+    acquire_cancelled: int = 0
+    """Acquires that were cancelled."""
+    closed_by_reason: ReasonCounts = field(default_factory=ReasonCounts)
+    """`total_closed` by reason."""
+    wait_time: Histogram = field(default_factory=Histogram)
+    """How long acquires took that ended in a lease."""
+    connect_time: Histogram = field(default_factory=Histogram)
+    """How long dials took that succeeded."""
+    use_time: Histogram = field(default_factory=Histogram)
+    """How long leases lasted."""
 
     def count_closed(self, reason: CloseReason) -> None:
         """Count one connection closed for `reason`."""
         self.total_closed += 1
-        self.closed_by_reason[reason] = self.closed_by_reason.get(reason, 0) + 1
+        self.closed_by_reason[reason] += 1
 
     def absorb(self, other: Counters) -> None:
         """Add everything that `other` has counted; `other` is left as it was."""
-        self.total_created += other.total_created
-        self.total_reused += other.total_reused
-        self.total_closed += other.total_closed
-        self.errors += other.errors
-        self.acquired += other.acquired
-        self.acquire_timeouts += other.acquire_timeouts
-        self.acquire_cancelled += other.acquire_cancelled
-        for reason, count in other.closed_by_reason.items():
-            self.closed_by_reason[reason] = self.closed_by_reason.get(reason, 0) + count
-        self.wait_time.absorb(other.wait_time)
-        self.connect_time.absorb(other.connect_time)
-        self.use_time.absorb(other.use_time)
+        for name in COUNTERS:
+            mine, counted = getattr(self, name), getattr(other, name)
+            if isinstance(mine, int):
+                setattr(self, name, mine + counted)
+            else:
+                mine.absorb(counted)
 
-    def __repr__(self) -> str:
-        return (
-            f"<Counters: {self.total_created} created, {self.total_reused} reused, {self.total_closed} closed,"
-            f" {self.errors} errors, {self.acquired} acquired>"
-        )
+
+COUNTERS: Final = tuple(counter.name for counter in fields(Counters))
+"""The names of all counters."""

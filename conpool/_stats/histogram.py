@@ -1,12 +1,12 @@
 """How long things take, in a fixed amount of memory.
 
-A histogram whose bucket bounds grow by a quarter from one to the next: about a hundred reach from
-a microsecond to three hours, and a quantile is off by at most a ninth of its value.
+Each bucket's bound is a quarter above the one before: about a hundred buckets reach from a
+microsecond to 10,000 seconds, and a quantile is off by at most a ninth (11 %) of its value.
 
-`add` stands on the path of every lease, twice. What was measured (CPython 3.11): a binary search
-in a tuple of floats is one C call and beats `math.frexp` or `int.bit_length`, which need several
-bytecodes around them to reach the same resolution. A wait of exactly 0.0, the commonest of all,
-is only counted: the zeros are what `count` says beyond the sum of the buckets.
+Every lease calls `add` twice. Measured on CPython 3.11: a binary search in a tuple of floats is
+one C call and beats `math.frexp` or `int.bit_length`, which need several bytecodes around them to
+reach the same resolution. A wait of exactly 0.0, the commonest of all, is only counted: the number
+of zeros is `count` less the sum of the buckets.
 """
 
 from __future__ import annotations
@@ -17,28 +17,32 @@ from itertools import accumulate
 from typing import Final, final
 
 SHORTEST: Final = 1e-6
-"""The upper bound of the first bucket, in seconds: below it a clock's own noise begins."""
+"""The upper bound of the first bucket, in seconds: shorter durations are a clock's noise."""
 
 LONGEST: Final = 10_000.0
-"""The last bucket takes whatever is at least about this long, in seconds."""
+"""The last bucket takes every duration above about this, in seconds."""
 
 _GROWTH: Final = 1.25
 _BOUNDS: Final = tuple(
     SHORTEST * _GROWTH**power
     for power in range(math.ceil(math.log(LONGEST / SHORTEST, _GROWTH)) + 1)
 )
-# Shared by all that are unused, so never changed in place: `_reach` replaces it.
+# All unused histograms share this, so nobody changes it: `_reach` puts a new list in its place.
 _NO_BUCKETS: Final[list[int]] = []
-# The value of a bucket that is off by the same share at both its ends: 2ab / (a + b).
-_BELOW_BOUND: Final = 2.0 / (1.0 + _GROWTH)
+
+QUANTILE_ERROR: Final = (_GROWTH - 1.0) / (_GROWTH + 1.0)
+"""How far a quantile may be off, as a share of the true value: a ninth.
+
+A bucket from a to b answers 2ab / (a + b), which is off by the same share at both its ends.
+"""
 
 
 @final
 class Histogram:
-    """Counts durations by their order of magnitude, so that quantiles can be told afterwards.
+    """Counts durations by their order of magnitude, and answers quantiles from the counts.
 
-    Its size does not grow with the number of durations: an unused one has no buckets at all,
-    and a used one as many as its longest duration needs, 106 at most.
+    Its size does not grow with the number of durations: it has as many buckets as its longest
+    duration needs, none at first and 106 at most.
 
     Example:
         >>> histogram = Histogram()
@@ -59,7 +63,7 @@ class Histogram:
         self._buckets = _NO_BUCKETS
 
     def add(self, seconds: float) -> None:
-        """Count one duration. Zero and below (which a clock never yields) count as zero."""
+        """Count one duration; a negative one, which a clock never yields, counts as zero."""
         self.count += 1
         if seconds > 0.0:
             self.total += seconds
@@ -82,11 +86,11 @@ class Histogram:
             self._buckets[index] += count
 
     def quantile(self, q: float) -> float:
-        """The duration in seconds that a share `q` (0…1) of all does not exceed; 0.0 if empty."""
+        """Return the seconds that a share `q` (0…1) of durations do not exceed; 0.0 if empty."""
         return self.quantiles(q)[0]
 
     def quantiles(self, *shares: float) -> tuple[float, ...]:
-        """As `quantile` for each of `shares`, walking the buckets once."""
+        """Return the quantile for each of `shares`; this walks the buckets once."""
         if self.max == 0.0:
             return (0.0,) * len(shares)
         zeros = self.count - sum(self._buckets)
@@ -97,7 +101,7 @@ class Histogram:
         return f"<Histogram of {self.count} durations, {self.total:.6g} s, max {self.max:.6g} s>"
 
     def _at(self, reached: tuple[int, ...], rank: int) -> float:
-        """The duration of the `rank`-th shortest; `reached[i]` are those before bucket i."""
+        """Return the `rank`-th shortest duration; `reached[i]` of them are before bucket i."""
         if rank >= self.count:
             return self.max
         position = bisect_left(reached, rank)
@@ -105,7 +109,7 @@ class Histogram:
             return 0.0
         if position == len(_BOUNDS) + 1:
             return self.max
-        return min(_BOUNDS[position - 1] * _BELOW_BOUND, self.max)
+        return min(_BOUNDS[position - 1] * (1.0 - QUANTILE_ERROR), self.max)
 
     def _reach(self, index: int) -> None:
         missing = index + 1 - len(self._buckets)

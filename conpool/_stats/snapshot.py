@@ -1,39 +1,45 @@
-"""Snapshots of the pool's books: immutable values that any thread may read.
+"""Snapshots of what the pool has counted: immutable values that any thread may read.
 
-A snapshot holds numbers, strings and endpoints, and nothing of the pool itself. Whoever exports
-metrics from another thread takes one in trio's and hands it over.
+A snapshot holds numbers, strings and endpoints, and nothing of the pool itself. To export metrics
+from another thread, take a snapshot in trio's thread and hand it over.
 """
 
 from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any, Final, Self, cast, final
 
-from conpool._stats.counters import Counters
+from conpool._stats.counters import COUNTERS, Counters, ReasonCounts
 from conpool._stats.histogram import Histogram
-from conpool._stats.report import duration, shorten, table
+from conpool._stats.report import NO_BREAK, WIDTH, block, duration, shorten, table
 from conpool._values.endpoint import AnyEndpoint
 from conpool._values.group import Target
 from conpool._values.states import CircuitState, CloseReason
 
 _NAME_WIDTH: Final = 44
-"""PoolLimit for a host name of usual length, a port and a mark for TLS, within a line of 160 columns."""
+"""Enough for a usual host name, its port and a mark for TLS; the table has 160 columns at most."""
 
 _ROWS: Final = 20
-"""More endpoints than this do not fit a screen; the busiest are shown, the others summed."""
+"""More endpoints do not fit a screen: the table shows the busiest, and the sum of the others."""
 
-_HEADER: Final = (
-    *("endpoint", "active", "idle", "connecting", "closing", "waiting", "limit"),
-    *("created", "reused", "errors", "wait p50", "wait p99"),
+_COLUMNS: Final = (
+    ("active", "active"),
+    ("idle", "idle"),
+    ("connecting", "connecting"),
+    ("closing", "closing"),
+    ("waiting", "waiting"),
+    ("limit", "limit"),
+    ("created", "total_created"),
+    ("reused", "total_reused"),
+    ("errors", "errors"),
+    ("wait p50", "wait_time.p50"),
+    ("wait p99", "wait_time.p99"),
 )
-_SUMMED: Final = (
-    *("active", "idle", "connecting", "closing", "waiting"),
-    *("total_created", "total_reused", "errors"),
-)
+"""The columns of a pool's table, after the name: header and field."""
 
 
 @final
@@ -41,24 +47,23 @@ _SUMMED: Final = (
 class LatencySummary:
     """How long something took: durations in seconds, from a histogram of fixed size.
 
-    The quantiles are off by at most 12 % (and not at all at zero); `count`, `total` and `max`
-    are exact. All are zero where nothing has been counted.
-
-    Attributes:
-        count: How many durations were counted.
-        total: Their sum, in seconds.
-        p50: The median, in seconds.
-        p90: What nine of ten did not exceed, in seconds.
-        p99: What 99 of 100 did not exceed, in seconds.
-        max: The longest, in seconds.
+    `count`, `total` and `max` are exact. From a microsecond to 10,000 seconds the quantiles are
+    off by at most a ninth (11 %), and at zero they are exact. Everything is zero where nothing
+    has been counted.
     """
 
     count: int
+    """How many durations were counted."""
     total: float
+    """Their sum, in seconds."""
     p50: float
+    """The median, in seconds."""
     p90: float
+    """Nine of ten did not exceed this, in seconds."""
     p99: float
+    """99 of 100 did not exceed this, in seconds."""
     max: float
+    """The longest, in seconds."""
 
     @classmethod
     def of(cls, histogram: Histogram) -> LatencySummary:
@@ -69,8 +74,16 @@ class LatencySummary:
         return cls(histogram.count, histogram.total, p50, p90, p99, histogram.max)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON takes it; a number without an end becomes None."""
+        """Return what JSON takes; a number that is not finite becomes None."""
         return {field.name: _finite(getattr(self, field.name)) for field in fields(self)}
+
+    def __str__(self) -> str:
+        if not self.count:
+            return "-"
+        return f"p50 {duration(self.p50)}, p99 {duration(self.p99)}, max {duration(self.max)}"
+
+    def __repr__(self) -> str:
+        return f"<LatencySummary of {self.count} durations: {self}>"
 
 
 _NOTHING: Final = LatencySummary(0, 0.0, 0.0, 0.0, 0.0, 0.0)
@@ -79,96 +92,96 @@ _NOTHING: Final = LatencySummary(0, 0.0, 0.0, 0.0, 0.0, 0.0)
 @final
 @dataclass(frozen=True, slots=True)
 class EndpointStats:
-    """What the pool's books say about one endpoint, or about a group, at one instant.
+    """The numbers of one endpoint, or of a group, at one instant.
 
-    `limit` is never less than the sum of `active`, `idle`, `connecting` and `closing`.
-
-    Attributes:
-        endpoint: Whose numbers these are.
-        limit: The most connections that may exist at once.
-        active: Connections that are lent, being checked or being reset.
-        idle: Connections that wait to be lent.
-        connecting: Connections that are being dialled.
-        closing: Connections whose file is not closed yet.
-        waiting: Tasks that are parked in an acquire.
-        total_created: Connections ever opened.
-        total_reused: Leases of a connection that had been lent before.
-        total_closed: Connections ever closed.
-        errors: Failed dials.
-        acquired: Leases ever given out.
-        acquire_timeouts: Acquires that ended in `AcquireTimeout`.
-        acquire_cancelled: Acquires that were cancelled.
-        closed_by_reason: How many connections were closed for each reason. Read-only; holds the
-            reasons that have occurred, and looking up any other yields 0.
-        wait_time: How long acquires took that ended in a lease.
-        connect_time: How long dials took that ended in a connection.
-        use_time: How long leases lasted.
-        circuit: The state of the circuit breaker; closed where there is none.
+    `print(pool.stats(endpoint))` shows them to people. `limit` is at least the sum of `active`,
+    `idle`, `connecting` and `closing`, unless `set_limit` has just lowered it.
     """
 
     endpoint: Target
+    """Whose numbers these are."""
     limit: int
+    """Most connections that may exist at once."""
     active: int
+    """Connections that are lent, being checked or being reset."""
     idle: int
+    """Connections that wait to be lent."""
     connecting: int
+    """Connections that are being dialled."""
     closing: int
+    """Connections whose file is not closed yet."""
     waiting: int
+    """Tasks that are parked in an acquire."""
     total_created: int
+    """Connections ever opened."""
     total_reused: int
+    """Leases of a connection that had been lent before."""
     total_closed: int
+    """Connections ever closed."""
     errors: int
+    """Failed dials."""
     acquired: int
+    """Leases ever given out."""
     acquire_timeouts: int
+    """Acquires that ended in `AcquireTimeout`."""
     acquire_cancelled: int
+    """Acquires that were cancelled."""
     closed_by_reason: Mapping[CloseReason, int]
+    """Connections closed for each reason that occurred; any other reads as 0. Read-only."""
     wait_time: LatencySummary
+    """How long acquires took that ended in a lease."""
     connect_time: LatencySummary
+    """How long dials took that ended in a connection."""
     use_time: LatencySummary
+    """How long leases lasted."""
     circuit: CircuitState
+    """The state of the circuit breaker; closed where there is none."""
 
     @classmethod
     def of(
         cls,
         endpoint: Target,
         *,
-        limit: int,
-        active: int,
-        idle: int,
-        connecting: int,
-        closing: int,
-        waiting: int,
         counters: Counters,
         circuit: CircuitState = CircuitState.CLOSED,
+        **state: int,
     ) -> Self:
-        """Join the numbers of this instant with those of `counters`, which is copied."""
-        return cls(
-            endpoint=endpoint,
-            limit=limit,
-            active=active,
-            idle=idle,
-            connecting=connecting,
-            closing=closing,
-            waiting=waiting,
-            total_created=counters.total_created,
-            total_reused=counters.total_reused,
-            total_closed=counters.total_closed,
-            errors=counters.errors,
-            acquired=counters.acquired,
-            acquire_timeouts=counters.acquire_timeouts,
-            acquire_cancelled=counters.acquire_cancelled,
-            closed_by_reason=counters.closed_by_reason,
-            wait_time=LatencySummary.of(counters.wait_time),
-            connect_time=LatencySummary.of(counters.connect_time),
-            use_time=LatencySummary.of(counters.use_time),
-            circuit=circuit,
-        )
+        """Join `state`, the numbers of this instant, with those of `counters`, which are copied."""
+        numbers: dict[str, Any] = dict(state)
+        numbers |= {name: _as_value(getattr(counters, name)) for name in COUNTERS}
+        return cls(endpoint=endpoint, circuit=circuit, **numbers)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "closed_by_reason", _frozen_counts(self.closed_by_reason))
+        object.__setattr__(self, "closed_by_reason", _read_only(self.closed_by_reason))
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON takes it: the endpoint as text, reasons and states by name in lower case."""
+        """Return what JSON takes: the endpoint as text, reasons and states in lower case."""
         return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+
+    def __str__(self) -> str:
+        open_now = self.active + self.idle + self.connecting + self.closing
+        reasons = [
+            f"{count} {reason.value}".replace(" ", NO_BREAK)
+            for reason, count in sorted(self.closed_by_reason.items(), key=lambda item: -item[1])
+        ]
+        lines = {
+            "connections": f"{open_now} of {self.limit}: {self.active} active, {self.idle} idle,"
+            f" {self.connecting} connecting, {self.closing} closing",
+            "waiting": f"{self.waiting}",
+            "acquires": f"{self.acquired} lent ({self.total_reused} reused),"
+            f" {self.acquire_timeouts} timed out, {self.acquire_cancelled} cancelled",
+            "dials": f"{self.total_created} opened, {self.errors} failed",
+            "closed": f"{self.total_closed}{': ' if reasons else ''}{', '.join(reasons)}",
+            "wait time": f"{self.wait_time}",
+            "connect time": f"{self.connect_time}",
+            "use time": f"{self.use_time}",
+        }
+        if self.circuit is not CircuitState.CLOSED:
+            lines["circuit"] = self.circuit.value
+        return block(shorten(str(self.endpoint), WIDTH), lines)
+
+    def __repr__(self) -> str:
+        return f"<EndpointStats of {self.endpoint}: {_state(self)}, limit {self.limit}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reduce(self)
@@ -177,31 +190,17 @@ class EndpointStats:
 @final
 @dataclass(frozen=True, slots=True)
 class PoolStats:
-    """What the pool's books say at one instant; `print(pool.all_stats())` is meant for people.
+    """The numbers of a pool at one instant; `print(pool.all_stats())` is a table for people.
 
-    The sums go over everything since the pool was opened: endpoints that it has dropped since,
-    because nobody asked for them any more, are in the totals but no longer in `endpoints`.
-
-    Attributes:
-        name: The pool's name.
-        endpoints: The numbers of each endpoint that the pool knows now. Read-only.
-        active: Connections that are lent, being checked or being reset.
-        idle: Connections that wait to be lent.
-        connecting: Connections that are being dialled.
-        closing: Connections whose file is not closed yet.
-        waiting: Tasks that are parked in an acquire.
-        total_created: Connections ever opened.
-        total_reused: Leases of a connection that had been lent before.
-        total_closed: Connections ever closed.
-        errors: Failed dials.
-        acquired: Leases ever given out.
-        acquire_timeouts: Acquires that ended in `AcquireTimeout`.
-        closed_by_reason: How many connections were closed for each reason. Read-only; holds the
-            reasons that have occurred, and looking up any other yields 0.
+    Each number is the sum of the field of that name in `EndpointStats`. The sums include the
+    endpoints that the pool has dropped because nobody asked for them any more; `endpoints` does
+    not.
     """
 
     name: str
+    """The pool's name."""
     endpoints: Mapping[AnyEndpoint, EndpointStats]
+    """The numbers of each endpoint that the pool knows now. Read-only."""
     active: int
     idle: int
     connecting: int
@@ -219,73 +218,65 @@ class PoolStats:
     def of(
         cls, name: str, endpoints: Mapping[AnyEndpoint, EndpointStats], dropped_counters: Counters
     ) -> Self:
-        """Sum up `endpoints` and the counters of those that were dropped, `dropped_counters`."""
-        members = tuple(endpoints.values())
-        by_reason = dict(dropped_counters.closed_by_reason)
+        """Sum up `endpoints` and the counters of those that were dropped."""
+        members = endpoints.values()
+        sums = {
+            field: getattr(dropped_counters, field, 0)
+            + sum(getattr(member, field) for member in members)
+            for field in _SUMMED
+        }
+        reasons = ReasonCounts(dropped_counters.closed_by_reason)
         for member in members:
-            for reason, count in member.closed_by_reason.items():
-                by_reason[reason] = by_reason.get(reason, 0) + count
-        return cls(
-            name=name,
-            endpoints=endpoints,
-            active=sum(member.active for member in members),
-            idle=sum(member.idle for member in members),
-            connecting=sum(member.connecting for member in members),
-            closing=sum(member.closing for member in members),
-            waiting=sum(member.waiting for member in members),
-            total_created=dropped_counters.total_created
-            + sum(member.total_created for member in members),
-            total_reused=dropped_counters.total_reused
-            + sum(member.total_reused for member in members),
-            total_closed=dropped_counters.total_closed
-            + sum(member.total_closed for member in members),
-            errors=dropped_counters.errors + sum(member.errors for member in members),
-            acquired=dropped_counters.acquired + sum(member.acquired for member in members),
-            acquire_timeouts=dropped_counters.acquire_timeouts
-            + sum(member.acquire_timeouts for member in members),
-            closed_by_reason=by_reason,
-        )
+            reasons.absorb(member.closed_by_reason)
+        return cls(name=name, endpoints=endpoints, closed_by_reason=reasons, **sums)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "endpoints", MappingProxyType(dict(self.endpoints)))
-        object.__setattr__(self, "closed_by_reason", _frozen_counts(self.closed_by_reason))
+        object.__setattr__(self, "closed_by_reason", _read_only(self.closed_by_reason))
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON takes it; `endpoints` is a list, since two endpoints may read the same."""
+        """Return what JSON takes; `endpoints` is a list, since two endpoints may read the same."""
         members = [member.to_dict() for member in self.endpoints.values()]
         names = (field.name for field in fields(self) if field.name != "endpoints")
         plain = {name: _plain(getattr(self, name)) for name in names}
         return plain | {"endpoints": members}
 
     def __str__(self) -> str:
-        members = tuple(self.endpoints.values())
-        shown = members
-        if len(members) > _ROWS:
-            shown = tuple(heapq.nlargest(_ROWS, members, key=_busyness))
-        rows = [_row(member) for member in shown]
-        if len(shown) < len(members):
-            chosen = set(map(id, shown))
-            rest = [member for member in members if id(member) not in chosen]
-            rows.append(_sums(f"({len(rest)} more)", lambda name: _sum(rest, name)))
-        total = _sums("total", lambda name: getattr(self, name))
-        noun = "endpoint" if len(members) == 1 else "endpoints"
-        return f"pool {self.name}: {len(members)} {noun}\n{table(_HEADER, rows, total)}"
+        shown = dict(self.endpoints)
+        if len(shown) > _ROWS:
+            busiest = heapq.nlargest(_ROWS, shown.items(), key=lambda item: _busyness(item[1]))
+            shown = dict(busiest)
+        rows = [_row(shorten(str(one), _NAME_WIDTH), stats) for one, stats in shown.items()]
+        others = {one: stats for one, stats in self.endpoints.items() if one not in shown}
+        if others:
+            rest = PoolStats.of(self.name, others, Counters())
+            rows.append(_row(f"({len(others)} more)", rest))
+        header = ("endpoint", *(header for header, _ in _COLUMNS))
+        return f"{self._title()}\n{table(header, rows, _row('total', self))}"
+
+    def _title(self) -> str:
+        count = len(self.endpoints)
+        return f"pool {self.name}: {count} {'endpoint' if count == 1 else 'endpoints'}"
+
+    def __repr__(self) -> str:
+        return f"<PoolStats of {self._title()}, {_state(self)}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reduce(self)
 
 
-class _Counts(dict[CloseReason, int]):
-    """Only what occurred is stored, shown and compared; what did not reads as 0."""
-
-    __slots__ = ()
-
-    def __missing__(self, reason: CloseReason) -> int:
-        return 0
+_SUMMED: Final = {field.name for field in fields(EndpointStats) if field.type == "int"} & {
+    field.name for field in fields(PoolStats)
+}
+"""The counts that a pool shares with its endpoints: its own are sums."""
 
 
-def _frozen_counts(counts: Mapping[CloseReason, int]) -> Mapping[CloseReason, int]:
-    return MappingProxyType(_Counts(counts))
+def _as_value(counted: object) -> Any:
+    return LatencySummary.of(counted) if isinstance(counted, Histogram) else counted
+
+
+def _read_only(counts: Mapping[CloseReason, int]) -> Mapping[CloseReason, int]:
+    return MappingProxyType(ReasonCounts(counts))
 
 
 def _reduce(snapshot: EndpointStats | PoolStats) -> tuple[Any, ...]:
@@ -305,7 +296,7 @@ def _finite(number: float) -> float | None:
 
 
 def _plain(value: object) -> Any:
-    """What JSON makes of one field."""
+    """Return what JSON makes of one field."""
     match value:
         case int() | float():
             return _finite(value)
@@ -320,24 +311,29 @@ def _plain(value: object) -> Any:
             return str(value)
 
 
+def _state(stats: EndpointStats | PoolStats) -> str:
+    return (
+        f"{stats.active} active, {stats.idle} idle, {stats.connecting} connecting,"
+        f" {stats.closing} closing, {stats.waiting} waiting"
+    )
+
+
 def _busyness(member: EndpointStats) -> tuple[int, ...]:
     connections = member.idle + member.connecting + member.closing
     return (member.waiting, member.active, connections, member.acquired, member.errors)
 
 
-def _sum(members: Iterable[EndpointStats], name: str) -> int:
-    return sum(getattr(member, name) for member in members)
+def _row(label: str, stats: EndpointStats | PoolStats) -> tuple[str, ...]:
+    return (label, *(_cell(stats, path) for _, path in _COLUMNS))
 
 
-def _row(member: EndpointStats) -> tuple[str, ...]:
-    wait = member.wait_time
-    quantiles = (duration(wait.p50), duration(wait.p99)) if wait.count else ("-", "-")
-    name = shorten(str(member.endpoint), _NAME_WIDTH)
-    cells = _sums(name, lambda name: getattr(member, name))
-    return (*cells[:6], str(member.limit), *cells[7:10], *quantiles)
-
-
-def _sums(label: str, number: Callable[[str], int]) -> tuple[str, ...]:
-    """A row of the columns that can be summed; a limit or a quantile of several says nothing."""
-    cells = [str(number(name)) for name in _SUMMED]
-    return (label, *cells[:5], "-", *cells[5:], "-", "-")
+def _cell(stats: EndpointStats | PoolStats, path: str) -> str:
+    """Show one number; of several endpoints, a limit or a quantile says nothing."""
+    name, _, quantile = path.partition(".")
+    match getattr(stats, name, None):
+        case int() as number:
+            return str(number)
+        case LatencySummary(count=count) as summary if count:
+            return duration(getattr(summary, quantile))
+        case _:
+            return "-"

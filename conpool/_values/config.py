@@ -1,7 +1,6 @@
 """How a pool behaves: limits, times and the circuit breaker, as values.
 
-Every field has one rule in `_RULES`, which both the constructor and the environment go through.
-What is refused is what no pool could work with; what is merely unusual is the caller's affair.
+Each option stands here once, with its default, its rule and its documentation.
 """
 
 from __future__ import annotations
@@ -13,19 +12,22 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Final, final
 
 from conpool._values.config_error import ConfigError, shown
-from conpool._values.validation import valid_count, valid_seconds, valid_share
-
-POOL_WIDE_FIELDS: Final = frozenset({"max_connections", "shutdown_grace", "reap_interval"})
-"""Fields that speak of the pool as a whole, so that no endpoint can have its own."""
+from conpool._values.option import (
+    SHARE,
+    count,
+    instance_or_none,
+    option,
+    options_text,
+    rules_of,
+    seconds,
+    validate_fields,
+)
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class CircuitBreaker:
     """When to stop dialling a server that keeps failing, so that callers learn it at once.
-
-    After `failure_threshold` failures in a row the circuit opens for `reset_timeout` seconds
-    (`math.inf`: until something closes it); then at most `half_open_max` dials try the server.
 
     >>> from conpool import CircuitBreaker, PoolConfig
     >>> breaker = CircuitBreaker(failure_threshold=3, reset_timeout=10)
@@ -33,83 +35,86 @@ class CircuitBreaker:
     10.0
 
     Raises:
-        ConfigError: A count is not an int of at least 1, or `reset_timeout` not a number of 0 or
-            more seconds.
+        ConfigError: A count is not an int of at least 1, or `reset_timeout` is not a number of 0
+            or more seconds.
     """
 
-    failure_threshold: int = 5
-    reset_timeout: float = 30.0
-    half_open_max: int = 1
+    failure_threshold: int = option(5, count(1))
+    """Failures in a row after which the circuit opens."""
+    reset_timeout: float = option(30.0, seconds())
+    """Seconds for which an open circuit allows no dial; `math.inf`: until something closes it."""
+    half_open_max: int = option(1, count(1))
+    """Most dials at the same time that try the server afterwards."""
 
     def __post_init__(self) -> None:
-        _settle(self, _BREAKER_RULES)
+        validate_fields(self)
+
+    def __repr__(self) -> str:
+        return options_text(self)
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class PoolConfig:
     """Limits and times of a pool, or of one endpoint: checked when built, never changed.
 
     All durations are float seconds and `math.inf` means "no limit"; counts are ints and `None`
-    means "no limit". Equal by value, and hashable.
+    means "no limit". Equal by value, and hashable. `repr` shows the fields that differ from
+    their defaults.
 
     >>> from conpool import PoolConfig
     >>> config = PoolConfig(max_connections_per_endpoint=4, acquire_timeout=2)
-    >>> config.replace(max_connections=100).acquire_timeout
-    2.0
+    >>> config.replace(max_connections=100)
+    PoolConfig(max_connections_per_endpoint=4, max_connections=100, acquire_timeout=2.0)
     >>> PoolConfig.from_env(environ={"CONPOOL_MAX_IDLE_TIME": "inf"}).max_idle_time
     inf
-
-    Attributes:
-        max_connections_per_endpoint: Connections of one endpoint, dials and closes included.
-        max_connections: Connections of the whole pool.
-        max_connecting_per_endpoint: Dials of one endpoint at the same time.
-        min_idle_per_endpoint: Idle connections kept warm for an endpoint in use.
-        max_waiting_per_endpoint: Waiters of one endpoint before `QueueFull`.
-        max_idle_time: Seconds after which an idle connection is closed; 0 keeps none.
-        max_connection_lifetime: Seconds after which a connection is not lent again; above 0.
-        lifetime_jitter: Share of the lifetime, 0 to 1, by which chance may shorten it.
-        max_connection_uses: Leases of one connection.
-        acquire_timeout: Seconds for queueing, dialling and checking together; 0 lends only what
-            is idle.
-        connect_timeout: Seconds for one dial; above 0.
-        health_check_timeout: Seconds for a check or a reset; above 0.
-        health_check_after: Seconds of idleness below which no check is made before lending.
-        health_check_interval: Seconds between background checks of an idle connection; above 0.
-        close_timeout: Seconds for a graceful close; 0 closes by force.
-        shutdown_grace: Seconds that leases have to end when the pool closes.
-        reap_interval: Seconds between two sweeps; above 0.
-        circuit_breaker: When to stop dialling a failing server; None never stops.
-        queue_target_delay: Seconds of queueing from which on load is shed; above 0, None never.
 
     Raises:
         ConfigError: A field is of the wrong type or out of range, or `min_idle_per_endpoint`
             cannot be reached or kept. The message names the field, the value and what is allowed.
     """
 
-    max_connections_per_endpoint: int = 10
-    max_connections: int | None = None
-    max_connecting_per_endpoint: int | None = None
-    min_idle_per_endpoint: int = 0
-    max_waiting_per_endpoint: int | None = None
-    max_idle_time: float = 60.0
-    max_connection_lifetime: float = 300.0
-    lifetime_jitter: float = 0.1
-    max_connection_uses: int | None = None
-    acquire_timeout: float = 30.0
-    connect_timeout: float = 10.0
-    health_check_timeout: float = 5.0
-    health_check_after: float = 0.0
-    health_check_interval: float = math.inf
-    close_timeout: float = 1.0
-    shutdown_grace: float = 10.0
-    reap_interval: float = 5.0
-    circuit_breaker: CircuitBreaker | None = None
-    queue_target_delay: float | None = None
+    max_connections_per_endpoint: int = option(10, count(1))
+    """Most connections of one endpoint; dials and closes count too."""
+    max_connections: int | None = option(None, count(1, optional=True), pool_wide=True)
+    """Most connections of the whole pool."""
+    max_connecting_per_endpoint: int | None = option(None, count(1, optional=True))
+    """Most dials of one endpoint at the same time."""
+    min_idle_per_endpoint: int = option(0, count(0))
+    """Idle connections kept warm for an endpoint in use."""
+    max_waiting_per_endpoint: int | None = option(None, count(0, optional=True))
+    """Most tasks that wait for one endpoint; the next one gets `QueueFull`."""
+    max_idle_time: float = option(60.0, seconds())
+    """Seconds after which an idle connection is closed; 0 keeps none."""
+    max_connection_lifetime: float = option(300.0, seconds(positive=True))
+    """Seconds after which a connection is not lent again; above 0."""
+    lifetime_jitter: float = option(0.1, SHARE)
+    """Up to this fraction of the lifetime is subtracted at random."""
+    max_connection_uses: int | None = option(None, count(1, optional=True))
+    """Most leases per connection; then it is closed."""
+    acquire_timeout: float = option(30.0, seconds())
+    """Seconds for queueing, dialling and checking together; 0 lends only idle connections."""
+    connect_timeout: float = option(10.0, seconds(positive=True))
+    """Seconds for one dial; above 0."""
+    health_check_timeout: float = option(5.0, seconds(positive=True))
+    """Seconds for a check or a reset; above 0."""
+    health_check_after: float = option(0.0, seconds())
+    """A connection that was idle for fewer seconds than this is lent without a check."""
+    health_check_interval: float = option(math.inf, seconds(positive=True))
+    """Seconds between background checks of an idle connection; above 0."""
+    close_timeout: float = option(1.0, seconds())
+    """Seconds for a graceful close; 0 closes by force."""
+    shutdown_grace: float = option(10.0, seconds(), pool_wide=True)
+    """Seconds that leases have to end when the pool closes."""
+    reap_interval: float = option(5.0, seconds(positive=True), pool_wide=True)
+    """Seconds between two sweeps; above 0."""
+    circuit_breaker: CircuitBreaker | None = option(None, instance_or_none(CircuitBreaker))
+    """When to stop dialling a failing server; None never stops."""
+    queue_target_delay: float | None = option(None, seconds(positive=True, optional=True))
+    """Seconds of queueing from which on the pool sheds load; above 0. None never sheds."""
 
     def __post_init__(self) -> None:
-        _settle(self, _RULES)
-        _check_breaker(self.circuit_breaker)
+        validate_fields(self)
         self._check_min_idle()
 
     def _check_min_idle(self) -> None:
@@ -121,7 +126,7 @@ class PoolConfig:
                     f"min_idle_per_endpoint must be at most {name} ({limit}), not {wanted}"
                 )
         if wanted and not self.max_idle_time:
-            # Each warmed connection would be closed at once, and dialled again for ever.
+            # The pool would close each warmed connection at once, and dial again for ever.
             raise ConfigError(
                 f"min_idle_per_endpoint must be 0 where max_idle_time is 0, not {wanted}"
             )
@@ -145,14 +150,14 @@ class PoolConfig:
     def from_env(
         cls, prefix: str = "CONPOOL_", environ: Mapping[str, str] = os.environ
     ) -> PoolConfig:
-        """Read the fields that are set from environment variables.
+        """Read fields from environment variables; those without a variable keep their default.
 
-        `CONPOOL_ACQUIRE_TIMEOUT=2.5` sets `acquire_timeout`. `inf` or `none` says "no limit"
-        where a field has one to lift. There is no variable for `circuit_breaker`: it is not one
-        number, so it is set in code with `replace`.
+        `CONPOOL_ACQUIRE_TIMEOUT=2.5` sets `acquire_timeout`. `inf` or `none` means "no limit" for
+        a field that can be without one. There is no variable for `circuit_breaker`, which is more
+        than one number: set it in code with `replace`.
 
         Args:
-            prefix: What the names of the variables start with; not empty.
+            prefix: The names of the variables start with it; not empty.
             environ: Where to look.
 
         Raises:
@@ -161,113 +166,23 @@ class PoolConfig:
         """
         if not prefix:
             raise ConfigError("prefix must not be empty: every variable would be taken for a field")
+        settings = {prefix + name.upper(): (name, rule) for name, rule in rules_of(cls).items()}
         found: dict[str, Any] = {}
         for variable, text in environ.items():
             if not variable.startswith(prefix):
                 continue
-            name = variable.removeprefix(prefix).lower()
-            rule = _RULES.get(name)
-            if rule is None or variable != prefix + name.upper():
+            name, rule = settings.get(variable, ("", None))
+            if rule is None or rule.number is None:
                 # The value is not shown: nobody knows what it was meant for.
                 raise ConfigError(f"{variable} is not a setting of the pool")
             found[name] = rule.check(variable, rule.parse(text.strip()))
         return cls(**found)
 
-
-# ── rules ───────────────────────────────────────────────────────────────────────
-
-
-_UNLIMITED: Final = frozenset({"inf", "none"})
+    def __repr__(self) -> str:
+        return options_text(self)
 
 
-@dataclass(frozen=True, slots=True)
-class _Count:
-    minimum: int
-    optional: bool = False
-
-    def check(self, name: str, value: object) -> int | None:
-        if value is None and self.optional:
-            return None
-        return valid_count(name, value, minimum=self.minimum)
-
-    def parse(self, text: str) -> object:
-        """Return what the text says, or the text itself, for `check` to complain of."""
-        if self.optional and text.lower() in _UNLIMITED:
-            return None
-        try:
-            return int(text)
-        except ValueError:
-            return text
-
-
-@dataclass(frozen=True, slots=True)
-class _Seconds:
-    positive: bool = False
-    optional: bool = False
-
-    def check(self, name: str, value: object) -> float | None:
-        if value is None and self.optional:
-            return None
-        return valid_seconds(name, value, positive=self.positive)
-
-    def parse(self, text: str) -> object:
-        if text.lower() == "none":
-            return None if self.optional else math.inf
-        return _number(text)
-
-
-@dataclass(frozen=True, slots=True)
-class _Share:
-    def check(self, name: str, value: object) -> float:
-        return valid_share(name, value)
-
-    def parse(self, text: str) -> object:
-        return _number(text)
-
-
-def _number(text: str) -> object:
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
-_Rule = _Count | _Seconds | _Share
-
-_RULES: Final[Mapping[str, _Rule]] = {
-    "max_connections_per_endpoint": _Count(1),
-    "max_connections": _Count(1, optional=True),
-    "max_connecting_per_endpoint": _Count(1, optional=True),
-    "min_idle_per_endpoint": _Count(0),
-    "max_waiting_per_endpoint": _Count(0, optional=True),
-    "max_idle_time": _Seconds(),
-    "max_connection_lifetime": _Seconds(positive=True),
-    "lifetime_jitter": _Share(),
-    "max_connection_uses": _Count(1, optional=True),
-    "acquire_timeout": _Seconds(),
-    "connect_timeout": _Seconds(positive=True),
-    "health_check_timeout": _Seconds(positive=True),
-    "health_check_after": _Seconds(),
-    "health_check_interval": _Seconds(positive=True),
-    "close_timeout": _Seconds(),
-    "shutdown_grace": _Seconds(),
-    "reap_interval": _Seconds(positive=True),
-    "queue_target_delay": _Seconds(positive=True, optional=True),
-}
-
-_BREAKER_RULES: Final[Mapping[str, _Rule]] = {
-    "failure_threshold": _Count(1),
-    "reset_timeout": _Seconds(),
-    "half_open_max": _Count(1),
-}
-
-
-def _check_breaker(value: object) -> None:
-    if value is not None and not isinstance(value, CircuitBreaker):
-        raise ConfigError(f"circuit_breaker must be a CircuitBreaker or None, not {shown(value)}")
-
-
-def _settle(value: object, rules: Mapping[str, _Rule]) -> None:
-    """Check the fields of a frozen dataclass and store them in their proper type."""
-    for name, rule in rules.items():
-        object.__setattr__(value, name, rule.check(name, getattr(value, name)))
+POOL_WIDE_FIELDS: Final = frozenset(
+    field.name for field in fields(PoolConfig) if field.metadata["pool_wide"]
+)
+"""The fields that no endpoint can have for itself."""

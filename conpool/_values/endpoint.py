@@ -1,11 +1,11 @@
 """Where to connect and how: the identity under which connections are shared.
 
 Everything that could make two connections different is a field here and takes part in equality.
-Most of curl's advisories for connections that matched when they should not have are about a field
-that somebody forgot, so `Value` compares whatever `_seal` was given.
+Most of curl's advisories about wrongly shared connections are about a forgotten field, so `Value`
+compares every field that `_seal` is given.
 
-What is refused is what cannot work or would work less safely than it looks: trio dials ports
-modulo 65,536, cuts a host at a NUL, and verifies no host name at all if it is given none.
+The constructors refuse values that cannot work, or that work less safely than they look: trio
+dials ports modulo 65,536, cuts a host at a NUL, and verifies no host name if it is given none.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Endpoint(Value):
 
     Args:
         host: A name, an IPv4 address, or an IPv6 address without brackets, with its zone if it
-            has one. Whether the zone exists is found out by dialling.
+            has one. Only a dial finds out whether the zone exists.
         port: 1 to 65535.
         tls: How to encrypt from the first byte; True means `TLS()`.
         proxy: Dial through this proxy.
@@ -108,19 +108,19 @@ class Endpoint(Value):
         ====================  ===========  =================================
 
         The password is never kept: a digest keyed by a secret of the process stands for it in the
-        partition, a named tuple of `user`, `database` and `password_digest`. Where there is no
-        partition, credentials and path are dropped. Options that are not refused say nothing of
-        the connection, and are dropped too; an http URL may have any. No error shows what follows
+        partition, a named tuple of `user`, `database` and `password_digest`. Schemes without a
+        partition drop credentials and path. An option that sets TLS or belongs elsewhere in the
+        URL is refused, except in an http URL; all others are dropped. No error shows what follows
         the scheme, except the name of an option.
 
         Args:
-            url: What to read. What is reserved in a password is percent-encoded.
+            url: The URL, with reserved characters of a password percent-encoded.
             tls: Encrypt like this, from the first byte, whatever the scheme says.
 
         Raises:
-            ConfigError: An unknown scheme, no host, a port that is missing or cannot be dialled,
-                an option that sets TLS (`sslmode`) or belongs elsewhere in the URL (`password`),
-                a fragment, or text that is not properly percent-encoded.
+            ConfigError: The scheme is unknown; there is no host; the port is missing or cannot be
+                dialled; an option sets TLS (`sslmode`) or belongs elsewhere in the URL
+                (`password`); there is a fragment; the text is not properly percent-encoded.
         """
         tls = valid_tls_only(tls)
         parsed = parse_url(url)
@@ -158,8 +158,8 @@ class UnixEndpoint(Value):
     unix:@bus
 
     Args:
-        path: Where the socket is. A relative path is looked up from the folder in which the
-            program is when it dials. Bytes, and a path object that gives bytes, are decoded as
+        path: Where the socket is. A relative path starts from the program's working directory at
+            the time of the dial. Bytes, and a path object that gives bytes, are decoded as
             `os.fsdecode` does. A leading NUL means the abstract namespace.
         tls: How to encrypt; a context that checks host names needs a `server_hostname`.
         partition: The caller's own part of the identity.
@@ -184,7 +184,7 @@ class UnixEndpoint(Value):
     ) -> None:
         tls = valid_tls_only(tls)
         if tls is not None and tls.server_hostname is None and tls.context.check_hostname:
-            # trio would then verify nothing at all, and say nothing about it.
+            # trio would verify nothing, and not say so.
             raise ConfigError(
                 "TLS over a UNIX socket needs TLS(server_hostname=...): the context checks host "
                 "names and there is none to check"
@@ -236,7 +236,7 @@ def _check_path(path: object) -> str:
     try:
         text = os.fsdecode(cast("os.PathLike[str]", path))
         size = len(os.fsencode(text))
-    except (UnicodeError, TypeError):  # the latter from a path object that gives no path
+    except (UnicodeError, TypeError):  # TypeError: a path object that gives no path
         raise ConfigError("path cannot be encoded for this system") from None
     if text in ("", "\0"):
         raise ConfigError("path must not be empty")

@@ -19,9 +19,9 @@ _NAMED_IN_STR: Final = 3
 @final
 @dataclass(frozen=True, init=False, repr=False, eq=False)
 class EndpointGroup(Value):
-    """Several servers that serve the same thing; lend from one of those that are up.
+    """Several servers that serve the same thing; a pool lends from one of those that are up.
 
-    Goes wherever an endpoint goes. Equal groups are one group: they share the turn of
+    A group stands wherever an endpoint can. Equal groups are one group: they share the turn of
     `round_robin`. The order of the members counts, and a group cannot hold another.
 
     >>> from conpool import Endpoint, EndpointGroup
@@ -32,11 +32,12 @@ class EndpointGroup(Value):
 
     Args:
         endpoints: The members, at least one, each once.
-        policy: Whose turn it is: each in turn, the one with the most pool_limit, or the first in order
-            that is up.
+        policy: Which member lends: each in turn, the one with the most free slots, or the first
+            in order that is up.
 
     Raises:
-        ConfigError: No member, one twice, one that is not an endpoint, or an unknown policy.
+        ConfigError: There is no member; a member is there twice or is no endpoint; the policy is
+            unknown.
     """
 
     __slots__ = ("endpoints", "policy")

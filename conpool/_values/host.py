@@ -31,7 +31,7 @@ def valid_host(name: str, value: object) -> str:
     if problem is None and ":" not in host:
         host, problem = _to_ascii(host)
     if problem is not None:
-        # A URL given as a host has an @ where it has a password.
+        # A URL that is given as a host may have a password before its @.
         what = "what was given" if "@" in host else shown(host)
         raise ConfigError(f"{name} cannot be {what}: {problem}")
     return host
@@ -51,17 +51,21 @@ def _problem_with_text(host: str) -> str | None:
 
 def _problem_with_shape(host: str) -> str | None:
     if host.startswith("["):
-        return "an IPv6 address is given without brackets"
+        return "write an IPv6 address without brackets"
     if ":" in host and "/" not in host:
-        return None if _is_ipv6(host) else "it is not an IPv6 address (the port is an argument)"
+        return (
+            None
+            if _is_ipv6(host)
+            else "it is not an IPv6 address (the port is an argument of its own)"
+        )
     return _forbidden_in(host)
 
 
 def _forbidden_in(host: str) -> str | None:
     if "," in host:
-        return "it has a comma (for several servers there is EndpointGroup)"
+        return "it has a comma (for several servers use EndpointGroup)"
     found = _FORBIDDEN.intersection(host)
-    return f"it has a {min(found)!r} (for a URL there is Endpoint.from_url)" if found else None
+    return f"it has a {min(found)!r} (for a URL use Endpoint.from_url)" if found else None
 
 
 def _is_ipv6(host: str) -> bool:
@@ -73,7 +77,7 @@ def _is_ipv6(host: str) -> bool:
 
 
 def _to_ascii(host: str) -> tuple[str, str | None]:
-    """Encode once, here: what is dialled, sent as SNI and verified is one and the same string."""
+    """Encode here, once, so that the same string is dialled, sent as SNI and verified."""
     try:
         encoded = host.encode("idna").decode("ascii")
     except UnicodeError:

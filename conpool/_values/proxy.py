@@ -28,12 +28,12 @@ class HTTPProxy(Value):
         host: The proxy's name or address.
         port: The proxy's port.
         username: For basic authentication; without a colon.
-        password: May be left out beside a user name.
+        password: A user name may stand without one, but no password without a user name.
         tls: Encrypt the hop to the proxy.
 
     Raises:
-        ConfigError: Host or port cannot be dialled; a password without a user name, or credentials
-            that basic authentication (RFC 7617) cannot carry.
+        ConfigError: Host or port cannot be dialled; there is a password without a user name;
+            basic authentication (RFC 7617) cannot carry the credentials.
     """
 
     __slots__ = ("host", "password", "port", "tls", "username")
@@ -91,8 +91,8 @@ class SOCKS5Proxy(Value):
         password: 1 to 255 bytes.
 
     Raises:
-        ConfigError: Host or port cannot be dialled; one credential without the other, or one that
-            RFC 1929 cannot carry or that has a control character.
+        ConfigError: Host or port cannot be dialled; there is one credential without the other, or
+            one that RFC 1929 cannot carry or that has a control character.
     """
 
     __slots__ = ("host", "password", "port", "username")
@@ -127,7 +127,7 @@ def _check_credential(name: str, value: object, *, limit: int | None = None) -> 
         return
     if not isinstance(value, str):
         raise ConfigError(f"the proxy's {name} must be a str, not {type(value).__name__}")
-    # CR and LF would write headers; a newline at the end is how a secret comes out of a file.
+    # CR and LF would write headers; a secret that was read from a file often ends in a newline.
     if any(c < " " or "\x7f" <= c <= "\x9f" or "\ud800" <= c <= "\udfff" for c in value):
         raise ConfigError(f"the proxy's {name} has a control character")
     if limit is not None and not 1 <= len(value.encode()) <= limit:

@@ -1,4 +1,4 @@
-"""The states of a connection and of a circuit, and why a connection was closed.
+"""The states of a connection, a circuit and a pool, and why a connection is closed.
 
 The picture in the design page is drawn from `TRANSITIONS`; a move that is not in it raises.
 """
@@ -8,8 +8,11 @@ from __future__ import annotations
 import enum
 from typing import Final, Literal, TypeAlias
 
-Phase: TypeAlias = Literal["resolve", "tcp", "proxy", "tls", "open"]
+DialPhase: TypeAlias = Literal["resolve", "tcp", "proxy", "tls", "open"]
+"""Where a dial is: name look-up, transport, tunnel, encryption, or the driver's `open`."""
+
 AcquirePhase: TypeAlias = Literal["queue", "connect", "check"]
+"""What an acquire waits for: a connection, the dial made for it, or a health check."""
 
 
 @enum.unique
@@ -41,9 +44,9 @@ class CloseReason(enum.Enum):
     CLEARED = "cleared"
     """It was older than a `clear` or a `drain`."""
     MOVED = "moved"
-    """Its endpoint's name no longer leads to its address."""
+    """Its endpoint's name no longer leads to this address."""
     SURPLUS = "surplus"
-    """There were more connections than the limit, which had been lowered."""
+    """The limit was lowered, and there were more connections than it allows."""
     DETACHED = "detached"
     """The caller took it out of the pool."""
     POOL_CLOSED = "pool closed"
@@ -55,8 +58,11 @@ class CircuitState(enum.Enum):
     """Whether an endpoint's circuit lets dials through."""
 
     CLOSED = "closed"
+    """Dials go through."""
     OPEN = "open"
+    """No dial starts."""
     HALF_OPEN = "half open"
+    """A few dials try the server."""
 
 
 @enum.unique
@@ -74,11 +80,11 @@ _S = ConnectionState
 
 TRANSITIONS: Final[frozenset[tuple[ConnectionState, ConnectionState]]] = frozenset(
     {
-        (_S.CONNECTING, _S.ACTIVE),  # dialled; now it is settled like one that was given back
+        (_S.CONNECTING, _S.ACTIVE),  # the dial succeeded; from here on as if given back
         (_S.CONNECTING, _S.CLOSED),  # the dial failed
         (_S.IDLE, _S.ACTIVE),  # lent, or reserved to be checked
         (_S.IDLE, _S.CLOSING),  # expired, evicted, found dead, told to go
-        (_S.ACTIVE, _S.IDLE),  # given back, and nobody was waiting
+        (_S.ACTIVE, _S.IDLE),  # given back while nobody waited
         (_S.ACTIVE, _S.CLOSING),  # given back and not kept, or closed under its lease
         (_S.CLOSING, _S.CLOSED),  # its file is closed
     }
@@ -95,12 +101,14 @@ class PoolState(enum.Enum):
     CLOSED = "closed"
 
 
+_P = PoolState
+
 POOL_TRANSITIONS: Final[frozenset[tuple[PoolState, PoolState]]] = frozenset(
     {
-        (PoolState.NEW, PoolState.OPEN),
-        (PoolState.NEW, PoolState.CLOSED),  # closed, or failed to open
-        (PoolState.OPEN, PoolState.DRAINING),
-        (PoolState.DRAINING, PoolState.CLOSED),
-        (PoolState.OPEN, PoolState.CLOSED),  # in a forked child, where it is the parent's
+        (_P.NEW, _P.OPEN),  # its block was entered
+        (_P.NEW, _P.CLOSED),  # closed before it was opened
+        (_P.OPEN, _P.DRAINING),  # it lends no more and waits for leases to end
+        (_P.OPEN, _P.CLOSED),  # its background did not start, or the process is a fork
+        (_P.DRAINING, _P.CLOSED),  # nothing is left open, or the process is a fork
     }
 )

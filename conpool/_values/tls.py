@@ -12,10 +12,9 @@ from conpool._values.host import valid_host
 from conpool._values.validation import valid_flag
 from conpool._values.value import Value, call_text
 
-# One for each alpn tuple, for good: a program has a handful, and a context that came and went
-# with its endpoints would load the authorities (tens of milliseconds) again and again.
+# One context for each alpn tuple, kept for good: a program has a handful of them, and to build one
+# anew is to load the authorities again, which takes tens of milliseconds.
 _shared_contexts: Final[dict[tuple[str, ...], ssl.SSLContext]] = {}
-
 
 _MAX_PROTOCOL: Final = 255  # its length is one byte on the wire (RFC 7301)
 
@@ -25,10 +24,10 @@ _MAX_PROTOCOL: Final = 255  # its length is one byte on the wire (RFC 7301)
 class TLS(Value):
     """How to encrypt, and whom to expect at the other end.
 
-    Without `context`, one shared `ssl.create_default_context()` for each `alpn` tuple, built when
-    first asked for (that reads the machine's authorities). A context is part of the identity as
-    the object it is, and is taken to be immutable: to rotate a certificate, build a new context,
-    or call `clear` on the pool after changing this one.
+    Without `context`, all with the same `alpn` share one `ssl.create_default_context()`, which is
+    built on first use and reads the machine's authorities then. Contexts are compared by identity
+    and taken to be immutable: to rotate a certificate, build a new context, or change this one
+    and call `clear` on the pool.
 
     >>> from conpool import TLS, Endpoint
     >>> Endpoint("192.0.2.7", 443, tls=TLS(server_hostname="example.org"))
@@ -41,13 +40,13 @@ class TLS(Value):
         server_hostname: The name to send (SNI) and to verify; the endpoint's host by default. A
             trailing dot is dropped and an international name encoded; case is kept.
         alpn: Protocols to offer, the preferred first.
-        https_compatible: Take a connection that ends without close_notify as ended, as web
-            servers do, rather than as broken.
+        https_compatible: Many web servers end a connection without close_notify: take it as
+            ended, not as broken.
 
     Raises:
-        ConfigError: The context is no `ssl.SSLContext`, a server's, or compares otherwise than by
-            identity; `alpn` beside a context of one's own (set it on the context); a protocol
-            that is not 1 to 255 ASCII characters; a server name that is no host.
+        ConfigError: The context is no `ssl.SSLContext`, is a server's, or does not compare by
+            identity; `alpn` stands beside a context (set it on the context); a protocol is not 1
+            to 255 ASCII characters; the server name is no host.
     """
 
     __slots__ = ("alpn", "context", "https_compatible", "server_hostname")
@@ -126,7 +125,7 @@ def _shared_context(alpn: tuple[str, ...]) -> ssl.SSLContext:
         context = ssl.create_default_context()
         if alpn:
             context.set_alpn_protocols(list(alpn))
-        # Of two threads that came here together, the first one's is everybody's.
+        # If two threads come here at once, both take the context of the first.
         context = _shared_contexts.setdefault(alpn, context)
     return context
 
@@ -143,7 +142,7 @@ def valid_tls(tls: object) -> TLS | None:
 
 
 def valid_tls_only(tls: object) -> TLS | None:
-    """Return how to encrypt, where there is no default that could serve.
+    """Return how to encrypt; a bool is refused where `TLS()` would not be a useful default.
 
     Raises:
         ConfigError: It is neither a `TLS` nor None.
@@ -154,5 +153,5 @@ def valid_tls_only(tls: object) -> TLS | None:
 
 
 def certificate_name(host: str) -> str:
-    """Turn a host into a name to verify: certificates know neither a final dot nor a zone."""
+    """Return the name to verify for a host: no certificate has a final dot or a zone."""
     return host.partition("%")[0].removesuffix(".")

@@ -1,14 +1,14 @@
-"""Read a URL into what `Endpoint.from_url` builds an endpoint of.
+"""Read a URL into the parts of an endpoint, for `Endpoint.from_url`.
 
-A URL may hold a password, and a mistyped one may hold it anywhere: a raw `/` in a password makes
+A URL may hold a password, and a mistyped URL may hold it anywhere: a raw `/` in a password makes
 its first half a port and the rest a path. So no message here shows any part of the URL after its
 scheme, except the name of an option, and no exception is chained to one that does.
 
-1. The text is split, by this module: `urllib.parse.urlsplit` drops newlines, folds case and
-   quotes what it dislikes.
-2. The scheme says the port, whether TLS is on from the first byte, and what a session is.
-3. Host and port are checked as an endpoint's own.
-4. What tells sessions apart becomes a `Login`, with a digest in place of the password.
+1. This module splits the text itself, because `urllib.parse.urlsplit` drops newlines, folds case
+   and quotes what it dislikes.
+2. The scheme gives the default port, whether TLS is on from the first byte, and what a session is.
+3. Host and port are checked by the rules of an endpoint.
+4. User, database and a digest of the password become a `Login`, which tells sessions apart.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from conpool._values.config_error import ConfigError
 from conpool._values.host import valid_host
 from conpool._values.validation import valid_port
 
-# Keyed, so that nobody who sees a digest can try passwords on it; of the process, so that a
-# digest means nothing elsewhere. A forked child keeps it, and its endpoints stay equal.
+# Without this key, nobody who sees a digest can try passwords on it. Each process draws its own, so
+# that a digest means nothing elsewhere; a forked child keeps it, so that endpoints stay equal.
 _KEY: Final = secrets.token_bytes(32)
 
 
@@ -40,12 +40,12 @@ class Login(NamedTuple):
     """Stands for the password in comparisons; None if the URL has none."""
 
     def __repr__(self) -> str:
-        """Show that there is a login, and nothing of it."""
+        """Show that there is a login, but nothing in it."""
         return "Login(<hidden>)"
 
 
 class Parsed(NamedTuple):
-    """A URL, read. A UNIX socket has a path and no host."""
+    """The parts of a URL. A UNIX socket has a path and no host."""
 
     host: str
     port: int
@@ -79,14 +79,14 @@ _SCHEMES: Final[Mapping[str, _Scheme]] = {
     "unix": _Scheme(None),
 }
 
-# In an http URL query and fragment belong to the request, and say nothing of the connection.
+# In an http URL, query and fragment belong to the request and not to the connection.
 _HTTP: Final = frozenset({"http", "https"})
 
-# Options of TLS that do not say so in their name: AMQP's, and those of MySQL's connectors.
+# Options of TLS without "tls" or "ssl" in their name: AMQP's, and those of MySQL's connectors.
 _TLS_OPTIONS: Final = frozenset(
     {"cacertfile", "certfile", "keyfile", "verify", "verifypeer", "servernameindication"}
 )
-# Options that would move the connection or its session elsewhere, were they obeyed.
+# Options that name another server or session: to drop them would connect to the wrong one.
 _MISPLACED: Final = frozenset(
     {"user", "username", "password", "passwd", "host", "hostaddr", "hostname", "port"}
     | {"db", "dbname", "database", "vhost", "virtualhost", "path", "socket", "unixsocket"}
@@ -103,8 +103,8 @@ def parse_url(url: object) -> Parsed:
     """Read a URL.
 
     Raises:
-        ConfigError: It is no URL, of an unknown scheme, lacks a host or port, sets TLS or the
-            session by an option, or has something that cannot be dialled.
+        ConfigError: It is no URL, has an unknown scheme, lacks a host or port, sets TLS or the
+            session by an option, or has a host or port that cannot be dialled.
     """
     if not isinstance(url, str):
         raise ConfigError(f"a URL must be a str, not {type(url).__name__}")
@@ -129,9 +129,9 @@ def parse_url(url: object) -> Parsed:
 
 
 def _check_rest(scheme: str, path: str, query: str, fragment: str) -> None:
-    """Refuse what follows the address where it is a sign of a mistake."""
+    """Refuse a fragment, an @ or an option that shows a mistake."""
     if fragment or "@" in path or "@" in query:
-        # Most likely an unencoded password, cut at its /, ? or #: the host would be its start.
+        # Most likely a password was not encoded: cut at its /, ? or #, its start became the host.
         raise ConfigError(
             f"a {scheme} URL has no fragment, and no @ after its address; "
             "percent-encode / ? # and @ in a password (%2F %3F %23 %40)"
@@ -177,7 +177,7 @@ def _parse_address(scheme: str, address: str, default: int | None) -> tuple[str,
 
 
 def _passes(check: Callable[[str, object], object], value: object) -> bool:
-    """Ask a check without its message, which would show the value."""
+    """Return whether `check` accepts the value; its message would show the value."""
     try:
         check("", value)
     except ConfigError:
@@ -186,7 +186,7 @@ def _passes(check: Callable[[str, object], object], value: object) -> bool:
 
 
 def _parse_login(scheme: str, session: _Session, userinfo: str, path: str) -> Login | None:
-    """Say what tells sessions apart: all of it, and no more."""
+    """Return everything that tells sessions apart, and nothing else."""
     if session == "none":
         return None
     user, colon, password = userinfo.partition(":")
@@ -206,8 +206,8 @@ def _parse_database(scheme: str, session: _Session, path: str) -> str | int | No
             raise ConfigError(f"the path of a {scheme} URL is the number of a database")
         return int(name)
     if session == "vhost":
-        # An AMQP URL without a path means the default virtual host, one that ends in / the
-        # one with an empty name.
+        # An AMQP URL without a path means the default virtual host; a path of / means the virtual
+        # host with an empty name.
         return name if path else "/"
     return name or None
 
@@ -226,5 +226,5 @@ def _decoded(part: str, text: str) -> str:
     try:
         return unquote(text, errors="strict")
     except UnicodeDecodeError:
-        pass  # raised below, outside: the error holds what could not be decoded
+        pass  # raise below, unchained: this error holds the text that could not be decoded
     raise ConfigError(f"the URL's {part} is not percent-encoded UTF-8")

@@ -1,7 +1,7 @@
 """The rules that values share.
 
-Each function takes the name of the value, so that the error can say which one was wrong, and returns what is
-to be stored. It shows the value too, unless that might be a secret.
+Each function takes the value's name for the error message, and returns the value to store. The
+message shows the value too, unless it might be a secret.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def valid_count(name: str, value: object, *, minimum: int) -> int:
 
 
 def valid_seconds(name: str, value: object, *, positive: bool) -> float:
-    """Return a duration in seconds, `math.inf` included; 0 only unless `positive`.
+    """Return a duration in seconds, which may be `math.inf`, and 0 unless `positive`.
 
     Raises:
         ConfigError: It is a bool, not a number, NaN, too large for a float, or below the minimum.
@@ -61,7 +61,7 @@ def _as_float(value: object) -> float | None:
 
 
 def valid_flag(name: str, value: object) -> bool:
-    """Return a bool, and nothing that is merely true or false.
+    """Return a bool; other values that Python takes for true or false are refused.
 
     Raises:
         ConfigError: It is not a bool.
@@ -74,7 +74,7 @@ def valid_flag(name: str, value: object) -> bool:
 def valid_port(name: str, value: object) -> int:
     """Return a port number.
 
-    trio dials ports modulo 65,536, so that one out of range would reach another server.
+    trio dials ports modulo 65,536: a port out of range would reach another server.
 
     Raises:
         ConfigError: It is a bool, not an int, or outside 1…65535.
@@ -90,7 +90,7 @@ def valid_port(name: str, value: object) -> int:
 
 
 def valid_partition(value: Hashable) -> Hashable:
-    """Return a partition that can be compared without surprises inside the pool.
+    """Return a partition that the pool can safely hash and compare.
 
     Raises:
         ConfigError: It is unhashable, its `__hash__` or `__eq__` raises, or it is not equal to
@@ -99,7 +99,8 @@ def valid_partition(value: Hashable) -> Hashable:
     kind = type(value).__name__
     try:
         hash(value)
-        # A stranger too: keys that look into `other` unasked fail only on a collision.
+        # Compare it to a stranger, too: an `__eq__` that expects its own type fails only when
+        # two hashes collide.
         equal = bool(value == value) and not bool(value == object())  # noqa: PLR0124
     except Exception as error:
         raise ConfigError(f"partition ({kind}) cannot be hashed and compared") from error

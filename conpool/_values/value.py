@@ -6,15 +6,15 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Final, Self
 
 HIDDEN: Final = "<hidden>"
-"""Stands in a `repr` for what might be a secret."""
+"""A `repr` shows this in place of a possible secret."""
 
 
 class Value:
     """Base of the values that identify where to connect: immutable, with one hash for life.
 
-    It is a base class, against our habit, because an `__eq__` in each would be a chance each to
-    forget a field. A subclass is a frozen dataclass without generated methods; it calls `_seal`
-    once with *all* its fields, and they are what equality and the hash are made of.
+    It is a base class, against our habit, because a class with an `__eq__` of its own could forget
+    a field. A subclass is a frozen dataclass without generated methods; it calls `_seal` once with
+    *all* its fields, and equality and hash are made of these.
     """
 
     __slots__ = ("_hash", "_key")
@@ -47,7 +47,7 @@ class Value:
         return self
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        # Built anew where it is unpickled: str hashes differ from process to process.
+        # Unpickling builds it anew, because the hash of a str differs from process to process.
         return _rebuilt, (type(self), self._arguments())
 
     def _arguments(self) -> Mapping[str, object]:
@@ -61,7 +61,7 @@ def _rebuilt(cls: type[Any], arguments: Mapping[str, object]) -> Any:
 
 
 def call_text(name: str, *arguments: str, **options: object) -> str:
-    """Write a constructor call without the options that are at their default."""
+    """Write a constructor call without the options that are None, False or empty."""
     said = [
         f"{key}={value if value is HIDDEN else repr(value)}"
         for key, value in options.items()

@@ -32,9 +32,8 @@ MUTATIONS: Final = (
     plant(
         "a close frees its slot and nobody is told",
         "_core/core.py",
-        "        by_reason[entry.reason] = by_reason.get(entry.reason, 0) + 1\n"
-        "        self._pump(sub, now)\n",
-        "        by_reason[entry.reason] = by_reason.get(entry.reason, 0) + 1\n",
+        "        sub.counters.count_closed(entry.reason)\n        self._pump(sub, now)\n",
+        "        sub.counters.count_closed(entry.reason)\n",
     ),
     plant(
         "a failed dial frees its slot and nobody is told",

@@ -164,9 +164,8 @@ MUTATIONS = (
     Mutation(
         name="the pump does not run when a connection is gone",
         file="_core/core.py",
-        old="        by_reason[entry.reason] = by_reason.get(entry.reason, 0) + 1\n"
-        "        self._pump(sub, now)\n",
-        new="        by_reason[entry.reason] = by_reason.get(entry.reason, 0) + 1\n",
+        old="        sub.counters.count_closed(entry.reason)\n        self._pump(sub, now)\n",
+        new="        sub.counters.count_closed(entry.reason)\n",
         tests=(_SCHEDULES,),
     ),
     Mutation(

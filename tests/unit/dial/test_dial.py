@@ -26,7 +26,7 @@ from conpool._errors.connect import (
     TLSTimeout,
 )
 from conpool._values.endpoint import AnyEndpoint
-from conpool._values.states import Phase
+from conpool._values.states import DialPhase
 from tests.support.peers import tcp_pair, tls_peer
 
 PLAIN = Endpoint("db.example", 5432)
@@ -42,7 +42,7 @@ class Fake(Connector):
         return await self._connect()
 
 
-def hanging(phase: Phase | None = None) -> Fake:
+def hanging(phase: DialPhase | None = None) -> Fake:
     async def connect() -> trio.abc.Stream:
         if phase is not None:
             note_phase(phase)
@@ -51,7 +51,7 @@ def hanging(phase: Phase | None = None) -> Fake:
     return Fake(connect)
 
 
-def raising(error: BaseException, phase: Phase = "tcp") -> Fake:
+def raising(error: BaseException, phase: DialPhase = "tcp") -> Fake:
     async def connect() -> trio.abc.Stream:
         await trio.lowlevel.checkpoint()
         note_phase(phase)
@@ -97,7 +97,10 @@ async def test_a_dial_makes_a_link_of_what_the_connector_returns() -> None:
     ],
 )
 async def test_f029_a_time_out_tells_in_which_phase_it_was(
-    autojump_clock: MockClock, phase: Phase | None, kind: type[ConnectError], expected: Phase
+    autojump_clock: MockClock,
+    phase: DialPhase | None,
+    kind: type[ConnectError],
+    expected: DialPhase,
 ) -> None:
     began = trio.current_time()
     error = await fails(hanging(phase))
@@ -138,10 +141,10 @@ async def test_dials_at_the_same_time_do_not_mistake_their_phases(
 ) -> None:
     errors: dict[str, ConnectError] = {}
 
-    async def dial(phase: Phase) -> None:
+    async def dial(phase: DialPhase) -> None:
         errors[phase] = await fails(hanging(phase))
 
-    phases: tuple[Phase, ...] = ("resolve", "tcp", "proxy")
+    phases: tuple[DialPhase, ...] = ("resolve", "tcp", "proxy")
     async with trio.open_nursery() as nursery:
         for phase in phases:
             nursery.start_soon(dial, phase)

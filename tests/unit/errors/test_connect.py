@@ -39,7 +39,7 @@ from conpool._stats.counters import Counters
 from conpool._stats.snapshot import EndpointStats
 from conpool._values.config_error import ConfigError, PoolError
 from conpool._values.endpoint import AnyEndpoint, Endpoint, UnixEndpoint
-from conpool._values.states import Phase
+from conpool._values.states import DialPhase
 
 ENDPOINT = Endpoint("db.example", 5432)
 OTHER = Endpoint("other.example", 5432)
@@ -52,7 +52,7 @@ REMEDIES = (
     " max_connections; turn callers away early with max_waiting_per_endpoint or"
     " queue_target_delay"
 )
-PHASES: tuple[Phase, ...] = ("resolve", "tcp", "proxy", "tls", "open")
+PHASES: tuple[DialPhase, ...] = ("resolve", "tcp", "proxy", "tls", "open")
 
 
 def caused(error: Exception, cause: BaseException) -> Exception:
@@ -90,7 +90,7 @@ class DriverError(Exception):
     pass
 
 
-Row = tuple[str, Phase, Exception, type[ConnectError], Phase, int | None, str]
+Row = tuple[str, DialPhase, Exception, type[ConnectError], DialPhase, int | None, str]
 
 # name, phase of the dial, what was raised → class, phase, errno, text
 ROWS: list[Row] = [
@@ -484,10 +484,10 @@ ROWS: list[Row] = [
     [pytest.param(*row, id=name) for name, *row in ROWS],
 )
 def test_every_failure_is_one_of_a_closed_set_g25(
-    phase: Phase,
+    phase: DialPhase,
     exc: Exception,
     cls: type[ConnectError],
-    true_phase: Phase,
+    true_phase: DialPhase,
     number: int | None,
     text: str,
 ) -> None:
@@ -588,7 +588,7 @@ def test_an_exception_that_cannot_be_shown_is_named_only() -> None:
     ],
 )
 def test_a_dial_that_is_too_slow_is_a_timeout_and_an_error_of_its_phase_f029_f040_f054(
-    phase: Phase, cls: type[ConnectError]
+    phase: DialPhase, cls: type[ConnectError]
 ) -> None:
     attempts = [os_error(errno.ECONNREFUSED)]
     error = connect_timed_out(ENDPOINT, phase, 10.0, attempts)

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
-from conpool._stats.counters import Counters
+import dataclasses
+
+import pytest
+
+from conpool._stats.counters import COUNTERS, Counters, ReasonCounts
 from conpool._stats.histogram import Histogram
+from conpool._stats.snapshot import EndpointStats
 from conpool._values.states import CloseReason
 
 
 def numbers(counters: Counters) -> dict[str, object]:
     """Every field there is, found by reflection, so that a new one cannot be forgotten."""
     found: dict[str, object] = {}
-    for name in Counters.__slots__:
+    for name in COUNTERS:
         value = getattr(counters, name)
         found[name] = (value.count, value.total) if isinstance(value, Histogram) else value
     return found
@@ -16,14 +21,14 @@ def numbers(counters: Counters) -> dict[str, object]:
 
 def filled(factor: int) -> Counters:
     counters = Counters()
-    for position, name in enumerate(Counters.__slots__, 1):
+    for position, name in enumerate(COUNTERS, 1):
         value = getattr(counters, name)
         if isinstance(value, Histogram):
             for _ in range(position * factor):
                 value.add(0.5)
-        elif name != "by_reason":
+        elif name != "closed_by_reason":
             setattr(counters, name, position * factor)
-    counters.closed_by_reason = {CloseReason.ERROR: factor}
+    counters.closed_by_reason = ReasonCounts({CloseReason.ERROR: factor})
     return counters
 
 
@@ -51,7 +56,23 @@ def test_absorbing_joins_the_reasons_of_both() -> None:
     assert other.closed_by_reason == {CloseReason.ERROR: 1, CloseReason.EVICTED: 1}
 
 
+def test_a_reason_that_never_occurred_reads_as_zero_and_is_not_listed() -> None:
+    counts = ReasonCounts()
+    assert counts[CloseReason.ERROR] == 0
+    assert counts == {}
+
+
+def test_every_counter_is_a_number_of_the_snapshot() -> None:
+    names = [field.name for field in dataclasses.fields(EndpointStats)]
+    assert [name for name in names if name in COUNTERS] == list(COUNTERS)
+
+
+def test_counters_take_no_name_that_is_not_declared() -> None:
+    with pytest.raises(AttributeError):
+        Counters().created = 1  # type: ignore[attr-defined]
+
+
 def test_repr_tells_the_counters() -> None:
     counters = Counters()
     counters.total_created = 3
-    assert repr(counters) == "<Counters: 3 created, 0 reused, 0 closed, 0 errors, 0 acquired>"
+    assert repr(counters).startswith("Counters(total_created=3, total_reused=0, total_closed=0, ")

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from conpool._stats.report import duration, shorten, table
+from conpool._stats.report import NO_BREAK, WIDTH, block, duration, shorten, table
 
 
 def test_aligns_names_left_and_numbers_right() -> None:
@@ -27,6 +27,24 @@ def test_a_table_without_rows_still_has_its_total() -> None:
 def test_a_row_of_another_length_is_a_mistake() -> None:
     with pytest.raises(ValueError, match="zip"):
         table(["a", "b", "c"], [["1", "2"]], ["1", "2", "3"])
+
+
+def test_a_block_aligns_its_lines_behind_their_labels() -> None:
+    assert block("title", {"a": "1", "longer": "2 3"}).splitlines() == [
+        "title",
+        "  a       1",
+        "  longer  2 3",
+    ]
+
+
+def test_a_block_wraps_a_long_line_below_its_start_and_not_at_a_no_break_space() -> None:
+    pair = f"first{NO_BREAK}second"
+    title, *lines = block("title", {"label": ", ".join([pair] * 20)}).splitlines()
+    assert title == "title"
+    assert len(lines) > 2
+    assert all(line.startswith(("  label  first", "         first")) for line in lines)
+    assert all(line.endswith(("second,", "second")) for line in lines)
+    assert max(map(len, lines)) <= WIDTH
 
 
 @pytest.mark.parametrize(

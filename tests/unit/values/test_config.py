@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+import ast
 import dataclasses
+import inspect
 import math
 import pickle
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
-from conpool._values import config as config_module
 from conpool._values.config import POOL_WIDE_FIELDS, CircuitBreaker, PoolConfig
 from conpool._values.config_error import ConfigError
+from conpool._values.option import rules_of
 
 NAMES = [field.name for field in dataclasses.fields(PoolConfig)]
 COUNTS = [
@@ -37,13 +40,39 @@ def config(**fields: Any) -> PoolConfig:
     return PoolConfig(**fields)
 
 
-def test_every_field_has_a_rule() -> None:
-    assert set(config_module._RULES) | {"circuit_breaker"} == set(NAMES)
-    assert set(config_module._BREAKER_RULES) == {f.name for f in dataclasses.fields(CircuitBreaker)}
+@pytest.mark.parametrize("kind", [PoolConfig, CircuitBreaker])
+def test_every_field_has_a_rule_that_its_default_keeps(kind: type[Any]) -> None:
+    fields = {field.name: field.default for field in dataclasses.fields(kind)}
+    rules = rules_of(kind)
+    assert list(rules) == list(fields)
+    assert {name: rule.check(name, fields[name]) for name, rule in rules.items()} == fields
 
 
-def test_the_pool_wide_fields_are_fields() -> None:
-    assert set(NAMES) > POOL_WIDE_FIELDS
+@pytest.mark.parametrize("kind", [PoolConfig, CircuitBreaker])
+def test_every_field_is_documented_beside_it(kind: type[Any]) -> None:
+    (body,) = (
+        node.body
+        for node in ast.parse(inspect.getsource(inspect.getmodule(kind) or kind)).body
+        if isinstance(node, ast.ClassDef) and node.name == kind.__name__
+    )
+    documented = {
+        ast.unparse(field.target)
+        for field, doc in pairwise(body)
+        if isinstance(field, ast.AnnAssign) and isinstance(doc, ast.Expr)
+    }
+    assert documented == {field.name for field in dataclasses.fields(kind)}
+
+
+def test_to_a_signature_an_option_is_an_ordinary_default() -> None:
+    parameters = inspect.signature(PoolConfig).parameters.values()
+    assert [parameter.name for parameter in parameters] == NAMES
+    assert all(
+        parameter.default == getattr(PoolConfig(), parameter.name) for parameter in parameters
+    )
+
+
+def test_what_concerns_the_whole_pool_is_pool_wide() -> None:
+    assert {"max_connections", "shutdown_grace", "reap_interval"} == POOL_WIDE_FIELDS
 
 
 @pytest.mark.parametrize("name", COUNTS)
@@ -169,6 +198,35 @@ def test_configurations_are_equal_by_value_and_hashable() -> None:
 def test_every_field_tells_configurations_apart(name: str) -> None:
     value = 3 if name in COUNTS else CircuitBreaker() if name == "circuit_breaker" else 0.5
     assert config(**{name: value}) != PoolConfig()
+
+
+@pytest.mark.parametrize(
+    ("one", "text"),
+    [
+        (PoolConfig(), "PoolConfig()"),
+        (
+            PoolConfig(max_connections=7, acquire_timeout=2),
+            "PoolConfig(max_connections=7, acquire_timeout=2.0)",
+        ),
+        (PoolConfig(max_idle_time=math.inf), "PoolConfig(max_idle_time=float('inf'))"),
+        (
+            PoolConfig(circuit_breaker=CircuitBreaker(reset_timeout=math.inf)),
+            "PoolConfig(circuit_breaker=CircuitBreaker(reset_timeout=float('inf')))",
+        ),
+    ],
+)
+def test_repr_shows_what_differs_from_the_defaults(one: PoolConfig, text: str) -> None:
+    assert repr(one) == text
+    assert eval(text, {"PoolConfig": PoolConfig, "CircuitBreaker": CircuitBreaker}) == one
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_repr_makes_an_equal_configuration(name: str) -> None:
+    value = 3 if name in COUNTS else CircuitBreaker() if name == "circuit_breaker" else 0.1 + 0.2
+    one = config(**{name: value})
+    names = {"PoolConfig": PoolConfig, "CircuitBreaker": CircuitBreaker}
+    assert name in repr(one)
+    assert eval(repr(one), names) == one
 
 
 def test_a_configuration_cannot_be_changed() -> None:
