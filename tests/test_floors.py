@@ -22,10 +22,10 @@ cli: *
 contrib: *
 testing: *
 __init__:
-_pool: reap lifecycle pool
+_pool: follow reap lifecycle pool
 _lending: lease peer_check waiting acquire block
 _engine: holders engine
-_dial: progress refusal address lookup name_cache socket_options race unix http_connect socks5 tunnel tcp dial
+_dial: progress address lookup name_cache socket_options race unix http_connect socks5 tunnel tcp dial
 _connection: closing exchange tls_tap probe link hand_over idle_watch
 _errors: connect pool explain
 -- trio from here up, not below --

@@ -1,4 +1,4 @@
-"""What opens the transport to an endpoint: the seam for one's own."""
+"""What opens the transport to an endpoint: subclass `Connector` to open it in your own way."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ class Connector:
     """Opens the transport to an endpoint: TCP, UNIX socket, tunnel. Subclass it to bring your own.
 
     TLS is not its business: the pool adds it on top of what `connect` returns. Nor are limits,
-    time-outs and repetition: the pool counts the connection before it asks for one, cancels
-    `connect` when `connect_timeout` has passed, and waits between attempts.
+    time-outs and repetition: the pool counts the connection before it calls `connect`, cancels
+    `connect` after `connect_timeout`, and waits between attempts. Only `connect` is needed.
 
     Example:
         >>> import conpool, trio
@@ -24,20 +24,36 @@ class Connector:
     async def connect(self, endpoint: AnyEndpoint) -> trio.abc.Stream:
         """Open a byte stream to `endpoint`. It runs in a task of the pool.
 
-        A `trio.SocketStream`, and the TLS that the pool adds to it, is probed and watched while
-        it is idle; any other stream is taken to be alive until a read or a write fails.
+        The pool probes and watches an idle `trio.SocketStream`, with or without its TLS. It takes
+        any other stream to be alive until a read or a write fails.
 
         Args:
-            endpoint: The peer; its `tls` is for the pool to see to.
+            endpoint: The peer. Ignore its `tls`: the pool adds it.
 
         Returns:
-            A stream that is connected, and from then on the pool's to close.
+            A connected stream. From now on the pool owns it, and closes it.
 
         Raises:
-            OSError: It cannot be opened. The pool makes a `ConnectError` of it, and of anything
-                else that is raised; a `ConnectError` for this endpoint is passed on as it is.
+            OSError: It cannot be opened. The pool makes a `ConnectError` of this and of any other
+                exception; a `ConnectError` for this endpoint it passes on as it is.
             NotImplementedError: The subclass has no `connect`.
 
-        Cancelling it must leave no socket open: whatever was opened is closed before it ends.
+        When cancelled, it must close every socket that it has opened before it returns.
         """
         raise NotImplementedError(f"{type(self).__name__} has no connect()")
+
+    async def addresses(self, endpoint: AnyEndpoint) -> frozenset[str] | None:
+        """Return the IP addresses that `endpoint` leads to now; None (the default): not known.
+
+        Override it to have the pool follow a server that moves. While connections to `endpoint`
+        are open, a task of the pool asks every `reap_interval` seconds, and waits at most
+        `connect_timeout` for the answer. The pool then leaves connections to all other addresses:
+        it closes idle ones at once, and lent ones when they come back. It does not ask while all
+        connections lead to the very address that is the endpoint's `host` (or its proxy's).
+
+        Returns:
+            The addresses as `getpeername` spells them.
+
+        Whatever it raises is logged at debug level, and no connection is closed for it.
+        """
+        return None

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING, final
 
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from conpool._dial.tcp import TCPConnector
-from conpool._errors.connect import ConnectError
 from conpool._lending.lease import Connection
 from conpool._lending.peer_check import check
+from conpool._pool.follow import Follower
 from conpool._values.states import CloseReason, ConnectionState
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from typing import Any
 
-    from conpool._core.records import Entry, SubPool
+    from conpool._core.records import Entry
     from conpool._engine.engine import Engine
     from conpool._extend.connector import Connector
     from conpool._lending.acquire import Lender
@@ -33,7 +31,7 @@ _BATCH = 500
 class Maintenance:
     """The pool's reaper: looks at every idle connection once in `reap_interval` seconds."""
 
-    __slots__ = ("_config", "_connector", "_core", "_engine", "_health_check", "_lender")
+    __slots__ = ("_config", "_core", "_engine", "_follower", "_health_check", "_lender")
 
     def __init__(
         self,
@@ -47,13 +45,13 @@ class Maintenance:
         self._core = engine.core
         self._lender = lender
         self._config = config
-        self._connector = connector
+        self._follower = Follower(engine, connector, config.reap_interval)
         self._health_check = health_check
 
     @property
     def jobs(self) -> tuple[Callable[[], Awaitable[None]], ...]:
         """What must run while the pool is open."""
-        return self.reap, self.watch, self.follow
+        return self.reap, self.watch, self._follower.follow
 
     @enable_ki_protection
     async def reap(self) -> None:
@@ -70,43 +68,6 @@ class Maintenance:
                 if entry.state is ConnectionState.IDLE:
                     self._core.inspected(entry, entry.link.probe(), self._engine.now())
             self._engine.perform()
-
-    @enable_ki_protection
-    async def follow(self) -> None:
-        """Leave addresses that an endpoint's name no longer has, for as long as the pool is open.
-
-        NameCache are looked up again when what was found has expired, so that a server that has moved is
-        followed even if no new connection is needed.
-        """
-        if not isinstance(self._connector, TCPConnector):
-            return
-        while True:
-            await trio.sleep(self._config.reap_interval)
-            async with trio.open_nursery() as nursery:
-                for number, sub in enumerate(list(self._core.subs.values()), 1):
-                    if number % _BATCH == 0:
-                        await trio.lowlevel.checkpoint()
-                    if self._leave_old_addresses(sub, self._connector):
-                        nursery.start_soon(self._look_up, sub, self._connector)
-
-    async def _look_up(self, sub: SubPool, connector: TCPConnector) -> None:
-        # While nobody knows better, what was known stays true. A resolver that hangs over one name is
-        # left after a while: the others are waiting to be looked at again.
-        with suppress(ConnectError), trio.move_on_after(sub.config.connect_timeout):
-            await connector.refresh_addresses(sub.endpoint)
-            self._leave_old_addresses(sub, connector)
-
-    def _leave_old_addresses(self, sub: SubPool, connector: TCPConnector) -> bool:
-        """Go by what is known now; return whether it is time to look again."""
-        if not sub.limit.borrowers:  # perhaps it was forgotten while its name was looked up
-            return False
-        with suppress(ConnectError):  # a name for a local address: no dial has come this far
-            addresses = connector.addresses_now(sub.endpoint)
-            if addresses is not None:
-                self._core.moved(sub, addresses, self._engine.now())
-                self._engine.perform()
-            return connector.is_due(sub.endpoint)
-        return False
 
     async def sweep(self) -> None:
         """Inspect all idle connections and all endpoints once."""

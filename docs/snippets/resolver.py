@@ -20,7 +20,7 @@ async def look_up(host: str, family: int) -> Sequence[str]:
 
 
 async def main() -> None:
-    connector = conpool.TCPConnector.with_resolver(look_up, dns_ttl=60)
+    connector = conpool.TCPConnector(resolver=look_up, dns_ttl=60)
     async with shouting_server() as server, conpool.ConnectionPool(connector=connector) as pool:
         await ask(pool, conpool.Endpoint("shouting.internal", server.port), b"hello")
         print(connector.resolver_stats)

@@ -155,7 +155,7 @@ async def echoing(
 
 @final
 class Directory:
-    """A resolver whose names can be moved; to be given to `TCPConnector.with_resolver`."""
+    """A resolver whose names can be moved; to be given to `TCPConnector`."""
 
     def __init__(self, **names: tuple[str, ...]) -> None:
         self.names = names

@@ -89,21 +89,21 @@ async def past_a_refusal(stack: AsyncExitStack, _: Contexts) -> tuple[AnyEndpoin
     server = await stack.enter_async_context(echoing())
     stack.enter_context(refusing("127.0.0.2", server.port))
     directory = Directory(db=("127.0.0.2", LOOPBACK))
-    return Endpoint("db", server.port), TCPConnector.with_resolver(directory)
+    return Endpoint("db", server.port), TCPConnector(resolver=directory)
 
 
 async def past_a_black_hole(stack: AsyncExitStack, _: Contexts) -> tuple[AnyEndpoint, TCPConnector]:
     server = await stack.enter_async_context(echoing())
     stack.enter_context(swallowing("127.0.0.2", server.port))
     directory = Directory(db=("127.0.0.2", LOOPBACK))
-    connector = TCPConnector.with_resolver(directory, happy_eyeballs_delay=0.002)
+    connector = TCPConnector(resolver=directory, happy_eyeballs_delay=0.002)
     return Endpoint("db", server.port, local_address="127.0.0.9"), connector
 
 
 async def in_a_dead_heat(stack: AsyncExitStack, _: Contexts) -> tuple[AnyEndpoint, TCPConnector]:
     server = await stack.enter_async_context(echoing(host="0.0.0.0"))
     directory = Directory(db=("127.0.0.1", "127.0.0.2", "127.0.0.3"))
-    connector = TCPConnector.with_resolver(directory, happy_eyeballs_delay=0.0)
+    connector = TCPConnector(resolver=directory, happy_eyeballs_delay=0.0)
     return Endpoint("db", server.port), connector
 
 

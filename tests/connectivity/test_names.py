@@ -1,4 +1,4 @@
-"""NameCache, through the pool: one look-up however many ask, and a name that hangs hurts only its own."""
+"""Names, through the pool: one look-up however many ask, and a name that hangs hurts nobody else."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ async def test_g20_whatever_a_look_up_comes_to_after_all_have_gone_harms_nobody(
 async def test_a_name_whose_addresses_all_failed_is_looked_up_again() -> None:
     directory = Directory(db=("127.0.0.2",))
     async with serving() as server:
-        connector = TCPConnector.with_resolver(directory)
+        connector = TCPConnector(resolver=directory)
         endpoint = Endpoint("db", server.port)
         async with listened_to(connector=connector) as (pool, _):
             with refusing("127.0.0.2", server.port), pytest.raises(ConnectError):
@@ -200,7 +200,7 @@ async def test_old_addresses_serve_new_dials_while_the_resolver_is_down(
     autojump_clock: MockClock,
 ) -> None:
     directory = Directory(db=(LOOPBACK,))
-    connector = TCPConnector.with_resolver(directory, dns_ttl=10)
+    connector = TCPConnector(resolver=directory, dns_ttl=10)
     async with serving() as server, listened_to(connector=connector) as (pool, _):
         endpoint = Endpoint("db", server.port)
         await ask(pool, endpoint)

@@ -1,0 +1,68 @@
+"""Follows servers that move: leaves the addresses to which an endpoint no longer leads."""
+
+from __future__ import annotations
+
+import logging
+from typing import final
+
+import trio
+from trio.lowlevel import enable_ki_protection
+
+from conpool._core.records import SubPool
+from conpool._engine.engine import Engine
+from conpool._extend.connector import Connector
+from conpool._values.endpoint import UnixEndpoint
+
+_log = logging.getLogger("conpool")
+
+_BATCH = 100
+"""How many endpoints are looked at between two checkpoints: 5 ms, at 50 µs for each task."""
+
+
+@final
+class Follower:
+    """Asks the connector every `interval` seconds where the endpoints lead."""
+
+    __slots__ = ("_connector", "_engine", "_interval")
+
+    def __init__(self, engine: Engine, connector: Connector, interval: float) -> None:
+        self._engine = engine
+        self._connector = connector
+        self._interval = interval
+
+    @enable_ki_protection
+    async def follow(self) -> None:
+        """Ask about all endpoints, round after round, for as long as the pool is open."""
+        if type(self._connector).addresses is Connector.addresses:
+            return  # this connector never knows
+        while True:
+            await trio.sleep(self._interval)
+            async with trio.open_nursery() as nursery:
+                for number, sub in enumerate(list(self._engine.core.subs.values()), 1):
+                    if number % _BATCH == 0:
+                        await trio.lowlevel.checkpoint()
+                    if _may_have_moved(sub):
+                        name = f"conpool look-up of {sub.endpoint}"
+                        nursery.start_soon(self._ask, sub, name=name)
+
+    @enable_ki_protection
+    async def _ask(self, sub: SubPool) -> None:
+        addresses: frozenset[str] | None = None
+        try:
+            # Bounded, so that an endpoint whose look-up hangs does not delay the next round.
+            with trio.move_on_after(sub.config.connect_timeout):
+                found = await self._connector.addresses(sub.endpoint)
+                addresses = None if found is None else frozenset(found)
+        except Exception:  # noqa: BLE001 - a connector of the user's own may raise anything
+            _log.debug("cannot tell where %s leads now", sub.endpoint, exc_info=True)
+        # Asked again, because the core may have dropped `sub` during the look-up.
+        if addresses is not None and _may_have_moved(sub):
+            self._engine.core.moved(sub, addresses, self._engine.now())
+            self._engine.perform()
+
+
+def _may_have_moved(sub: SubPool) -> bool:
+    """Whether a connection leads to an IP address that the endpoint does not spell out itself."""
+    endpoint = sub.endpoint
+    host = None if isinstance(endpoint, UnixEndpoint) else (endpoint.proxy or endpoint).host
+    return any(entry.address not in (None, host) for entry in sub.limit.borrowers)
