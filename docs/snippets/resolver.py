@@ -1,4 +1,4 @@
-"""NameCache from a table of one's own."""
+"""Names from a table of one's own."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ ADDRESSES = {"shouting.internal": ["127.0.0.1"]}
 
 # begin
 async def look_up(host: str, family: int) -> Sequence[str]:
-    await trio.lowlevel.checkpoint()  # or ask whoever knows
-    return ADDRESSES.get(host, [])  # the best first; none: there is no such name
+    await trio.lowlevel.checkpoint()  # or ask your directory
+    return ADDRESSES.get(host, [])  # the best first; empty: there is no such name
 
 
 async def main() -> None:
