@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -154,6 +156,33 @@ def swallowing(host: str = LOOPBACK, port: int = 0) -> Iterator[int]:
             filler.setblocking(False)
             filler.connect_ex((host, port))
         yield port
+
+
+@contextlib.contextmanager
+def unix_bound(path: str | Path, backlog: int | None = None) -> Iterator[socket.socket]:
+    """A UNIX socket at `path`, which listens if it is given a backlog."""
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(os.fspath(path))
+        if backlog is not None:
+            server.listen(backlog)
+        yield server
+
+
+@contextlib.contextmanager
+def unix_full(path: str | Path) -> Iterator[socket.socket]:
+    """A UNIX socket that accepts nobody, with as many waiting as its backlog holds."""
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(unix_bound(path, 0))
+        for _ in range(100):
+            filler = stack.enter_context(socket.socket(socket.AF_UNIX))
+            filler.setblocking(False)
+            try:
+                filler.connect(os.fspath(path))
+            except BlockingIOError:
+                break
+        else:
+            pytest.skip("this system's backlog has no end")
+        yield server
 
 
 class FakeSocket(trio.socket.SocketType):
