@@ -21,7 +21,7 @@ DELAY = 0.25
 async def test_f025_f029_a_black_hole_costs_the_delay_and_no_more(
     autojump_clock: MockClock,
 ) -> None:
-    """In simulated time the round trip to the second address takes none."""
+    """In simulated time the round trip to the second address takes no time."""
     async with serving() as server:
         with swallowing("127.0.0.2", server.port):
             connector = TCPConnector(resolver=Directory(db=("127.0.0.2", LOOPBACK)))
@@ -50,7 +50,7 @@ async def test_g1_losers_are_gone_when_the_connection_is_lent() -> None:
     need_kernel_table()
     async with serving() as server:
         with swallowing("127.0.0.2", server.port):
-            before = client_sockets(server.port).total()  # what fills the black hole
+            before = client_sockets(server.port).total()  # the sockets that fill the black hole
             directory = Directory(db=("127.0.0.2", LOOPBACK))
             connector = TCPConnector(resolver=directory, happy_eyeballs_delay=0.01)
             census = Census(server.port, pace=1)
@@ -92,7 +92,7 @@ async def lend_twenty(server: Serving, connector: TCPConnector) -> set[str]:
 
 
 async def test_the_remembered_winner_defeats_a_name_server_that_takes_turns() -> None:
-    """What the documentation warns of: rotating answers do not spread connections."""
+    """The documentation warns of this: rotating answers do not spread connections."""
 
     async def turn(host: str, family: int) -> tuple[str, ...]:
         await trio.lowlevel.checkpoint()

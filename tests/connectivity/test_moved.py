@@ -1,4 +1,4 @@
-"""A name that leads elsewhere now: connections to where it led before are left, and nothing else is."""
+"""Names that move: the pool leaves connections to the old addresses, and no others."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TTL = 10.0
 
 @asynccontextmanager
 async def two_servers() -> AsyncIterator[tuple[EchoServer, EchoServer]]:
-    """One at the old address and one at the new, on the same port."""
+    """Run one server at the old address and one at the new, on the same port."""
     async with AsyncExitStack() as stack:
         old = await stack.enter_async_context(echoing(host=OLD))
         new = await stack.enter_async_context(echoing(host=NEW, port=old.port))
@@ -81,7 +81,7 @@ async def test_of_two_addresses_only_the_one_that_is_gone_is_left(
         directory.names["db"] = (NEW, OLD)
         async with pool.connection(endpoint):
             await trio.sleep(TTL + 2)
-            old.refuse()  # so that the next one must go to the other
+            old.refuse()  # so the next connection must go to the other
             await ask(pool, endpoint)
         assert (len(old.live), len(new.live)) == (1, 1)
         directory.names["db"] = (NEW,)
@@ -125,7 +125,7 @@ async def test_a_name_that_is_gone_changes_nothing_for_what_is_open(
 async def test_g16_a_resolver_that_hangs_over_one_name_does_not_keep_others_from_being_followed(
     autojump_clock: MockClock,
 ) -> None:
-    """Not even after a day, when what was known of that name no longer counts."""
+    """Not even after a day, when the old answer about that name is not used any more."""
     directory = Directory(db=(OLD,), slow=(OLD,))
     connector = TCPConnector(resolver=directory, dns_ttl=TTL)
     config = PoolConfig(
@@ -171,7 +171,7 @@ async def test_thousands_of_endpoints_are_followed_without_stopping_the_loop(
 
 
 async def answer_in_turns(host: str, family: int) -> tuple[str, ...]:
-    """Be a load balancer that knows many servers and names one at a time."""
+    """A load balancer that knows several servers and names one at a time."""
     await trio.lowlevel.checkpoint()
     return (OLD,) if int(trio.current_time() / TTL) % 2 else (NEW,)
 
@@ -197,7 +197,7 @@ async def test_answers_that_are_but_a_part_of_the_truth_cost_connections_unless_
             assert log.dialled == 1
 
 
-async def test_a_connector_of_ones_own_is_not_asked_for_addresses(
+async def test_a_connector_that_does_not_know_addresses_follows_nothing(
     autojump_clock: MockClock,
 ) -> None:
     class Own(Connector):

@@ -1,4 +1,4 @@
-"""Names, through the pool: one look-up however many ask, and a name that hangs hurts nobody else."""
+"""Names, through the pool: one look-up however many ask, and a slow name hurts nobody else."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def system(monkeypatch: pytest.MonkeyPatch) -> Iterator[SystemResolver]:
 
 
 class DefaultLimiter(trio.abc.Instrument):
-    """Watches trio's own limit for threads at every step of every task."""
+    """Looks at trio's own limit for threads after every step of every task."""
 
     def __init__(self) -> None:
         self.most = 0
@@ -80,7 +80,7 @@ async def test_endpoints_that_differ_only_in_what_a_name_does_not_share_the_answ
 async def test_f023_sixty_waiters_on_a_name_that_hangs_take_one_thread(
     system: SystemResolver, default_limiter: DefaultLimiter
 ) -> None:
-    """Twenty at a time: those who come when others have given up find the same thread."""
+    """Twenty at a time: callers that come after others have given up find the same thread."""
     trio.lowlevel.add_instrument(default_limiter)
     config = PoolConfig(max_connections_per_endpoint=60, connect_timeout=0.02)
     errors: list[ConnectError] = []
@@ -167,9 +167,9 @@ async def test_f022_a_crowd_behind_a_name_that_does_not_exist_makes_one_look_up(
 async def test_g20_whatever_a_look_up_comes_to_after_all_have_gone_harms_nobody(
     system: SystemResolver, said: str
 ) -> None:
-    """It is reported outside of any task, where an exception would be the end of the program."""
+    """The result is delivered outside of any task, where an exception would end the program."""
     if said == "no address":
-        system.found = "/run/socket"  # nothing that could be dialled
+        system.found = "/run/socket"  # not an address
     else:
         system.fails = cast("OSError", MemoryError(said))
     connector = TCPConnector()

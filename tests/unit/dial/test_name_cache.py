@@ -155,7 +155,7 @@ async def test_an_expired_answer_is_looked_up_again() -> None:
     answer.expire()
     hosts.names["db"] = ["192.0.2.2"]
     assert await ips(names) == ["192.0.2.2"]
-    answer.expire()  # the old one: it says nothing of the new
+    answer.expire()  # an old answer that expires says nothing about the new one
     assert await ips(names) == ["192.0.2.2"]
     assert hosts.asked == ["db", "db"]
 
@@ -189,7 +189,7 @@ async def test_an_ip_address_has_no_addresses_to_follow() -> None:
 async def test_a_name_that_the_memory_has_no_room_for_is_not_asked_about(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each would push out another, and a pool that follows them would look all up in every round."""
+    """Otherwise each name would push out another, and a pool would look up all in every round."""
     monkeypatch.setattr(name_cache, "MAX_NAMES", 2)
     hosts = Hosts(**{name: ["192.0.2.1"] for name in "abc"})
     names = names_for(hosts)

@@ -108,7 +108,7 @@ async def test_addresses_that_swallow_everything_are_looked_up_again(
         for seconds in (0.1, 10.0, 10.0):
             with trio.move_on_after(seconds):
                 await connector.connect(Endpoint("db", 1))
-    # The first was cancelled before it had tried them all: that says nothing.
+    # The first dial was cancelled before it had tried both addresses: it says nothing about them.
     assert len(hosts.asked) == 2
     assert network.open == 0
 
