@@ -177,15 +177,10 @@ class NameCache:
         return answer.unwrap()
 
     async def addresses(self, host: str, port: int, family: int = 0) -> frozenset[str] | None:
-        """Return the addresses of a name, as `getpeername` spells them; arguments as for `resolve`.
+        """Like `resolve`, return the addresses of a name, as `getpeername` spells them.
 
         None for an IP address, and for a name that cannot be remembered (`ttl` is 0, or other names
         fill the memory): a caller that asks every few seconds would look it up every few seconds.
-
-        Raises:
-            OSError: There is no address, or the resolver failed.
-
-        Cancelling it takes nothing from others who wait for the same name.
         """
         if read_literal(host, family) is not None:
             return None

@@ -178,8 +178,7 @@ class TCPConnector(Connector):
                 answer.expire()
             raise error from failures
         except BaseException:
-            # Addresses that never answer do not fail, they are cancelled. If all were tried, the
-            # name may lead elsewhere by now.
+            # Addresses that never answer do not fail: the dial is cancelled.
             if started == len(addresses):
                 answer.expire()
             raise

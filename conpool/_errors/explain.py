@@ -12,8 +12,7 @@ How `as_connect_error` chooses the class:
    such errors are recognised by their type.
 
 A message shows the text of system errors, of TLS errors, and of exceptions that connectors and
-drivers raise. Those who write connectors and drivers must keep secrets out of them, as the
-documentation says.
+drivers raise. The authors of these must keep secrets out of them, as their documentation says.
 """
 
 from __future__ import annotations
