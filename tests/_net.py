@@ -1,12 +1,14 @@
-"""What tests of the connector share: resolvers and sockets that do as they are told."""
+"""What tests of the connector share: resolvers and sockets that do what the test tells them."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -30,7 +32,7 @@ def v6(ip: str) -> Address:
 
 
 class Hosts:
-    """A resolver to give to a connector: names and their addresses, and what else may happen."""
+    """A resolver for a connector, with names and their addresses or errors."""
 
     def __init__(self, **names: Sequence[str] | Exception) -> None:
         self.names: dict[str, Sequence[str] | Exception] = dict(names)
@@ -50,7 +52,7 @@ class Hosts:
 
 
 class Hook(trio.abc.HostnameResolver):
-    """A resolver in trio's way, that answers for every name with the same socket addresses."""
+    """A resolver for trio's hook, that finds the same socket addresses for every name."""
 
     def __init__(self, *found: tuple[int, tuple[Any, ...]]) -> None:
         self.found = found
@@ -75,7 +77,7 @@ def hooked(hook: Hook) -> Iterator[Hook]:
 
 
 class SystemResolver:
-    """Stands in for the system's `getaddrinfo`, whose threads it holds until `release`."""
+    """Stands in for the system's `getaddrinfo`, and holds its threads until `let_go`."""
 
     def __init__(self, found: str = LOOPBACK) -> None:
         self.asked: list[str] = []
@@ -83,7 +85,7 @@ class SystemResolver:
         self.fails: OSError | None = None
         self.gate = threading.Event()
         self.slow = ""
-        """What names that are held start with."""
+        """Names that start with this are held."""
         self._real = socket.getaddrinfo
         self._wake: tuple[trio.lowlevel.TrioToken, trio.Event] | None = None
 
@@ -101,13 +103,13 @@ class SystemResolver:
             assert self.gate.wait(20)
         if self.fails is not None:
             raise self.fails
-        # Not from the system: it opens a socket to find out, perhaps while files are counted.
+        # The system is not asked: it would open a socket, perhaps while a test counts files.
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (self.found, 0))]
 
     def let_go(self) -> None:
-        """Let all threads end, and wait until they have.
+        """Let all threads end, and wait until they have ended.
 
-        Those that have not asked yet are not seen: `wait_asked` comes first.
+        Call `wait_asked` before: a thread that has not asked yet is not seen here.
         """
         self.gate.set()
         for thread in threading.enumerate():
@@ -133,7 +135,7 @@ async def listening(host: str = LOOPBACK) -> AsyncIterator[tuple[trio.SocketList
 
 @contextlib.contextmanager
 def refusing(host: str = LOOPBACK, port: int = 0) -> Iterator[int]:
-    """A port that is taken, so that nobody else gets it, and on which nobody listens."""
+    """A port that is taken, so that no other process gets it, and on which nobody listens."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as taken:
         taken.bind((host, port))
         yield taken.getsockname()[1]
@@ -141,14 +143,14 @@ def refusing(host: str = LOOPBACK, port: int = 0) -> Iterator[int]:
 
 @contextlib.contextmanager
 def swallowing(host: str = LOOPBACK, port: int = 0) -> Iterator[int]:
-    """A port that answers no more: nobody accepts and the backlog is full, so SYNs are dropped."""
+    """A port that does not answer: its backlog is full, so the system drops each SYN."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.socket())
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
         listener.listen(0)
         port = listener.getsockname()[1]
-        # Linux takes one more than it was told, and leaves the next half open.
+        # Linux takes one more than the backlog says, and leaves the next one half open.
         for _ in range(3):
             filler = stack.enter_context(socket.socket())
             filler.setblocking(False)
@@ -156,8 +158,35 @@ def swallowing(host: str = LOOPBACK, port: int = 0) -> Iterator[int]:
         yield port
 
 
+@contextlib.contextmanager
+def unix_bound(path: str | Path, backlog: int | None = None) -> Iterator[socket.socket]:
+    """A UNIX socket at `path`, which listens if it is given a backlog."""
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(os.fspath(path))
+        if backlog is not None:
+            server.listen(backlog)
+        yield server
+
+
+@contextlib.contextmanager
+def unix_full(path: str | Path) -> Iterator[socket.socket]:
+    """A UNIX socket that accepts nobody, with as many waiting as its backlog holds."""
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(unix_bound(path, 0))
+        for _ in range(100):
+            filler = stack.enter_context(socket.socket(socket.AF_UNIX))
+            filler.setblocking(False)
+            try:
+                filler.connect(os.fspath(path))
+            except BlockingIOError:
+                break
+        else:
+            pytest.skip("this system's backlog has no end")
+        yield server
+
+
 class FakeSocket(trio.socket.SocketType):
-    """A socket without a system: connecting takes `delay` seconds, and may fail."""
+    """A socket without a system: connecting takes as long, and ends, as the plan says."""
 
     def __init__(self, family: int, plan: FakeNetwork) -> None:
         self._family = family
@@ -225,7 +254,7 @@ def on_network(factory: trio.abc.SocketFactory) -> Iterator[None]:
 
 @contextlib.contextmanager
 def progress_noted() -> Iterator[Progress]:
-    """Be a dial, as far as the connector can tell."""
+    """Note progress as a dial does."""
     progress = Progress()
     token = current.set(progress)
     try:

@@ -1,4 +1,4 @@
-"""Proxies in the test's own process, that do what they are asked or as they are told."""
+"""Proxies in the test's own process: some work, and some follow a script."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ async def echo(stream: trio.abc.Stream) -> None:
 
 
 class Script:
-    """The far end of a stream in memory: sends `replies`, each after as many bytes as it expects."""
+    """The far end of a stream in memory: waits for so many bytes, then sends a reply, and so on."""
 
     def __init__(self, *replies: tuple[int, Iterable[bytes]], hang_up: bool = False) -> None:
         self.replies = replies
@@ -140,7 +140,7 @@ class Script:
 
     async def play(self) -> None:
         for size, pieces in self.replies:
-            # 0 for a head of HTTP, whatever its size.
+            # 0 stands for a head of HTTP, whose size is not known.
             read = read_exactly(self._server, size) if size else read_head(self._server)
             self.received += await read
             for piece in pieces:
@@ -151,7 +151,7 @@ class Script:
             self.received += data
 
     async def run(self, talk: Callable[[trio.abc.Stream], Awaitable[None]]) -> None:
-        """Talk to it; what `talk` raises comes out as it is."""
+        """Run `talk` with the near end, and raise its exception as it is."""
         failure: Exception | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.play)
@@ -164,7 +164,7 @@ class Script:
             raise failure
 
     async def left_over(self) -> bytes:
-        """What the client would read next, if there is anything."""
+        """Return the bytes that the client would read next."""
         data = b""
 
         async def read() -> None:

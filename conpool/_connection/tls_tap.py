@@ -1,33 +1,35 @@
-"""TLS over a stream, made so that the pool can later look into it without waiting.
+"""TLS over a stream, made so that the pool can look into it later without waiting.
 
-`trio.SSLStream` can say what is pending only by awaiting. But all that it reads goes through a memory BIO
-that it hands to `SSLContext.wrap_bio`; a stand-in for the context sees that call, and with the BIO and
-the `SSLObject` in hand the probe can decrypt what lies in the socket at once (`_probe`).
+`trio.SSLStream` cannot say without an await what is pending. But all bytes that it reads go
+through a memory BIO, which it hands to `SSLContext.wrap_bio`. A stand-in for the context (`Tap`)
+sees that call and keeps the BIO and the `SSLObject`. With both, the probe can decrypt the bytes in
+the socket at once.
 """
 
 from __future__ import annotations
 
 import ssl
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast, final
+from typing import Any, Final, TypeAlias, cast, final
 from weakref import WeakKeyDictionary
 
 import trio
 
-if TYPE_CHECKING:
-    from conpool._values.tls import TLS
+from conpool._values.tls import TLS
 
 EncryptedStream: TypeAlias = "trio.SSLStream[trio.abc.Stream]"
-
 
 HIDES_TRUNCATION: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).options & getattr(
     ssl, "OP_IGNORE_UNEXPECTED_EOF", 0
 )
-"""What every context has, unasked, on Python before 3.11.4: an end without goodbye looks like a proper one."""
+"""An option that Python before 3.11.4 sets on every context, unasked.
+
+It makes an end without TLS's goodbye look like a proper one.
+"""
 
 
 @final
 class Tap:
-    """The two objects through which all bytes of one TLS connection come in."""
+    """Keeps the two objects through which all bytes of one TLS connection come in."""
 
     __slots__ = ("_context", "incoming", "ssl_object")
 
@@ -40,7 +42,7 @@ class Tap:
     def wrap_bio(
         self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, **options: Any
     ) -> ssl.SSLObject:
-        """Do what the context would, and remember what came of it."""
+        """Call the context's own `wrap_bio`, and keep its BIO and its result."""
         self.incoming = incoming
         context = self._context
         usual = context.options
@@ -49,7 +51,7 @@ class Tap:
         try:
             self.ssl_object = context.wrap_bio(incoming, outgoing, **options)
         finally:
-            if usual & HIDES_TRUNCATION:  # the context is the user's, and others share it
+            if usual & HIDES_TRUNCATION:  # the context is the user's: leave it as it was
                 context.options = usual
         return self.ssl_object
 
@@ -62,10 +64,10 @@ async def encrypt(
 ) -> EncryptedStream:
     """Put TLS over `stream` and complete the handshake.
 
-    If that fails or is cancelled, `stream` is left for the caller to close.
+    If it fails or is cancelled, the caller must close `stream`.
 
     Raises:
-        trio.BrokenResourceError: The handshake failed; the reason is its `__cause__`.
+        trio.BrokenResourceError: The handshake failed; its `__cause__` is the reason.
         AlpnMismatch: The peer chose none of the protocols of `tls.alpn`.
     """
     tap = Tap(tls.context)
@@ -83,7 +85,7 @@ async def encrypt(
 
 
 class AlpnMismatch(Exception):
-    """The peer speaks none of the protocols that were asked for."""
+    """The peer speaks none of the protocols that we asked for."""
 
 
 def find_tap(stream: trio.abc.Stream) -> Tap | None:

@@ -1,4 +1,4 @@
-"""Addresses to connect to: what look-ups give, and in which order they are tried."""
+"""Addresses to connect to: how they are read, and the order in which they are tried."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
 _IPV6_PARTS: Final = 4
-"""Address, port, flow label, zone. Python built without IPv6 has two parts, and bytes in them."""
+"""Address, port, flow label, zone. A Python built without IPv6 gives two parts, as bytes."""
 
 
 class Address(NamedTuple):
-    """One IP address of a host, in the spelling that `getpeername` uses."""
+    """One IP address of a host, spelled as `getpeername` spells it."""
 
     family: int
     ip: str
     port: int = 0
-    """0 for whatever port is asked for. A resolver that is trio's hook may give another one."""
+    """0 for the port that the caller dials. A resolver set by trio's hook may give another port."""
     flowinfo: int = 0
     scope_id: int = 0
 
@@ -28,9 +28,9 @@ class Address(NamedTuple):
 
 
 def read_address(family: int, sockaddr: tuple[Any, ...]) -> Address | None:
-    """Make an `Address` of what `getaddrinfo` gives; None for what is neither IPv4 nor IPv6."""
+    """Make an `Address` of a result of `getaddrinfo`; None if it is neither IPv4 nor IPv6."""
     try:
-        # Resolvers other than the system's may spell an IPv6 address in another way.
+        # A resolver of the user's own may spell an IPv6 address in another way.
         ip = socket.inet_ntop(family, socket.inet_pton(family, sockaddr[0].partition("%")[0]))
     except (OSError, AttributeError, TypeError):
         return None
@@ -43,15 +43,15 @@ def read_literal(host: str, family: int = 0) -> Address | None:
     """Read an IP address, without a look-up; None if `host` is a name.
 
     Raises:
-        socket.gaierror: It is an IP address with a zone that this machine does not have, or one
-            of another family than `family`.
+        socket.gaierror: It is an IP address with a zone that this machine does not have, or an
+            IP address of another family than `family`.
     """
     try:
         found = socket.getaddrinfo(
             host.encode(), None, family, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST
         )
     except socket.gaierror as error:
-        # For a zone that is not there the system says what it says of every name.
+        # For an unknown zone the system gives the same code as for a name; only a zone has ":".
         if error.errno == socket.EAI_NONAME and ":" not in host:
             return None
         raise
@@ -62,12 +62,12 @@ def read_literal(host: str, family: int = 0) -> Address | None:
 def interleave(addresses: Iterable[Address], first: Address | None = None) -> list[Address]:
     """Put addresses in the order in which to try them (RFC 8305, section 4).
 
-    The system's order, but with the families taking turns: where one of them does not work, the
-    second attempt already is of the other.
+    The given order, but IPv4 and IPv6 take turns: if one of the two does not work here, the second
+    attempt already uses the other.
 
     Args:
-        addresses: In the order of preference; what comes twice is tried once.
-        first: The one that worked last, to be tried before all others if it is among them.
+        addresses: The best first; an address that comes twice is tried once.
+        first: The address that connected last. If it is one of `addresses`, it goes first.
     """
     left = list(dict.fromkeys(addresses))
     if first is not None and first in left:

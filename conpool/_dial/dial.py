@@ -1,8 +1,6 @@
-"""One dial from beginning to end: transport, TLS, and whatever else must be done before the first lease."""
+"""One dial from beginning to end: the transport, and TLS on top of it."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import trio
 
@@ -13,20 +11,18 @@ from conpool._dial import progress as progress_module
 from conpool._dial.progress import Progress
 from conpool._errors.connect import ConnectError
 from conpool._errors.explain import as_connect_error, connect_timed_out
-from conpool._values.endpoint import server_name
-
-if TYPE_CHECKING:
-    from conpool._extend.connector import Connector
-    from conpool._values.endpoint import AnyEndpoint
+from conpool._extend.connector import Connector
+from conpool._values.endpoint import AnyEndpoint, server_name
 
 
 async def open_link(connector: Connector, endpoint: AnyEndpoint, timeout: float) -> Link:
     """Dial `endpoint` within `timeout` seconds.
 
-    Runs in a task of its own, whose context it changes. If it fails or is cancelled, nothing stays open.
+    It must run in a task of its own, because it changes that task's context. If it fails or is
+    cancelled, nothing stays open.
 
     Raises:
-        ConnectError: It could not be done; the phase tells how far it came.
+        ConnectError: The dial failed; the phase says how far it came.
     """
     progress = Progress()
     progress_module.current.set(progress)
@@ -48,7 +44,7 @@ async def _connect(connector: Connector, endpoint: AnyEndpoint, progress: Progre
             stream = await encrypt(stream, endpoint.tls, server_name(endpoint))
         return Link(stream)
     except BaseException:
-        # By force: a courteous close of a TLS stream would begin by finishing the handshake.
+        # By force: a polite close of a TLS stream would first try to finish the handshake.
         if not try_close_now(stream):
             await close_by_force(stream)  # noqa: ASYNC102 - shields and bounds itself
         raise

@@ -1,15 +1,15 @@
-"""One look-up of one name, by whoever answers here: a given resolver, trio's hook, or the system.
+"""One look-up of one name: asks a given resolver, trio's hook, or the system.
 
 The system's `getaddrinfo` cannot be interrupted and may take half a minute. trio would run it in a
-thread that counts against the limit for all of the program's threads, and forget it when its
-caller is cancelled, so that a slow name takes one thread for each attempt. Here
+thread that counts against the limit for all of the program's threads. When the caller is
+cancelled trio forgets that thread, so a slow name takes one more thread with each attempt. Here
 
 1. look-ups have a limit of their own, and never touch trio's;
-2. a thread belongs to the name: whoever asks for that name while it runs waits for the same one;
-3. what it finds after the last of them has gone is still reported, to be remembered.
+2. a thread belongs to a name: all tasks that ask for the name meanwhile wait for the same thread;
+3. a result is still reported, to be remembered, after the last of these tasks has gone.
 
-No task runs a look-up, so none can outlive its owner; a thread that nobody waits for any more
-holds nothing but its place in the limit.
+No background task runs a look-up, so none can be left over. A thread for which nobody waits any
+more holds nothing but its place in the limit.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, final
 
 import trio
@@ -25,34 +25,34 @@ import trio
 from conpool._dial.address import Address, read_address, read_literal
 
 if TYPE_CHECKING:
-    from outcome import Outcome
+    from outcome import Outcome  # trio's dependency, not ours
 
 MAX_LOOKUPS: Final = 20
 """How many names may be looked up at once; half of what trio allows all threads together."""
 
-Resolver: TypeAlias = Callable[[str, int], Awaitable[Iterable[str]]]
+Resolver: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
 """Finds the IP addresses of a name: `await resolver(host, family)`.
 
-`family` is `socket.AF_INET`, `socket.AF_INET6`, or 0 for both. The best addresses come first; none
-at all means that the name does not exist. It raises `OSError` when it cannot say. It runs in the
-task of one of those who wait, and is cancelled with it.
+`family` is `socket.AF_INET`, `socket.AF_INET6`, or 0 for both. The best addresses come first; an
+empty result means that the name does not exist. It raises `OSError` when it cannot say. It runs in
+one of the tasks that wait for the name, and is cancelled with that task.
 """
 
 Found: TypeAlias = "Outcome[tuple[Address, ...]]"
 
 
 class Question(NamedTuple):
-    """What is looked up, and under which the answer is remembered."""
+    """What to look up; answers are remembered under it."""
 
     host: str
     family: int
     port: int
-    """0, except where trio's hook answers, which is given a port and may change it."""
+    """0, unless trio's hook is set: the hook is given the port, and may change it."""
 
 
 @final
 class Lookups:
-    """Asks, in at most `MAX_LOOKUPS` threads. Belongs to one run of trio."""
+    """Looks names up, in at most `MAX_LOOKUPS` threads. It belongs to one run of trio."""
 
     __slots__ = ("_limiter", "_on_orphan", "_resolver", "_threads")
 
@@ -65,7 +65,7 @@ class Lookups:
         self._threads: dict[Question, _Thread] = {}
 
     def question(self, host: str, port: int, family: int) -> Question:
-        """Say what would be asked about `host` now."""
+        """Return what would be looked up for `host` now."""
         hooked = self._resolver is None and find_hook() is not None
         return Question(host, family, port if hooked else 0)
 
@@ -76,9 +76,10 @@ class Lookups:
             The addresses, the best first; perhaps none.
 
         Raises:
-            OSError: `socket.gaierror` or whatever the resolver raises.
+            OSError: `socket.gaierror`, or any error of the resolver.
 
-        Cancelling it leaves a thread behind if the system was asked; see `on_orphan`.
+        If it is cancelled while the system is asked, the thread goes on; once it ends with no task
+        waiting, `on_orphan` gets the result.
         """
         host, family, port = question
         if self._resolver is not None:
@@ -94,7 +95,7 @@ class Lookups:
         if thread is None:
             thread = _Thread()
             await self._limiter.acquire_on_behalf_of(thread)
-            # From here to the thread's start nothing awaits, so the place cannot be lost.
+            # Nothing awaits from here to the thread's start, so the place cannot be lost.
             self._start(question, thread)
         await thread.ended.wait()
         assert thread.found is not None
@@ -104,7 +105,7 @@ class Lookups:
         token = trio.lowlevel.current_trio_token()
 
         def deliver(found: Found) -> None:
-            # Where the run has ended, so has everything here.
+            # If the run has ended, nobody needs the result.
             with contextlib.suppress(trio.RunFinishedError):
                 token.run_sync_soon(self._ended, question, thread, found)
 
@@ -131,7 +132,7 @@ class Lookups:
 
 @final
 class _Thread:
-    """A look-up that the system is busy with."""
+    """A look-up under way in a thread."""
 
     __slots__ = ("ended", "found")
 
@@ -141,7 +142,7 @@ class _Thread:
 
 
 def _getaddrinfo(question: Question) -> tuple[Address, ...]:
-    # Bytes, since Python would encode a str once more and refuse what the system allows.
+    # As bytes: Python would encode a str by IDNA, and refuse names that the system accepts.
     host = question.host.encode("ascii")
     found = socket.getaddrinfo(host, None, question.family, socket.SOCK_STREAM)
     return _of_family(question.family, [read_address(kind, at) for kind, _, _, _, at in found])
@@ -160,9 +161,9 @@ def _of_family(family: int, addresses: Iterable[Address | None]) -> tuple[Addres
 
 @trio.lowlevel.enable_ki_protection
 def find_hook() -> trio.abc.HostnameResolver | None:
-    """Return what `trio.socket.set_custom_hostname_resolver` has set; None if nothing.
+    """Return the hook that `trio.socket.set_custom_hostname_resolver` has set, if any.
 
-    trio has no way to ask. Setting it gives the old one, which is put back in the same breath.
+    trio has no way to ask. Setting another returns the old one, which is put back at once.
     """
     hook = trio.socket.set_custom_hostname_resolver(None)
     if hook is not None:

@@ -1,17 +1,17 @@
 """From host names to addresses, with a memory.
 
 1. An IP address is its own answer; nobody is asked.
-2. What was found less than `ttl` ago is used. That a name was not found is remembered for a second:
-   long enough for a crowd to be told at once, too short for anyone to wait for.
-3. Otherwise one of those who want to know asks, in its own task, and the rest wait for what it
-   finds (`_Flight`). If it is cancelled, the rest wake up, and the first of them asks instead:
-   nobody's cancellation costs another its answer, and there is no task that could be left over.
-4. If the resolver is down (as opposed to: it says that there is no such name) or slow, what was found
-   before still serves, as RFC 8767 has it. The addresses have probably not changed.
-5. When connecting to all addresses of an answer fails, `Answer.expire` has the next one ask again.
+2. An answer less than `ttl` old is used. A failure is remembered for a second: long enough to tell
+   a crowd at once, too short to keep anyone waiting for a name that has just been made.
+3. Otherwise one of the tasks that want to know asks, and the others wait for its answer
+   (`_Flight`). If that task is cancelled, the others wake up and the first of them asks instead.
+   So no cancellation costs another task its answer, and no background task can be left over.
+4. If the resolver is slow or down, the old answer still serves (RFC 8767), because the addresses
+   have probably not changed. A resolver that says "no such name" is not down.
+5. If no address of an answer connects, the dial calls `Answer.expire`, and the next one asks again.
 
-Everything between two awaits happens at once, so no lock is needed. All of it belongs to one run of
-trio: times on its clock and threads that report to it mean nothing to the next.
+Between two awaits nothing else runs, so no lock is needed. A cache belongs to one run of trio: its
+times are on that run's clock, and its threads report to that run.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ FAILURE_TTL: Final = 1.0
 """How long a failed look-up is remembered, in seconds."""
 
 PATIENCE: Final = 1.8
-"""How long to wait for a resolver when there is an old answer, in seconds (RFC 8767, section 5).
+"""How long to wait for a resolver if there is an old answer, in seconds (RFC 8767, section 5).
 
-Half of what is left to the one who asks, if that is less.
+The caller's remaining time may be short; then the resolver gets half of it.
 """
 
 STALE_TTL: Final = 30.0
-"""How long an old answer serves before the resolver is tried again, in seconds (the same)."""
+"""How long an old answer serves before the resolver is asked again, in seconds (RFC 8767)."""
 
 MAX_STALE: Final = 86_400.0
-"""The age at which an old answer is no better than none, in seconds: the least of RFC 8767's."""
+"""An answer older than this, in seconds, is not used any more: the least that RFC 8767 suggests."""
 
 _NO_SUCH_NAME: Final = frozenset(
     getattr(socket, name)
     for name in ("EAI_NONAME", "EAI_NODATA", "EAI_ADDRFAMILY")
     if hasattr(socket, name)
 )
-"""What a resolver says that is up and knows; any other failure says nothing about the name."""
+"""The codes of a resolver that works and knows; any other failure says nothing about the name."""
 
 
 @final
@@ -58,11 +58,11 @@ class ResolverStats:
     """How a connector's look-ups went.
 
     Attributes:
-        hits: Answers from memory, that a name was not found included.
-        misses: How often a caller had to wait for a look-up, its own or another's.
+        hits: How many dials were answered from memory, including "no such name".
+        misses: How many dials waited for a look-up, their own or another's.
         lookups: How often the resolver was asked.
         failures: How often it failed, or found nothing.
-        stale: How often an old answer was used in place of a failed or slow look-up.
+        stale: How often an old answer was used because a look-up failed or was slow.
         names: How many names are remembered now.
     """
 
@@ -76,9 +76,9 @@ class ResolverStats:
 
 @final
 class Answer:
-    """What was found out about one name, or that it failed."""
+    """The result of looking up one name: its addresses, or a failure."""
 
-    __slots__ = ("addresses", "failure", "found_at", "fresh_until", "winner")
+    __slots__ = ("_failure", "addresses", "found_at", "fresh_until", "winner")
 
     def __init__(
         self,
@@ -89,32 +89,40 @@ class Answer:
         failure: OSError | None = None,
     ) -> None:
         self.addresses = addresses
-        self.failure = failure
         self.found_at = found_at
         self.fresh_until = fresh_until
         self.winner: Address | None = None
         """The address that connected last."""
+        self._failure = failure
+
+    def unwrap(self) -> Answer:
+        """Return this answer, or raise the failure that it is."""
+        failure = self._failure
+        if failure is not None:
+            # A new one each time: an exception that is raised many times gathers their tracebacks.
+            raise type(failure)(*failure.args) from failure.__cause__
+        return self
 
     def expire(self) -> None:
-        """Have the next one ask again; the addresses are kept in case the resolver is down."""
+        """Make the next dial ask again. The addresses stay, in case the resolver is down."""
         self.fresh_until = -math.inf
         self.winner = None
 
     def __repr__(self) -> str:
-        said = self.failure or ", ".join(address.ip for address in self.addresses)
+        said = self._failure or ", ".join(address.ip for address in self.addresses)
         return f"<Answer {said}>"
 
 
 @final
 class _Flight:
-    """A look-up under way, for those who wait for it."""
+    """A look-up under way, and the tasks that wait for it."""
 
     __slots__ = ("answer", "landed")
 
     def __init__(self) -> None:
         self.landed = trio.Event()
         self.answer: Answer | None = None
-        """None if it was cancelled, and somebody else must ask."""
+        """None if the task that asked was cancelled, and another must ask."""
 
 
 @final
@@ -141,18 +149,18 @@ class NameCache:
         self._hits = self._misses = self._made = self._failures = self._stale = 0
 
     async def resolve(self, host: str, port: int, family: int = 0) -> Answer:
-        """Find the addresses of a host.
+        """Find the addresses of a host, for a dial.
 
         Args:
             host: A name or an IP address.
-            port: Where the caller will connect to; only a resolver set by trio's hook sees it.
+            port: The port that the caller will connect to; only trio's hook sees it.
             family: `socket.AF_INET` or `socket.AF_INET6`, or 0 for both.
 
         Returns:
             An answer with at least one address.
 
         Raises:
-            OSError: There is none, or the resolver failed; mostly a `socket.gaierror`.
+            OSError: There is no address, or the resolver failed; mostly a `socket.gaierror`.
 
         Cancelling it takes nothing from others who wait for the same name.
         """
@@ -160,33 +168,27 @@ class NameCache:
         if literal is not None:
             return Answer((literal,), found_at=0.0, fresh_until=math.inf)
         question = self._lookups.question(host, port, family)
-        answer = self._answers.get(question)
-        if answer is not None and trio.current_time() < answer.fresh_until:
+        answer = self._find_fresh(question)
+        if answer is not None:
             self._hits += 1
         else:
             self._misses += 1
             answer = await self._wait(question)
-        if answer.failure is not None:
-            # A new one for each: an exception that is raised many times gathers their tracebacks.
-            raise type(answer.failure)(*answer.failure.args) from answer.failure.__cause__
-        return answer
+        return answer.unwrap()
 
-    def addresses_now(self, host: str, port: int, family: int = 0) -> frozenset[str] | None:
-        """Return the addresses last found for a name, as `getpeername` spells them.
+    async def addresses(self, host: str, port: int, family: int = 0) -> frozenset[str] | None:
+        """Like `resolve`, return the addresses of a name, as `getpeername` spells them.
 
-        None for an IP address, a name never looked up, and one whose last look-up failed.
+        None for an IP address, and for a name that cannot be remembered (`ttl` is 0, or other names
+        fill the memory): a caller that asks every few seconds would look it up every few seconds.
         """
-        answer = self._answers.get(self._lookups.question(host, port, family))
-        if answer is None or not answer.addresses:
+        if read_literal(host, family) is not None:
             return None
-        return frozenset(address.ip for address in answer.addresses)
-
-    def is_due(self, host: str, port: int, family: int = 0) -> bool:
-        """Whether addresses were found for a name, and are too old to be used unasked."""
-        answer = self._answers.get(self._lookups.question(host, port, family))
-        if answer is None or not answer.addresses:
-            return False
-        return trio.current_time() >= answer.fresh_until
+        question = self._lookups.question(host, port, family)
+        if question not in self._answers and not self._has_room:
+            return None
+        answer = self._find_fresh(question) or await self._wait(question)
+        return frozenset(address.ip for address in answer.unwrap().addresses)
 
     @property
     def stats(self) -> ResolverStats:
@@ -213,9 +215,9 @@ class NameCache:
             await flight.landed.wait()
             if flight.answer is not None:
                 return flight.answer
-            # The one who asked was cancelled. What it left behind may have ended just now.
-            answer = self._answers.get(question)
-            if answer is not None and trio.current_time() < answer.fresh_until:
+            # The task that asked was cancelled. Its thread may have delivered just now.
+            answer = self._find_fresh(question)
+            if answer is not None:
                 return answer
 
     async def _fly(self, question: Question) -> Answer:
@@ -228,7 +230,7 @@ class NameCache:
             flight.landed.set()
 
     async def _look_up(self, question: Question) -> Answer:
-        old = self._usable(question)
+        old = self._find_usable(question)
         self._made += 1
         try:
             with trio.move_on_after(math.inf if old is None else _patience()):
@@ -243,23 +245,32 @@ class NameCache:
         old.fresh_until = trio.current_time() + STALE_TTL
         return old
 
-    def _usable(self, question: Question) -> Answer | None:
-        """Return what was found before, if it is still better than nothing."""
-        answer = self._answers.get(question)
-        if answer is None or not answer.addresses:
-            return None
-        return answer if trio.current_time() - answer.found_at < MAX_STALE else None
-
     def _adopt(self, question: Question, found: Found) -> None:
-        """Remember what came when nobody waited for it any more."""
+        """Remember the result of a look-up for which nobody waits any more."""
         try:
             self._remember(question, found.unwrap())
         except Exception as error:  # noqa: BLE001 - here, out of any task, it would end the program
             self._failures += 1
-            if self._usable(question) is None or not _is_down(error):
+            if self._find_usable(question) is None or not _is_down(error):
                 self._remember_failure(question, error)
 
     # ── memory ──────────────────────────────────────────────────────────────────
+
+    @property
+    def _has_room(self) -> bool:
+        return bool(self._ttl) and len(self._answers) < MAX_NAMES
+
+    def _find_fresh(self, question: Question) -> Answer | None:
+        """Return the answer to use without asking anybody."""
+        answer = self._answers.get(question)
+        return None if answer is None or trio.current_time() >= answer.fresh_until else answer
+
+    def _find_usable(self, question: Question) -> Answer | None:
+        """Return the old answer, if it has addresses and is better than none."""
+        answer = self._answers.get(question)
+        if answer is None or not answer.addresses:
+            return None
+        return answer if trio.current_time() - answer.found_at < MAX_STALE else None
 
     def _remember(self, question: Question, addresses: tuple[Address, ...]) -> Answer:
         if not addresses:
@@ -277,24 +288,24 @@ class NameCache:
         fresh_until = now + min(FAILURE_TTL, self._ttl)
         kept = Answer((), found_at=now, fresh_until=fresh_until, failure=_as_failure(error))
         self._store(question, kept)
-        # Those who waited see the traceback of a resolver that broke; memory does not hold on to it.
-        told = Answer((), found_at=now, fresh_until=fresh_until, failure=_as_failure(error))
-        assert told.failure is not None
-        told.failure.__cause__ = error
-        return told
+        # Those who waited see the resolver's own exception as the cause; memory must not keep it,
+        # because its traceback would keep everything that its frames refer to.
+        failure = _as_failure(error)
+        failure.__cause__ = error
+        return Answer((), found_at=now, fresh_until=fresh_until, failure=failure)
 
     def _store(self, question: Question, answer: Answer) -> None:
         self._answers.pop(question, None)
         if not self._ttl:
             return
-        if len(self._answers) >= MAX_NAMES:
-            # Dicts keep their order, so the first is the one looked up longest ago.
+        if not self._has_room:
+            # Dicts keep their order: the first is the one looked up longest ago.
             del self._answers[next(iter(self._answers))]
         self._answers[question] = answer
 
 
 def _patience() -> float:
-    """How long to wait where there is an old answer: time must be left to make use of it."""
+    """How long to wait for the resolver, so that there is time left to use the old answer."""
     left = trio.current_effective_deadline() - trio.current_time()
     return min(PATIENCE, max(0.0, left / 2))
 
@@ -304,7 +315,7 @@ def _is_down(error: Exception) -> bool:
 
 
 def _as_failure(error: Exception) -> OSError:
-    """Make what can be kept, and raised many times, of what a resolver raised."""
+    """Turn what a resolver raised into an error that can be kept, and raised many times."""
     if isinstance(error, socket.gaierror):
         return socket.gaierror(*error.args)
     if type(error) is OSError or type(error) is TimeoutError:

@@ -1,8 +1,8 @@
 """How far a dial has come, so that a time-out can say where the time went.
 
-The dial runs in a task of its own and is cut off from outside; a connector that is cancelled
-has no way to say what it was doing. So it writes that down as it goes, in the `Progress` that the
-dial put into a context variable. Child tasks inherit the variable and so write into the same one.
+A time-out cancels the connector, and a cancelled connector cannot say what it was doing. So it
+notes that as it goes, in the `Progress` that the dial has put into a context variable. Child tasks
+inherit the variable, and so note into the same `Progress`.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ current: ContextVar[Progress | None] = ContextVar("conpool_dial_progress", defau
 
 
 def note_phase(phase: DialPhase) -> None:
-    """Write down that the running dial has reached `phase`."""
+    """Note that the running dial has reached `phase`."""
     progress = current.get()
     if progress is not None:
         progress.phase = phase
 
 
 def note_attempt(error: OSError) -> None:
-    """Write down that one address failed with `error`."""
+    """Note that one address failed with `error`."""
     progress = current.get()
     if progress is not None:
         progress.attempts.append(error)

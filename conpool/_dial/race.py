@@ -1,16 +1,16 @@
-"""Happy eyeballs: try several addresses, each a little after the last, and keep the first to answer.
+"""Happy eyeballs: try several addresses, one a little after the other; the first to answer wins.
 
 RFC 8305, section 5, in our own words:
 
 1. The first address is tried.
-2. When an attempt fails, or when `delay` has passed without an answer, the next one is started.
-   Those under way go on.
+2. When an attempt fails, or `delay` has passed without an answer, the next attempt starts. The
+   earlier ones go on.
 3. The first to connect wins; all others are cancelled.
-4. The race ends when the last of them has closed its socket, and only then is the winner handed
-   over: whoever counts sockets never sees more than one afterwards.
+4. The winner is handed over when all others have closed their sockets, so that a race never leaves
+   more than one socket open.
 
-trio has this too, but it hides each attempt's error, does not tell who won, and takes for connected
-what is not (`_tcp` looks).
+trio has this too, but it hides the error of each attempt, does not tell which address won, and
+returns sockets that are not connected (`tcp` looks).
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from conpool._dial.progress import note_attempt
 
 
 class Closable(Protocol):
-    """A socket, as far as a race is concerned."""
+    """All that a race needs to know of a socket."""
 
     def close(self) -> object:
-        """Close it now."""
+        """Close the socket now."""
         ...
 
 
@@ -45,14 +45,14 @@ async def race(
 
     Args:
         addresses: At least one, the best first.
-        attempt: Connects to one of them. It closes what it opened if it fails or is cancelled.
-        delay: How long to wait for one answer before the next is tried, in seconds.
+        attempt: Connects to one of them. If it fails or is cancelled, it closes its socket.
+        delay: How long to wait for an answer before the next attempt starts, in seconds.
 
     Returns:
         The address that answered first, and its socket.
 
     Raises:
-        ExceptionGroup: All failed; it has one `OSError` for each address.
+        ExceptionGroup: All attempts failed; the group has one `OSError` for each address.
 
     Cancelling it closes every socket.
     """
@@ -105,5 +105,5 @@ class _Race(Generic[AddressT, SocketT]):
             self._winner = address, socket
             everybody.cancel()
         else:
-            # Two may finish in one tick, before the cancellation reaches the second.
+            # Two attempts may finish in one tick, before the cancellation reaches the second.
             socket.close()

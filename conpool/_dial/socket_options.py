@@ -1,18 +1,19 @@
-"""What is set on each TCP socket so that a peer which vanished is noticed.
+"""Options that are set on each TCP socket, so that the system notices a peer that has vanished.
 
-Two things are needed, since neither covers the other (both were measured on Linux):
+Two are needed, since neither does the other's work (both were measured on Linux):
 
-- keepalive asks a *silent* connection whether its peer is still there;
-- a user time-out ends one on which bytes that were *sent* are not acknowledged. Keepalive does
-  nothing for those, and the system alone goes on repeating them for a quarter of an hour.
+- keepalive asks the peer of a *silent* connection whether it is still there;
+- a user time-out ends a connection on which *sent* bytes stay unacknowledged. Keepalive does
+  nothing then, and the system repeats the bytes for a quarter of an hour.
 
-| | Linux | macOS | Windows |
-| --- | --- | --- | --- |
-| keepalive | TCP_KEEPIDLE, -INTVL, -CNT | TCP_KEEPALIVE, -INTVL, -CNT | TCP_KEEPIDLE, -INTVL, -CNT |
-| user time-out | TCP_USER_TIMEOUT | TCP_RXT_CONNDROPTIME | TCP_MAXRT |
+|         | keepalive                   | user time-out        |
+| ------- | --------------------------- | -------------------- |
+| Linux   | TCP_KEEPIDLE, -INTVL, -CNT  | TCP_USER_TIMEOUT     |
+| macOS   | TCP_KEEPALIVE, -INTVL, -CNT | TCP_RXT_CONNDROPTIME |
+| Windows | TCP_KEEPIDLE, -INTVL, -CNT  | TCP_MAXRT            |
 
-Where a system has none of these, keepalive runs at the system's own pace (often two hours), and
-bytes in flight are given up when the system gives up.
+On a system with none of these, keepalive runs at the system's own pace (often two hours), and the
+system alone decides when to give up sent bytes.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ Option: TypeAlias = tuple[int, int, int]
 """Level, name, value: the arguments of `setsockopt`."""
 
 PROBES: Final = 4
-"""So many unanswered questions end a connection; fewer where the time is but a second or two."""
+"""How many unanswered questions end a connection; fewer if the time is a second or two."""
 
 _MAX_KEEPALIVE: Final = 32_767
 """Linux refuses more seconds than this."""
 
 _MAX_INT: Final = 2**31 - 1
 
-# Known to the systems for longer than to Python; the numbers are those of their headers.
+# Systems have some options that Python does not name; the numbers are from the systems' headers.
 _IDLE: Final[int | None] = getattr(
     socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", {"darwin": 0x10}.get(sys.platform))
 )
@@ -50,13 +51,13 @@ _USER_TIMEOUT_S: Final[int | None] = {"darwin": 0x80, "win32": 5}.get(sys.platfo
 
 
 def socket_options(keepalive: float | None, user_timeout: float | None) -> tuple[Option, ...]:
-    """Return what to set on a socket before it connects.
+    """Return the options to set on a socket before it connects.
 
     Args:
-        keepalive: Silence after which the peer is asked, in seconds; it has as long again to
-            answer. None for never.
-        user_timeout: How long bytes may stay unacknowledged, in seconds. None for as long as the
-            system likes.
+        keepalive: Seconds of silence after which the peer is asked; it has as long again to
+            answer. None: never.
+        user_timeout: How long sent bytes may stay unacknowledged, in seconds. None: the system
+            decides.
     """
     options: list[Option] = []
     if keepalive is not None and keepalive != math.inf:
@@ -80,17 +81,17 @@ def _add(options: list[Option], name: int | None, value: int) -> None:
 
 
 def apply_options(sock: trio.socket.SocketType, options: tuple[Option, ...]) -> None:
-    """Set them, as far as this system knows them: they are precautions, and no dial fails for one."""
+    """Set the options that this system knows. They are precautions: no dial fails without one."""
     for level, name, value in options:
         with contextlib.suppress(OSError):
             sock.setsockopt(level, name, value)
 
 
 def bind_late(sock: trio.socket.SocketType) -> None:
-    """Have `bind` fix the address alone, and `connect` choose the port.
+    """Make `bind` fix the address only, and `connect` choose the port.
 
-    Otherwise the port must be free for *every* peer, and a machine with 28,000 of them can have that
-    many connections from one address in all, rather than to each peer.
+    Otherwise `bind` takes a port that is free towards *every* peer, and one address can have as
+    many connections as there are ports (28,000) in all, instead of that many to each peer.
     """
     if _BIND_LATE is not None:
         with contextlib.suppress(OSError):

@@ -1,8 +1,8 @@
 """SOCKS5 (RFC 1928, with passwords by RFC 1929), spoken by socksio.
 
-socksio packs requests and names codes. It neither finds out where an answer ends nor looks at version
-bytes and lengths, so answers are read here: each says how long it is, so exactly that much is read, and
-the target's first byte stays in the socket.
+socksio packs requests and names codes. It does not find the end of an answer, and does not check
+versions and lengths, so this file reads the answers. Each answer says how long it is. Exactly that
+much is read, so that the target's first byte stays in the socket.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import trio
 from socksio import socks5
 
 from conpool._dial.address import read_literal
-from conpool._dial.refusal import hung_up, refused
+from conpool._errors.connect import ProxyError
 from conpool._values.endpoint import Endpoint
 from conpool._values.proxy import SOCKS5Proxy
 
@@ -32,7 +32,7 @@ _REPLIES: Final[dict[int, tuple[str, int | None]]] = {
     7: ("command not supported", None),
     8: ("address type not supported", None),
 }
-"""What each code means, and the errno that a connect of our own would have had."""
+"""The meaning of each code, and the errno with which a direct connect would have failed."""
 
 _ADDRESS_SIZES: Final = {1: 4, 4: 16}
 
@@ -40,14 +40,14 @@ _ADDRESS_SIZES: Final = {1: 4, 4: 16}
 async def request_tunnel(stream: trio.abc.Stream, endpoint: Endpoint) -> None:
     """Ask the proxy at the other end of `stream` for a tunnel to the endpoint.
 
-    NameCache are sent as they are, for the proxy to resolve.
+    A host name is sent as it is: the proxy resolves it.
 
     Raises:
-        ProxyError: It does not accept the credentials, could not connect, does not speak SOCKS5, or
-            hung up.
+        ProxyError: The proxy does not accept the credentials, could not connect, does not speak
+            SOCKS5, or hung up.
         trio.BrokenResourceError: The connection broke.
 
-    If it fails or is cancelled, the stream is left for the caller to close.
+    If it fails or is cancelled, the caller must close the stream.
     """
     await _log_in(stream, endpoint)
     await stream.send_all(_request(endpoint).dumps())
@@ -55,13 +55,15 @@ async def request_tunnel(stream: trio.abc.Stream, endpoint: Endpoint) -> None:
     _check_version(endpoint, version)
     if code != 0:
         said, number = _REPLIES.get(code, ("no code of SOCKS5", None))
-        raise refused(endpoint, f"the proxy answered {code}: {said}", number)
-    # The address the proxy dials from. It is of no use here, but it must be read.
+        why = f"the proxy answered {code}: {said}"
+        raise ProxyError(why, endpoint=endpoint, phase="proxy", errno=number)
+    # The address from which the proxy dials. Nobody needs it, but it must be read.
     size = _ADDRESS_SIZES.get(kind)
     if kind == 3:
         size = (await _read(stream, endpoint, 1))[0]
     if size is None:
-        raise refused(endpoint, f"the proxy's answer has an address of no known type ({kind})")
+        why = f"the proxy's answer has an address of no known type ({kind})"
+        raise ProxyError(why, endpoint=endpoint, phase="proxy")
     await _read(stream, endpoint, size + 2)
 
 
@@ -76,15 +78,17 @@ async def _log_in(stream: trio.abc.Stream, endpoint: Endpoint) -> None:
     _check_version(endpoint, version)
     if bytes([method]) not in methods:
         hint = "" if proxy.username is not None else "; it may want credentials"
-        raise refused(endpoint, f"the proxy accepts no login that was offered{hint}")
+        why = f"the proxy accepts no login that was offered{hint}"
+        raise ProxyError(why, endpoint=endpoint, phase="proxy")
     if method == 0:
         return
     username, password = (proxy.username or "").encode(), (proxy.password or "").encode()
     await stream.send_all(socks5.SOCKS5UsernamePasswordRequest(username, password).dumps())
     version, status = await _read(stream, endpoint, 2)
-    # Some answer with the version of SOCKS; the status is the same.
+    # Some proxies answer with the version of SOCKS; the status means the same.
     if status != 0 or version not in (_PASSWORD_VERSION, _VERSION):
-        raise refused(endpoint, f"the proxy did not accept the credentials (status {status})")
+        why = f"the proxy did not accept the credentials (status {status})"
+        raise ProxyError(why, endpoint=endpoint, phase="proxy")
 
 
 def _request(endpoint: Endpoint) -> socks5.SOCKS5CommandRequest:
@@ -102,15 +106,17 @@ def _request(endpoint: Endpoint) -> socks5.SOCKS5CommandRequest:
 
 def _check_version(endpoint: Endpoint, version: int) -> None:
     if version != _VERSION:
-        raise refused(endpoint, f"the proxy does not speak SOCKS5 (version byte {version})")
+        why = f"the proxy does not speak SOCKS5 (version byte {version})"
+        raise ProxyError(why, endpoint=endpoint, phase="proxy")
 
 
 async def _read(stream: trio.abc.Stream, endpoint: Endpoint, size: int) -> bytes:
-    """Read exactly `size` bytes: what follows is the target's."""
+    """Read exactly `size` bytes: the bytes behind them may be the target's."""
     data = b""
     while len(data) < size:
         piece = await stream.receive_some(size - len(data))
         if not piece:
-            raise hung_up(endpoint)
+            why = "the proxy hung up before it answered"
+            raise ProxyError(why, endpoint=endpoint, phase="proxy", errno=errno.ECONNRESET)
         data += piece
     return data

@@ -2,13 +2,14 @@
 
 How a TCP peer is reached:
 
-1. its name is looked up, or remembered (`_resolve`);
-2. its addresses race, the one that won last first (`_race`);
-3. a socket counts as connected only if it has a peer, and the peer is not itself: a connect to a local
-   port nobody listens on may get that very port for its own end, and then meets itself;
-4. with a proxy, all that was about the proxy, and now it is asked for a tunnel (`_tunnel`).
+1. Its name is looked up, or remembered (`name_cache`).
+2. Its addresses race; the last winner starts first (`race`).
+3. A new socket must have a peer, and the peer must not be the socket itself. TCP can connect a
+   socket to itself: if nobody listens on a local port, the system may choose that very port for
+   our end. Such a self-connect is detected and refused.
+4. With a proxy, steps 1 to 3 were about the proxy. Now it is asked for a tunnel (`tunnel`).
 
-Nothing awaits between having a socket and being bound to close it.
+Nothing awaits between the moment a socket exists and the `try` that closes it.
 """
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from typing import Self, final
+from collections.abc import Awaitable, Callable
+from typing import TypeVar, final
 from weakref import WeakKeyDictionary
 
 import trio
 
 from conpool._dial.address import Address, interleave, read_literal
 from conpool._dial.lookup import Resolver
-from conpool._dial.name_cache import Answer, NameCache, ResolverStats
+from conpool._dial.name_cache import NameCache, ResolverStats
 from conpool._dial.progress import note_phase
 from conpool._dial.race import race
 from conpool._dial.socket_options import apply_options, bind_late, socket_options
@@ -37,37 +39,43 @@ from conpool._values.endpoint import AnyEndpoint, Endpoint, UnixEndpoint
 from conpool._values.states import DialPhase
 from conpool._values.validation import valid_seconds
 
+T = TypeVar("T")
+
 
 @final
 class TCPConnector(Connector):
     """The default: DNS cache, happy eyeballs, proxies, socket options.
 
-    A pool makes one of its own. Make one yourself to choose other times, to share the memory of
-    names between pools, or to resolve names in another way:
+    A pool makes one of its own. Make one yourself to choose other times, to share its memory of
+    names between pools, or to bring a resolver:
 
         >>> from conpool import ConnectionPool, TCPConnector
         >>> connector = TCPConnector(dns_ttl=30.0, user_timeout=20.0)
         >>> pool = ConnectionPool(connector=connector)
 
-    NameCache are looked up in threads of its own (20 at most; more names wait), so that a slow
-    resolver never delays another use of trio's threads. A resolver set with
-    `trio.socket.set_custom_hostname_resolver` is honoured. While the resolver is down or slow,
-    what it said before still serves, for up to a day.
+    The system's resolver runs in threads of the connector's own (at most 20; more names wait), so
+    that a slow name never delays another use of trio's threads. A resolver set with
+    `trio.socket.set_custom_hostname_resolver` is honoured. While a resolver is down or slow, its
+    old answers still serve, for up to a day.
 
     Args:
-        dns_ttl: How long the addresses of a name are remembered, in seconds; 0 remembers nothing,
-            failures and old answers included.
-        happy_eyeballs_delay: How long one address may leave us waiting before the next is tried
-            too, in seconds (RFC 8305). `math.inf` tries them one after the other.
-        keepalive: After so many seconds of silence the system asks whether the peer is there,
-            and closes the connection if it does not answer for as long again. None for never.
-        user_timeout: Close a connection whose bytes were not acknowledged for so many seconds
-            (TCP_USER_TIMEOUT); None leaves it to the system, which takes a quarter of an hour. It
-            also ends connections to a live peer that does not read for so long. Where the system
-            has no such option it does nothing.
+        dns_ttl: How long the addresses of a name are remembered, in seconds. 0 remembers nothing,
+            not even failures and old answers.
+        happy_eyeballs_delay: How long to wait for one address before the next is tried too, in
+            seconds (RFC 8305). `math.inf` tries one after the other.
+        keepalive: After so many seconds of silence the system asks the peer whether it is there,
+            and ends the connection if there is no answer for as long again. None: never.
+        user_timeout: The system ends a connection on which bytes stay unacknowledged for so many
+            seconds (TCP_USER_TIMEOUT). None leaves it to the system, which takes a quarter of an
+            hour. It also ends connections to a live peer that does not read for so long. On a
+            system without such an option it does nothing.
+        resolver: Finds the addresses of names, in place of the system: `await resolver(host,
+            family)` returns IP addresses as strings, the best first. `family` is `socket.AF_INET`,
+            `socket.AF_INET6` or 0 for both. An empty result means that the name does not exist;
+            `OSError`, that the resolver cannot say.
 
     Raises:
-        ConfigError: A duration is negative or no number.
+        ConfigError: A duration is negative or no number, or `resolver` is not callable.
     """
 
     __slots__ = (
@@ -87,60 +95,28 @@ class TCPConnector(Connector):
         happy_eyeballs_delay: float = 0.25,
         keepalive: float | None = 60.0,
         user_timeout: float | None = None,
+        resolver: Resolver | None = None,
     ) -> None:
+        if resolver is not None and not callable(resolver):
+            raise ConfigError(f"resolver must be an async function, not {resolver!r}")
+        self._resolver = resolver
         self._dns_ttl = valid_seconds("dns_ttl", dns_ttl, positive=False)
         self._delay = valid_seconds("happy_eyeballs_delay", happy_eyeballs_delay, positive=False)
         self._keepalive = _optional_seconds("keepalive", keepalive)
         self._user_timeout = _optional_seconds("user_timeout", user_timeout)
-        self._resolver: Resolver | None = None
         self._options = socket_options(self._keepalive, self._user_timeout)
-        # One memory for each run of trio: what it holds means nothing to another run.
+        # One for each run of trio: a run's clock and threads mean nothing to another run.
         self._names_of: WeakKeyDictionary[trio.lowlevel.TrioToken, NameCache] = WeakKeyDictionary()
 
-    @classmethod
-    def with_resolver(
-        cls,
-        resolver: Resolver,
-        *,
-        dns_ttl: float = 300.0,
-        happy_eyeballs_delay: float = 0.25,
-        keepalive: float | None = 60.0,
-        user_timeout: float | None = None,
-    ) -> Self:
-        """Make a connector that asks `resolver` for the addresses of names, instead of the system.
-
-        Args:
-            resolver: `await resolver(host, family)` returns IP addresses as strings, the best first.
-                `family` is `socket.AF_INET`, `socket.AF_INET6` or 0 for both. No address means that
-                the name does not exist; `OSError`, that the resolver could not say.
-            dns_ttl: As for the constructor, and so are the others.
-            happy_eyeballs_delay: See there.
-            keepalive: See there.
-            user_timeout: See there.
-
-        Raises:
-            ConfigError: A duration is negative or no number; `resolver` is not callable.
-        """
-        if not callable(resolver):
-            raise ConfigError(f"resolver must be an async function, not {resolver!r}")
-        connector = cls(
-            dns_ttl=dns_ttl,
-            happy_eyeballs_delay=happy_eyeballs_delay,
-            keepalive=keepalive,
-            user_timeout=user_timeout,
-        )
-        connector._resolver = resolver
-        return connector
-
     async def connect(self, endpoint: AnyEndpoint) -> trio.abc.Stream:
-        """Connect to an endpoint, through its proxy if it has one; TLS is added by the pool.
+        """Connect to an endpoint, through its proxy if it has one. The pool adds the TLS.
 
         Returns:
-            A `trio.SocketStream`, or, behind a proxy that is reached by TLS, a `trio.SSLStream`.
+            A `trio.SocketStream`, or a `trio.SSLStream` if the way to the proxy is encrypted.
 
         Raises:
-            ConnectError: `ResolveError`, `ProxyError` or `LocalResourceError` where one fits;
-                `attempts` has one error for each address.
+            ConnectError: As `ResolveError`, `ProxyError` or `LocalResourceError` if one of them
+                fits; `attempts` has one error for each address.
 
         Cancelling it closes all its sockets, and takes nothing from others who look up the name.
         """
@@ -151,49 +127,26 @@ class TCPConnector(Connector):
         tunnel = find_tunnel(endpoint)
         return await tunnel(await self._connect_tcp(endpoint))
 
-    def addresses_now(self, endpoint: AnyEndpoint) -> frozenset[str] | None:
-        """Return the IP addresses last found for what is dialled, in `getpeername`'s spelling.
+    async def addresses(self, endpoint: AnyEndpoint) -> frozenset[str] | None:
+        """Return the IP addresses of the name that is dialled: the endpoint's, or its proxy's.
 
-        With a proxy, that is the proxy. None if it is not known: for an IP address, a UNIX
-        socket, a name that was not looked up yet or could not be. It asks nobody and does not
-        wait.
+        The name is looked up if what is remembered of it has expired. None for IP addresses and
+        UNIX sockets, and for names that cannot be remembered: `dns_ttl` is 0, or other names fill
+        the memory.
 
         Raises:
-            ConnectError: The endpoint's `local_address` is not an IP address.
+            ConnectError: The name cannot be resolved, or `local_address` is no IP address.
+
+        Cancelling it takes nothing from others who look up the name.
         """
+        await trio.lowlevel.checkpoint()
         if isinstance(endpoint, UnixEndpoint):
             return None
-        local = _local_address(endpoint)
-        host, port = _first_hop(endpoint)
-        return self._names().addresses_now(host, port, local.family if local else 0)
-
-    def is_due(self, endpoint: AnyEndpoint) -> bool:
-        """Whether `refresh_addresses` would ask the resolver for what was found before.
-
-        Raises:
-            ConnectError: The endpoint's `local_address` is not an IP address.
-        """
-        if isinstance(endpoint, UnixEndpoint):
-            return False
-        local = _local_address(endpoint)
-        host, port = _first_hop(endpoint)
-        return self._names().is_due(host, port, local.family if local else 0)
-
-    async def refresh_addresses(self, endpoint: AnyEndpoint) -> frozenset[str] | None:
-        """Look up what is dialled, if that is due, and return what `addresses_now` then does.
-
-        Raises:
-            ConnectError: It cannot be resolved.
-
-        Cancelling it changes nothing.
-        """
-        if isinstance(endpoint, Endpoint):
-            await self._resolve(endpoint)
-        return self.addresses_now(endpoint)
+        return await self._ask(NameCache.addresses, endpoint)
 
     @property
     def resolver_stats(self) -> ResolverStats:
-        """How look-ups went in this run of trio. Only to be asked inside of one."""
+        """How look-ups went in this run of trio; to be read inside a run."""
         return self._names().stats
 
     def __repr__(self) -> str:
@@ -206,7 +159,7 @@ class TCPConnector(Connector):
 
     async def _connect_tcp(self, endpoint: Endpoint) -> trio.SocketStream:
         """Connect to the endpoint itself, or to its proxy if it has one."""
-        answer = await self._resolve(endpoint)
+        answer = await self._ask(NameCache.resolve, endpoint)
         addresses = interleave(answer.addresses, answer.winner)
         local, port = _local_address(endpoint), _first_hop(endpoint)[1]
         started = 0
@@ -225,7 +178,7 @@ class TCPConnector(Connector):
                 answer.expire()
             raise error from failures
         except BaseException:
-            # Addresses that swallow everything never fail; they are cancelled.
+            # Addresses that never answer do not fail: the dial is cancelled.
             if started == len(addresses):
                 answer.expire()
             raise
@@ -246,13 +199,16 @@ class TCPConnector(Connector):
             raise
         return sock
 
-    async def _resolve(self, endpoint: Endpoint) -> Answer:
+    async def _ask(
+        self, ask: Callable[[NameCache, str, int, int], Awaitable[T]], endpoint: Endpoint
+    ) -> T:
+        """Ask the memory of names about the host that is dialled first."""
         phase = _phase(endpoint, "resolve")
         note_phase(phase)
         local = _local_address(endpoint)
         host, port = _first_hop(endpoint)
         try:
-            return await self._names().resolve(host, port, local.family if local else 0)
+            return await ask(self._names(), host, port, local.family if local else 0)
         except OSError as error:
             raise as_connect_error(error, endpoint, phase) from error
 
@@ -270,7 +226,7 @@ def _first_hop(endpoint: Endpoint) -> tuple[str, int]:
 
 
 def _phase(endpoint: Endpoint, phase: DialPhase) -> DialPhase:
-    """Whatever goes wrong on the way to a proxy is about the proxy."""
+    """Until the tunnel stands, whatever goes wrong is about the proxy."""
     return phase if endpoint.proxy is None else "proxy"
 
 
@@ -283,7 +239,7 @@ def _optional_seconds(name: str, seconds: float | None) -> float | None:
 
 @final
 class _CannotBind(OSError):
-    """The local address is not to be had; nothing is known of the peer."""
+    """We could not take the local address; this says nothing about the peer."""
 
 
 def _local_address(endpoint: Endpoint) -> Address | None:
@@ -291,7 +247,7 @@ def _local_address(endpoint: Endpoint) -> Address | None:
         return None
     try:
         local = read_literal(endpoint.local_address)
-    except OSError as error:  # a zone that is not here
+    except OSError as error:  # its zone does not exist on this machine
         raise _cannot_dial_from(endpoint, error.errno, str(error.strerror)) from error
     if local is None:
         raise _cannot_dial_from(endpoint, errno.EINVAL, "that is no IP address")
@@ -315,13 +271,13 @@ async def _bind(sock: trio.socket.SocketType, local: Address) -> None:
 
 
 async def _meet(sock: trio.socket.SocketType, address: Address, port: int) -> None:
-    """Connect, and make sure that the socket is connected, and to somebody else."""
+    """Connect, and make sure that there is a peer and that it is not the socket itself."""
     try:
         await sock.connect(address.at(port))
     except OSError as error:
         if error.errno is None:
             raise
-        # trio says which address it was only for those that fail late, and in many words.
+        # trio names the address only if the connect fails late, and in many words.
         raise OSError(error.errno, f"{os.strerror(error.errno)} ({address.ip})") from error
     try:
         peer = sock.getpeername()
@@ -329,7 +285,6 @@ async def _meet(sock: trio.socket.SocketType, address: Address, port: int) -> No
         said = f"the peer closed the connection at once ({address.ip})"
         raise OSError(errno.ECONNRESET, said) from error
     if peer == sock.getsockname():
-        # The system took the port that was dialled for our end; nobody else is there.
         said = f"self-connect: nobody listens there ({address.ip})"
         raise OSError(errno.ECONNREFUSED, said)
 

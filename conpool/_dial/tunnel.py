@@ -1,13 +1,15 @@
-"""Asking a proxy, over a connection to it, for a tunnel to somebody else.
+"""Asks a proxy, over a connection to it, for a tunnel to the endpoint.
 
-Whichever protocol it speaks, three things hold. Nothing that is meant for the target is sent before
-the proxy has agreed. Nothing is read beyond the proxy's answer, so that the stream which comes out is
-the one that went in, with the target's first byte still ahead, and there is no buffer that TLS could
-be fooled with. And what fails, or is cancelled, leaves the connection closed by force: a proxy that
-said no once is not asked again over the same connection.
+Three things hold for both protocols:
 
-The protocols are left to libraries without I/O, h11 and socksio, which are extras: those who dial
-straight need neither.
+- Nothing that is meant for the target is sent before the proxy has agreed.
+- Nothing is read beyond the proxy's answer. So the tunnel is the same stream, with the target's
+  first byte still ahead, and no buffer exists through which somebody could slip bytes past TLS.
+- A failed or cancelled request closes the connection by force: a proxy that has said no is not
+  asked again over the same connection.
+
+The protocols are spoken by libraries without I/O, h11 and socksio. They are extras, because an
+application without a proxy needs neither.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from typing import TypeAlias
 import trio
 
 from conpool._connection.tls_tap import encrypt
-from conpool._dial.refusal import refused
+from conpool._errors.connect import ProxyError
 from conpool._errors.explain import as_connect_error
 from conpool._values.endpoint import Endpoint, server_name
 from conpool._values.proxy import HTTPProxy
@@ -26,14 +28,14 @@ from conpool._values.proxy import HTTPProxy
 Tunnel: TypeAlias = Callable[[trio.SocketStream], Awaitable[trio.abc.Stream]]
 
 Request: TypeAlias = Callable[[trio.abc.Stream, Endpoint], Awaitable[None]]
-"""Asks for a tunnel in one protocol, and returns when there is one."""
+"""Asks for a tunnel in one protocol, and returns when the tunnel stands."""
 
 
 def find_tunnel(endpoint: Endpoint) -> Tunnel:
-    """Return what makes a tunnel of a connection to the endpoint's proxy.
+    """Return a function that turns a connection to the endpoint's proxy into a tunnel.
 
     Raises:
-        ProxyError: The library that speaks the proxy's protocol is not installed. It is looked for
+        ProxyError: The library that speaks the proxy's protocol is not installed. This is known
             before any socket is opened.
     """
     request = _find_request(endpoint)
@@ -54,7 +56,7 @@ def find_tunnel(endpoint: Endpoint) -> Tunnel:
 
 
 def _find_request(endpoint: Endpoint) -> Request:
-    # Here and not above: they import what may not be installed.
+    # Here and not above: these modules import libraries that may not be installed.
     try:
         if isinstance(endpoint.proxy, HTTPProxy):
             from conpool._dial.http_connect import request_tunnel  # noqa: PLC0415
@@ -62,9 +64,8 @@ def _find_request(endpoint: Endpoint) -> Request:
             from conpool._dial.socks5 import request_tunnel  # noqa: PLC0415
     except ImportError as error:
         extra = "proxy" if isinstance(endpoint.proxy, HTTPProxy) else "socks"
-        raise refused(
-            endpoint, f"{error.name} is not installed; pip install 'conpool[{extra}]'"
-        ) from error
+        why = f"{error.name} is not installed; pip install 'conpool[{extra}]'"
+        raise ProxyError(why, endpoint=endpoint, phase="proxy") from error
     return request_tunnel
 
 

@@ -1,9 +1,9 @@
 """Connecting to UNIX sockets.
 
-On Linux a `connect` to a listener whose backlog is full does not wait: it fails with EAGAIN and starts
-nothing. trio takes that for a connect under way, finds the socket writable and without an error, and
-returns it as connected, which it is not (`getpeername` knows). So we look, and try again in a little
-while: the server is there and busy, as a TCP server is whose backlog is full, where the system waits.
+On Linux a `connect` to a listener with a full backlog does not wait: it fails with EAGAIN and
+starts nothing. trio takes that for a connect under way, finds the socket writable and without an
+error, and returns it as connected, although it is not. So we ask `getpeername`, and try again a
+little later: the server is there and busy. (For TCP the system itself waits.)
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from conpool._values.endpoint import UnixEndpoint
 
 FIRST_PAUSE: Final = 0.002
 LONGEST_PAUSE: Final = 0.1
-"""Pauses between attempts at a full backlog, in seconds: doubled each time, up to this."""
+"""The pauses between attempts at a full backlog, in seconds: each doubles, up to this."""
 
 
 async def connect_unix(endpoint: UnixEndpoint) -> trio.SocketStream:
     """Connect to a UNIX socket, waiting for a place in its backlog until the caller's deadline.
 
     Raises:
-        ConnectError: It failed, with the system's errno; EAGAIN where the backlog was still full
-            when the next attempt would have come too close to the deadline; EAFNOSUPPORT where the
-            platform has no UNIX sockets.
+        ConnectError: It failed, with the system's errno. EAGAIN: the backlog is still full, and
+            another attempt would come too close to the deadline. EAFNOSUPPORT: the platform has no
+            UNIX sockets.
 
     Cancelling it closes the socket.
     """
@@ -54,7 +54,7 @@ async def connect_unix(endpoint: UnixEndpoint) -> trio.SocketStream:
         full = BlockingIOError(errno.EAGAIN, "the listener's backlog is full")
         if pause == FIRST_PAUSE:
             note_attempt(full)
-        # With a pause to spare: an attempt that meets the deadline could not say what it saw.
+        # Stop a pause early: an attempt that the deadline cancels could not say why it failed.
         if trio.current_time() + 2 * pause >= trio.current_effective_deadline():
             raise as_connect_error(full, endpoint, "tcp") from None
         await trio.sleep(pause)

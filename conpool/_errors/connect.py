@@ -14,13 +14,13 @@ from conpool._values.states import DialPhase
 
 _ATTEMPTS_SHOWN: Final = 5
 _TEXT_WIDTH: Final = 300
-"""Some exceptions carry a whole reply as their text; a message is read in a terminal."""
+"""Some exceptions have a whole reply as their text, but a message is read in a terminal."""
 
 _TLS_HINTS: Final = {"WRONG_VERSION_NUMBER": " (does the server speak TLS on this port?)"}
 
 
 class DetailedError(PoolError):
-    """Has keyword arguments, which exceptions do not pickle by themselves."""
+    """An error with keyword arguments, which exceptions by themselves cannot pickle."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restored, (type(self), self.args, self.__dict__.copy())
@@ -38,11 +38,11 @@ class ConnectError(DetailedError, OSError):
     """A connection could not be opened; nothing of the attempt is left.
 
     Attributes:
-        endpoint: Which one.
-        phase: How far it came: `"resolve"`, `"tcp"` (which stands for UNIX sockets too),
-            `"proxy"`, `"tls"` or `"open"` (the driver's).
-        errno: The real one where the system gave one: of `"resolve"` the resolver's code
-            (`socket.EAI_NONAME` …), otherwise one of the module `errno`.
+        endpoint: The endpoint that was dialled.
+        phase: How far the dial came: `"resolve"`, `"tcp"` (UNIX sockets too), `"proxy"`, `"tls"`
+            or `"open"` (the driver's).
+        errno: The system's number, if it gave one: in the phase `"resolve"` the resolver's code
+            (`socket.EAI_NONAME` …), otherwise a number of the module `errno`.
         attempts: One error for each address tried.
     """
 
@@ -76,16 +76,16 @@ class ConnectError(DetailedError, OSError):
         return f"{head}; tried {len(self.attempts)} addresses: {'; '.join(tried)}"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # OSError keeps errno in a place of its own, outside the instance's dictionary.
+        # OSError keeps its errno outside the instance's dictionary.
         return _restored, (type(self), self.args, self.__dict__ | {"errno": self.errno})
 
 
 class ConnectTimeout(ConnectError):
-    """It took longer than `connect_timeout`, or than the system waits; errno is ETIMEDOUT."""
+    """The dial took longer than `connect_timeout`, or than the system waits; errno is ETIMEDOUT."""
 
 
 class ResolveError(ConnectError):
-    """The host name has no address, or the resolver did not say."""
+    """The host name has no address, or the resolver failed."""
 
 
 class ProxyError(ConnectError):
@@ -93,19 +93,19 @@ class ProxyError(ConnectError):
 
 
 class TLSError(ConnectError):
-    """No encrypted connection: a certificate was not accepted, or the handshake failed."""
+    """The TLS handshake failed, for instance because a certificate was not accepted."""
 
 
 class ResolveTimeout(ConnectTimeout, ResolveError):
-    """The time was up while the host name was looked up."""
+    """The time ran out during the look-up of the host name."""
 
 
 class ProxyTimeout(ConnectTimeout, ProxyError):
-    """The time was up while the proxy was asked."""
+    """The time ran out on the way to the proxy, or while it was asked."""
 
 
 class TLSTimeout(ConnectTimeout, TLSError):
-    """The time was up in the TLS handshake."""
+    """The time ran out in the TLS handshake."""
 
 
 class LocalResourceError(ConnectError):
@@ -117,7 +117,7 @@ def _code(number: int) -> str:
 
 
 def said(leaf: BaseException) -> str:
-    """What an error says of itself, in one line if it can be helped."""
+    """Return the text of an error, in one line if possible."""
     match leaf:
         case ssl.SSLCertVerificationError(verify_message=said):
             return f"certificate verify failed: {said}"

@@ -1,18 +1,18 @@
-"""Makes a `ConnectError` of whatever a connector, a handshake or a driver raised.
+"""Makes a `ConnectError` of any exception that a connector, a handshake or a driver raised.
 
-How `as_connect_error` finds the class for whatever a connector, a handshake or a driver raised:
+How `as_connect_error` chooses the class:
 
 1. It looks for the true errors. trio hides those of TCP in a group under the cause of an `OSError`
-   without errno, and those of TLS under the cause of a `BrokenResourceError` without text.
-2. Of several it takes the one that tells most. A machine without IPv6 has "network unreachable" or
-   "cannot assign address" for one half of its attempts, whatever ails the other.
-3. What this machine ran out of is a `LocalResourceError`, in every phase.
-4. A time-out is a `ConnectTimeout`; in a phase that has a class of its own it is of both.
-5. Otherwise the phase decides, except that look-ups and handshakes which a connector makes inside
-   its "tcp" phase are known by their exceptions.
+   without errno, and that of TLS under the cause of a `BrokenResourceError` without text.
+2. Of several errors it takes the most telling one. On a machine without IPv6, half of the attempts
+   fail with "network unreachable" or "cannot assign address", whatever is wrong with the others.
+3. If this machine ran out of something, it is a `LocalResourceError`, in every phase.
+4. A time-out is a `ConnectTimeout`. If the phase has a class of its own, the error is of both.
+5. Otherwise the phase decides. A connector may look names up or encrypt inside its "tcp" phase;
+   such errors are recognised by their type.
 
-What a message may show: the text of system and TLS errors, and of exceptions that connectors and
-drivers raise. The last is theirs to keep free of secrets, as their docs say.
+A message shows the text of system errors, of TLS errors, and of exceptions that connectors and
+drivers raise. The authors of these must keep secrets out of them, as their documentation says.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from conpool._values.states import DialPhase
 def connect_timed_out(
     endpoint: AnyEndpoint, phase: DialPhase, seconds: float, attempts: Sequence[OSError] = ()
 ) -> ConnectTimeout:
-    """The error for a dial that was in `phase` when its `connect_timeout` of `seconds` was up."""
+    """Make the error for a dial that was in `phase` when its `connect_timeout` had passed."""
     _, cls = _CLASSES[phase]
     return cls(
         f"timed out: connect_timeout of {duration(seconds)}",
@@ -59,15 +59,15 @@ def connect_timed_out(
 def as_connect_error(
     exc: Exception, endpoint: AnyEndpoint, phase: DialPhase, attempts: Sequence[OSError] = ()
 ) -> ConnectError:
-    """Make a `ConnectError` of whatever was raised while connecting, with it as the cause.
+    """Make a `ConnectError` whose cause is `exc`.
 
     Args:
-        exc: What a connector, a handshake or a driver raised. A `ConnectError` for the same
+        exc: The exception of a connector, a handshake or a driver. A `ConnectError` for the same
             endpoint is returned as it is.
-        endpoint: What was dialled.
+        endpoint: The endpoint that was dialled.
         phase: How far the dial had come.
-        attempts: The errors of the addresses tried, where the connector noted them; otherwise
-            those found in `exc`.
+        attempts: The errors of the addresses tried, if the connector noted them. Otherwise they
+            are taken from `exc`.
     """
     if isinstance(exc, ConnectError) and exc.endpoint == endpoint:
         return exc
@@ -90,14 +90,14 @@ def as_connect_error(
 
 # ── finding the class ───────────────────────────────────────────────────────────
 
-# On Windows a socket's errors have numbers of their own, and not all of them are aliases.
+# On Windows sockets have error numbers of their own; not all of them are aliases.
 _EXHAUSTED: Final = frozenset(
     {codes.EMFILE, codes.ENFILE, codes.ENOBUFS, codes.ENOMEM, getattr(codes, "WSAEMFILE", -1)}
 )
 _LOCAL: Final = _EXHAUSTED | {codes.EADDRNOTAVAIL}
 
-# Of several errors, the one that tells most has the lowest rank. One address that was not tried for
-# want of a descriptor may well be up, so that comes first; any answer comes before none.
+# The most telling error has the lowest rank. An address that was not tried for want of a
+# descriptor may well be up, so that comes first. Then comes any answer, then no answer.
 _RANK: Final = dict.fromkeys(_EXHAUSTED, 0) | {
     codes.EHOSTUNREACH: 2,
     codes.EADDRNOTAVAIL: 3,
@@ -106,7 +106,7 @@ _RANK: Final = dict.fromkeys(_EXHAUSTED, 0) | {
     None: 5,
 }
 
-# Of each phase, the class of its errors and that of its time-outs.
+# For each phase, the class of its errors and the class of its time-outs.
 _CLASSES: Final[Mapping[DialPhase, tuple[type[ConnectError], type[ConnectTimeout]]]] = {
     "resolve": (ResolveError, ResolveTimeout),
     "tcp": (ConnectError, ConnectTimeout),
@@ -116,11 +116,11 @@ _CLASSES: Final[Mapping[DialPhase, tuple[type[ConnectError], type[ConnectTimeout
 }
 
 _FOREIGN: Final = (ssl.SSLError, socket.gaierror)
-"""OpenSSL's numbers and the resolver's look like the system's and mean something else."""
+"""The numbers of OpenSSL and of the resolver look like the system's, but mean something else."""
 
 
 def _leaves(exc: BaseException) -> Iterator[BaseException]:
-    """The errors that say something, without the wrappers around them."""
+    """Find the errors that say something, without the wrappers around them."""
     if isinstance(exc, BaseExceptionGroup):
         for member in cast("BaseExceptionGroup[BaseException]", exc).exceptions:
             yield from _leaves(member)
@@ -143,7 +143,7 @@ def _rank(leaf: BaseException) -> int:
 
 
 def _errno_of(leaf: BaseException) -> int | None:
-    """The system's number, if `leaf` has one."""
+    """Return the system's number, if `leaf` has one."""
     if isinstance(leaf, OSError) and not isinstance(leaf, _FOREIGN):
         return leaf.errno
     return None

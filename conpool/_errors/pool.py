@@ -1,7 +1,4 @@
-"""Errors about the pool itself: it is closed, its connections are all lent, or it may not dial.
-
-Each is named after whoever must act.
-"""
+"""Errors about the pool itself: it is closed, its connections are all lent, or it may not dial."""
 
 from __future__ import annotations
 
@@ -22,24 +19,24 @@ _HOLDERS_SHOWN: Final = 10
 
 
 class PoolClosed(PoolError, trio.ClosedResourceError):
-    """The pool is closed or closing, or has not been opened; it lends nothing."""
+    """The pool lends nothing: it is closed, closing, or not open yet."""
 
 
 class AcquireTimeout(DetailedError, trio.TooSlowError):
-    """No connection could be had in time.
+    """The pool had no connection for the caller in time.
 
-    Says in which phase the time went, who holds the connections, and the last connect error
-    (which is also the cause).
+    It says in which phase the time ran out, who holds the connections, and the last connect error
+    (which is also its cause).
 
     Attributes:
-        endpoint: What was asked for.
-        phase: Where the time ended: in the `"queue"`, while a dial made for this caller was
-            under way (`"connect"`), or in a health check (`"check"`).
+        endpoint: The endpoint or group that the caller asked for.
+        phase: Where the time ran out: in the `"queue"`, during a dial made for this caller
+            (`"connect"`), or in a health check (`"check"`).
         waited: How long the caller waited, in seconds.
-        stats: The endpoint's numbers when the time was up.
+        stats: The endpoint's numbers at that moment.
         holders: A line for each lease: task name, where it waits now, seconds held.
         deadlock: Whether every holder was itself waiting for the same endpoint.
-        last_connect_error: The endpoint's last failed dial, if its last dial failed.
+        last_connect_error: The error of the endpoint's last dial, if that dial failed.
     """
 
     endpoint: Target
@@ -102,8 +99,8 @@ class QueueFull(DetailedError):
     """`max_waiting_per_endpoint` tasks wait already, or the queue sheds load.
 
     Attributes:
-        endpoint: What was asked for.
-        stats: The endpoint's numbers at that time.
+        endpoint: The endpoint or group that the caller asked for.
+        stats: The endpoint's numbers at that moment.
     """
 
     endpoint: Target
@@ -124,11 +121,11 @@ class QueueFull(DetailedError):
 
 
 class CircuitOpen(DetailedError):
-    """The endpoint failed so often that the pool leaves it alone for a while.
+    """The endpoint failed so often that the pool does not dial it for a while.
 
     Attributes:
-        endpoint: Which one.
-        retry_after: In how many seconds the pool will try it again.
+        endpoint: The endpoint that failed.
+        retry_after: Seconds until the pool tries it again.
     """
 
     endpoint: AnyEndpoint
@@ -137,7 +134,7 @@ class CircuitOpen(DetailedError):
     def __init__(self, *, endpoint: AnyEndpoint, retry_after: float) -> None:
         self.endpoint = endpoint
         self.retry_after = retry_after
-        # Nothing is left to wait for when the trials that half-open allows are under way.
+        # 0: the circuit is half open, and all the trials that it allows are under way.
         when = f"in {duration(retry_after)}" if retry_after > 0 else "by others right now"
         super().__init__(
             f"no connection to {endpoint}, phase connect: its circuit is open after repeated"
@@ -149,7 +146,7 @@ class NoHealthyEndpoint(DetailedError):
     """No server of a group can be used.
 
     Attributes:
-        reasons: For each member, why not.
+        reasons: For each server of the group, why it cannot be used.
     """
 
     reasons: Mapping[AnyEndpoint, str]

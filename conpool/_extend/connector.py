@@ -51,9 +51,7 @@ class Connector:
         it closes idle ones at once, and lent ones when they come back. It does not ask while all
         connections lead to the very address that is the endpoint's `host` (or its proxy's).
 
-        Returns:
-            The addresses as `getpeername` spells them.
-
-        Whatever it raises is logged at debug level, and no connection is closed for it.
+        The addresses must be spelled as `getpeername` spells them. An exception is logged at debug
+        level, and closes no connection.
         """
         return None

@@ -20,7 +20,7 @@ from sphinx.environment import BuildEnvironment
 
 import conpool
 
-PRIVATE_PATH = re.compile(r"\bconpool\._\w+\.")
+PRIVATE_PATH = re.compile(r"\bconpool\._\w+\.(\w+\.)*")
 COLON = "\N{MODIFIER LETTER COLON}"  # what napoleon does not see
 
 

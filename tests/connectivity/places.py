@@ -1,4 +1,4 @@
-"""What the tests of connectivity share: pools that are listened to, names that move, ends of connections."""
+"""What the tests of connectivity share: pools with a log, servers, and names that move."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from tests.support.peers import send_tickets
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's loopback or epoll")
 
 QUIET = PoolConfig(reap_interval=float("inf"), lifetime_jitter=0.0)
-"""A pool in which nothing happens by itself: what is noticed, the idle watch has noticed."""
+"""A pool without a reaper: only the idle watch notices anything."""
 
 
 @asynccontextmanager
 async def listened_to(
     config: PoolConfig = QUIET, **options: Any
 ) -> AsyncIterator[tuple[ConnectionPool[None], Logbook]]:
-    """An open pool and the log of what it tells; at the end every event must have had its pair."""
+    """Open a pool, with a log of its events; at the end each event must have its counterpart."""
     log = Logbook()
     async with ConnectionPool(config, observers=[log], **options) as pool:
         yield pool, log
@@ -56,7 +56,7 @@ async def echo_once(stream: Stream, text: bytes = b"ping") -> None:
 
 
 async def wait_until(holds: Callable[[], object]) -> None:
-    """Wait for what nobody tells us of: some other process's doing."""
+    """Wait for something that another process does, and does not tell us."""
     with trio.fail_after(PATIENCE):
         while not holds():  # noqa: ASYNC110 - there is no event for it
             await trio.sleep(0.001)
@@ -67,7 +67,7 @@ async def wait_until(holds: Callable[[], object]) -> None:
 
 @final
 class EchoServer:
-    """Answers with what it is sent; its ends are in the test's hands."""
+    """Sends back what it receives; the test may end its connections."""
 
     def __init__(self, listener: trio.SocketListener, context: ssl.SSLContext | None) -> None:
         self.listener = listener
@@ -75,7 +75,7 @@ class EchoServer:
         self.live: set[trio.SocketStream] = set()
         """The connections that this end has not closed."""
         self.goodbyes = 0
-        """How many clients ended their connection in due form, and did not just vanish."""
+        """How many clients ended their connection properly."""
         self.accepting = trio.CancelScope()
         self._context = context
 
@@ -84,18 +84,18 @@ class EchoServer:
         return cast("int", self.listener.socket.getsockname()[1])
 
     async def wait_accepted(self, count: int) -> None:
-        """Wait until so many connections have come: the client may think them open before that."""
+        """Wait until so many connections are accepted: clients may think them open before that."""
         with trio.fail_after(PATIENCE):
             while self.accepted < count:
                 await trio.lowlevel.checkpoint()
 
     def refuse(self) -> None:
-        """Accept nobody any more; those who are there stay."""
+        """Accept no more connections; the open ones stay."""
         self.accepting.cancel()
         self.listener.socket.close()
 
     def end_all(self) -> None:
-        """Close every connection, without a word."""
+        """Close every connection at the level of its socket."""
         for stream in self.live:
             stream.socket.close()
 
@@ -155,7 +155,7 @@ async def echoing(
 
 @final
 class Directory:
-    """A resolver whose names can be moved; to be given to `TCPConnector.with_resolver`."""
+    """A resolver for `TCPConnector`, whose names the test can move."""
 
     def __init__(self, **names: tuple[str, ...]) -> None:
         self.names = names
@@ -173,7 +173,7 @@ class Directory:
 
 
 def raise_file_limit(wanted: int) -> None:
-    """Have so many files, or skip the test."""
+    """Allow this process so many open files, or skip the test."""
     resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < wanted <= hard or hard == resource.RLIM_INFINITY:

@@ -1,8 +1,8 @@
 """Each phase of a dial, cancelled at every point: under its caller, and under the whole pool.
 
-A caller that is cancelled leaves its dial behind, which goes on and serves the next one (F030, G10). A
-pool that is cancelled takes its dials along, and leaves no file and no task (F031, G18, G19). Both hold
-wherever the dial is: looking up, racing, asking a proxy, shaking hands, waiting for a place in a backlog.
+When a caller is cancelled its dial goes on, and serves the next caller (F030, G10). When a pool is
+cancelled its dials are too, and they leave no file and no task (F031, G18, G19). Both hold in each
+phase of a dial: look-up, race, proxy, handshake, and the wait for a place in a backlog.
 """
 
 from __future__ import annotations
@@ -62,11 +62,11 @@ def system(monkeypatch: pytest.MonkeyPatch) -> Iterator[SystemResolver]:
 
 
 Way: TypeAlias = Callable[[AsyncExitStack, Contexts], Awaitable[tuple[AnyEndpoint, TCPConnector]]]
-"""Sets up something to connect to, until the stack is closed."""
+"""Sets up a server to connect to, until the stack is closed."""
 
 
 def forgiving(serve: Serve) -> Serve:
-    """Do not mind clients that hang up in the midst of a request: here they all do."""
+    """Ignore clients that hang up in the middle of a request: here they all do."""
 
     async def serve_those_who_stay(stream: trio.abc.Stream) -> None:
         with contextlib.suppress(AssertionError):
@@ -89,21 +89,21 @@ async def past_a_refusal(stack: AsyncExitStack, _: Contexts) -> tuple[AnyEndpoin
     server = await stack.enter_async_context(echoing())
     stack.enter_context(refusing("127.0.0.2", server.port))
     directory = Directory(db=("127.0.0.2", LOOPBACK))
-    return Endpoint("db", server.port), TCPConnector.with_resolver(directory)
+    return Endpoint("db", server.port), TCPConnector(resolver=directory)
 
 
 async def past_a_black_hole(stack: AsyncExitStack, _: Contexts) -> tuple[AnyEndpoint, TCPConnector]:
     server = await stack.enter_async_context(echoing())
     stack.enter_context(swallowing("127.0.0.2", server.port))
     directory = Directory(db=("127.0.0.2", LOOPBACK))
-    connector = TCPConnector.with_resolver(directory, happy_eyeballs_delay=0.002)
+    connector = TCPConnector(resolver=directory, happy_eyeballs_delay=0.002)
     return Endpoint("db", server.port, local_address="127.0.0.9"), connector
 
 
 async def in_a_dead_heat(stack: AsyncExitStack, _: Contexts) -> tuple[AnyEndpoint, TCPConnector]:
     server = await stack.enter_async_context(echoing(host="0.0.0.0"))
     directory = Directory(db=("127.0.0.1", "127.0.0.2", "127.0.0.3"))
-    connector = TCPConnector.with_resolver(directory, happy_eyeballs_delay=0.0)
+    connector = TCPConnector(resolver=directory, happy_eyeballs_delay=0.0)
     return Endpoint("db", server.port), connector
 
 
@@ -180,7 +180,7 @@ WAYS: list[Way] = [
 
 @final
 class Witness:
-    """Sees that a scenario leaves no file and no task of a pool."""
+    """Checks that a scenario leaves no file and no task of a pool."""
 
     def __init__(self) -> None:
         self._files = count_files()
@@ -200,7 +200,7 @@ def find_pool_tasks() -> list[str]:
     root = trio.lowlevel.current_root_task()
     assert root is not None
     tasks = [root]
-    for task in tasks:  # grows as it goes
+    for task in tasks:  # the list grows during the loop
         for nursery in task.child_nurseries:
             tasks.extend(nursery.child_tasks)
     return [task.name for task in tasks if task.name.startswith("conpool")]

@@ -21,10 +21,10 @@ DELAY = 0.25
 async def test_f025_f029_a_black_hole_costs_the_delay_and_no_more(
     autojump_clock: MockClock,
 ) -> None:
-    """In simulated time the round trip to the second address takes none."""
+    """In simulated time the round trip to the second address takes no time."""
     async with serving() as server:
         with swallowing("127.0.0.2", server.port):
-            connector = TCPConnector.with_resolver(Directory(db=("127.0.0.2", LOOPBACK)))
+            connector = TCPConnector(resolver=Directory(db=("127.0.0.2", LOOPBACK)))
             endpoint = Endpoint("db", server.port)
             async with listened_to(connector=connector) as (pool, _):
                 async with pool.connection(endpoint) as conn:
@@ -39,7 +39,7 @@ async def test_f025_two_black_holes_cost_two_delays(autojump_clock: MockClock) -
     async with serving() as server:
         with swallowing("127.0.0.2", server.port), swallowing("127.0.0.3", server.port):
             addresses = ("127.0.0.2", "127.0.0.3", LOOPBACK)
-            connector = TCPConnector.with_resolver(Directory(db=addresses))
+            connector = TCPConnector(resolver=Directory(db=addresses))
             endpoint = Endpoint("db", server.port)
             async with listened_to(connector=connector) as (pool, _):
                 await ask(pool, endpoint)
@@ -50,9 +50,9 @@ async def test_g1_losers_are_gone_when_the_connection_is_lent() -> None:
     need_kernel_table()
     async with serving() as server:
         with swallowing("127.0.0.2", server.port):
-            before = client_sockets(server.port).total()  # what fills the black hole
+            before = client_sockets(server.port).total()  # the sockets that fill the black hole
             directory = Directory(db=("127.0.0.2", LOOPBACK))
-            connector = TCPConnector.with_resolver(directory, happy_eyeballs_delay=0.01)
+            connector = TCPConnector(resolver=directory, happy_eyeballs_delay=0.01)
             census = Census(server.port, pace=1)
             async with listened_to(connector=connector) as (pool, _):
                 trio.lowlevel.add_instrument(census)
@@ -67,8 +67,8 @@ async def test_f029_nothing_but_black_holes_ends_in_time_and_leaves_no_socket() 
     async with serving() as server:
         with swallowing("127.0.0.2", server.port), swallowing("127.0.0.3", server.port):
             before = client_sockets(server.port).total()
-            connector = TCPConnector.with_resolver(
-                Directory(db=("127.0.0.2", "127.0.0.3")), happy_eyeballs_delay=0.01
+            connector = TCPConnector(
+                resolver=Directory(db=("127.0.0.2", "127.0.0.3")), happy_eyeballs_delay=0.01
             )
             config = PoolConfig(connect_timeout=0.05)
             async with listened_to(config, connector=connector) as (pool, _):
@@ -92,7 +92,7 @@ async def lend_twenty(server: Serving, connector: TCPConnector) -> set[str]:
 
 
 async def test_the_remembered_winner_defeats_a_name_server_that_takes_turns() -> None:
-    """What the documentation warns of: rotating answers do not spread connections."""
+    """The documentation warns of this: rotating answers do not spread connections."""
 
     async def turn(host: str, family: int) -> tuple[str, ...]:
         await trio.lowlevel.checkpoint()
@@ -104,6 +104,6 @@ async def test_the_remembered_winner_defeats_a_name_server_that_takes_turns() ->
     async with listener, trio.open_nursery() as nursery:
         server = Serving(listener, None)
         nursery.start_soon(server.run, echo)
-        assert len(await lend_twenty(server, TCPConnector.with_resolver(turn))) == 1
-        assert len(await lend_twenty(server, TCPConnector.with_resolver(turn, dns_ttl=0))) == 3
+        assert len(await lend_twenty(server, TCPConnector(resolver=turn))) == 1
+        assert len(await lend_twenty(server, TCPConnector(resolver=turn, dns_ttl=0))) == 3
         nursery.cancel_scope.cancel()

@@ -1,4 +1,4 @@
-"""Idle connections whose peer has gone: closed on our side too, however they were opened and however many."""
+"""The pool closes idle connections whose peer has gone, however many and however opened."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from .places import QUIET, EchoServer, ask, echoing, linux_only, listened_to, ra
 pytestmark = linux_only
 
 PROMPTLY = 0.050
-"""Seconds within which the end of an idle connection is to be noticed."""
+"""The pool must notice the end of an idle connection within so many seconds."""
 
 
 @asynccontextmanager
@@ -86,7 +86,7 @@ async def test_f071_whatever_way_it_was_opened_its_end_is_noticed_with_no_checko
 
 
 async def seconds_to_notice(count: int, log: Logbook, end: Callable[[], object]) -> float:
-    """Have all idle connections ended; return how long it took until the last was closed here."""
+    """Have the server end all connections; return the seconds until the pool closed the last."""
     closed = len(log.reasons)
     began = trio.current_time()
     end()
@@ -96,7 +96,7 @@ async def seconds_to_notice(count: int, log: Logbook, end: Callable[[], object])
 
 
 async def test_the_end_of_one_is_noticed_within_fifty_milliseconds() -> None:
-    """The best of five: a machine may be busy with other things, but not five times in a row."""
+    """Return the best of five: a machine may be busy, but hardly five times in a row."""
     need_kernel_table()
     took: list[float] = []
     async with echoing() as server, listened_to() as (pool, log):

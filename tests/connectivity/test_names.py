@@ -1,4 +1,4 @@
-"""NameCache, through the pool: one look-up however many ask, and a name that hangs hurts only its own."""
+"""Names, through the pool: one look-up however many ask, and a slow name hurts nobody else."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def system(monkeypatch: pytest.MonkeyPatch) -> Iterator[SystemResolver]:
 
 
 class DefaultLimiter(trio.abc.Instrument):
-    """Watches trio's own limit for threads at every step of every task."""
+    """Looks at trio's own limit for threads after every step of every task."""
 
     def __init__(self) -> None:
         self.most = 0
@@ -80,7 +80,7 @@ async def test_endpoints_that_differ_only_in_what_a_name_does_not_share_the_answ
 async def test_f023_sixty_waiters_on_a_name_that_hangs_take_one_thread(
     system: SystemResolver, default_limiter: DefaultLimiter
 ) -> None:
-    """Twenty at a time: those who come when others have given up find the same thread."""
+    """Twenty at a time: callers that come after others have given up find the same thread."""
     trio.lowlevel.add_instrument(default_limiter)
     config = PoolConfig(max_connections_per_endpoint=60, connect_timeout=0.02)
     errors: list[ConnectError] = []
@@ -167,9 +167,9 @@ async def test_f022_a_crowd_behind_a_name_that_does_not_exist_makes_one_look_up(
 async def test_g20_whatever_a_look_up_comes_to_after_all_have_gone_harms_nobody(
     system: SystemResolver, said: str
 ) -> None:
-    """It is reported outside of any task, where an exception would be the end of the program."""
+    """The result is delivered outside of any task, where an exception would end the program."""
     if said == "no address":
-        system.found = "/run/socket"  # nothing that could be dialled
+        system.found = "/run/socket"  # not an address
     else:
         system.fails = cast("OSError", MemoryError(said))
     connector = TCPConnector()
@@ -186,7 +186,7 @@ async def test_g20_whatever_a_look_up_comes_to_after_all_have_gone_harms_nobody(
 async def test_a_name_whose_addresses_all_failed_is_looked_up_again() -> None:
     directory = Directory(db=("127.0.0.2",))
     async with serving() as server:
-        connector = TCPConnector.with_resolver(directory)
+        connector = TCPConnector(resolver=directory)
         endpoint = Endpoint("db", server.port)
         async with listened_to(connector=connector) as (pool, _):
             with refusing("127.0.0.2", server.port), pytest.raises(ConnectError):
@@ -200,7 +200,7 @@ async def test_old_addresses_serve_new_dials_while_the_resolver_is_down(
     autojump_clock: MockClock,
 ) -> None:
     directory = Directory(db=(LOOPBACK,))
-    connector = TCPConnector.with_resolver(directory, dns_ttl=10)
+    connector = TCPConnector(resolver=directory, dns_ttl=10)
     async with serving() as server, listened_to(connector=connector) as (pool, _):
         endpoint = Endpoint("db", server.port)
         await ask(pool, endpoint)

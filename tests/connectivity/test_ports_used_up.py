@@ -66,7 +66,7 @@ trio.run(main)
 """
     outcomes = run_in_namespace(_TEN_PORTS + script)
     assert {(name, code) for name, code, _ in outcomes} == {("ConnectError", errno.ECONNREFUSED)}
-    # It did become our own now and then: of ten ports, Linux takes the even ones first.
+    # Now and then the dialled port did become our own: of ten ports, Linux takes even ones first.
     assert any("self-connect" in text for _, _, text in outcomes)
 
 

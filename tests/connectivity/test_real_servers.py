@@ -1,4 +1,4 @@
-"""The pool with servers and proxies that others wrote: through them, over UNIX sockets, over TLS."""
+"""The pool with real servers: through proxies, over UNIX sockets, over TLS."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def command(pool: ConnectionPool[None], endpoint: AnyEndpoint, line: bytes
 
 
 async def many_commands(pool: ConnectionPool[None], endpoint: AnyEndpoint, count: int) -> None:
-    """Have so many tasks each get an answer of its own, and nobody else's."""
+    """Run so many tasks, each of which must get its own answer and nobody else's."""
 
     async def echo(number: int) -> None:
         assert await command(pool, endpoint, b"INCRBY n%d %d" % (number, number)) == b":%d" % number
@@ -161,10 +161,10 @@ async def test_f120_a_socks_proxy_that_agrees_before_it_has_connected_and_then_h
 async def test_redis_over_tls_through_a_proxy_that_is_reached_by_tls(
     pproxy: PProxy, redis_tls: RedisTLS, client_ssl: ssl.SSLContext
 ) -> None:
-    """Lent again, looked at, ended by the server while idle, replaced, and closed in the end.
+    """It is lent again, probed, ended by the server while idle, replaced, and closed at last.
 
-    It is the sweep that finds the end: pproxy, like all of asyncio, says goodbye by TLS and then waits
-    for an answer before it closes the connection.
+    The sweep finds the end: pproxy, like all of asyncio, says goodbye by TLS and then waits for an
+    answer before it closes the connection.
     """
     need_kernel_table()
     tls = TLS(client_ssl)
@@ -198,10 +198,10 @@ async def test_redis_that_wants_a_certificate_gets_one(
 async def test_f056_without_a_certificate_the_first_exchange_fails_and_nothing_is_kept(
     strict_redis: RedisTLS, certificates: Certificates
 ) -> None:
-    """TLS 1.3: the handshake is over for the client before the server has judged its certificate.
+    """TLS 1.3: for the client the handshake is over before the server has seen its certificate.
 
-    It listens for the server's word. If it speaks, what it says may cross the server's close, and then
-    the reset hides the reason.
+    The client only listens for the server's alert. If it sent something, that could cross the
+    server's close, and the reset would hide the alert.
     """
     with_one = TLS(certificates.client_context(with_certificate=True))
     without = TLS(certificates.client_context())
@@ -292,7 +292,7 @@ async def test_postgres_over_its_unix_socket(postgres: Postgres, postgres_client
 async def test_f073_postgres_ends_an_idle_session_with_a_word_that_nobody_reads(
     postgres: Postgres, postgres_client: Any
 ) -> None:
-    """57P01, then the end: the watch sees the end, and the look finds the word first."""
+    """57P01, then the end: the watch sees the end, and the probe finds the message first."""
     login = (postgres.user, postgres.password, postgres.database)
     endpoint = UnixEndpoint(postgres.path, partition=login[::2])
     async with listened_to() as (pool, log):

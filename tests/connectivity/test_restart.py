@@ -1,4 +1,4 @@
-"""Servers that restart, fill up or go away: no churn, no haste, no herd, and back in no time."""
+"""Servers that restart, fill up or go away: no churn, no haste, no herd, and soon back."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def ping(pool: ConnectionPool[None], endpoint: Endpoint) -> None:
 
 
 class Sweeps(trio.abc.Instrument):
-    """Waits for the pool's reaper to have gone round."""
+    """Waits until the pool's reaper has swept."""
 
     def __init__(self) -> None:
         self._left = 0
@@ -58,7 +58,7 @@ async def test_f057_unread_tickets_of_tls_1_3_cause_no_churn(
 ) -> None:
     """OpenSSL's servers send two tickets at once; nobody reads them until the first exchange."""
     endpoint = Endpoint("localhost", redis_tls.port, tls=TLS(client_ssl))
-    # No fifth one, while one of the four is lent.
+    # The limit prevents a fifth connection while one of the four is lent.
     config = PoolConfig(min_idle_per_endpoint=4, max_connections_per_endpoint=4, reap_interval=0.01)
     async with listened_to(config) as (pool, log):
         await pool.warm(endpoint, 4)
@@ -126,7 +126,7 @@ async def test_f028_g31_a_restart_under_load_costs_few_dials_and_little_time() -
 
 
 class Crowd:
-    """Many clients, each with a pool and chance of its own, that all want the same server."""
+    """Many clients, each with its own pool and its own randomness, that want the same server."""
 
     def __init__(self, network: Network, clients: int) -> None:
         self.network = network
@@ -170,7 +170,7 @@ async def test_f126_clients_of_one_server_do_not_come_back_in_step(
             stats = pool.stats(HERE)
             assert stats.active + stats.idle > 0, "after the longest pause everybody is back"
     down = [at for at, _ in network.dials if up_at - 10 <= at < up_at]
-    # Pauses of up to two seconds, so one dial a second of each client; in step it would be all 40.
+    # Pauses of up to 2 s: one dial a second from each client. In step all 40 would dial at once.
     assert len(down) <= 40 * 10 * 1.3
     assert max(in_tenths(down).values()) <= 15
 

@@ -1,4 +1,4 @@
-"""Connections kept ahead of need: no churn, no haste after failures, no herd when a server is back."""
+"""Connections opened ahead of need: no churn, no haste after failures, no herd afterwards."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def hang_up(shell: Shell, *entries: AnyEntry) -> None:
 def test_g31_a_peer_that_hangs_up_at_once_is_not_warmed_in_haste() -> None:
     shell = Shell(min_idle_per_endpoint=2)
     shell.release(shell.lend())
-    # One at a time, and after some doublings every two seconds.
+    # One at a time; after some doublings of the pause, one every two seconds.
     assert count_dials_of_a_minute(shell) <= 60 / CEILING + 10
 
 
@@ -56,7 +56,7 @@ def test_a_peer_that_hangs_up_on_idle_connections_delays_nobody_who_asks() -> No
 
 
 def test_connections_that_lived_for_a_while_are_replaced_at_once() -> None:
-    """A server that restarts ends all of them, and that says nothing of the next."""
+    """A server that restarts ends all connections; this says nothing about the next ones."""
     shell = Shell(min_idle_per_endpoint=3)
     shell.release(shell.lend())
     while shell.dials:
@@ -84,7 +84,7 @@ def test_warming_is_as_quick_as_ever_once_the_peer_has_recovered() -> None:
 
 
 def test_g31_dials_that_fail_together_are_one_failure() -> None:
-    """Or a listener that is back after 50 ms would be tried again after two seconds."""
+    """Otherwise a listener that is back after 50 ms would be tried again after two seconds."""
     shell = Shell(max_connections_per_endpoint=10)
     for _ in range(11):
         shell.ask()
@@ -98,7 +98,7 @@ def test_g31_dials_that_fail_together_are_one_failure() -> None:
 
 @pytest.mark.parametrize("outcome", ["fails at once", "hangs"])
 def test_g31_a_dead_server_is_tried_ever_more_rarely(outcome: str) -> None:
-    """However many may be dialled at once, and although a dial that hangs has not failed yet."""
+    """Whatever the limits allow, and although a dial that hangs has not failed yet."""
     shell = Shell(max_connections_per_endpoint=1000)
     for _ in range(30):
         shell.ask()

@@ -42,7 +42,7 @@ async def fails(case: Case, endpoint: Endpoint) -> ConnectError:
 
 async def test_f022_a_name_that_does_not_exist_is_an_error_at_once(tcp_site: TCPSite) -> None:
     endpoint = Endpoint("nowhere.example", tcp_site.port)
-    connector = TCPConnector.with_resolver(Hosts(**{"nowhere.example": UNKNOWN}))
+    connector = TCPConnector(resolver=Hosts(**{"nowhere.example": UNKNOWN}))
     async with clean(tcp_site.endpoint, connector=connector) as case:
         error = await fails(case, endpoint)
         assert type(error) is ResolveError
@@ -54,7 +54,7 @@ async def test_f022_the_waiter_behind_it_goes_on() -> None:
     hosts = Hosts(**{"db.example": UNKNOWN})
     async with serving() as server:
         endpoint = Endpoint("db.example", server.port)
-        connector = TCPConnector.with_resolver(hosts, dns_ttl=0)
+        connector = TCPConnector(resolver=hosts, dns_ttl=0)
         config = PoolConfig(max_connections_per_endpoint=1)
         async with clean(endpoint, config, connector=connector) as case:
             hosts.gate = trio.Event()
@@ -93,7 +93,7 @@ async def test_f023_a_resolver_that_hangs_is_a_time_out_in_the_phase_resolve(
     hosts = Hosts()
     hosts.gate = trio.Event()
     config = PoolConfig(connect_timeout=0.05)
-    connector = TCPConnector.with_resolver(hosts)
+    connector = TCPConnector(resolver=hosts)
     async with clean(tcp_site.endpoint, config, connector=connector) as case:
         error = await fails(case, Endpoint("slow.example", tcp_site.port))
         assert type(error) is ResolveTimeout
@@ -132,7 +132,7 @@ async def test_f023_g16_sixty_look_ups_that_hang_delay_nobody_else(
 
 
 async def test_f024_a_name_without_addresses_is_an_error(tcp_site: TCPSite) -> None:
-    connector = TCPConnector.with_resolver(Hosts(**{"empty.example": ()}))
+    connector = TCPConnector(resolver=Hosts(**{"empty.example": ()}))
     async with clean(tcp_site.endpoint, connector=connector) as case:
         error = await fails(case, Endpoint("empty.example", tcp_site.port))
         assert type(error) is ResolveError
@@ -149,7 +149,7 @@ async def test_f025_a_dead_address_before_a_live_one_costs_nothing_but_a_moment(
         with refusing("127.0.0.2", server.port):
             hosts = Hosts(**{"db.example": ("127.0.0.2", LOOPBACK)})
             endpoint = Endpoint("db.example", server.port)
-            async with clean(endpoint, connector=TCPConnector.with_resolver(hosts)) as case:
+            async with clean(endpoint, connector=TCPConnector(resolver=hosts)) as case:
                 async with case.pool.connection(endpoint) as conn:
                     await exchange(conn)
                     assert conn.peer_address == (LOOPBACK, server.port)
@@ -162,7 +162,7 @@ async def test_f026_when_all_addresses_refuse_the_one_error_has_each_of_theirs(
     tcp_site: TCPSite,
 ) -> None:
     addresses = ("127.0.0.2", "127.0.0.3", "127.0.0.4")
-    connector = TCPConnector.with_resolver(Hosts(**{"db.example": addresses}))
+    connector = TCPConnector(resolver=Hosts(**{"db.example": addresses}))
     async with clean(tcp_site.endpoint, connector=connector) as case:
         error = await fails(case, Endpoint("db.example", tcp_site.port))
         assert (error.phase, error.errno) == ("tcp", errno.ECONNREFUSED)
@@ -178,7 +178,7 @@ async def test_f045_g1_of_two_addresses_that_answer_at_once_one_connection_remai
         other = await trio.open_tcp_listeners(server.port, host="127.0.0.2")
         async with other[0]:
             hosts = Hosts(**{"db.example": ("127.0.0.2", LOOPBACK)})
-            connector = TCPConnector.with_resolver(hosts, happy_eyeballs_delay=0)
+            connector = TCPConnector(resolver=hosts, happy_eyeballs_delay=0)
             endpoint = Endpoint("db.example", server.port)
             async with (
                 clean(endpoint, connector=connector) as case,

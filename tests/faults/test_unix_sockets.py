@@ -15,6 +15,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from conpool import CloseReason, ConnectError, PoolConfig, UnixEndpoint
+from tests._net import unix_bound, unix_full
 from tests.support.clean import PATIENCE, Case, clean
 from tests.support.peers import exchange
 
@@ -34,15 +35,6 @@ async def fails(case: Case, path: Path | str) -> ConnectError:
     assert caught.value.phase == "tcp"
     assert str(path) in str(caught.value)
     return caught.value
-
-
-@contextlib.contextmanager
-def bound(path: Path | str, backlog: int | None = None) -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_UNIX) as sock:
-        sock.bind(str(path))
-        if backlog is not None:
-            sock.listen(backlog)
-        yield sock
 
 
 @contextlib.contextmanager
@@ -77,7 +69,7 @@ async def test_f046_a_path_that_is_a_file(unix_site: UnixSite, tmp_path: Path) -
 
 async def test_f046_a_socket_that_is_not_for_us(unix_site: UnixSite, tmp_path: Path) -> None:
     path = tmp_path / "private"
-    with bound(path, 1):
+    with unix_bound(path, 1):
         path.chmod(0)
         async with clean(unix_site.endpoint) as case:
             with as_nobody():
@@ -87,14 +79,14 @@ async def test_f046_a_socket_that_is_not_for_us(unix_site: UnixSite, tmp_path: P
 
 async def test_f047_a_socket_on_which_nobody_listens(unix_site: UnixSite, tmp_path: Path) -> None:
     path = tmp_path / "deaf"
-    with bound(path):
+    with unix_bound(path):
         async with clean(unix_site.endpoint) as case:
             assert (await fails(case, path)).errno == errno.ECONNREFUSED
 
 
 async def test_f047_what_a_dead_server_left_behind(unix_site: UnixSite, tmp_path: Path) -> None:
     path = tmp_path / "stale"
-    with bound(path, 1):
+    with unix_bound(path, 1):
         pass
     async with clean(unix_site.endpoint) as case:
         assert (await fails(case, path)).errno == errno.ECONNREFUSED
@@ -111,20 +103,12 @@ async def test_f048_a_socket_for_datagrams(unix_site: UnixSite, tmp_path: Path) 
 # ── a full backlog ──────────────────────────────────────────────────────────────
 
 
-@contextlib.contextmanager
-def busy(path: Path) -> Iterator[socket.socket]:
-    """A server whose backlog is full."""
-    with bound(path, 0) as listener, socket.socket(socket.AF_UNIX) as first:
-        first.connect(str(path))  # Linux takes one more than it was told
-        yield listener
-
-
 @linux_only
 async def test_f049_g8_a_full_backlog_is_waited_for_and_never_taken_for_a_connection(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "busy"
-    with busy(path) as listener:
+    with unix_full(path) as listener:
         endpoint = UnixEndpoint(path)
         async with clean(None) as case:
 
@@ -152,7 +136,7 @@ async def test_f049_g8_a_full_backlog_is_waited_for_and_never_taken_for_a_connec
 async def test_f049_a_backlog_that_stays_full_is_an_error_of_its_own(
     unix_site: UnixSite, tmp_path: Path
 ) -> None:
-    with busy(tmp_path / "busy"):
+    with unix_full(tmp_path / "busy"):
         async with clean(unix_site.endpoint, PoolConfig(connect_timeout=0.1)) as case:
             error = await fails(case, tmp_path / "busy")
             assert error.errno == errno.EAGAIN
@@ -191,7 +175,7 @@ async def test_f051_a_name_in_the_abstract_namespace_is_no_path(
 ) -> None:
     name = f"conpool-{os.getpid()}-{id(unix_site)}"
     abstract = UnixEndpoint(f"\0{name}")
-    with bound(f"\0{name}", 5) as listener:
+    with unix_bound(f"\0{name}", 5) as listener:
         async with clean(unix_site.endpoint) as case:
             async with case.pool.connection(abstract) as conn:
                 server, _ = listener.accept()

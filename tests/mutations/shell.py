@@ -292,9 +292,9 @@ MUTATIONS = (
     ),
     Mutation(
         name="a forgotten endpoint is warmed when its name is known again",
-        file="_pool/reap.py",
-        old="        if not sub.limit.borrowers:  # perhaps it was forgotten while its name was looked up\n",
-        new="        if sub.limit.borrowers and False:\n",
+        file="_pool/follow.py",
+        old="        if addresses is not None and _may_have_moved(sub):\n",
+        new="        if addresses is not None:\n",
         tests=("tests/unit/pool/test_follow.py",),
     ),
     Mutation(

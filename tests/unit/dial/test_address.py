@@ -43,7 +43,7 @@ def test_an_ip_address_of_another_family_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("family", "sockaddr"),
     [
-        (socket.AF_INET6, (10, b"\0" * 16)),  # Python without IPv6
+        (socket.AF_INET6, (10, b"\0" * 16)),  # a Python built without IPv6
         (socket.AF_INET, ("not an address", 80)),
         (socket.AF_UNIX, ("/run/socket", 0)),
         (socket.AF_INET, (b"192.0.2.1", 80)),

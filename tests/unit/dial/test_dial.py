@@ -1,4 +1,4 @@
-"""One dial: transport, TLS and time-out; if it fails, why, and that nothing stays open."""
+"""One dial: transport, TLS, time-out; a failed dial says why, and leaves nothing open."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PLAIN = Endpoint("db.example", 5432)
 
 
 class Fake(Connector):
-    """Connects as a test wants it to."""
+    """Connects as the test tells it to."""
 
     def __init__(self, connect: Callable[[], Awaitable[trio.abc.Stream]]) -> None:
         self._connect = connect
@@ -204,7 +204,7 @@ async def test_f053_a_server_without_tls_is_a_tls_error_and_the_socket_is_closed
 
 
 class Awkward(trio.abc.Stream):
-    """Can only be closed by awaiting."""
+    """A stream that cannot be closed without an await."""
 
     def __init__(self) -> None:
         self.closed = False

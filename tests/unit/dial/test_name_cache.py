@@ -55,7 +55,7 @@ async def test_families_are_remembered_apart() -> None:
     answer = await names.resolve("db", 1, socket.AF_INET)
     assert answer.addresses == (v4("192.0.2.1"),)
     assert len((await names.resolve("db", 1)).addresses) == 2
-    assert names.addresses_now("db", 1, socket.AF_INET) == frozenset({"192.0.2.1"})
+    assert await names.addresses("db", 1, socket.AF_INET) == frozenset({"192.0.2.1"})
     assert len(hosts.asked) == 2
 
 
@@ -105,7 +105,8 @@ async def test_nothing_is_remembered_with_a_time_of_zero(autojump_clock: MockClo
             await ips(names)
     assert len(hosts.asked) == 3
     assert names.stats.names == 0
-    assert names.addresses_now("db", 5432) is None
+    assert await names.addresses("db", 5432) is None
+    assert len(hosts.asked) == 3, "or a pool that follows names would ask every few seconds"
 
 
 async def test_memory_is_bounded_and_forgets_what_was_looked_up_longest_ago(
@@ -154,24 +155,51 @@ async def test_an_expired_answer_is_looked_up_again() -> None:
     answer.expire()
     hosts.names["db"] = ["192.0.2.2"]
     assert await ips(names) == ["192.0.2.2"]
-    answer.expire()  # the old one: it says nothing of the new
+    answer.expire()  # an old answer that expires says nothing about the new one
     assert await ips(names) == ["192.0.2.2"]
     assert hosts.asked == ["db", "db"]
 
 
-async def test_the_addresses_now_are_those_of_the_last_look_up(autojump_clock: MockClock) -> None:
+async def test_the_addresses_are_those_of_the_last_look_up_until_it_expires(
+    autojump_clock: MockClock,
+) -> None:
     hosts = Hosts(db=["192.0.2.1", "192.0.2.2"])
     names = names_for(hosts)
-    assert names.addresses_now("db", 1) is None
-    await ips(names)
-    assert names.addresses_now("db", 1) == frozenset({"192.0.2.1", "192.0.2.2"})
-    await trio.sleep(1000.0)
-    assert names.addresses_now("db", 1) == frozenset({"192.0.2.1", "192.0.2.2"})
+    both = frozenset({"192.0.2.1", "192.0.2.2"})
+    assert await names.addresses("db", 1) == both
+    hosts.names["db"] = ["192.0.2.3"]
+    assert await names.addresses("db", 1) == both
+    await trio.sleep(300.0)
+    assert await names.addresses("db", 1) == frozenset({"192.0.2.3"})
+    assert await ips(names) == ["192.0.2.3"]
+    assert len(hosts.asked) == 2
     hosts.names["db"] = NO_SUCH_NAME
+    await trio.sleep(300.0)
     with pytest.raises(socket.gaierror):
-        await ips(names)
-    assert names.addresses_now("db", 1) is None
-    assert names.addresses_now("192.0.2.1", 1) is None
+        await names.addresses("db", 1)
+    assert (names.stats.hits, names.stats.misses) == (1, 0), "these tell of dials"
+
+
+async def test_an_ip_address_has_no_addresses_to_follow() -> None:
+    hosts = Hosts()
+    assert await names_for(hosts).addresses("192.0.2.1", 1) is None
+    assert hosts.asked == []
+
+
+async def test_a_name_that_the_memory_has_no_room_for_is_not_asked_about(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise each name would push out another, and a pool would look up all in every round."""
+    monkeypatch.setattr(name_cache, "MAX_NAMES", 2)
+    hosts = Hosts(**{name: ["192.0.2.1"] for name in "abc"})
+    names = names_for(hosts)
+    for name in "abc":
+        await ips(names, name)
+    await trio.sleep(300.0)
+    assert await names.addresses("a", 1) is None
+    assert hosts.asked == ["a", "b", "c"]
+    assert await names.addresses("b", 1) == frozenset({"192.0.2.1"})
+    assert hosts.asked == ["a", "b", "c", "b"]
 
 
 # ── many who want to know ───────────────────────────────────────────────────────

@@ -26,7 +26,7 @@ class Socket:
 
 
 class Track:
-    """Attempts that take as long and end as the plan says; it knows all sockets."""
+    """Attempts whose duration and outcome the plan sets; it knows all their sockets."""
 
     def __init__(self, plan: Mapping[str, tuple[float, OSError | None]]) -> None:
         self.plan = plan
@@ -196,7 +196,7 @@ def test_g10_cancelled_anywhere_it_leaves_no_socket_open(
 async def test_a_winner_is_closed_if_the_race_is_cancelled_over_a_loser(
     autojump_clock: MockClock,
 ) -> None:
-    """A loser that takes its time to close holds the race up; the winner must not be lost then."""
+    """A loser that is slow to close delays the end of the race; the winner must not be lost."""
     winner = Socket()
 
     async def attempt(address: str) -> Socket:

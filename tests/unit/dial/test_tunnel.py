@@ -116,7 +116,7 @@ async def test_a_certificate_of_the_proxys_that_is_not_accepted(
         proxy = HTTPProxy("localhost", port, username="joe", tls=TLS(client_ssl))
         error = await refused(Endpoint("db.example", 1, proxy=proxy))
     assert "certificate verify failed" in str(error)
-    assert served == []  # and so the credentials were not sent
+    assert served == []  # so the credentials were not sent
 
 
 async def hang_up(stream: trio.abc.Stream) -> None:

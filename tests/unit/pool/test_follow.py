@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -9,20 +12,38 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from conpool import (
+    AnyEndpoint,
     CloseReason,
     ConnectionInfo,
     ConnectionPool,
+    Connector,
     Endpoint,
+    HTTPProxy,
     PoolConfig,
     TCPConnector,
+    UnixEndpoint,
 )
 from conpool._core.core import KEEP_BARE
 from conpool._dial import name_cache
+from conpool._pool import follow
 
 CONFIG = PoolConfig(reap_interval=1.0)
 
 
-class NameCache(trio.abc.HostnameResolver):
+@asynccontextmanager
+async def listening(host: str = "127.0.0.1") -> AsyncIterator[int]:
+    """Accept whoever connects; the port."""
+    listeners = await trio.open_tcp_listeners(0, host=host)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, trio.SocketStream.receive_some, listeners)
+        yield listeners[0].socket.getsockname()[1]
+        nursery.cancel_scope.cancel()
+
+
+# ── names ───────────────────────────────────────────────────────────────────────
+
+
+class Names(trio.abc.HostnameResolver):
     """A resolver that says what the test wants it to."""
 
     def __init__(self, address: str) -> None:
@@ -47,12 +68,10 @@ async def test_a_connection_to_an_address_that_a_name_has_no_more_is_not_lent_ag
     def on_closed(info: ConnectionInfo, reason: CloseReason) -> None:
         reasons.append(reason)
 
-    names = NameCache("127.0.0.1")
+    names = Names("127.0.0.1")
     trio.socket.set_custom_hostname_resolver(names)
-    listeners = await trio.open_tcp_listeners(0, host="0.0.0.0")
-    endpoint = Endpoint("db.example", listeners[0].socket.getsockname()[1])
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(trio.serve_listeners, trio.SocketStream.receive_some, listeners)
+    async with listening("0.0.0.0") as port:
+        endpoint = Endpoint("db.example", port)
         pool = ConnectionPool(CONFIG, connector=TCPConnector(dns_ttl=10), on_closed=on_closed)
         async with pool:
             await pool.warm(endpoint, 2)
@@ -66,42 +85,35 @@ async def test_a_connection_to_an_address_that_a_name_has_no_more_is_not_lent_ag
             assert reasons == [CloseReason.MOVED] * 2, "the lent one at the end of its lease"
             async with pool.connection(endpoint) as conn:
                 assert conn.peer_address[0] == "127.0.0.2"
-        nursery.cancel_scope.cancel()
 
 
 async def test_a_name_that_cannot_be_looked_up_again_changes_nothing(
     autojump_clock: MockClock,
 ) -> None:
-    class Broken(NameCache):
+    class Broken(Names):
         async def getaddrinfo(self, host: Any, port: Any, *_: Any, **__: Any) -> Any:
             if self.asked:
                 raise OSError("the resolver is down")
             return await super().getaddrinfo(host, port)
 
     trio.socket.set_custom_hostname_resolver(Broken("127.0.0.1"))
-    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    endpoint = Endpoint("db.example", listeners[0].socket.getsockname()[1])
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(trio.serve_listeners, trio.SocketStream.receive_some, listeners)
+    async with listening() as port:
+        endpoint = Endpoint("db.example", port)
         async with ConnectionPool(CONFIG, connector=TCPConnector(dns_ttl=2)) as pool:
             await pool.warm(endpoint, 1)
             await trio.sleep(10)
             assert pool.stats(endpoint).idle == 1
-        nursery.cancel_scope.cancel()
 
 
 async def test_addresses_given_as_such_are_never_looked_up(autojump_clock: MockClock) -> None:
-    names = NameCache("127.0.0.9")
+    names = Names("127.0.0.9")
     trio.socket.set_custom_hostname_resolver(names)
-    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    endpoint = Endpoint("127.0.0.1", listeners[0].socket.getsockname()[1])
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(trio.serve_listeners, trio.SocketStream.receive_some, listeners)
+    async with listening() as port:
+        endpoint = Endpoint("127.0.0.1", port)
         async with ConnectionPool(CONFIG, connector=TCPConnector(dns_ttl=2)) as pool:
             await pool.warm(endpoint, 1)
             await trio.sleep(10)
             assert pool.stats(endpoint).idle == 1
-        nursery.cancel_scope.cancel()
     assert names.asked == 0
 
 
@@ -110,10 +122,10 @@ async def test_an_answer_about_an_endpoint_that_was_forgotten_meanwhile_dials_no
 ) -> None:
     """What it opened would be in no books: nobody would ever close it."""
 
-    # What was found is too old to be better than nothing, so the resolver has all the time of a dial.
+    # What was found is too old to be used, so the resolver has all the time of a dial.
     monkeypatch.setattr(name_cache, "MAX_STALE", 2.0)
 
-    class Late(NameCache):
+    class Late(Names):
         answers = trio.Event()
 
         async def getaddrinfo(self, host: Any, port: Any, *_: Any, **__: Any) -> Any:
@@ -124,18 +136,15 @@ async def test_an_answer_about_an_endpoint_that_was_forgotten_meanwhile_dials_no
     opened: list[ConnectionInfo] = []
     names = Late("127.0.0.1")
     trio.socket.set_custom_hostname_resolver(names)
-    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    port = listeners[0].socket.getsockname()[1]
-    moving, other = Endpoint("db.example", port), Endpoint("127.0.0.1", port)
-    usual = CONFIG.replace(max_connections=1)
-    pool = ConnectionPool(
-        usual,
-        overrides={moving: usual.replace(min_idle_per_endpoint=1)},
-        connector=TCPConnector(dns_ttl=2),
-        on_created=opened.append,
-    )
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(trio.serve_listeners, trio.SocketStream.receive_some, listeners)
+    async with listening() as port:
+        moving, other = Endpoint("db.example", port), Endpoint("127.0.0.1", port)
+        usual = CONFIG.replace(max_connections=1)
+        pool = ConnectionPool(
+            usual,
+            overrides={moving: usual.replace(min_idle_per_endpoint=1)},
+            connector=TCPConnector(dns_ttl=2),
+            on_created=opened.append,
+        )
         async with pool:
             await pool.warm(moving, 1)
             await trio.sleep(3)
@@ -147,4 +156,189 @@ async def test_an_answer_about_an_endpoint_that_was_forgotten_meanwhile_dials_no
             names.answers.set()
             await wait_all_tasks_blocked(0.01)
             assert len(opened) == 2
-        nursery.cancel_scope.cancel()
+
+
+# ── a connector of one's own ────────────────────────────────────────────────────
+
+Tell = Callable[[AnyEndpoint], Awaitable[frozenset[str] | None]]
+
+
+class Guide(Connector):
+    """Connects to one address, whatever the endpoint, and tells what the test wants it to."""
+
+    def __init__(self, port: int, tell: Tell | None = None) -> None:
+        self.port = port
+        self.address = "127.0.0.1"
+        self.asked: list[AnyEndpoint] = []
+        self.tell = tell
+
+    async def connect(self, endpoint: AnyEndpoint) -> trio.abc.Stream:
+        return await trio.open_tcp_stream(self.address, self.port)
+
+    async def addresses(self, endpoint: AnyEndpoint) -> frozenset[str] | None:
+        self.asked.append(endpoint)
+        if self.tell is not None:
+            return await self.tell(endpoint)
+        await trio.lowlevel.checkpoint()
+        return frozenset({self.address})
+
+
+async def test_a_connector_that_knows_addresses_is_followed(autojump_clock: MockClock) -> None:
+    async def think(endpoint: AnyEndpoint) -> frozenset[str]:
+        await trio.sleep(0.25)  # so that no sweep of the reaper is at the same time
+        return frozenset({connector.address})
+
+    async with listening("0.0.0.0") as port:
+        connector = Guide(port, think)
+        endpoint = UnixEndpoint("/a/name/like/any/other")
+        async with ConnectionPool(CONFIG, connector=connector) as pool:
+            await pool.warm(endpoint, 2)
+            async with pool.connection(endpoint):
+                await trio.sleep(2.6)
+                assert connector.asked == [endpoint] * 2
+                assert pool.stats(endpoint).idle == 1
+                connector.address = "127.0.0.2"
+                await trio.sleep(1.3)
+                stats = pool.stats(endpoint)
+                assert (stats.idle, stats.closing, stats.total_closed) == (0, 0, 1)
+            assert pool.stats(endpoint).total_closed == 2
+            async with pool.connection(endpoint) as conn:
+                assert conn.peer_address[0] == "127.0.0.2"
+
+
+async def tell_nothing(endpoint: AnyEndpoint) -> None:
+    await trio.lowlevel.checkpoint()
+
+
+async def fail_as_expected(endpoint: AnyEndpoint) -> None:
+    raise OSError("no such name")
+
+
+async def fail_by_a_bug(endpoint: AnyEndpoint) -> None:
+    raise RuntimeError("a bug")
+
+
+async def fail_in_a_nursery(endpoint: AnyEndpoint) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(fail_by_a_bug, endpoint)
+
+
+async def tell_nonsense(endpoint: AnyEndpoint) -> Any:
+    return 5
+
+
+def answer_at_once(endpoint: AnyEndpoint) -> frozenset[str]:
+    return frozenset({"127.0.0.2"})
+
+
+@pytest.mark.parametrize(
+    ("tell", "complains"),
+    [
+        (tell_nothing, False),
+        (fail_as_expected, True),
+        (fail_by_a_bug, True),
+        (fail_in_a_nursery, True),
+        (tell_nonsense, True),
+        (answer_at_once, True),
+    ],
+)
+async def test_whatever_a_connector_says_but_addresses_changes_nothing(
+    tell: Any, complains: bool, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "conpool")
+    async with listening() as port:
+        connector = Guide(port, tell)
+        endpoint = Endpoint("db.example", port)
+        async with ConnectionPool(CONFIG, connector=connector) as pool:
+            await pool.warm(endpoint, 1)
+            await trio.sleep(3.5)
+            assert pool.stats(endpoint).idle == 1
+            assert len(connector.asked) == 3
+    assert len(caplog.records) == 3 * complains
+    for record in caplog.records:
+        assert record.levelno == logging.DEBUG
+        assert f"db.example:{port}" in record.getMessage()
+
+
+async def test_g16_a_connector_that_hangs_over_one_endpoint_delays_others_for_a_dials_time(
+    autojump_clock: MockClock,
+) -> None:
+    async def hang(endpoint: AnyEndpoint) -> frozenset[str]:
+        if endpoint == slow:
+            await trio.sleep_forever()
+        return frozenset({connector.address})
+
+    async with listening("0.0.0.0") as port:
+        slow, quick = Endpoint("slow.example", port), Endpoint("quick.example", port)
+        connector = Guide(port, hang)
+        config = CONFIG.replace(connect_timeout=5.0)
+        async with ConnectionPool(config, connector=connector) as pool:
+            await pool.warm(slow, 1)
+            await pool.warm(quick, 1)
+            await trio.sleep(2)
+            connector.address = "127.0.0.2"
+            await trio.sleep(5.5)
+            assert (pool.stats(slow).idle, pool.stats(quick).idle) == (1, 0)
+
+
+async def test_a_connector_that_does_not_know_costs_no_task(autojump_clock: MockClock) -> None:
+    class Ignorant(Connector):
+        async def connect(self, endpoint: AnyEndpoint) -> trio.abc.Stream:
+            raise NotImplementedError
+
+    def is_following(pool: ConnectionPool[None]) -> bool:
+        return "conpool follow" in {task.name for task in pool._engine.background._nursery.child_tasks}
+
+    async with ConnectionPool(CONFIG, connector=Ignorant()) as pool:
+        await wait_all_tasks_blocked()
+        assert not is_following(pool)
+    async with ConnectionPool(CONFIG, connector=TCPConnector()) as pool:
+        await wait_all_tasks_blocked()
+        assert is_following(pool)
+
+
+async def test_nobody_asks_where_there_is_nothing_to_follow(autojump_clock: MockClock) -> None:
+    async with listening() as port:
+        connector = Guide(port)
+        proxy = HTTPProxy("127.0.0.1", port)
+        by_address = Endpoint("127.0.0.1", port)
+        by_proxy = Endpoint("db.example", port, proxy=proxy)
+        by_name = Endpoint("db.example", port)
+        behind_a_name = Endpoint("127.0.0.1", port, proxy=HTTPProxy("proxy.example", port))
+        async with ConnectionPool(CONFIG, connector=connector) as pool:
+            for endpoint in (by_address, by_proxy, by_name, behind_a_name):
+                await pool.warm(endpoint, 1)
+            await trio.sleep(1.5)
+            assert len(connector.asked) == 2
+            assert set(connector.asked) == {by_name, behind_a_name}
+            pool.close_idle()
+            await trio.sleep(1)
+            assert len(connector.asked) == 2
+            assert by_name in pool.all_stats().endpoints
+
+
+async def test_g16_thousands_are_asked_about_in_pieces(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "_BATCH", 2)
+
+    class Steps(trio.abc.Instrument):
+        count = 0
+
+        def after_task_step(self, task: trio.lowlevel.Task) -> None:
+            self.count += task.name == "conpool follow"
+
+    async def steps_of_one_round(endpoints: int) -> int:
+        connector = Guide(port)
+        async with ConnectionPool(CONFIG, connector=connector) as pool:
+            for number in range(endpoints):
+                await pool.warm(Endpoint("db.example", port, partition=number), 1)
+            steps = Steps()
+            trio.lowlevel.add_instrument(steps)
+            await trio.sleep(1.5)
+            trio.lowlevel.remove_instrument(steps)
+            assert len(connector.asked) == endpoints
+            return steps.count
+
+    async with listening() as port:
+        assert await steps_of_one_round(9) - await steps_of_one_round(1) == 4
