@@ -22,6 +22,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinxcontrib_trio",
     "myst_parser",  # for the changelog, which is Markdown
+    "house_table",
     "plain_docstrings",
     "state_picture",
 ]
