@@ -1,4 +1,4 @@
-"""What the documentation shows runs, prints what it is said to print, and names only what exists."""
+"""The code in the documentation runs, prints what the pages show, and names only what exists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""`.. house::` draws the folders of the package: the order from the test that enforces it, the rules from the code."""
+"""`.. house::` draws the folders of the package.
+
+Their order comes from the test that enforces it, and their rules from their own docstrings.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ def read_house() -> str:
 
 
 def find_floors() -> Iterator[Floor | str]:
-    """Each folder with its rule and its files, top first; a line that names no folder comes as it is."""
+    """Each folder with its rule and its files, top first; other lines of the table as they are."""
     for line in read_house().strip().splitlines():
         folder, colon, files = line.partition(":")
         if not colon:
