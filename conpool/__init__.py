@@ -3,9 +3,10 @@
 It lends byte streams (TCP, TLS, UNIX sockets, through proxies) to clients of any protocol:
 
     async with conpool.ConnectionPool() as pool:
-        async with pool.connection(conpool.Endpoint("example.org", 80)) as conn:
+        endpoint = conpool.Endpoint("example.org", 443, tls=True)
+        async with pool.connection(endpoint) as conn:
             await conn.send_all(request)
-            reply = await conn.receive_some()
+            reply = await read_reply(conn)  # yours: reads the reply to its end
 """
 
 from __future__ import annotations

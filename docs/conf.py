@@ -6,9 +6,11 @@ import os
 import sys
 from pathlib import Path
 
-import conpool
+HERE = Path(__file__).parent
+# The pages describe the sources that stand beside them, whichever conpool is installed.
+sys.path[:0] = [str(HERE.parent), str(HERE / "_ext")]
 
-sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+import conpool  # noqa: E402
 
 project = "conpool"
 author = "The conpool authors"
@@ -20,6 +22,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinxcontrib_trio",
     "myst_parser",  # for the changelog, which is Markdown
+    "house_table",
     "plain_docstrings",
     "state_picture",
 ]

@@ -2,12 +2,13 @@
 
     python examples/http_client.py 127.0.0.1 8080 /index.html --requests 200
 
-Three things are the client's to do, since only it understands the bytes:
+The client has three duties, because only the client understands the bytes:
 
-1. read each reply to its end, inside the block;
-2. `retire` a connection that either side means to close (`Connection: close`);
-3. send once more what may be sent twice, if a kept connection turned out to be closed: the
-   server's FIN and our request can pass each other on the way, and no pool can prevent that.
+1. It reads each reply to its end, inside the block.
+2. It retires a connection that either side wants to close (`Connection: close`).
+3. If a reused connection turns out to be closed, it sends the request once more, provided that
+   the request may be sent twice. The server may close the connection while our request is on its
+   way, and no pool can prevent that.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Response:
 
 
 class StaleConnection(Exception):
-    """The server closed a connection that had been kept for it."""
+    """The server closed a connection that was reused."""
 
 
 async def get(
@@ -41,7 +42,7 @@ async def get(
     try:
         return await exchange(pool, endpoint, request)
     except StaleConnection:
-        # A GET may be sent twice; a new connection cannot have gone stale.
+        # A GET may be sent twice, and a new connection cannot be stale.
         return await exchange(pool, endpoint, request, fresh=True)
 
 
@@ -85,7 +86,7 @@ async def read_response(stream: trio.abc.Stream, http: h11.Connection) -> Respon
 
 
 def may_be_reused(http: h11.Connection) -> bool:
-    """Whether both sides are done, neither means to close, and nothing else arrived."""
+    """Whether both sides are done, neither wants to close, and nothing more has arrived."""
     both_done = http.our_state is h11.DONE and http.their_state is h11.DONE
     return both_done and not http.trailing_data[0]
 
@@ -93,7 +94,7 @@ def may_be_reused(http: h11.Connection) -> bool:
 async def main(
     host: str, port: int, path: str = "/", *, requests: int = 100, tls: bool = False
 ) -> conpool.EndpointStats:
-    """Fetch a page many times over at most ten connections; tell what it took."""
+    """Fetch a page many times over at most ten connections; return the statistics."""
     endpoint = conpool.Endpoint(host, port, tls=tls)
 
     async with conpool.ConnectionPool(name="http") as pool:

@@ -2,12 +2,12 @@
 
     PGPASSWORD=... python examples/manual_transaction.py 127.0.0.1 5432 me mydatabase
 
-`async with pool.connection(...)` is the right thing nearly always: it sees how its block ended.
-`acquire` leaves that judgement to the caller:
+Nearly always `async with pool.connection(...)` is the right thing, because it sees how its block
+ended. After `acquire` the caller must say how the lease ended:
 
-- `release` says that the connection is in step with the server: committed, or rolled back;
-- `discard` says that nobody knows. The server rolls back what it finds unfinished when the
-  connection closes.
+- `release` says that the transaction is over: committed, or rolled back.
+- `discard` says that nobody knows. The pool closes the connection, and the server rolls back what
+  is unfinished.
 
 Both are synchronous. They cannot be cancelled, and they never wait.
 """
@@ -27,16 +27,16 @@ DEPOSIT = "UPDATE conpool_account SET balance = balance + $1::int WHERE name = $
 
 
 async def transfer(db: Database, amount: int, giver: str, taker: str) -> None:
-    """Move money, all of it or none.
+    """Move all of the money or none.
 
     Raises:
-        SQLError: The database refused (the giver has not as much), and nothing was moved.
+        SQLError: The database refused (the giver has too little), and no money was moved.
     """
     conn = await db.pool.acquire(db.endpoint)
     try:
         refusal = await try_transfer(db, conn, amount, giver, taker)
     except BaseException:
-        # Cancelled, or the connection broke: nobody knows how far it got.
+        # Cancelled, or the connection broke: nobody knows how far the transaction came.
         db.pool.discard(conn)
         raise
     db.pool.release(conn)
@@ -47,7 +47,7 @@ async def transfer(db: Database, amount: int, giver: str, taker: str) -> None:
 async def try_transfer(
     db: Database, conn: conpool.Connection[None], amount: int, giver: str, taker: str
 ) -> SQLError | None:
-    """Run the transaction to one of its two ends; return what made it the bad one."""
+    """Commit the transaction or roll it back; return the error that made it roll back."""
     await run(db, conn, "BEGIN")
     try:
         await run(db, conn, DEPOSIT, amount, taker)

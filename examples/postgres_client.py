@@ -2,8 +2,8 @@
 
     PGPASSWORD=... python examples/postgres_client.py 127.0.0.1 5432 me mydatabase
 
-A connection logs in when it is first lent, and then carries any number of queries. What is
-known about it is kept under `conn.id`, and forgotten when the connection is closed.
+The client logs in on each new connection, and then sends any number of queries over it. It keeps
+the state of the protocol under `conn.id`, until the pool has closed the connection.
 """
 
 # pygwire's class decorator hides the fields of its messages from pyright (mypy sees them).
@@ -28,7 +28,7 @@ Message = TypeVar("Message", bound=pg.PGMessage)
 
 
 class SQLError(Exception):
-    """The server refused, and has said all that it had to say."""
+    """The server refused a statement; its reply was read to the end."""
 
 
 class Result(NamedTuple):
@@ -43,7 +43,7 @@ class Database:
     def __init__(self, host: str, port: int, user: str, password: str, database: str) -> None:
         config = conpool.PoolConfig(max_connections_per_endpoint=20)
         self.pool = conpool.ConnectionPool(config, on_closed=self._forget, name="postgres")
-        # Who logs in as somebody else must never be lent the same connection.
+        # Another user or database must never get a connection that is logged in as this one.
         self.endpoint = conpool.Endpoint(host, port, partition=(user, database))
         self.logins = 0
         self._account = (user, password, database)
@@ -54,14 +54,14 @@ class Database:
         async with self.pool.connection(self.endpoint) as conn:
             result = await self.ask(conn, sql, *values)
             if result.in_transaction:
-                conn.retire()  # the next one shall not find itself in the middle of it
-        # After the block: all was read, so a wrong statement costs no connection.
+                conn.retire()  # the next caller must not end up inside this transaction
+        # After the block: the reply was read to its end, so the pool may keep the connection.
         if result.error:
             raise result.error
         return result.rows
 
     async def ask(self, conn: conpool.Connection[None], sql: str, *values: object) -> Result:
-        """Run one statement on this connection, and read all of the answer."""
+        """Run one statement on this connection, and read the reply to its end."""
         wire = self._wires.get(conn.id)
         if wire is None:
             wire = self._wires[conn.id] = await log_in(conn, *self._account)
@@ -85,7 +85,7 @@ class Database:
 
 
 async def log_in(stream: Stream, user: str, password: str, database: str) -> Wire:
-    """Log in with SCRAM, by which the server proves in turn that it knows the password."""
+    """Log in with SCRAM: the server, too, must prove that it knows the password."""
     wire = Wire()
     hello = pg.StartupMessage({"user": user, "database": database})
     offer = await step(stream, wire, hello, pg.AuthenticationSASL)
@@ -102,7 +102,7 @@ async def log_in(stream: Stream, user: str, password: str, database: str) -> Wir
 
 
 async def step(stream: Stream, wire: Wire, sent: pg.PGMessage, wanted: type[Message]) -> Message:
-    """Take one step of the login; the answer must be of the type that is wanted."""
+    """Take one step of the login; the answer must be of the type `wanted`."""
     await stream.send_all(wire.send(sent))
     answer, *_ = await receive(stream, wire)
     if not isinstance(answer, wanted):
@@ -111,7 +111,7 @@ async def step(stream: Stream, wire: Wire, sent: pg.PGMessage, wanted: type[Mess
 
 
 async def receive(stream: Stream, wire: Wire) -> list[pg.PGMessage]:
-    """Wait for messages, one at least; the last words of a server that hangs up are raised."""
+    """Wait for at least one message; raise the error with which a server ends the connection."""
     messages: list[pg.PGMessage] = []
     while not messages:
         received = await stream.receive_some()

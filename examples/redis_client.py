@@ -2,12 +2,12 @@
 
     python examples/redis_client.py 127.0.0.1 6379
 
-Before a connection that lay idle is lent again, the pool asks the server for a PONG on it. A
-server that hangs, or one behind a proxy that dropped the connection without a word, costs one
-check; the caller gets a connection that works.
+Before the pool lends a connection that was idle, it sends PING on it and waits for PONG. So it
+finds out if the server hangs, or if a proxy dropped the connection without a word, and the caller
+gets a connection that works.
 
-Commands that change the connection itself (SELECT, MULTI, SUBSCRIBE) do not belong on a shared
-one. For another database, give its endpoint a `partition`.
+Do not send commands that change the connection itself (SELECT, MULTI, SUBSCRIBE): the next caller
+would find it changed. For another database, give the endpoint a `partition`.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ async def execute(
     """
     async with pool.connection(endpoint) as conn:
         reply = await call(conn, *command)
-    # After the block: the connection is in step and may stay, only the command was wrong.
+    # After the block: the reply was read to its end, so the pool may keep the connection.
     if isinstance(reply, hiredis.ReplyError):
         raise reply
     return reply
 
 
 async def call(stream: trio.abc.Stream, *command: Any) -> Any:
-    """Send one command and read its reply; a refusal is a reply too."""
+    """Send one command and read its reply to the end; a refusal is a reply, too."""
     await stream.send_all(hiredis.pack_command(command))
     reader = hiredis.Reader(notEnoughData=INCOMPLETE)
     while (reply := reader.gets()) is INCOMPLETE:
@@ -66,7 +66,7 @@ async def ping(conn: conpool.Connection[None]) -> bool:
 
 
 async def main(host: str, port: int, *, tasks: int = 50, rounds: int = 20) -> int:
-    """Let many tasks count together on the server; return where they got."""
+    """Let many tasks count together on the server; return the total."""
     endpoint = conpool.Endpoint(host, port)
 
     async with open_pool() as pool:

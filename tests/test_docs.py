@@ -1,28 +1,44 @@
-"""What the documentation shows runs, and names only what exists."""
+"""The code in the documentation runs, prints what the pages show, and names only what exists."""
 
 from __future__ import annotations
 
 import ast
 import inspect
+import logging
 import re
+import shutil
+import ssl
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
 
 import conpool
+from conpool.testing import MemoryConnector
+
+from .servers import Certificates
 
 ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+TUTORIAL = ROOT / "docs" / "tutorial.rst"
 SNIPPETS = sorted((ROOT / "docs" / "snippets").glob("*.py"))
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 PAGES = [
-    ROOT / "README.md",
+    README,
     *(page for kind in ("*.md", "*.rst") for page in sorted((ROOT / "docs").rglob(kind))),
 ]
 
 FENCED = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 DIRECTIVE = re.compile(r"^( *)\.\. code-block:: python\n\n((?:\1 +\S.*\n|[ ]*\n)+)", re.MULTILINE)
+PROMPT = re.compile(r"^ +\$ python (\w+)\.py\n((?: +\S.*\n)+)", re.MULTILINE)
+INLINE = re.compile(r"`(?:await |\w+ = )?(pool|conn)\.(\w+)")
 
 
 def code_in(page: Path) -> list[str]:
@@ -31,8 +47,19 @@ def code_in(page: Path) -> list[str]:
     return FENCED.findall(text) + [textwrap.dedent(m[2]) for m in DIRECTIVE.finditer(text)]
 
 
+def parse(code: str, origin: str = "piece") -> ast.Module:
+    """Parse a piece. Pieces begin in the middle: they may await, and use names of the page."""
+    flags = ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    tree = compile(code, origin, "exec", flags)
+    assert isinstance(tree, ast.Module)
+    return tree
+
+
 def test_the_pages_have_code() -> None:
     assert sum(len(code_in(page)) for page in PAGES) > 10
+
+
+# ── what is shown runs ──────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda path: path.stem)
@@ -45,18 +72,140 @@ def test_a_snippet_runs_as_it_stands(snippet: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    place = 0
+    for part in shown_output(snippet.stem).split("..."):
+        place = same_everywhere(done.stdout).find(part.strip(), place)
+        assert place >= 0, f"it does not print {part!r} in this place, but\n{done.stdout}"
+
+
+def shown_output(program: str) -> str:
+    """What the tutorial says that a program prints."""
+    shown = dict(PROMPT.findall(TUTORIAL.read_text("utf-8")))
+    return same_everywhere(shown.get(program, ""))
+
+
+def same_everywhere(printed: str) -> str:
+    """What was printed, without the numbers, the width of tables and the breaks of lines."""
+    return " ".join(re.sub(r"-{3,}", "---", re.sub(r"\d+(\.\d+)?", "#", printed)).split())
+
+
+def test_the_tutorial_shows_what_its_programs_print() -> None:
+    shown = {program for program, _ in PROMPT.findall(TUTORIAL.read_text("utf-8"))}
+    assert shown == {"first", "limits", "timeouts", "cancelled", "retry", "by_hand"}
+
+
+class AnyPeer(conpool.Connector):
+    """Connects to whatever is dialled, in memory; each peer answers each line with PONG."""
+
+    def __init__(self, certificates: Certificates) -> None:
+        self.certificates = certificates
+
+    async def connect(self, endpoint: conpool.AnyEndpoint) -> trio.abc.Stream:
+        return await MemoryConnector(partial(self.serve, endpoint)).connect(endpoint)
+
+    async def serve(self, endpoint: conpool.AnyEndpoint, stream: trio.abc.Stream) -> None:
+        if isinstance(endpoint, conpool.Endpoint) and endpoint.tls is not None:
+            context = self.certificates.server_context(
+                self.certificates.ca.issue_cert(endpoint.host), alpn=endpoint.tls.alpn
+            )
+            stream = trio.SSLStream(stream, context, server_side=True)
+        async for data in stream:
+            for byte in b"+PONG\r\n" * bytes(data).count(b"\n"):
+                await stream.send_all(bytes([byte]))
+                await wait_all_tasks_blocked()  # so that the next byte is a piece of its own
+
+
+@pytest.fixture
+def any_peer(
+    certificates: Certificates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AnyPeer:
+    """Whatever a page dials answers, and the files that it names are there."""
+    peer = AnyPeer(certificates)
+    monkeypatch.setattr(conpool.TCPConnector, "connect", lambda _, endpoint: peer.connect(endpoint))
+    shutil.copy(certificates.ca_file, tmp_path / "our-ca.pem")
+    shutil.copy(certificates.client_cert, tmp_path / "client.pem")
+    shutil.copy(certificates.client_key, tmp_path / "client.key")
+    monkeypatch.chdir(tmp_path)
+    # The system's authorities are this one alone, and no context is left over from other tests.
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificates.ca_file))
+    monkeypatch.setattr("conpool._values.tls._shared_contexts", {})
+    return peer
+
+
+async def read_line(stream: trio.abc.ReceiveStream) -> bytes:
+    line = b""
+    while not line.endswith(b"\n"):
+        line += await stream.receive_some()
+    return line
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if p != README], ids=lambda path: path.stem)
+async def test_the_code_of_a_page_runs(page: Path, any_peer: AnyPeer) -> None:
+    async with conpool.ConnectionPool(connector=any_peer) as pool:
+        names: dict[str, Any] = {
+            "conpool": conpool,
+            "endpoint": conpool.Endpoint("peer.example", 7),
+            "log": logging.getLogger("page"),
+            "make_context": ssl.create_default_context,
+            "pool": pool,
+            "read_reply": read_line,
+            "request": b"PING\r\n",
+            "ssl": ssl,
+        }
+        for code in code_in(page):
+            compiled = compile(code, str(page), "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+            running = eval(compiled, names)
+            if inspect.iscoroutine(running):
+                await running
+
+
+def test_the_program_of_the_readme_runs(
+    any_peer: AnyPeer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (program,) = code_in(README)
+    exec(compile(program, str(README), "exec"), {})
+    printed = capsys.readouterr().out
+    assert printed.startswith(r"b'+PONG\r\n'" + "\n" + r"b'+PONG\r\n'" + "\n")
+    assert re.search(r"^127\.0\.0\.1:6379( +\d+){6} +1 +2 ", printed, re.MULTILINE), printed
+
+
+# ── what is shown is right ──────────────────────────────────────────────────────
+
+
+def find_examples() -> Iterator[tuple[str, str]]:
+    """Each piece of code that teaches, with its place."""
+    for path in (*SNIPPETS, *EXAMPLES):
+        yield path.name, path.read_text("utf-8")
+    for page in PAGES:
+        yield from ((f"{page.name}, piece {n}", code) for n, code in enumerate(code_in(page), 1))
+    docstring = inspect.getdoc(conpool) or ""
+    yield "the package's docstring", textwrap.dedent(docstring.partition(":\n\n")[2])
+
+
+def test_no_example_takes_one_receive_for_the_whole_reply() -> None:
+    seen = 0
+    for place, code in find_examples():
+        nodes = list(ast.walk(parse(code, place)))
+        loops = [n for n in nodes if isinstance(n, ast.While | ast.For | ast.AsyncFor)]
+        looped = {inner for loop in loops for inner in ast.walk(loop)}
+        for node in nodes:
+            if isinstance(node, ast.Attribute) and node.attr == "receive_some":
+                assert node in looped, f"{place}, line {node.lineno}: a reply may come in pieces"
+                seen += 1
+    assert seen > 3
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
 def test_a_page_names_only_what_exists(page: Path) -> None:
     for code in code_in(page):
-        # Pieces begin in the middle: they may await, and use names that they do not define.
-        tree = compile(code, str(page), "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-        for node in ast.walk(tree):
+        for node in ast.walk(parse(code, str(page))):
             if isinstance(node, ast.Attribute) and is_conpool(node.value):
                 assert node.attr in conpool.__all__, f"conpool.{node.attr}"
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
                 check_keywords(node, node.func)
+    for owner, name in INLINE.findall(page.read_text("utf-8")):
+        kind = conpool.ConnectionPool if owner == "pool" else conpool.Connection
+        assert hasattr(kind, name), f"{owner}.{name}"
 
 
 def is_conpool(node: ast.expr) -> bool:
@@ -71,3 +220,10 @@ def check_keywords(call: ast.Call, func: ast.Attribute) -> None:
     parameters = inspect.signature(getattr(owner, func.attr)).parameters
     for keyword in call.keywords:
         assert keyword.arg in parameters, f"{func.attr}({keyword.arg}=)"
+
+
+def test_the_reference_has_every_public_name() -> None:
+    pages = (ROOT / "docs" / "reference").glob("*.rst")
+    text = "\n".join(page.read_text("utf-8") for page in pages)
+    documented = set(re.findall(r"^\.\. (?:auto\w+|py:type):: (\w+)", text, re.MULTILINE))
+    assert set(conpool.__all__) <= documented

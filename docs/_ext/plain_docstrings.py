@@ -4,7 +4,7 @@
   follows is code; sections such as `Args:` have no blank line there, and `>>>` needs no help.
 - `Raises, on entering the block:` is a `Raises:` section.
 - A colon in the first line of a property is a colon, not the end of a type.
-- A public name is public wherever it is defined: `conpool._pool.ConnectionPool` is
+- A public name is public wherever it is defined: `conpool._pool.pool.ConnectionPool` is
   `conpool.ConnectionPool`. Private base classes are not shown.
 """
 
@@ -20,7 +20,7 @@ from sphinx.environment import BuildEnvironment
 
 import conpool
 
-PRIVATE_PATH = re.compile(r"\bconpool\._\w+\.(\w+\.)*")
+PRIVATE_PATH = re.compile(r"\bconpool\._[a-z_]+(?:\.[a-z_]+)*\.")
 COLON = "\N{MODIFIER LETTER COLON}"  # what napoleon does not see
 
 

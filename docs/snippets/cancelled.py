@@ -1,4 +1,4 @@
-"""A caller that loses patience, and what becomes of its connection."""
+"""A caller that gives up, and what becomes of its connection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ask before lending."""
+"""Ask the peer before the connection is lent again."""
 
 from __future__ import annotations
 

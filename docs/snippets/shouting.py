@@ -1,4 +1,4 @@
-"""A server to talk to: it sends back in capitals whatever it is sent, after a while if told so."""
+"""A server to talk to: it sends back in capitals what it receives, `delay` seconds later."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ async def shouting_server(delay: float = 0) -> AsyncIterator[conpool.Endpoint]:
             await stream.send_all(bytes(chunk).upper())
 
     async def quietly(stream: trio.SocketStream) -> None:
-        with suppress(trio.BrokenResourceError):  # some clients here go away in the middle
+        with suppress(trio.BrokenResourceError):  # some clients leave before they have the answer
             await shout(stream)
 
     async with trio.open_nursery() as nursery:

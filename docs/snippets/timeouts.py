@@ -1,4 +1,4 @@
-"""Waiting for no longer than one wants to."""
+"""A task that would wait for itself, and the error that tells it so."""
 
 from __future__ import annotations
 

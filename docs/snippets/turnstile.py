@@ -1,4 +1,4 @@
-"""A way in that loses its turn if a visitor is cancelled, one that does not, and the scenario that tells."""
+"""A turnstile that loses a turn if a visitor is cancelled, one that does not, and the proof."""
 
 from __future__ import annotations
 
