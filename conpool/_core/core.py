@@ -251,15 +251,20 @@ class Core(Generic[LinkT, TaskT]):
         if reason is not None:
             self.condemned(entry, reason, now)
             return
-        keeping.begin_idling(entry, now)
+        entry.was_idle = False  # `begin_idling`, spelled out
+        entry.idle_since = now
+        lapses_at = now + sub.max_idle_time
+        entry.lapses_at = lapses_at if lapses_at < entry.expires_at else entry.expires_at
+        reason = (
+            keeping.why_not_kept(entry, now) if self.state is _OPEN else CloseReason.POOL_CLOSED
+        )
         limit = self.pool_limit
-        if sub.queue or sub.wants_warmth or limit.wanted or limit.cold or self.state is not _OPEN:
-            self._place(entry, now)
-        elif (reason := keeping.why_not_kept(entry, now)) is None:
-            # `_place`, spelled out for the commonest case: nobody has a use for the connection now.
-            self._ledger.push_idle(entry)
-        else:
+        if reason is not None:
             self._ledger.condemn(entry, reason, gracefully=True)
+        elif sub.queue or sub.wants_warmth or limit.wanted or limit.cold:
+            self._serving.place(entry, now)
+        else:  # the commonest case: nobody has a use for it now
+            self._ledger.push_idle(entry)
 
     def returned_unused(self, entry: AnyEntry, reason: CloseReason | None, now: float) -> None:
         """`entry` was taken or reserved, and nobody has used it: its idle time goes on as before.
@@ -343,18 +348,18 @@ class Core(Generic[LinkT, TaskT]):
 
     def pump(self, now: float) -> None:
         """Do all that can be done now, in every sub-pool that has been touched."""
-        touched = self.touched
+        touched, pool_limit = self.touched, self.pool_limit
         while touched:
             sub, _ = touched.popitem()
-            if sub.queue:
-                if sub.idle and not sub.gate.is_paused:
-                    self._serving.serve_from_idle(sub, now)
-                limit = sub.limit
-                if len(limit.borrowers) < limit.total or sub.claim is not None or sub.idle:
-                    self._dials.dial_for_waiters(sub, now)
+            limit = sub.limit
+            if sub.queue and (
+                sub.idle or len(limit.borrowers) < limit.total or sub.claim is not None
+            ):
+                self._serving.serve_from_idle(sub, now)
+                self._dials.dial_for_waiters(sub, now)
             if sub.wants_warmth and self.is_open:
                 self._warming.warm(sub, now)
-            if self.pool_limit.wanted or self.pool_limit.cold:
+            if pool_limit.wanted or pool_limit.cold:
                 self._dials.share_out(now)
 
     def _place(self, entry: AnyEntry, now: float) -> None:

@@ -171,20 +171,27 @@ class Ledger:
 
     def dequeue(self, waiter: AnyWaiter) -> None:
         """Take `waiter` out of every queue. Its dial goes on, for nobody in particular."""
+        self._leave_queues(waiter)
+        for sub in waiter.subs:
+            self.touched[sub] = None
+
+    def _leave_queues(self, waiter: AnyWaiter) -> None:
         waiter.queued = False
         for sub in waiter.subs:
             del sub.queue[waiter]
-            self.touched[sub] = None
             if waiter.dial is not None:
                 sub.dialled_for -= 1
             if sub.claim is waiter:
-                self.pool_limit.stand_in_line(sub, None, 0)  # the pump puts the next one in line
+                self.pool_limit.stand_in_line(sub, None, 0)
+                self.touched[sub] = None  # the pump puts the next one in line
+            elif sub.wants_warmth:
+                self.touched[sub] = None  # warming waits until there are fewer waiters
         if waiter.has_own_deadline:
             self.timetable.remove(waiter)
 
     def hand_over(self, waiter: AnyWaiter, entry: AnyEntry) -> None:
-        """`entry` is the waiter's own from here on."""
-        self.dequeue(waiter)
+        """`entry` is the waiter's own from here on. That frees no slot, so the pump is not told."""
+        self._leave_queues(waiter)
         waiter.entry = entry
         self.effects.append(waiter)
 

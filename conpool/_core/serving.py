@@ -40,35 +40,30 @@ class Serving:
     def place(self, entry: AnyEntry, now: float) -> None:
         """Lend `entry`, which is active and nobody's, to a waiter, or lay it on the idle stack."""
         sub = entry.sub
-        if not sub.queue or sub.gate.is_paused or not self._give(entry, now):
-            self._ledger.push_idle_back(entry)
+        if sub.queue and not sub.gate.is_paused:
+            limit = self._pool_limit
+            passed = 0
+            for waiter in sub.queue:
+                if waiter.fresh and (entry.uses or entry.was_idle):
+                    passed += waiter.dial is None
+                    if waiter.dial is None and self._dials.lacks_slot(sub, passed, now):
+                        self._ledger.condemn(entry, CloseReason.EVICTED, gracefully=True)
+                        return
+                    continue
+                if limit.wanted and limit.must_make_way(waiter):
+                    self._ledger.condemn(entry, CloseReason.EVICTED, gracefully=True)
+                    return
+                if limit.wanted:
+                    limit.was_overtaken(waiter)
+                self._ledger.hand_over(waiter, entry)
+                return
+        self._ledger.push_idle_back(entry)
 
     def serve_from_idle(self, sub: AnySubPool, now: float) -> None:
         """Serve waiters from the idle stack: after a pause, or where others want new connections only."""
-        while sub.idle:
+        while sub.idle and not sub.gate.is_paused:
             waiter = next((waiter for waiter in sub.queue if not waiter.fresh), None)
             entry = None if waiter is None else self.pop_newest(sub, now)
             if waiter is None or entry is None:
                 break
             self._ledger.hand_over(waiter, entry)
-
-    def _give(self, entry: AnyEntry, now: float) -> bool:
-        """Give `entry` to the oldest waiter that can have it, or close it for one; False if nobody wants it."""
-        sub = entry.sub
-        limit = self._pool_limit
-        passed = 0
-        for waiter in sub.queue:
-            if waiter.fresh and (entry.uses or entry.was_idle):
-                passed += waiter.dial is None
-                if waiter.dial is None and self._dials.lacks_slot(sub, passed, now):
-                    self._ledger.condemn(entry, CloseReason.EVICTED, gracefully=True)
-                    return True
-                continue
-            if limit.wanted and limit.must_make_way(waiter):
-                self._ledger.condemn(entry, CloseReason.EVICTED, gracefully=True)
-                return True
-            if limit.wanted:
-                limit.was_overtaken(waiter)
-            self._ledger.hand_over(waiter, entry)
-            return True
-        return False

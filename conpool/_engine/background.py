@@ -22,7 +22,7 @@ Ts = TypeVarTuple("Ts")
 class Background:
     """Hosts the background tasks of one pool."""
 
-    __slots__ = ("_alarm", "_alarm_at", "_context", "_dials", "_nursery", "_ring", "ended")
+    __slots__ = ("_alarm", "_context", "_dials", "_nursery", "_ring", "ended", "rings_at")
 
     def __init__(self, ring: Callable[[], float]) -> None:
         self._ring = ring
@@ -31,7 +31,8 @@ class Background:
         self._nursery: trio.Nursery
         self._dials: trio.Nursery
         self._alarm = trio.CancelScope()
-        self._alarm_at = -math.inf
+        self.rings_at = -math.inf
+        """When the alarm goes off, in seconds on trio's clock."""
         self.ended = trio.Event()
         """Set when the last background task has ended."""
 
@@ -96,15 +97,14 @@ class Background:
 
     # ── time ────────────────────────────────────────────────────────────────────
 
-    def wake_at(self, time: float) -> None:
-        """Have the alarm go off at `time` (seconds on trio's clock), or before."""
-        if time < self._alarm_at:
-            self._alarm_at = self._alarm.deadline = time
+    def ring_at(self, time: float) -> None:
+        """Have the alarm go off at `time`, which is sooner than it would."""
+        self.rings_at = self._alarm.deadline = time
 
     @enable_ki_protection
     async def _keep_time(self) -> None:
         """Ring when a time is up. One timer serves all waiters, since a cancel scope for each costs more."""
         while True:
-            self._alarm_at = self._ring()
-            with trio.CancelScope(deadline=self._alarm_at) as self._alarm:
+            self.rings_at = self._ring()
+            with trio.CancelScope(deadline=self.rings_at) as self._alarm:
                 await trio.sleep_forever()

@@ -121,25 +121,22 @@ class Engine:
         """
         now = self.now()
         happened(*args, now)
-        self._perform_effects(now)
+        self.perform(now, quietly=True)
 
-    def perform(self, now: float) -> None:
-        """Do all that the core decides now, then tell the observers."""
-        if self._touched or self._effects:
-            self._perform_effects(now)
-        if self.news.pending:
-            self.news.deliver()
-
-    def _perform_effects(self, now: float) -> None:
+    def perform(self, now: float, *, quietly: bool = False) -> None:
+        """Do all that the core decides now, then tell the observers, unless `quietly`."""
+        if self._touched:
+            self.core.pump(now)
         effects = self._effects
-        while True:
-            if self._touched:
-                self.core.pump(now)
-            if not effects:
-                break
+        while effects:
             effect = effects.popleft()
             self._perform_one[type(effect)](effect)
-        self.background.wake_at(self._timetable.next_at)
+            if self._touched:
+                self.core.pump(now)
+        if self._timetable.next_at < self.background.rings_at:
+            self.background.ring_at(self._timetable.next_at)
+        if self.news.pending and not quietly:
+            self.news.deliver()
 
     def _ring(self) -> float:
         """A time is up: have the core look, and return when it must look next."""

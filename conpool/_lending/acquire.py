@@ -41,6 +41,7 @@ from conpool._values.states import AcquirePhase, CloseReason, ConnectionState, P
 SessionT = TypeVar("SessionT")
 
 _ACTIVE = ConnectionState.ACTIVE
+_OPEN = PoolState.OPEN
 
 _FAILED_CHECKS_BEFORE_FRESH: Final = 2
 """One dead connection is chance, two in a row are a server that has restarted."""
@@ -98,7 +99,7 @@ class Acquirer:
                 waiter = Waiter((sub,), since, deadline, fresh, has_own_deadline)
                 waiter.had_turn = entry is not None
                 entry = None
-                entry = await self._obtain(waiter, sub)
+                entry = await self._obtain(waiter, sub, since)
                 now = self._engine.now()
         except BaseException as exc:
             self._roll_back(sub, waiter, entry, exc, since)
@@ -133,54 +134,60 @@ class Acquirer:
 
     # ── getting one ─────────────────────────────────────────────────────────────
 
-    async def _obtain(self, waiter: PooledWaiter, sub: PooledSub) -> PooledEntry:
+    async def _obtain(self, waiter: PooledWaiter, sub: PooledSub, now: float) -> PooledEntry:
         """Get a connection that may be lent, trying as often as time allows."""
+        core, engine = self._core, self._engine
+        is_checked = self._peer_check.is_set
         failed_checks = 0
         while True:
-            await self._get(waiter, sub)
-            entry = waiter.entry
-            assert entry is not None
-            reason = await self._check(waiter, entry)
-            if reason is not None:
-                waiter.entry = None
-                self._engine.report(self._core.condemned, entry, reason)
-                if self._engine.now() >= waiter.deadline:
-                    self._time_out(sub, "check", waiter)
-                failed_checks += 1
-                waiter.fresh = waiter.fresh or failed_checks >= _FAILED_CHECKS_BEFORE_FRESH
-            elif entry.state is _ACTIVE:
+            entry = self._take(sub, now) if is_checked and not waiter.fresh else None
+            waiter.entry = entry
+            if entry is None:
+                # An idle connection is not to be had: queue for whichever comes first, a returned one or a
+                # dialled one.
+                if (
+                    waiter.deadline <= now
+                    or sub.max_waiting is not None
+                    or len(sub.limit.borrowers) < sub.limit.total
+                    or core.state is not _OPEN
+                ):
+                    await self._refuse_if_hopeless(waiter, sub, now)
+                core.queued(waiter, now)  # `Engine.report`, spelled out
+                engine.perform(now)
+                if waiter.queued:
+                    await park(waiter, engine)
+                entry = waiter.entry
+                if entry is None:
+                    self._raise_outcome(waiter, sub)
+                # A cancellation may have arrived between hand-over and our waking.
+                await checkpoint_if_cancelled()
+            elif not self._peer_check.is_due(entry, now):
+                await checkpoint()
+            if is_checked and self._peer_check.is_due(entry, engine.now()):
+                reason = await self._check(waiter, entry)
+                if reason is not None:
+                    engine.report(core.condemned, entry, reason)
+                    if engine.now() >= waiter.deadline:
+                        self._time_out(sub, "check", waiter)
+                    failed_checks += 1
+                    waiter.fresh = waiter.fresh or failed_checks >= _FAILED_CHECKS_BEFORE_FRESH
+            if entry.state is _ACTIVE:
                 return entry
             waiter.entry = None
             waiter.had_turn = True
             # While we were away the sweep may have dropped this endpoint's record: fetch it again.
-            sub = self._open_subpool(sub.endpoint, self._engine.now())
+            now = engine.now()
+            sub = self._open_subpool(sub.endpoint, now)
             waiter.subs = (sub,)
-
-    async def _get(self, waiter: PooledWaiter, sub: PooledSub) -> None:
-        """Give `waiter` an idle connection, or queue for whichever comes first, a returned or a dialled one."""
-        now = self._engine.now()
-        if self._peer_check.is_set and not waiter.fresh:
-            waiter.entry = self._take(sub, now)
-            if waiter.entry is not None:
-                return
-        if not self._core.is_open:
-            self.refuse_if_closed()
-        await self._refuse_if_hopeless(waiter, sub, now)
-        self._engine.report(self._core.queued, waiter)
-        if waiter.queued:
-            await park(waiter, self._engine)
-        if waiter.entry is None:
-            self._raise_outcome(waiter, sub)
-        await (
-            checkpoint_if_cancelled()
-        )  # a cancellation may have arrived between hand-over and our waking
 
     async def _refuse_if_hopeless(self, waiter: PooledWaiter, sub: PooledSub, now: float) -> None:
         """Do not let a caller queue whose time is up, or where no more are welcome."""
+        if not self._core.is_open:
+            self.refuse_if_closed()
         if waiter.deadline <= now:
             await checkpoint()
             self._time_out(sub, "queue", waiter)
-        if len(sub.limit.borrowers) < sub.limit.total and trio.current_effective_deadline() <= now:
+        if trio.current_effective_deadline() <= now:
             # The deadline has passed but trio has not delivered the cancellation; this checkpoint does.
             await checkpoint()
         if not (sub.max_waiting is None or waiter.had_turn or self._core.may_queue(sub, now)):
@@ -209,12 +216,8 @@ class Acquirer:
         return entry
 
     async def _check(self, waiter: PooledWaiter, entry: PooledEntry) -> CloseReason | None:
-        """Have the peer of a connection that `waiter` has got asked, if that is due."""
+        """Have the peer of a connection that `waiter` has got asked."""
         now = self._engine.now()
-        if not self._peer_check.is_due(entry, now):
-            if self._peer_check.is_set:
-                await checkpoint()
-            return None
         if waiter.deadline <= now:
             # A check that cannot end would cost a connection that is in order.
             await checkpoint()
