@@ -29,8 +29,6 @@ _BATCH: Final = 256
 class IdleWatch:
     """Which connections have stirred."""
 
-    __slots__ = ("_by_descriptor", "_epoll")
-
     def __init__(self) -> None:
         self._by_descriptor: dict[int, PooledEntry] = {}
         self._epoll: select.epoll | None = None

@@ -76,26 +76,6 @@ endpoints take the memory of those of the last few seconds.
 class Core(Generic[LinkT, TaskT]):
     """The policy of one pool, and the way into its books."""
 
-    __slots__ = (
-        "_arrivals",
-        "_config",
-        "_dials",
-        "_ledger",
-        "_overrides",
-        "_random",
-        "_serving",
-        "_warming",
-        "dropped_counters",
-        "effects",
-        "orders",
-        "pool_limit",
-        "pop_newest",
-        "state",
-        "subs",
-        "timetable",
-        "touched",
-    )
-
     def __init__(
         self, config: PoolConfig, overrides: Mapping[AnyEndpoint, PoolConfig], random: Random
     ) -> None:

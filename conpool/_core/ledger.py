@@ -35,8 +35,6 @@ AnyEffect: TypeAlias = Effect[Any, Any]
 class Ledger:
     """The books of one pool, apart from the sub-pools' own."""
 
-    __slots__ = ("_dials", "effects", "pool_limit", "timetable", "touched")
-
     def __init__(self, pool_limit: PoolLimit) -> None:
         self.pool_limit = pool_limit
         self.timetable = Timetable()

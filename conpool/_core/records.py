@@ -14,6 +14,7 @@ import enum
 import math
 import sys
 from collections import OrderedDict
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeAlias, TypeVar, final
 
 from conpool._core.gate import Gate
@@ -29,6 +30,7 @@ TaskT = TypeVar("TaskT")
 
 
 @final
+@dataclass(slots=True, eq=False, repr=False)
 class Entry(Generic[LinkT, TaskT]):
     """One connection from before its dial until after its close.
 
@@ -36,55 +38,35 @@ class Entry(Generic[LinkT, TaskT]):
     succeeded, before it reports that.
     """
 
-    __slots__ = (
-        "address",
-        "check",
-        "checked_at",
-        "created_at",
-        "dial_for",
-        "doomed",
-        "expires_at",
-        "generation",
-        "id",
-        "idle_since",
-        "lapses_at",
-        "leases",
-        "link",
-        "reason",
-        "state",
-        "sub",
-        "uses",
-        "was_idle",
-    )
+    id: int
+    sub: SubPool[LinkT, TaskT]
+    created_at: float
+    generation: int = field(init=False)
+    link: LinkT = field(init=False)
+    address: str | None = None
+    """The peer's IP address, where it has one."""
+    state: ConnectionState = ConnectionState.CONNECTING
+    expires_at: float = 0.0
+    idle_since: float = 0.0
+    checked_at: float = 0.0
+    lapses_at: float = 0.0
+    """The earlier of two ends: lifetime, and idle time counted from `idle_since`."""
+    was_idle: bool = False
+    """Whether it lay on the idle stack since its last use: then it is probed before it is lent."""
+    uses: int = 0
+    leases: dict[Lease[LinkT, TaskT], None] = field(default_factory=dict)
+    """The leases that have begun and not ended."""
+    check: Lease[LinkT, TaskT] | None = None
+    """Who has the connection checked for itself; that one holds it, but has no lease yet."""
+    doomed: CloseReason | None = None
+    """Why it must be closed when its lease ends, whatever else holds."""
+    dial_for: Waiter[LinkT, TaskT] | Warmer[TaskT] | None = None
+    """Whom a failure of the dial fails; None once that one has gone."""
+    reason: CloseReason | None = None
+    """Why it is closed, or being closed."""
 
-    link: LinkT
-
-    def __init__(self, number: int, sub: SubPool[LinkT, TaskT], now: float) -> None:
-        self.id: int = number
-        self.sub: SubPool[LinkT, TaskT] = sub
-        self.state: ConnectionState = ConnectionState.CONNECTING
-        self.generation: int = sub.generation
-        self.created_at: float = now
-        self.expires_at: float = now
-        self.idle_since: float = now
-        self.checked_at: float = now
-        self.lapses_at: float = now
-        """The earlier of two ends: lifetime, and idle time counted from `idle_since`."""
-        self.was_idle: bool = False
-        """Whether it lay on the idle stack since its last use: then it is probed before it is lent."""
-        self.uses: int = 0
-        self.leases: dict[Lease[LinkT, TaskT], None] = {}
-        """The leases that have begun and not ended."""
-        self.check: Lease[LinkT, TaskT] | None = None
-        """Who has the connection checked for itself; that one holds it, but has no lease yet."""
-        self.doomed: CloseReason | None = None
-        """Why it must be closed when its lease ends, whatever else holds."""
-        self.dial_for: Waiter[LinkT, TaskT] | Warmer[TaskT] | None = None
-        """Whom a failure of the dial fails; None once that one has gone."""
-        self.reason: CloseReason | None = None
-        """Why it is closed, or being closed."""
-        self.address: str | None = None
-        """The peer's IP address, where it has one."""
+    def __post_init__(self) -> None:
+        self.generation = self.sub.generation
 
     def move(self, state: ConnectionState) -> None:
         """Go to `state`; a move that is not in the table is a bug."""
@@ -100,18 +82,13 @@ class Entry(Generic[LinkT, TaskT]):
 
 
 @final
+@dataclass(slots=True, eq=False)
 class Lease(Generic[LinkT, TaskT]):
     """One lease of a connection: who holds it, and since when."""
 
-    __slots__ = ("entry", "holder", "since")
-
-    def __init__(self, entry: Entry[LinkT, TaskT], holder: TaskT, since: float) -> None:
-        self.entry = entry
-        self.holder = holder
-        self.since = since
-
-    def __repr__(self) -> str:
-        return f"<Lease of {self.entry!r} since {self.since}>"
+    entry: Entry[LinkT, TaskT]
+    holder: TaskT
+    since: float
 
 
 class WaitOutcome(enum.Enum):
@@ -172,23 +149,22 @@ class Waiter(Generic[LinkT, TaskT]):
 
 
 @final
+@dataclass(slots=True, eq=False, repr=False)
 class Warmer(Generic[TaskT]):
     """A task that waits until `target` connections of one sub-pool are open."""
 
-    __slots__ = ("error", "queued", "sub", "target", "task")
-
-    def __init__(self, sub: SubPool[Any, TaskT], target: int) -> None:
-        self.sub = sub
-        self.target = target
-        self.queued = True
-        self.error: Exception | None = None
-        self.task: TaskT | None = None
+    sub: SubPool[Any, TaskT]
+    target: int
+    queued: bool = True
+    error: Exception | None = None
+    task: TaskT | None = None
 
     def __repr__(self) -> str:
         return f"<Warmer to {self.target}{'' if self.queued else ' done'}>"
 
 
 @final
+@dataclass(slots=True, eq=False, repr=False)
 class SubPool(Generic[LinkT, TaskT]):
     """What the pool knows of one endpoint.
 
@@ -197,79 +173,59 @@ class SubPool(Generic[LinkT, TaskT]):
     it is an `OrderedDict`, since a plain dict slows down when it is emptied from the front.
     """
 
-    __slots__ = (
-        "acquire_timeout",
-        "active",
-        "claim",
-        "closing",
-        "config",
-        "connecting",
-        "counters",
-        "dialled_for",
-        "due_at",
-        "endpoint",
-        "gate",
-        "generation",
-        "idle",
-        "limit",
-        "max_connecting",
-        "max_idle_time",
-        "max_uses",
-        "max_waiting",
-        "may_be_unwanted",
-        "min_idle",
-        "queue",
-        "resized",
-        "short_lives",
-        "used_at",
-        "wanted",
-        "wants_warmth",
-        "warm_not_before",
-        "warmers",
-    )
+    endpoint: AnyEndpoint
+    config: PoolConfig
+    gate: Gate
+    used_at: float
+    counters: Counters = field(default_factory=Counters)
+    due_at: float = math.inf
+    """When the timetable returns this sub-pool: no later than a waiter or the gate needs it."""
+    # Copies of what the hot path asks of `config`.
+    acquire_timeout: float = field(init=False)
+    max_idle_time: float = field(init=False)
+    max_waiting: int | None = field(init=False)
+    min_idle: int = field(init=False)
+    max_uses: float = field(init=False)
+    max_connecting: int = field(init=False)
 
-    def __init__(self, endpoint: AnyEndpoint, config: PoolConfig, gate: Gate, now: float) -> None:
-        self.endpoint: AnyEndpoint = endpoint
-        self.config: PoolConfig = config
-        self.acquire_timeout: float = config.acquire_timeout
-        self.max_idle_time: float = config.max_idle_time
-        self.max_waiting: int | None = config.max_waiting_per_endpoint
-        self.min_idle: int = config.min_idle_per_endpoint
-        self.max_uses: float = config.max_connection_uses or math.inf
-        self.max_connecting: int = config.max_connecting_per_endpoint or sys.maxsize
-        self.counters: Counters = Counters()
-        self.used_at: float = now
-        self.due_at: float = math.inf
-        """When the timetable next returns this sub-pool: at or before the time when a waiter or the gate
-        needs it."""
+    limit: Limit[Entry[LinkT, TaskT]] = field(init=False)
+    idle: dict[Entry[LinkT, TaskT], None] = field(default_factory=dict)
+    active: int = 0
+    connecting: int = 0
+    closing: int = 0
+    generation: int = 0
+    """Raised by `clear`: a connection of an older one is not lent again."""
+    resized: bool = False
+    may_be_unwanted: bool = field(init=False)
+    """False if no connection that returns can be one too many: that saves asking."""
 
-        self.limit: Limit[Entry[LinkT, TaskT]] = Limit(config.max_connections_per_endpoint)
-        self.idle: dict[Entry[LinkT, TaskT], None] = {}
-        self.active: int = 0
-        self.connecting: int = 0
-        self.closing: int = 0
-        self.generation: int = 0
-        """Raised by `clear`: a connection of an older one is not lent again."""
-        self.resized: bool = False
-        self.may_be_unwanted: bool = not self.max_idle_time
-        """False if no connection that returns can be one too many: that saves asking."""
+    queue: OrderedDict[Waiter[LinkT, TaskT], None] = field(default_factory=OrderedDict)
+    dialled_for: int = 0
+    """How many in the queue have a dial of their own."""
+    wanted: int = 0
+    """How many dials only the pool-wide limit holds back."""
+    claim: Waiter[LinkT, TaskT] | None = None
+    """The waiter with which this sub-pool stands in line for the pool-wide limit."""
 
-        self.queue: OrderedDict[Waiter[LinkT, TaskT], None] = OrderedDict()
-        self.dialled_for: int = 0
-        """How many in the queue have a dial of their own."""
-        self.gate: Gate = gate
-        self.wanted: int = 0
-        """How many dials only the pool-wide limit holds back."""
-        self.claim: Waiter[LinkT, TaskT] | None = None
-        """The waiter with which this sub-pool stands in line for the pool-wide limit."""
+    warmers: list[Warmer[TaskT]] = field(default_factory=list)
+    wants_warmth: bool = field(init=False)
+    """Whether `min_idle` or a warmer asks for dials that no caller waits for."""
+    short_lives: int = 0
+    """Connections in a row that were lost while new and unused (see `Warming.lost`)."""
+    warm_not_before: float = -math.inf
+    """Holds back those dials that nobody waits for."""
 
-        self.warmers: list[Warmer[TaskT]] = []
-        self.wants_warmth: bool = self.min_idle > 0
-        """Whether `min_idle` or a warmer asks for dials that no caller waits for."""
-        self.short_lives: int = 0
-        """Connections in a row that were lost while new and unused (see `Warming.lost_unused`)."""
-        self.warm_not_before: float = -math.inf
-        """Holds back those dials that nobody waits for."""
+    def __post_init__(self) -> None:
+        config = self.config
+        self.acquire_timeout = config.acquire_timeout
+        self.max_idle_time = config.max_idle_time
+        self.max_waiting = config.max_waiting_per_endpoint
+        self.min_idle = config.min_idle_per_endpoint
+        self.max_uses = config.max_connection_uses or math.inf
+        self.max_connecting = config.max_connecting_per_endpoint or sys.maxsize
+        self.limit = Limit(config.max_connections_per_endpoint)
+        self.may_be_unwanted = not self.max_idle_time
+        self.wants_warmth = self.min_idle > 0
 
     @property
     def is_bare(self) -> bool:

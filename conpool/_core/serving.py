@@ -20,8 +20,6 @@ from conpool._values.states import CloseReason
 class Serving:
     """Gives connections to waiters."""
 
-    __slots__ = ("_dials", "_ledger", "_pool_limit")
-
     def __init__(self, ledger: Ledger, dials: Dials) -> None:
         self._ledger = ledger
         self._pool_limit = ledger.pool_limit

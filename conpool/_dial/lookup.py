@@ -54,8 +54,6 @@ class Question(NamedTuple):
 class Lookups:
     """Looks names up, in at most `MAX_LOOKUPS` threads. It belongs to one run of trio."""
 
-    __slots__ = ("_limiter", "_on_orphan", "_resolver", "_threads")
-
     def __init__(
         self, resolver: Resolver | None, on_orphan: Callable[[Question, Found], None]
     ) -> None:

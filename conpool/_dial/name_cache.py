@@ -129,18 +129,6 @@ class _Flight:
 class NameCache:
     """Resolves names and remembers them, for one connector in one run of trio."""
 
-    __slots__ = (
-        "_answers",
-        "_failures",
-        "_flights",
-        "_hits",
-        "_lookups",
-        "_made",
-        "_misses",
-        "_stale",
-        "_ttl",
-    )
-
     def __init__(self, *, ttl: float, resolver: Resolver | None = None) -> None:
         self._ttl = ttl
         self._lookups = Lookups(resolver, self._adopt)

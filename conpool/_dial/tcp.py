@@ -78,16 +78,6 @@ class TCPConnector(Connector):
         ConfigError: A duration is negative or no number, or `resolver` is not callable.
     """
 
-    __slots__ = (
-        "_delay",
-        "_dns_ttl",
-        "_keepalive",
-        "_names_of",
-        "_options",
-        "_resolver",
-        "_user_timeout",
-    )
-
     def __init__(
         self,
         *,

@@ -43,22 +43,6 @@ R = TypeVar("R")
 class Engine:
     """The moving parts of one pool."""
 
-    __slots__ = (
-        "_connector",
-        "_effects",
-        "_perform_one",
-        "_timetable",
-        "_touched",
-        "background",
-        "core",
-        "news",
-        "now",
-        "some_closed",
-        "thread",
-        "token",
-        "watch",
-    )
-
     def __init__(self, core: PooledCore, connector: Connector, news: News) -> None:
         self.core = core
         self._effects = core.effects

@@ -39,22 +39,6 @@ class News:
     `reused` is no observer's event: it feeds the pool's `on_reused`.
     """
 
-    __slots__ = (
-        "_is_delivering",
-        "acquire_failed",
-        "acquire_started",
-        "acquired",
-        "circuit_changed",
-        "cleared",
-        "closed",
-        "connect_failed",
-        "connected",
-        "connecting",
-        "pending",
-        "released",
-        "reused",
-    )
-
     closed: tuple[OnClosed, ...]
     connected: tuple[Callable[[ConnectionInfo, float], object], ...]
     reused: tuple[OnInfo, ...]

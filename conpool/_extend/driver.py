@@ -61,9 +61,6 @@ class Driver(Generic[SessionT]):
         When an overriding one ends or raises, the connection is closed, or is not lent again.
         The one here has nothing to do, is never started, and ends nothing.
 
-        Args:
-            session: What `open` returned.
-
         Cancelling it is how the pool ends it, before the connection is closed.
         """
 
@@ -71,9 +68,6 @@ class Driver(Generic[SessionT]):
         """Ask the peer whether it is alive; runs inside `health_check_timeout`.
 
         Called for a connection that has been idle, and that no one else can use meanwhile.
-
-        Args:
-            session: What `open` returned.
 
         Returns:
             Whether it may be lent. False, an exception or no answer in time closes it.
@@ -88,9 +82,6 @@ class Driver(Generic[SessionT]):
         Called after a lease whose connection is to be kept, such as to roll back or to leave a
         database that the caller had chosen. An exception closes the connection.
 
-        Args:
-            session: What `open` returned.
-
         Cancelling it closes the connection.
         """
 
@@ -99,9 +90,6 @@ class Driver(Generic[SessionT]):
 
         Called only where the last exchange is complete. The pool closes the stream after it,
         whatever it raises.
-
-        Args:
-            session: What `open` returned.
 
         Cancelling it (which only `close_timeout` does) closes the stream by force.
         """
@@ -113,9 +101,6 @@ class Driver(Generic[SessionT]):
         receive (never after an interrupted send), false closes it. The one here is not asked:
         without an overriding one the pool goes by the bytes that moved.
 
-        Args:
-            session: What `open` returned.
-
         Returns:
             True where the next lease may begin on it.
         """
@@ -126,9 +111,6 @@ class Driver(Generic[SessionT]):
 
         Asked anew each time, since the peer may change its mind. While it is above 1 the lease's
         own stream methods are refused: several callers can share a session, but not a stream.
-
-        Args:
-            session: What `open` returned.
 
         Returns:
             A number of leases, the running ones included.
@@ -162,10 +144,6 @@ class NativeDriver(Driver[SessionT]):
     async def open(self, stream: trio.abc.Stream, endpoint: AnyEndpoint) -> SessionT:
         """Not called: there is no stream to open a session on, and `connect` does it all.
 
-        Args:
-            stream: Unused.
-            endpoint: Unused.
-
         Raises:
             NotImplementedError: Always.
 
@@ -195,9 +173,6 @@ class NativeDriver(Driver[SessionT]):
     def fileno(self, session: SessionT) -> int:
         """The descriptor that the probe looks at and the idle watch waits on.
 
-        Args:
-            session: What `connect` returned.
-
         Returns:
             An open descriptor, or -1 where there is nothing to look at.
 
@@ -211,9 +186,6 @@ class NativeDriver(Driver[SessionT]):
 
         Also called where no goodbye is due: the session is unclean, or `close` is not overridden.
         It must not block, and must do no harm to a session that is closed already.
-
-        Args:
-            session: What `connect` returned.
 
         Raises:
             NotImplementedError: The subclass has no `abort`.

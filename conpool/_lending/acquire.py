@@ -51,8 +51,6 @@ _FAILED_CHECKS_BEFORE_FRESH: Final = 2
 class Acquirer:
     """Lends the connections of one pool."""
 
-    __slots__ = ("_core", "_engine", "_name", "_news", "_peer_check", "_releaser", "_subs")
-
     def __init__(self, engine: Engine, releaser: Releaser, name: str) -> None:
         self._engine = engine
         self._core = engine.core

@@ -31,8 +31,6 @@ _log: Final = logging.getLogger("conpool")
 class PeerCheck:
     """Knows how the peers of one pool are asked, and when that is due."""
 
-    __slots__ = ("_engine", "_hook", "_owner", "is_set")
-
     def __init__(self, engine: Engine, hook: HealthCheck | None, owner: Owner) -> None:
         valid_hook(hook)
         self._engine = engine

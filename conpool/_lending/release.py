@@ -26,8 +26,6 @@ _ACTIVE = ConnectionState.ACTIVE
 class Releaser:
     """Takes the connections of one pool back: the owner of its leases."""
 
-    __slots__ = ("_core", "_engine", "_news", "peer_check")
-
     def __init__(self, engine: Engine, health_check: HealthCheck | None) -> None:
         self._engine = engine
         self._core = engine.core

@@ -23,8 +23,6 @@ _BATCH = 100
 class Follower:
     """Asks the connector every `interval` seconds where the endpoints lead."""
 
-    __slots__ = ("_connector", "_engine", "_interval")
-
     def __init__(self, engine: Engine, connector: Connector, interval: float) -> None:
         self._engine = engine
         self._connector = connector

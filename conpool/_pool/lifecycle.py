@@ -34,19 +34,6 @@ from conpool._values.states import CloseReason, ConnectionState, PoolState
 class Lifecycle:
     """Opens and ends one pool."""
 
-    __slots__ = (
-        "__weakref__",
-        "_core",
-        "_engine",
-        "_follower",
-        "_grace",
-        "_host",
-        "_nursery",
-        "_nursery_manager",
-        "_over",
-        "_reaper",
-    )
-
     def __init__(self, engine: Engine, reaper: Reaper, follower: Follower, grace: float) -> None:
         self._engine = engine
         self._core = engine.core

@@ -21,8 +21,6 @@ _BATCH: Final = 500
 class Reaper:
     """Looks at every idle connection once every `interval` seconds, and at once if its peer closes it."""
 
-    __slots__ = ("_core", "_engine", "_interval", "_peer_check")
-
     def __init__(self, engine: Engine, peer_check: PeerCheck, interval: float) -> None:
         self._engine = engine
         self._core = engine.core

@@ -175,9 +175,14 @@ def fields_of(kind: type) -> set[str]:
     slots = vars(kind).get("__slots__")
     if slots is not None:
         return set(slots)
+    core = TINY.begin().core
     waiter: AnyWaiter = Waiter((), 0.0, 0.0, False)
-    defaults = {name for name in vars(kind) if not name.startswith("_")}
-    return defaults | set(vars(waiter))
+    parts = (core, *vars(core).values(), *vars(core._ledger).values(), waiter)
+    (part,) = {id(part): part for part in parts if type(part) is kind}.values()
+    defaults = (
+        {name for name in vars(kind) if not name.startswith("_")} if part is waiter else set()
+    )
+    return defaults | set(vars(part))
 
 
 @pytest.mark.parametrize("kind", NAMED)

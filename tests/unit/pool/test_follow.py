@@ -287,7 +287,9 @@ async def test_a_connector_that_does_not_know_costs_no_task(autojump_clock: Mock
             raise NotImplementedError
 
     def is_following(pool: ConnectionPool[None]) -> bool:
-        return "conpool follow" in {task.name for task in pool._engine.background._nursery.child_tasks}
+        return "conpool follow" in {
+            task.name for task in pool._engine.background._nursery.child_tasks
+        }
 
     async with ConnectionPool(CONFIG, connector=Ignorant()) as pool:
         await wait_all_tasks_blocked()
