@@ -33,18 +33,28 @@ if TYPE_CHECKING:
     from conpool._connection.link import Link
 
 
+def end_exchange(link: Link, exc: BaseException | None) -> CloseReason | None:
+    """The exchange is over: return why the connection cannot be kept, or let the next one begin clean.
+
+    What the caller has vouched for does not hold for the next exchange.
+    """
+    reason = why_not_clean(link, exc)
+    if reason is None:
+        link.exchange.taints = 0
+    return reason
+
+
 def why_not_clean(link: Link, exc: BaseException | None) -> CloseReason | None:
     """Return why the connection cannot be kept after a lease that ended with `exc`; None if it can."""
-    wire = link.exchange
-    if exc is not None and not wire.taints & VOUCHED:
+    exchange = link.exchange
+    if exc is not None and not exchange.taints & VOUCHED:
         return CloseReason.CANCELLED if _is_cancellation(exc) else CloseReason.ERROR
-    if wire.in_progress or wire.taints & (CUT_SEND | CUT_RECEIVE | OWED):
+    if exchange.in_progress or exchange.taints & (CUT_SEND | CUT_RECEIVE | OWED):
         return CloseReason.INCOMPLETE
-    if wire.taints & (HALF_CLOSED | ENCRYPTED):
+    if exchange.taints & (HALF_CLOSED | ENCRYPTED):
         return CloseReason.DISCARDED
-    if wire.taints & ENDED:
+    if exchange.taints & ENDED:
         return CloseReason.PEER_CLOSED
-    wire.taints = 0  # the word of this caller does not hold for the next
     return link.probe()
 
 

@@ -23,7 +23,7 @@ from typing import Any, Final, Generic, NoReturn, TypeVar, cast, final
 import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled, current_task, enable_ki_protection
 
-from conpool._connection.hand_over import why_not_clean
+from conpool._connection.hand_over import end_exchange
 from conpool._connection.pooled import PooledEntry, PooledSub, PooledWaiter
 from conpool._core.records import Waiter, WaitOutcome
 from conpool._engine.engine import Engine
@@ -271,7 +271,7 @@ class Acquirer:
         """Give back a connection that was taken and not lent because of `exc`, perhaps amid a check."""
         reason = None
         if entry.state is _ACTIVE:
-            reason = why_not_clean(entry.link, exc if entry.link.exchange.taints else None)
+            reason = end_exchange(entry.link, exc if entry.link.exchange.taints else None)
         self._engine.report(self._core.returned_unused, entry, reason)
 
     def _raise_outcome(self, waiter: PooledWaiter, sub: PooledSub) -> NoReturn:

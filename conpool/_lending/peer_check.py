@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias, final
 import trio
 from trio.lowlevel import checkpoint, current_task
 
-from conpool._connection.hand_over import why_not_clean
+from conpool._connection.hand_over import end_exchange
 from conpool._connection.pooled import PooledEntry
 from conpool._engine.engine import Engine
 from conpool._lending.lease import Connection, Owner, end_lease, held_lease
@@ -66,7 +66,7 @@ class PeerCheck:
             core.check_ended(entry, now)
         if entry.state is not ConnectionState.ACTIVE:
             return None  # closed meanwhile, and so no longer anyone's concern
-        return why_not_clean(entry.link, None) if healthy else CloseReason.UNHEALTHY
+        return end_exchange(entry.link, None) if healthy else CloseReason.UNHEALTHY
 
     async def is_healthy(self, connection: Connection[Any]) -> bool:
         """Probe a lent connection, and ask its peer if there is a way to."""

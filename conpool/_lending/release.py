@@ -12,7 +12,7 @@ from typing import Any, final
 
 import trio
 
-from conpool._connection.hand_over import why_not_clean
+from conpool._connection.hand_over import end_exchange
 from conpool._connection.pooled import PooledLease
 from conpool._engine.engine import Engine
 from conpool._lending.lease import Connection, end_lease, held_lease
@@ -43,7 +43,7 @@ class Releaser:
         reason = None
         if entry.state is _ACTIVE:
             if exc is not None or exchange.taints or exchange.in_progress:
-                reason = why_not_clean(link, exc)
+                reason = end_exchange(link, exc)
             elif link.poll(0):
                 reason = link.probe()
             if entry.doomed and reason is CloseReason.PEER_CLOSED:

@@ -141,7 +141,7 @@ async def test_a_pool_that_kept_what_it_should_not_would_be_found_out(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The test above can fail: here the rules of clean hand-over are switched off."""
-    monkeypatch.setattr("conpool._lending.release.why_not_clean", lambda *_: None)
+    monkeypatch.setattr("conpool._lending.release.end_exchange", lambda *_: None)
     async with (
         serving(NumberServer(seed=7, patience=1.0)) as peer,
         clean(peer.endpoint) as case,

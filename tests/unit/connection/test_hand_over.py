@@ -16,7 +16,7 @@ from conpool._connection.exchange import (
     OWED,
     VOUCHED,
 )
-from conpool._connection.hand_over import why_not_clean
+from conpool._connection.hand_over import end_exchange, why_not_clean
 from conpool._connection.link import Link
 from tests.support.pools import (
     HERE,
@@ -120,7 +120,15 @@ def test_word_of_the_caller_does_not_outweigh_the_rest(mark: int, reason: CloseR
 def test_word_does_not_hold_for_the_next_caller() -> None:
     link = make_link(VOUCHED)
     assert why_not_clean(link, None) is None
+    assert link.exchange.taints == VOUCHED  # a question changes nothing
+    assert end_exchange(link, None) is None
     assert link.exchange.taints == 0
+
+
+def test_taints_stay_with_a_connection_that_is_not_kept() -> None:
+    link = make_link(OWED)
+    assert end_exchange(link, None) is CloseReason.INCOMPLETE
+    assert link.exchange.taints == OWED
 
 
 # ── the table at work ───────────────────────────────────────────────────────────
