@@ -71,7 +71,7 @@ def docs(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Speed, beside simpler pools and those of others."""
-    session.install("-e", ".[test]", *group("peers"))
+    session.install("-e", ".[test]", *group("rivals"))
     session.run("python", "-m", "bench", *session.posargs)
 
 
@@ -90,7 +90,7 @@ def mutate(session: nox.Session) -> None:
 
 
 @nox.session
-def peers(session: nox.Session) -> None:
+def rivals(session: nox.Session) -> None:
     """The cases that broke other pools, run against those pools."""
-    session.install("-e", ".[test]", *group("peers"))
-    session.run("python", "-m", "peers", *session.posargs)
+    session.install("-e", ".[test]", *group("rivals"))
+    session.run("python", "-m", "rivals", *session.posargs)

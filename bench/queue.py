@@ -15,8 +15,8 @@ import conpool
 
 from .lease import Lend
 from .measure import Scale, Table
-from .others import HOLDS
-from .rivals import LimiterPool
+from .plain_pools import LimiterPool
+from .rivals import HOLDS
 from .server import HOST, serving
 
 _SIZES: Final = (1, 10, 100, 1_000, 10_000)

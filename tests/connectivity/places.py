@@ -17,7 +17,7 @@ from trio.abc import Stream
 from conpool import AnyEndpoint, ConnectionPool, PoolConfig
 from tests._net import LOOPBACK
 from tests.support.clean import PATIENCE, Logbook
-from tests.support.peers import send_tickets
+from tests.support.loopback_servers import send_tickets
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's loopback or epoll")
 

@@ -10,7 +10,7 @@ from trio.abc import Stream
 
 from conpool import CloseReason, Connection, PoolConfig
 from tests.support.clean import Case
-from tests.support.peers import receive_exactly
+from tests.support.loopback_servers import receive_exactly
 
 from .sites import Site
 

@@ -9,7 +9,7 @@ from trio.abc import Stream
 
 from conpool import Connection
 from tests.servers import MariaDB, Postgres, startup_message
-from tests.support.peers import receive_exactly
+from tests.support.loopback_servers import receive_exactly
 
 
 class ServerError(Exception):

@@ -16,7 +16,7 @@ from trio.abc import Stream
 from conpool import TLS, AnyEndpoint, Endpoint, UnixEndpoint
 from tests.support.clean import PATIENCE, Case
 from tests.support.faults import LOOPBACK, FaultyProxy, close_stream
-from tests.support.peers import TLSPeer, tls_peer
+from tests.support.loopback_servers import TLSServer, tls_server
 
 ProxyTo: TypeAlias = Callable[[int], Awaitable[FaultyProxy]]
 """Starts a proxy to a port: the fixture `proxy_to`."""
@@ -95,24 +95,24 @@ class UnixSite(Site):
 
 @final
 class TLSSite(Site):
-    def __init__(self, peer: TLSPeer) -> None:
+    def __init__(self, server: TLSServer) -> None:
         super().__init__()
-        self.peer = peer
-        self.port = peer.endpoint.port
-        self.endpoint = peer.endpoint
+        self.server = server
+        self.port = server.endpoint.port
+        self.endpoint = server.endpoint
 
     async def _accept(self) -> Stream:
-        return await self.peer.accept()
+        return await self.server.accept()
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, server: ssl.SSLContext, tls: TLS) -> AsyncIterator[TLSSite]:
-        async with tls_peer(server, tls) as peer:
-            with TLSSite(peer) as site:
+    async def open(cls, context: ssl.SSLContext, tls: TLS) -> AsyncIterator[TLSSite]:
+        async with tls_server(context, tls) as server:
+            with TLSSite(server) as site:
                 try:
                     yield site
                 finally:
-                    peer.close()
+                    server.close()
 
 
 def socket_of(stream: Stream) -> trio.SocketStream:

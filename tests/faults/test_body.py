@@ -15,7 +15,7 @@ from trio.testing import wait_all_tasks_blocked
 from conpool import AcquireTimeout, CloseReason, Connection, ConnectionInfo, Observer, PoolConfig
 from tests.support.clean import Case, clean
 from tests.support.faults import fill
-from tests.support.peers import exchange, receive_exactly, serving
+from tests.support.loopback_servers import exchange, receive_exactly, serving
 
 from .blocks import ONE, TOO_MUCH, answered, assert_closed, assert_kept, lease, wait_arrived
 from .sites import Site, TLSSite

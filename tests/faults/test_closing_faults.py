@@ -17,7 +17,7 @@ from tests._net import swallowing
 from tests.support.clean import PATIENCE, Case, clean
 from tests.support.faults import LOOPBACK, FaultyProxy, fill
 from tests.support.kernel import client_sockets, need_kernel_table
-from tests.support.peers import exchange, receive_exactly, serving
+from tests.support.loopback_servers import exchange, receive_exactly, serving
 
 from .sites import ProxyTo, Site, TCPSite, TLSSite
 

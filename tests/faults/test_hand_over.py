@@ -24,7 +24,7 @@ from conpool import TLS, AnyEndpoint, CloseReason, Connection, Endpoint, PoolCon
 from tests.servers import Certificates
 from tests.support.clean import Case, clean
 from tests.support.faults import LOOPBACK
-from tests.support.peers import receive_exactly, serving
+from tests.support.loopback_servers import receive_exactly, serving
 
 WIDTH = 8
 
@@ -118,20 +118,20 @@ async def ask_many(
 async def test_g3_g4_of_ten_thousand_requests_nobody_reads_anothers_answer(
     autojump_clock: MockClock,
 ) -> None:
-    server = NumberServer(seed=7, patience=1.0)
-    async with serving(server) as peer, clean(peer.endpoint, pace=7) as case:
-        outcomes = await ask_many(case, peer.endpoint, 10_000, patience=1.0)
+    numbers = NumberServer(seed=7, patience=1.0)
+    async with serving(numbers) as server, clean(server.endpoint, pace=7) as case:
+        outcomes = await ask_many(case, server.endpoint, 10_000, patience=1.0)
         assert min(outcomes[kind] for kind in ("answered", "swallowed", "let out")) >= 500
         assert case.log.reasons.count(CloseReason.INCOMPLETE) >= 500
-        assert case.pool.stats(peer.endpoint).total_reused >= 2000
+        assert case.pool.stats(server.endpoint).total_reused >= 2000
 
 
 async def test_g3_g4_nor_with_tls(
     autojump_clock: MockClock, server_ssl: ssl.SSLContext, certificates: Certificates
 ) -> None:
-    server = NumberServer(seed=8, patience=1.0)
-    async with serving(server, server_ssl) as peer:
-        endpoint = Endpoint(LOOPBACK, peer.port, tls=TLS(certificates.client_context()))
+    numbers = NumberServer(seed=8, patience=1.0)
+    async with serving(numbers, server_ssl) as server:
+        endpoint = Endpoint(LOOPBACK, server.port, tls=TLS(certificates.client_context()))
         async with clean(endpoint) as case:
             outcomes = await ask_many(case, endpoint, 1000, patience=1.0)
             assert min(outcomes[kind] for kind in ("answered", "swallowed", "let out")) >= 50
@@ -143,11 +143,11 @@ async def test_a_pool_that_kept_what_it_should_not_would_be_found_out(
     """The test above can fail: here the rules of clean hand-over are switched off."""
     monkeypatch.setattr("conpool._lending.acquire.why_not_clean", lambda *_: None)
     async with (
-        serving(NumberServer(seed=7, patience=1.0)) as peer,
-        clean(peer.endpoint) as case,
+        serving(NumberServer(seed=7, patience=1.0)) as server,
+        clean(server.endpoint) as case,
     ):
         with pytest.raises(AssertionError, match="answers went to others"):
-            await ask_many(case, peer.endpoint, 1000, patience=1.0)
+            await ask_many(case, server.endpoint, 1000, patience=1.0)
         case.pool.clear()
 
 
@@ -186,20 +186,20 @@ class Stale:
 
 async def test_g3_what_was_there_before_the_look_never_reaches_the_next_caller() -> None:
     """Markers that cross a request do get through: no pool can see the future (F075)."""
-    server, rng = Stale(seed=9), random.Random(10)
-    stale = 0
+    stale, rng = Stale(seed=9), random.Random(10)
+    late = 0
     config = PoolConfig(max_connections_per_endpoint=1)
-    async with serving(server) as peer, clean(None, config) as case:
+    async with serving(stale) as server, clean(None, config) as case:
         for number in range(300):
             await trio.sleep(rng.random() * 0.004)
             request = b"%0*d" % (WIDTH, number)
             asked_at = trio.current_time()
-            async with case.pool.connection(peer.endpoint) as conn:
+            async with case.pool.connection(server.endpoint) as conn:
                 await conn.send_all(request)
                 answer = await receive_exactly(conn, WIDTH)
                 if answer != request:
-                    assert server.sent_at[int(answer.removeprefix(b"STALE"))] >= asked_at
-                    stale += 1
+                    assert stale.sent_at[int(answer.removeprefix(b"STALE"))] >= asked_at
+                    late += 1
                     conn.retire()
-        assert stale < 100
+        assert late < 100
         assert case.log.reasons.count(CloseReason.UNREAD_DATA) >= 20

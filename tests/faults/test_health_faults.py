@@ -11,7 +11,7 @@ from trio.testing import wait_all_tasks_blocked
 from conpool import CloseReason, Connection, Endpoint, PoolConfig
 from tests.support.clean import clean
 from tests.support.faults import LOOPBACK
-from tests.support.peers import exchange, receive_exactly, serving
+from tests.support.loopback_servers import exchange, receive_exactly, serving
 
 from .sites import ProxyTo, Site
 

@@ -17,7 +17,7 @@ from conpool.testing import MemoryConnector
 from tests.support.clean import Case, clean
 from tests.support.faults import LOOPBACK
 from tests.support.kernel import TCPState, client_sockets, need_kernel_table
-from tests.support.peers import echo, exchange, serving
+from tests.support.loopback_servers import echo, exchange, serving
 
 from .sites import ProxyTo, Site, TCPSite
 

@@ -24,7 +24,7 @@ from tests.support.kernel import (
     need_kernel_table,
     read_tables,
 )
-from tests.support.peers import exchange
+from tests.support.loopback_servers import exchange
 
 from .sites import Site, TCPSite, socket_of
 
@@ -67,7 +67,7 @@ import json, os, resource, sys
 import trio
 from conpool import Endpoint, LocalResourceError, PoolConfig
 from tests.support.clean import clean
-from tests.support.peers import exchange, serving
+from tests.support.loopback_servers import exchange, serving
 
 HARD = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 
@@ -127,7 +127,7 @@ import json
 import trio
 from conpool import AcquireTimeout, Endpoint, LocalResourceError, PoolConfig
 from tests.support.clean import clean
-from tests.support.peers import exchange
+from tests.support.loopback_servers import exchange
 
 with open("/proc/sys/net/ipv4/ip_local_port_range", "w") as file:
     file.write("40000 40009")
@@ -183,7 +183,7 @@ import json
 import trio
 from conpool import ConnectError, Endpoint
 from tests.support.clean import clean
-from tests.support.peers import serving
+from tests.support.loopback_servers import serving
 
 async def main():
     async with serving() as server, clean(server.endpoint) as case:
@@ -256,7 +256,7 @@ import json, subprocess
 import trio
 from conpool import PoolConfig, TCPConnector
 from tests.support.clean import clean
-from tests.support.peers import exchange, serving
+from tests.support.loopback_servers import exchange, serving
 
 seen = {}
 

@@ -20,7 +20,7 @@ from tests._net import (
 )
 from tests.support.clean import PATIENCE, Case, clean
 from tests.support.kernel import client_sockets, need_kernel_table
-from tests.support.peers import exchange, serving
+from tests.support.loopback_servers import exchange, serving
 
 from .sites import TCPSite
 

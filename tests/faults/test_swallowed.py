@@ -12,7 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from conpool import CloseReason, Connection
 from tests.support.clean import clean
-from tests.support.peers import receive_exactly
+from tests.support.loopback_servers import receive_exactly
 
 from .blocks import ONE, TOO_MUCH, answered, assert_closed, assert_kept, lease, wait_arrived
 from .sites import Site, socket_of

@@ -16,7 +16,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from conpool import CloseReason, ConnectError, PoolConfig, UnixEndpoint
 from tests.support.clean import PATIENCE, Case, clean
-from tests.support.peers import exchange
+from tests.support.loopback_servers import exchange
 
 from .sites import UnixSite
 

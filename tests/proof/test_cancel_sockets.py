@@ -24,7 +24,7 @@ import conpool
 from conpool.testing import cancel_everywhere
 from tests.support.clean import PATIENCE, clean
 from tests.support.faults import LOOPBACK
-from tests.support.peers import echo, exchange
+from tests.support.loopback_servers import echo, exchange
 
 from .sweeps import CancelledOutside, Play, Scope
 from .totals import tried

@@ -17,7 +17,7 @@ from tests._proxies import proxy_at_work, read_head
 from tests.servers import Valkey
 from tests.support.clean import PATIENCE, Case, clean
 from tests.support.faults import LOOPBACK, start_proxy
-from tests.support.peers import echo, exchange, serving, shake_hands
+from tests.support.loopback_servers import echo, exchange, serving, shake_hands
 from tests.support.pools import HERE, Network, open_pool, reasons, settle
 
 

@@ -30,7 +30,7 @@ from tests._net import on_network, refusing
 from tests.servers import Certificates
 from tests.support.clean import clean
 from tests.support.faults import LOOPBACK
-from tests.support.peers import echo, exchange, serving
+from tests.support.loopback_servers import echo, exchange, serving
 from tests.support.pools import Network, open_pool
 
 

@@ -25,7 +25,7 @@ from conpool import (
 from conpool.testing import MemoryConnector
 from tests.support.clean import clean
 from tests.support.faults import LOOPBACK
-from tests.support.peers import serving
+from tests.support.loopback_servers import serving
 from tests.support.pools import (
     HERE,
     THERE,

@@ -15,7 +15,7 @@ from conpool import TLS
 from conpool._connection import tls_tap
 from conpool._connection.tls_tap import AlpnMismatch, encrypt, find_tap
 from tests.servers import Certificates
-from tests.support.peers import exchange, tcp_pair, tls_pair
+from tests.support.loopback_servers import exchange, tcp_pair, tls_pair
 
 
 async def serve_echo(server: trio.SSLStream[trio.abc.Stream]) -> None:

@@ -11,7 +11,7 @@ _INODE: Final = 9
 
 
 def count_sockets(port: int) -> int:
-    """Count the open sockets whose peer has this port, those that are still dialling included."""
+    """Count the open sockets whose far end has this port, those that are still dialling included."""
     suffix = f":{port:04X}"
     rows = [row.split() for row in _TABLE.read_text("ascii").splitlines() if suffix in row]
     # A socket whose file is closed may stay in the table for a while, without an inode.

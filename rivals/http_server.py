@@ -36,7 +36,9 @@ class HTTPServer:
         self._scope = trio.CancelScope()
         self._token: trio.lowlevel.TrioToken
         self._ready = threading.Event()
-        self._thread = threading.Thread(target=trio.run, args=(self._run,), name="peers' server")
+        self._thread = threading.Thread(
+            target=trio.run, args=(self._run,), name="the rivals' server"
+        )
 
     def __enter__(self) -> Self:
         self._thread.start()

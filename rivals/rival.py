@@ -13,7 +13,7 @@ class DoesNotApplyError(Exception):
     """This pool has nothing that the case could be about."""
 
 
-class Peer(abc.ABC):
+class Rival(abc.ABC):
     """One pool under test, and a server to go with it. An exchange answers with the number it was given."""
 
     label: ClassVar[str]

@@ -103,7 +103,7 @@ async def serving(
 
 
 @final
-class TLSPeer:
+class TLSServer:
     """Shakes hands with whoever connects, and hands the stream to the test."""
 
     def __init__(self, port: int, tls: TLS) -> None:
@@ -148,13 +148,13 @@ class TLSPeer:
 
 
 @asynccontextmanager
-async def tls_peer(context: ssl.SSLContext, client: TLS) -> AsyncIterator[TLSPeer]:
+async def tls_server(context: ssl.SSLContext, client: TLS) -> AsyncIterator[TLSServer]:
     """A TLS server whose connections the test gets; the test closes them."""
     (listener,) = await trio.open_tcp_listeners(0, host=LOOPBACK)
     async with listener, trio.open_nursery() as nursery:
-        peer = TLSPeer(listener.socket.getsockname()[1], client)
-        nursery.start_soon(peer.run, listener, context)
-        yield peer
+        server = TLSServer(listener.socket.getsockname()[1], client)
+        nursery.start_soon(server.run, listener, context)
+        yield server
         nursery.cancel_scope.cancel()
 
 

@@ -10,13 +10,13 @@ from typing import Any, Final, final
 
 from tests.servers import Postgres, Valkey
 
-from .peer import Peer
+from .rival import Rival
 
 _IMPATIENT: Final = 0.03
 _LATER: Final = 0.1
 
 
-class LeasePeer(Peer):
+class LeaseRival(Rival):
     """What these two have in common: a connection can be borrowed, so holding one is no request."""
 
     library = "asyncio"
@@ -42,7 +42,7 @@ class LeasePeer(Peer):
 
 
 @final
-class RedisPeer(LeasePeer):
+class RedisRival(LeaseRival):
     """redis-py's `BlockingConnectionPool`, whose callers queue."""
 
     label = "redis-py"
@@ -92,7 +92,7 @@ class RedisPeer(LeasePeer):
 
 
 @final
-class PsycopgPeer(LeasePeer):
+class PsycopgRival(LeaseRival):
     """psycopg_pool's `AsyncConnectionPool`."""
 
     label = "psycopg_pool"

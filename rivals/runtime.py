@@ -108,7 +108,7 @@ class AsyncioJob(Job):
             self.fate = Fate.RETURNED
         except asyncio.CancelledError:
             self.fate = Fate.CANCELLED
-        except Exception as error:  # noqa: BLE001 - kept for the case to why_not_clean
+        except Exception as error:  # noqa: BLE001 - kept for the case to judge
             self.fate, self.error = Fate.FAILED, error
 
     def cancel(self) -> None:
@@ -206,7 +206,7 @@ class TrioJob(Job, trio.abc.Instrument):
         try:
             with self._scope:
                 self.value = await self._work()
-        except Exception as error:  # noqa: BLE001 - kept for the case to why_not_clean
+        except Exception as error:  # noqa: BLE001 - kept for the case to judge
             self.fate, self.error = Fate.FAILED, error
         else:
             self.fate = Fate.CANCELLED if self._scope.cancelled_caught else Fate.RETURNED

@@ -14,13 +14,13 @@ import trio
 import conpool
 
 from .http_server import HTTPServer
-from .peer import Peer
+from .rival import Rival
 
 _HOST: Final = "127.0.0.1"
 _IMPATIENT: Final = 0.03
 
 
-class HTTPPeer(Peer):
+class HTTPRival(Rival):
     """What these pools have in common: the server."""
 
     def __init__(self, server: HTTPServer) -> None:
@@ -59,7 +59,7 @@ class HTTPPeer(Peer):
         raise NotImplementedError
 
 
-class HttpcorePeer(HTTPPeer):
+class HttpcoreRival(HTTPRival):
     """httpcore on trio."""
 
     label = package = "httpcore"
@@ -88,7 +88,7 @@ class HttpcorePeer(HTTPPeer):
 
 
 @final
-class Httpcore2Peer(HttpcorePeer):
+class Httpcore2Rival(HttpcoreRival):
     """httpcore2 on trio."""
 
     label: ClassVar[str] = "httpcore2"
@@ -96,7 +96,7 @@ class Httpcore2Peer(HttpcorePeer):
 
 
 @final
-class AiohttpPeer(HTTPPeer):
+class AiohttpRival(HTTPRival):
     """aiohttp's client."""
 
     label = package = "aiohttp"
@@ -127,7 +127,7 @@ class AiohttpPeer(HTTPPeer):
 
 
 @final
-class ConpoolPeer(HTTPPeer):
+class ConpoolRival(HTTPRival):
     """conpool."""
 
     label = package = "conpool"
