@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from . import Mutation
+from mutations.bug import Mutation
 
 SCENARIOS: Final = (
     "tests/unit/core/test_core.py",
