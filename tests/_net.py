@@ -214,6 +214,19 @@ class FakeNetwork(trio.abc.SocketFactory):
         return sum(not sock.closed for sock in self.sockets)
 
 
+class FromPort(trio.abc.SocketFactory):
+    """Sockets that come from one port: what the kernel does by chance when it picks one."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    def socket(self, family: int = -1, type: int = -1, proto: int = -1) -> Any:
+        sock = socket.socket(family, type)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((LOOPBACK, self.port))
+        return trio.socket.from_stdlib_socket(sock)
+
+
 @contextlib.contextmanager
 def on_network(factory: trio.abc.SocketFactory) -> Iterator[None]:
     old = trio.socket.set_custom_socket_factory(factory)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+import pytest
 import trio
 from trio.abc import Stream
 
-from conpool import CloseReason, Connection, PoolConfig
-from tests.support.clean import Case
+from conpool import AnyEndpoint, CloseReason, ConnectError, Connection, PoolConfig
+from tests.support.clean import PATIENCE, Case
 from tests.support.loopback_servers import receive_exactly
 
 from .sites import Site
 
+Body = Callable[[Connection[None], Stream], Awaitable[None]]
+"""What a block does, given its lease and the server's end of it."""
+
 ONE = PoolConfig(max_connections_per_endpoint=1)
+QUICK = PoolConfig(reap_interval=0.01)
 
 TOO_MUCH = 20_000_000
 """Bytes: more than the kernel takes for a peer that does not read."""
@@ -33,6 +38,15 @@ async def answered(conn: Connection[None], server: Stream) -> None:
     assert await receive_exactly(server, 3) == b"ask"
     await server.send_all(b"answer")
     assert await receive_exactly(conn, 6) == b"answer"
+
+
+async def fails(case: Case, endpoint: AnyEndpoint) -> ConnectError:
+    """Ask for a connection that cannot be had."""
+    with trio.fail_after(PATIENCE), pytest.raises(ConnectError) as caught:
+        async with case.pool.connection(endpoint):
+            raise AssertionError("nobody can be there")
+    assert caught.value.endpoint == endpoint
+    return caught.value
 
 
 async def assert_kept(case: Case, site: Site) -> None:

@@ -115,6 +115,11 @@ class TLSSite(Site):
                     server.close()
 
 
+def at(port: int, tls: TLS, host: str = LOOPBACK) -> Endpoint:
+    """A server with TLS on this machine."""
+    return Endpoint(host, port, tls=tls)
+
+
 def socket_of(stream: Stream) -> trio.SocketStream:
     """What is at the bottom of `stream`."""
     while isinstance(stream, trio.SSLStream):

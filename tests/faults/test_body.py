@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import logging
 import re
-from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
@@ -17,7 +16,7 @@ from tests.support.clean import Case, clean
 from tests.support.faults import fill
 from tests.support.loopback_servers import exchange, receive_exactly, serving
 
-from .blocks import ONE, TOO_MUCH, answered, assert_closed, assert_kept, lease, wait_arrived
+from .blocks import ONE, TOO_MUCH, Body, answered, assert_closed, assert_kept, lease, wait_arrived
 from .sites import Site, TLSSite
 
 # ── ordinary ends ───────────────────────────────────────────────────────────────
@@ -89,9 +88,6 @@ async def wait_to_send(conn: Connection[None], server: Stream) -> None:
 async def wait_elsewhere(conn: Connection[None], server: Stream) -> None:
     await answered(conn, server)
     await trio.sleep_forever()
-
-
-Body = Callable[[Connection[None], Stream], Awaitable[None]]
 
 
 @pytest.mark.parametrize("body", [wait_for_answer, wait_to_send, wait_elsewhere])

@@ -28,16 +28,8 @@ from tests.support.clean import PATIENCE, Case, clean
 from tests.support.kernel import client_sockets, need_kernel_table
 from tests.support.loopback_servers import exchange, serving
 
+from .blocks import fails
 from .sites import ProxyTo, Site, TCPSite, TLSSite
-
-
-async def fails(case: Case, endpoint: Endpoint) -> ConnectError:
-    with trio.fail_after(PATIENCE), pytest.raises(ConnectError) as caught:
-        async with case.pool.connection(endpoint):
-            raise AssertionError("nobody can be there")
-    assert caught.value.endpoint == endpoint
-    return caught.value
-
 
 # ── refused, unanswered, impossible ─────────────────────────────────────────────
 

@@ -13,10 +13,8 @@ from tests.support.clean import clean
 from tests.support.faults import LOOPBACK
 from tests.support.loopback_servers import exchange, receive_exactly, serving
 
+from .blocks import QUICK
 from .sites import ProxyTo, Site
-
-QUICK = PoolConfig(reap_interval=0.01)
-
 
 # ── the health check misbehaves ─────────────────────────────────────────────────
 

@@ -17,14 +17,14 @@ from conpool.testing import MemoryConnector
 from tests.support.clean import Case, clean
 from tests.support.faults import LOOPBACK
 from tests.support.kernel import TCPState, client_sockets, need_kernel_table
-from tests.support.loopback_servers import echo, exchange, serving
+from tests.support.loopback_servers import exchange, serving
+from tests.support.pools import echo
 
+from .blocks import QUICK
 from .sites import ProxyTo, Site, TCPSite
 
 PEER_CLOSED = CloseReason.PEER_CLOSED
 UNREAD_DATA = CloseReason.UNREAD_DATA
-
-QUICK = PoolConfig(reap_interval=0.01)
 
 
 async def lend_another(case: Case, site: Site) -> None:

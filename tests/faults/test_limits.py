@@ -16,7 +16,8 @@ from tests.servers import Certificates
 from tests.support.clean import Case, clean
 from tests.support.faults import LOOPBACK, Passage, close_stream
 from tests.support.kernel import Census, client_sockets, need_kernel_table
-from tests.support.loopback_servers import echo, exchange, serving
+from tests.support.loopback_servers import exchange, serving
+from tests.support.pools import echo
 
 from .sites import ProxyTo, socket_of
 

@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from conpool import AcquireTimeout, ConnectError, ConnectTimeout, Endpoint, PoolConfig, TCPConnector
+from conpool import AcquireTimeout, ConnectTimeout, Endpoint, PoolConfig, TCPConnector
 from conpool._errors.connect import ResolveError, ResolveTimeout
 from tests._net import (
     LOOPBACK,
@@ -18,23 +18,16 @@ from tests._net import (
     SystemResolver,
     refusing,
 )
-from tests.support.clean import PATIENCE, Case, clean
+from tests.support.clean import Case, clean
 from tests.support.kernel import client_sockets, need_kernel_table
 from tests.support.loopback_servers import exchange, serving
 
+from .blocks import fails
 from .sites import TCPSite
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="all of 127.0.0.0/8 is Linux's own")
 
 UNKNOWN = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-
-
-async def fails(case: Case, endpoint: Endpoint) -> ConnectError:
-    with trio.fail_after(PATIENCE), pytest.raises(ConnectError) as caught:
-        async with case.pool.connection(endpoint):
-            raise AssertionError("nobody can be there")
-    assert caught.value.endpoint == endpoint
-    return caught.value
 
 
 # ── names ───────────────────────────────────────────────────────────────────────

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import pytest
@@ -14,11 +13,8 @@ from conpool import CloseReason, Connection
 from tests.support.clean import clean
 from tests.support.loopback_servers import receive_exactly
 
-from .blocks import ONE, TOO_MUCH, answered, assert_closed, assert_kept, lease, wait_arrived
+from .blocks import ONE, TOO_MUCH, Body, answered, assert_closed, assert_kept, lease, wait_arrived
 from .sites import Site, socket_of
-
-Body = Callable[[Connection[None], Stream], Awaitable[None]]
-
 
 # ── time-outs that the block swallows (F090) ────────────────────────────────────
 

@@ -16,25 +16,22 @@ from trio.abc import Stream
 from conpool import TLS, AnyEndpoint, CloseReason, Connection, Endpoint, PoolConfig, TLSError
 from conpool._errors.connect import TLSTimeout
 from tests.servers import Certificates
-from tests.support.clean import PATIENCE, Case, clean
+from tests.support.clean import Case, clean
 from tests.support.faults import LOOPBACK, How, Passage
-from tests.support.loopback_servers import echo, exchange, receive_exactly, serving, tls_server
+from tests.support.loopback_servers import exchange, receive_exactly, serving, tls_server
+from tests.support.pools import echo
 
-from .sites import ProxyTo, TCPSite, TLSSite
+from . import blocks
+from .sites import ProxyTo, TCPSite, TLSSite, at
 
 
 async def fails(case: Case, endpoint: AnyEndpoint) -> TLSError:
-    with trio.fail_after(PATIENCE), pytest.raises(TLSError) as caught:
-        await case.pool.acquire(endpoint)
-    assert caught.value.endpoint == endpoint
-    assert caught.value.phase == "tls"
+    error = await blocks.fails(case, endpoint)
+    assert isinstance(error, TLSError)
+    assert error.phase == "tls"
     assert case.log.dialled == 1, "this is not tried again"
     assert case.recorder.open == 0
-    return caught.value
-
-
-def at(port: int, tls: TLS, host: str = LOOPBACK) -> Endpoint:
-    return Endpoint(host, port, tls=tls)
+    return error
 
 
 # ── certificates ────────────────────────────────────────────────────────────────

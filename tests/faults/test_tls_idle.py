@@ -9,21 +9,14 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from conpool import TLS, CloseReason, Connection, Endpoint, PoolConfig
+from conpool import TLS, CloseReason, Connection, PoolConfig
 from tests.support.clean import Case, clean
-from tests.support.faults import LOOPBACK, FaultyProxy, fill
+from tests.support.faults import FaultyProxy, fill
 
-from .sites import ProxyTo, TLSSite, say_goodbye
-
-
-def at(port: int, tls: TLS, host: str = LOOPBACK) -> Endpoint:
-    return Endpoint(host, port, tls=tls)
-
+from .blocks import QUICK
+from .sites import ProxyTo, TLSSite, at, say_goodbye
 
 # ── idle ────────────────────────────────────────────────────────────────────────
-
-
-QUICK = PoolConfig(reap_interval=0.01)
 
 
 async def test_f057_g23_tickets_that_nobody_has_read_cause_no_churn(tls_site: TLSSite) -> None:

@@ -17,8 +17,8 @@ from tests._proxies import proxy_at_work, read_head
 from tests.servers import Valkey
 from tests.support.clean import PATIENCE, Case, clean
 from tests.support.faults import LOOPBACK, start_proxy
-from tests.support.loopback_servers import echo, exchange, serving, shake_hands
-from tests.support.pools import HERE, Network, open_pool, reasons, settle
+from tests.support.loopback_servers import exchange, serving, shake_hands
+from tests.support.pools import HERE, Network, echo, open_pool, reasons, settle
 
 
 async def ask_to_echo(stream: trio.abc.Stream, word: bytes) -> bytes:

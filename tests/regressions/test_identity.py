@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import gc
-import socket
 import ssl
 import sys
 import weakref
@@ -26,12 +25,12 @@ from conpool import (
     TLSError,
     UnixEndpoint,
 )
-from tests._net import on_network, refusing
+from tests._net import FromPort, on_network, refusing
 from tests.servers import Certificates
 from tests.support.clean import clean
 from tests.support.faults import LOOPBACK
-from tests.support.loopback_servers import echo, exchange, serving
-from tests.support.pools import Network, open_pool
+from tests.support.loopback_servers import exchange, serving
+from tests.support.pools import Network, echo, open_pool
 
 
 def careless_context() -> ssl.SSLContext:
@@ -158,19 +157,6 @@ async def test_curl_cve_2020_8231() -> None:
         for other in others[:5]:
             async with pool.connection(Endpoint("db.example", 5432, partition=other)) as conn:
                 assert conn.uses == 1
-
-
-class FromPort(trio.abc.SocketFactory):
-    """Sockets that come from one port: what the kernel does by chance when it picks one."""
-
-    def __init__(self, port: int) -> None:
-        self.port = port
-
-    def socket(self, family: int = -1, type: int = -1, proto: int = -1) -> Any:
-        sock = socket.socket(family, type)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((LOOPBACK, self.port))
-        return trio.socket.from_stdlib_socket(sock)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other kernels refuse it themselves")

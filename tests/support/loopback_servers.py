@@ -14,6 +14,7 @@ from conpool import TLS, Endpoint
 from conpool._connection.tls_tap import EncryptedStream, encrypt
 
 from .faults import LOOPBACK
+from .pools import echo
 
 _PATIENCE = 10.0
 
@@ -33,11 +34,6 @@ async def receive_exactly(stream: Stream, count: int) -> bytes:
         assert data, f"the stream ended after {got!r}"
         got += data
     return got
-
-
-async def echo(stream: Stream) -> None:
-    async for data in stream:
-        await stream.send_all(data)
 
 
 @final

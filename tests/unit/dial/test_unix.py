@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import socket
 import stat
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,37 +17,10 @@ from conpool._values.endpoint import UnixEndpoint
 from conpool.testing import cancel_everywhere
 from tests._net import progress_noted
 from tests.servers import Postgres, Valkey, startup_message
+from tests.support.unix_sockets import as_nobody, bound, full_backlog
 
 pytestmark = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="there are no UNIX sockets")
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="Linux alone does this")
-
-
-@contextlib.contextmanager
-def serving(
-    path: str | Path, backlog: int = 8, *, kind: int = socket.SOCK_STREAM
-) -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_UNIX, kind) as server:
-        server.bind(os.fspath(path))
-        if kind == socket.SOCK_STREAM:
-            server.listen(backlog)
-        yield server
-
-
-@contextlib.contextmanager
-def full_backlog(path: str | Path) -> Iterator[socket.socket]:
-    """A server that accepts nobody, with as many waiting as it lets in."""
-    with contextlib.ExitStack() as stack:
-        server = stack.enter_context(serving(path, 0))
-        for _ in range(100):
-            filler = stack.enter_context(socket.socket(socket.AF_UNIX))
-            filler.setblocking(False)
-            try:
-                filler.connect(os.fspath(path))
-            except BlockingIOError:
-                break
-        else:
-            pytest.skip("this system's backlog has no end")
-        yield server
 
 
 async def fails(path: str | Path) -> ConnectError:
@@ -62,7 +33,7 @@ async def fails(path: str | Path) -> ConnectError:
 
 async def test_it_connects(tmp_path: Path) -> None:
     path = tmp_path / "socket"
-    with serving(path) as server, progress_noted() as progress:
+    with bound(path, 8) as server, progress_noted() as progress:
         async with await connect_unix(UnixEndpoint(path)) as stream:
             peer, _ = server.accept()
             with peer:
@@ -87,40 +58,26 @@ async def test_f046_a_directory_and_a_file_refuse(tmp_path: Path) -> None:
 
 async def test_f046_no_permission(tmp_path: Path) -> None:
     path = tmp_path / "socket"
-    with serving(path):
+    with bound(path, 8):
         path.chmod(stat.S_IRUSR)
-        with _as_nobody():
+        with as_nobody():
             assert (await fails(path)).errno == errno.EACCES
 
 
-@contextlib.contextmanager
-def _as_nobody() -> Iterator[None]:
-    """Root may do anything, so be somebody else for a while."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-
-
 async def test_f047_bound_but_not_listening(tmp_path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(str(tmp_path / "socket"))
+    with bound(tmp_path / "socket"):
         assert (await fails(tmp_path / "socket")).errno == errno.ECONNREFUSED
 
 
 async def test_f047_a_socket_file_left_by_a_server_that_is_gone(tmp_path: Path) -> None:
-    with serving(tmp_path / "socket"):
+    with bound(tmp_path / "socket", 8):
         pass
     assert (await fails(tmp_path / "socket")).errno == errno.ECONNREFUSED
 
 
 @linux_only
 async def test_f048_a_datagram_socket(tmp_path: Path) -> None:
-    with serving(tmp_path / "socket", kind=socket.SOCK_DGRAM):
+    with bound(tmp_path / "socket", kind=socket.SOCK_DGRAM):
         assert (await fails(tmp_path / "socket")).errno == errno.EPROTOTYPE
 
 
@@ -168,17 +125,17 @@ def test_g10_cancelled_anywhere_it_leaves_no_socket_open(tmp_path: Path) -> None
         with scope:
             await (await connect_unix(UnixEndpoint(path))).aclose()
 
-    with serving(path, 100):
+    with bound(path, 100):
         assert cancel_everywhere(scenario) >= 2
 
 
 async def test_f050_a_new_server_at_the_same_path_gets_the_new_connections(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     endpoint = UnixEndpoint(path)
-    with serving(path) as old:
+    with bound(path, 8) as old:
         async with await connect_unix(endpoint) as first:
             path.unlink()
-            with serving(path) as new:
+            with bound(path, 8) as new:
                 async with await connect_unix(endpoint) as second:
                     with old.accept()[0] as old_peer, new.accept()[0] as new_peer:
                         await first.send_all(b"old")
@@ -189,7 +146,7 @@ async def test_f050_a_new_server_at_the_same_path_gets_the_new_connections(tmp_p
 @linux_only
 async def test_f051_a_name_in_the_abstract_namespace() -> None:
     name = f"\0conpool-{os.getpid()}"
-    with serving(name):
+    with bound(name, 8):
         async with await connect_unix(UnixEndpoint(name)) as stream:
             assert stream.socket.getpeername() == name.encode()
     assert (await fails(name)).errno == errno.ECONNREFUSED
