@@ -24,7 +24,7 @@ from mutations.accepted import LIST, read_accepted
 from mutations.belongs import PACKAGE, find_files, find_stages
 from mutations.bug import Bug, fit
 from mutations.mutator import find_mutants
-from mutations.runner import PATIENCE, Outcome, Verdict, find_failure, try_bugs
+from mutations.runner import PATIENCE, Outcome, Verdict, run_without_bugs, try_bugs
 from mutations.thought_out import SOURCES, load
 
 KINDS: Final = ("thought-out", "mechanical")
@@ -90,7 +90,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="the lot's; the same draws the same")
     parser.add_argument("-t", "--test", action="append", default=[], help="only these tests")
     parser.add_argument("-j", "--jobs", type=int, default=1, help="so many at a time")
-    parser.add_argument("--patience", type=float, default=PATIENCE, help="seconds for one run")
+    parser.add_argument(
+        "--patience", type=float, default=PATIENCE, help="seconds, for a run that hangs"
+    )
     return parser.parse_args(argv)
 
 
@@ -110,19 +112,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         bugs = [replace(bug, stages=(tuple(options.test),)) for bug in bugs]
     if options.list:
         for bug in bugs:
-            print(f"{bug.file:28} {bug.name}")
+            print(label(bug))
         return tell_misfits(misfits)
-    if failure := find_failure(bugs):
+    seconds, failure = run_without_bugs(bugs)
+    if failure:
         print(f"without any bug the tests fail already:\n{failure}")
         return 1
-    outcomes = try_bugs(bugs, options.jobs, options.patience, tell)
+    print(
+        f"without any bug the tests pass, in {seconds:.0f} s; now with {len(bugs)} bugs", flush=True
+    )
+    outcomes = try_bugs(bugs, options.jobs, 2 * seconds + options.patience, tell)
     return sum_up(outcomes) | tell_misfits(misfits)
 
 
 def tell(outcome: Outcome) -> None:
     """Print a line about one bug."""
-    bug, verdict = outcome.bug, outcome.verdict
-    print(f"{verdict.value:14} {outcome.seconds:6.1f} s  {bug.file:28} {bug.name}", flush=True)
+    print(f"{outcome.verdict.value:14} {outcome.seconds:6.1f} s  {label(outcome.bug)}", flush=True)
+
+
+def label(bug: Bug) -> str:
+    """The file and the name; an id begins with the file."""
+    return f"{bug.file:28} {bug.name}" if bug.is_thought_out else bug.name
 
 
 def sum_up(outcomes: Sequence[Outcome]) -> int:

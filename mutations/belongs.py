@@ -6,10 +6,11 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Final
 
+import conpool
 from mutations.bug import Stage
 
 ROOT: Final = Path(__file__).parents[1]
-PACKAGE: Final = ROOT / "conpool"
+PACKAGE: Final = Path(conpool.__file__).parent
 
 MUTATED: Final = (
     "_core/*.py",
@@ -40,15 +41,21 @@ _TESTS: Final[dict[str, tuple[Stage, ...]]] = {
         _MODEL,
     ),
     "_errors": (("tests/unit/errors",), ("tests/unit",)),
-    "_connection": (("tests/unit/connection",), _CALLERS, ("tests/proof", "tests/faults")),
-    "_dial": (("tests/unit/dial",), ("tests/connectivity",), ("tests/proof", "tests/faults")),
-    "_engine": (("tests/unit/engine",), _CALLERS, ("tests/model/test_pool_walk.py", "tests/proof")),
+    "_connection": (("tests/unit/connection",), _CALLERS, ("tests/faults",), ("tests/proof",)),
+    "_dial": (("tests/unit/dial",), ("tests/connectivity",), ("tests/faults",), ("tests/proof",)),
+    "_engine": (
+        ("tests/unit/engine",),
+        _CALLERS,
+        ("tests/model/test_pool_walk.py",),
+        ("tests/proof",),
+    ),
     "_lending": (
         ("tests/unit/lending",),
         _CALLERS,
-        ("tests/model/test_pool_walk.py", "tests/proof"),
+        ("tests/model/test_pool_walk.py",),
+        ("tests/proof",),
     ),
-    "_pool": (("tests/unit/pool",), _CALLERS, ("tests/proof", "tests/faults")),
+    "_pool": (("tests/unit/pool",), _CALLERS, ("tests/faults",), ("tests/proof",)),
 }
 
 

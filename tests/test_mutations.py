@@ -364,18 +364,19 @@ def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_bug_is_tried_by_one_run_after_the_other(
     broken: str, verdict: Verdict, copy: Path
 ) -> None:
-    outcome = try_bug(copy, make_bug(broken))
+    outcome = try_bug(copy, make_bug(broken), limit=60.0)
     assert outcome.verdict is verdict, outcome.output
     assert (copy / "conpool" / "_toy.py").read_text() == "a = 1\n", "it was left in"
 
 
 def test_a_run_that_does_not_end_is_ended(copy: Path) -> None:
-    assert try_bug(copy, make_bug(), patience=0.001).verdict is Verdict.HANGS
+    assert try_bug(copy, make_bug(), limit=0.001).verdict is Verdict.HANGS
 
 
 def test_two_at_a_time_have_a_copy_each(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mutations.runner.ROOT", copy)
-    monkeypatch.setattr("mutations.runner.COPIED", ("conpool", "tests"))
+    monkeypatch.setattr("mutations.runner.PACKAGE", copy / "conpool")
+    monkeypatch.setattr("mutations.runner.COPIED", ("tests",))
     told: list[Outcome] = []
     bugs = [make_bug(f"a = {number}\n") for number in range(4)]
     outcomes = try_bugs(bugs, 2, 60.0, told.append)
