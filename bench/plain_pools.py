@@ -1,5 +1,5 @@
-"""The pools that one writes in ten lines. They promise nothing: no limit on what is being closed,
-no look at what is idle, no care for what an exchange has left undone.
+"""Pools of ten lines, written here to compare with. They promise nothing: they do not count a connection
+while it closes, do not probe an idle one, and do not notice an unfinished exchange.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ class LimiterPool:
         self.dial = dial
 
     def connection(self) -> LimiterLease:
-        """Lend for the length of a block; a class, which costs least."""
+        """Lend for the length of a block, by a class: the cheapest way."""
         return LimiterLease(self)
 
     @asynccontextmanager
     async def generated_connection(self) -> AsyncIterator[trio.abc.Stream]:
-        """Lend for the length of a block; a generator, which is what one writes first."""
+        """Lend for the length of a block, by a generator: the obvious way."""
         async with LimiterLease(self) as stream:
             yield stream
 
@@ -62,7 +62,7 @@ class LimiterLease:
 
 @final
 class ChannelPool:
-    """A memory channel with the connections in it, all of them dialled beforehand."""
+    """A memory channel that holds the connections; all are dialled beforehand."""
 
     def __init__(self, limit: int) -> None:
         send, receive = trio.open_memory_channel[Any](limit)

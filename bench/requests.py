@@ -1,4 +1,4 @@
-"""What a pool is for: requests over connections that are kept, against a fresh one for each."""
+"""What a pool saves: requests over kept connections, and over a fresh connection for each."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Other people's pools, where they are installed, with connections that do nothing.
+"""Pools of other libraries, if they are installed, with connections that do nothing.
 
-So only the pool itself is timed: what psycopg_pool does around a connection, and the part of httpcore
-that assigns requests to connections.
+Thus only the pool itself is timed: the work of psycopg_pool around a connection, and the part of
+httpcore that assigns requests to connections.
 
-psycopg_pool runs on asyncio. Its loop is run for the length of each round, and stands still between.
+psycopg_pool runs on asyncio. Its loop runs during each round, and stands still between rounds.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ HOLDS = 10
 
 @final
 class PsycopgPool:
-    """psycopg_pool's `AsyncConnectionPool` over connections that always are in order."""
+    """psycopg_pool's `AsyncConnectionPool`, with connections that are always in order."""
 
     def __init__(self, limit: int) -> None:
         pool_module = import_module("psycopg_pool")
@@ -125,7 +125,7 @@ class HttpcorePool:
 
 @final
 class FakeHTTPConnection:
-    """Answers with nothing, and is idle again once that has been read."""
+    """Answers with nothing, and is idle again once the answer has been read."""
 
     def __init__(self, origin: object, response: Callable[..., Any]) -> None:
         self._origin = origin
@@ -141,7 +141,7 @@ class FakeHTTPConnection:
         yield b""
 
     async def aclose(self) -> None:
-        """End the answer, or the connection: neither leaves anything."""
+        """End the answer, or the connection; there is nothing to close."""
         self._busy = False
 
     def can_handle_request(self, origin: object) -> bool:
@@ -170,7 +170,7 @@ Rival = PsycopgPool | HttpcorePool
 
 
 def open_rivals(limit: int) -> list[Rival]:
-    """Return those of the other pools that are installed."""
+    """Open a pool of each library that is installed."""
     factories: list[Callable[[], Rival]] = [
         lambda: PsycopgPool(limit),
         lambda: HttpcorePool("httpcore2", limit),

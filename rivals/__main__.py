@@ -44,13 +44,13 @@ def run_case(case: Case, new: NewRival, library: str) -> str:
         found = (run_on_trio if library == "trio" else run_on_asyncio)(run, _LONGEST)
     except DoesNotApplyError:
         return "-"
-    except Exception as error:  # noqa: BLE001 - an answer too, but not one to the case's question
+    except Exception as error:  # noqa: BLE001 - goes into the table, too
         return f"could not be run: {_innermost(error)!r}"
     return "does not end" if found is None else str(found)
 
 
 def find_rivals(stack: ExitStack, wanted: Sequence[str]) -> Iterator[tuple[str, NewRival, str]]:
-    """Yield label, factory and library of each pool that can be tried here; start its server."""
+    """Start the server of each pool that is installed; yield the pool's label, factory and library."""
     http = stack.enter_context(HTTPServer())
     for kind in (ConpoolRival, HttpcoreRival, Httpcore2Rival, AiohttpRival):
         if _is_wanted(kind, wanted):

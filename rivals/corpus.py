@@ -1,7 +1,7 @@
-"""The cases. Each returns what was seen: nothing if all was well.
+"""The cases. Each returns what went wrong, which may be nothing.
 
-Whatever is done to a pool, the next caller must be served, and by its own answer; and nothing may be
-open that the pool does not know of.
+After every case the pool must serve the next caller, with that caller's own answer, and no socket may be
+open that the pool does not know.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _TO_SETTLE: Final = 0.03
 
 @dataclass(slots=True)
 class Findings:
-    """What was seen at how many of the points that were tried."""
+    """What went wrong, at how many of the points that were tried."""
 
     points: int = 0
     seen: Counter[str] = field(default_factory=Counter)
@@ -52,7 +52,7 @@ Case: TypeAlias = Callable[[Runtime, NewRival], Awaitable[Findings]]
 
 
 async def cancel_in_use(runtime: Runtime, new: NewRival) -> Findings:
-    """A request over an idle connection is cancelled at each of its steps; then comes the next one."""
+    """A request over an idle connection is cancelled at each of its steps; then the next one comes."""
 
     async def one(rival: Rival, cut: Cut) -> Job:
         await rival.ask(1)
@@ -62,7 +62,7 @@ async def cancel_in_use(runtime: Runtime, new: NewRival) -> Findings:
 
 
 async def cancel_in_queue(runtime: Runtime, new: NewRival) -> Findings:
-    """A request waits for the only connection and is cancelled, also in the tick in which it is served."""
+    """A waiting request is cancelled, also in the tick in which it gets the only connection."""
 
     async def one(rival: Rival, cut: Cut) -> Job:
         holder = runtime.start(rival.hold)
@@ -111,19 +111,19 @@ async def cancel_in_handshake(runtime: Runtime, new: NewRival) -> Findings:
 
 
 async def swallow_timeout(runtime: Runtime, new: NewRival) -> Findings:
-    """A time-out is swallowed inside the block; the late rest of the reply must reach nobody."""
+    """A block swallows a time-out; nobody may read the late rest of that reply."""
     found = Findings(points=1)
     async with _opened(new(runtime), 1) as rival:
         job = await _end(runtime, runtime.start(rival.ask_and_lose_patience))
         _raise_failure(job)
         for number in (2, 3):
             found.seen.update(await _ask_next(runtime, rival, number))
-            await runtime.sleep(0.15)  # by then what was late has arrived
+            await runtime.sleep(0.15)  # by then the late rest has arrived
     return found
 
 
 async def receive_unasked(runtime: Runtime, new: NewRival) -> Findings:
-    """The server says something over an idle connection; it must not be taken for an answer."""
+    """The server sends bytes over an idle connection; nobody may take them for an answer."""
     found = Findings(points=1)
     async with _opened(new(runtime), 1) as rival:
         await rival.ask(1)
@@ -226,7 +226,7 @@ CASES: Final[dict[str, Case]] = {
 async def _sweep(
     runtime: Runtime, new: NewRival, one: Callable[[Rival, Cut], Awaitable[Job]]
 ) -> Findings:
-    """Cut at each step there is, each time with a new pool of one connection."""
+    """Cancel at each step, each time with a new pool of one connection."""
     found = Findings()
     for when in When:
         for step in count(1):
@@ -246,7 +246,7 @@ async def _sweep(
 
 
 async def _let_linger(runtime: Runtime, rival: Rival) -> None:
-    """Wait for sockets that are closed late, so that they are not held against the next point."""
+    """Wait for sockets that close late, so that the next point does not count them."""
     await wait_for(runtime, lambda: not rival.count_sockets(), 0.5)
 
 
@@ -264,7 +264,7 @@ async def _look_after(runtime: Runtime, rival: Rival, job: Job) -> set[str]:
 
 
 async def _ask_next(runtime: Runtime, rival: Rival, number: int) -> list[str]:
-    """Say what is wrong with the next request, if anything."""
+    """Make the next request; return what is wrong with it."""
     job = await _end(runtime, runtime.start(lambda: rival.ask(number)))
     if job.fate is Fate.RUNNING:
         job.cancel()
@@ -285,7 +285,7 @@ async def _end(runtime: Runtime, job: Job) -> Job:
 
 
 def _raise_failure(job: Job) -> None:
-    """Raise what went wrong where nothing should."""
+    """Raise the job's error: here it should have none."""
     if job.fate is Fate.FAILED:
         assert job.error is not None
         raise job.error

@@ -128,13 +128,13 @@ class AiohttpRival(HTTPRival):
 
 @final
 class ConpoolRival(HTTPRival):
-    """conpool."""
+    """conpool itself, on the same terms as the others."""
 
     label = package = "conpool"
     library = "trio"
 
     async def open(self, limit: int) -> None:
-        # A dial outlives the task that wanted it, but not this.
+        # A dial outlives the task that wanted it, but not this time-out.
         config = conpool.PoolConfig(max_connections=limit, connect_timeout=0.5, shutdown_grace=0.5)
         self._pool = conpool.ConnectionPool(config)
         await self._pool.__aenter__()
@@ -178,7 +178,7 @@ def _request(path: str) -> bytes:
 
 
 def _trusting_context() -> ssl.SSLContext:
-    """Return a client's context that believes anyone; it never gets so far as to matter."""
+    """Return a client's context that trusts every server; no handshake is ever completed here."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

@@ -1,4 +1,4 @@
-"""Pools for one server's protocol, against that server: redis-py and Valkey, psycopg_pool and PostgreSQL."""
+"""Pools that speak the protocol of one server: redis-py with Valkey, psycopg_pool with PostgreSQL."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LATER: Final = 0.1
 
 
 class LeaseRival(Rival):
-    """What these two have in common: a connection can be borrowed, so holding one is no request."""
+    """What these two have in common: a caller can borrow a connection and hold it without a request."""
 
     library = "asyncio"
 
