@@ -17,7 +17,7 @@ from .measure import Race, Run, Scale, Table, count_bytecodes, count_calls, race
 
 _SIZES: Final = (1, 10, 100, 1_000, 10_000)
 _FILES_EACH: Final = 1.5
-"""Files for each endpoint of the largest pool: one socket of its own, and a share of the smaller pools'."""
+"""Files for each endpoint of the largest pool: its socket, and a share of the smaller pools."""
 
 
 @final
@@ -39,7 +39,7 @@ class TwinConnector(conpool.Connector):
 
 
 def measure_growth(scale: Scale) -> Table:
-    """Measure a lease when each of many endpoints has an idle connection: its time and its operations."""
+    """Time a lease when each of many endpoints has an idle connection; count its operations."""
     sizes = [
         size for size in scale.steps(*_SIZES, full=10_000, quick=10_000, tiny=10) if _fits(size)
     ]
@@ -66,8 +66,8 @@ def measure_growth(scale: Scale) -> Table:
         "A lease, when each of many endpoints has an idle connection",
         ("endpoints", "calls", "bytecodes", "µs", "to one", "target"),
         rows,
-        "Calls and bytecodes include trio's own. Taking turns among thousands costs the same operations,"
-        " but the processor's caches do not hold them all.",
+        "Calls and bytecodes include trio's own. Taking turns among thousands costs the same"
+        " operations, but the processor's caches do not hold them all.",
     )
 
 
@@ -125,7 +125,7 @@ def _lease(pool: conpool.ConnectionPool[None], endpoints: list[conpool.Endpoint]
 
 
 def _fits(size: int) -> bool:
-    """Whether the process may open so many files, once its limit is as high as the system allows."""
+    """Raise the limit on open files if need be; return whether it is enough for `size`."""
     wanted = int(_FILES_EACH * size)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < wanted <= hard:

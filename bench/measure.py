@@ -1,7 +1,7 @@
 """Timing in turns, counting operations, and the tables that come of it.
 
-Time is the thread's own CPU time. The code that is timed waits for nothing but the processor, and on a
-busy machine the clock on the wall would count the work of other programs, too.
+Time is the thread's own CPU time. The code that is timed waits for nothing but the processor, and
+on a busy machine the clock on the wall would count the work of other programs, too.
 """
 
 from __future__ import annotations

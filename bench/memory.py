@@ -1,7 +1,7 @@
 """What a pool keeps in memory: idle connections, and the records of endpoints.
 
-Each figure comes from a process of its own (`weigh`), because Python seldom gives memory back to the
-system.
+Each figure comes from a process of its own (`weigh`), because Python seldom gives memory back to
+the system.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ async def measure_passing(scale: Scale) -> Table:
         f"{count:,} endpoints through one pool, each used once",
         ("endpoints so far", "with records", "MB more than at first"),
         rows,
-        f"Records are kept for a few seconds, and take {weighed['bytes_each'] / 1024:.1f} kB each. The"
-        " last row is after a rest.",
+        f"Records are kept for a few seconds, and take {weighed['bytes_each'] / 1024:.1f} kB each."
+        " The last row is after a rest.",
     )
 
 

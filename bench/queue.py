@@ -56,7 +56,7 @@ async def measure_fairness(scale: Scale) -> Table:
         f"Waiting, {tasks:,} tasks over 10 connections",
         ("", "mean, ms", "longest, ms", "longest / mean"),
         rows,
-        f"{HOLDS} leases for each task. In pools whose newcomers overtake, the last column is near 20.",
+        f"{HOLDS} leases for each task. If newcomers overtake, the last column is near 20.",
     )
 
 

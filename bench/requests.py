@@ -18,7 +18,7 @@ _REQUEST: Final = b"x" * 64
 
 
 async def measure_requests(scale: Scale) -> Table:
-    """Time sequential requests, fresh and pooled, plain and over TLS 1.3, against a server in-process."""
+    """Time sequential requests, fresh and pooled, plain and over TLS 1.3."""
     server_context, client_context = make_contexts()
     async with AsyncExitStack() as stack:
         port = await stack.enter_async_context(serving())

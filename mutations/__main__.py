@@ -7,8 +7,8 @@
     python -m mutations mechanical --file '_core/limit.py' --list
     python -m mutations mechanical compare 3f2a9c01  those with one of these words in their id
 
-The tests run first without any bug: they must pass. Exits with 1 unless every bug was noticed, but for
-those that `accepted.txt` names.
+The tests run first without any bug: they must pass. Exits with 1 unless every bug was noticed, but
+for those that `accepted.txt` names.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def label(bug: Bug) -> str:
 
 
 def sum_up(outcomes: Sequence[Outcome]) -> int:
-    """Print the bugs that were not noticed, each with what it changes; return 1 if there are any."""
+    """Print the bugs that were not noticed, each with its diff; return 1 if there are any."""
     missed = [outcome for outcome in outcomes if not is_noticed(outcome)]
     for outcome in missed:
         print(f"\n{outcome.verdict.value}: {outcome.bug.name}\n{outcome.bug.diff()}")

@@ -1,4 +1,4 @@
-"""The mechanical bugs that no test can see, because they change nothing: read from `accepted.txt`."""
+"""Reads `accepted.txt`: mechanical bugs that no test can see, because they change nothing."""
 
 from __future__ import annotations
 

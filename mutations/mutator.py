@@ -1,7 +1,8 @@
 """Makes small bugs of a file, one for each place of its syntax tree where one fits.
 
-A bug is a change of the text, not of the tree, so that everything else in the file stays as it is and a
-diff shows the bug alone. The tree says where the change goes, and the tokens say where exactly.
+A bug is a change of the text, not of the tree, so that everything else in the file stays as it is
+and a diff shows the bug alone. The tree says where the change goes, and the tokens say where
+exactly.
 
 | kind        | the bug                                                                            |
 | ----------- | ---------------------------------------------------------------------------------- |
@@ -13,11 +14,11 @@ diff shows the bug alone. The tree says where the change goes, and the tokens sa
 | `return`    | `not` what a function that returns `bool` would return; `None` for what others do  |
 | `constant`  | a whole number is one more                                                         |
 
-No bug is made twice: where `compare` turns a whole condition around, `negate` and `return` do not. Nothing is
-made of annotations, of messages, of docstrings, and of what only type checkers read.
+No bug is made twice: where `compare` turns a whole condition around, `negate` and `return` do not.
+Nothing is made of annotations, of messages, of docstrings, and of what only type checkers read.
 
-An id reads `file:line:kind:hash`. The hash tells apart the statements of a function, whatever their lines, so that an id
-is found again (`Mutant.key`) when lines above it have come or gone.
+An id reads `file:line:kind:hash`. The hash tells apart the statements of a function, whatever their
+lines, so that an id is found again (`Mutant.key`) when lines above it have come or gone.
 """
 
 from __future__ import annotations
@@ -135,7 +136,7 @@ class _Finder(ast.NodeVisitor):
         return self._source[self._start(node) : self._end(node)]
 
     def _operator(self, left: ast.expr, right: ast.expr, text: str) -> tuple[int, int]:
-        """Where the operator between two operands begins and ends; there may be brackets around it."""
+        """Find the operator between two operands, which may have brackets around them."""
         words = text.split()
         after, before = self._end(left), self._start(right)
         tokens = [t for t in self._tokens if after <= t.start and t.end <= before]

@@ -1,4 +1,4 @@
-"""Plants bugs in copies of the project and runs the tests there. The working tree is never changed."""
+"""Plants bugs in copies of the project, and runs the tests there."""
 
 from __future__ import annotations
 
@@ -28,13 +28,14 @@ COPIED: Final = (
 PATIENCE: Final = 120.0
 """Seconds for which a run of pytest may take longer than twice what all tests took without a bug.
 
-Seldom needed, since each test has a time limit of its own. A bug that makes the tests hang has been noticed.
+Seldom needed, since each test has a time limit of its own. A bug that makes the tests hang has been
+noticed.
 """
 MEMORY: Final = 4 << 30
 """Bytes. A loop that a bug made endless must not take the machine with it."""
 
-# Runs pytest with a bound on its memory. The child sets it itself: between fork and exec, a parent with
-# threads may do next to nothing.
+# Runs pytest with a bound on its memory. The child sets the bound itself, because a parent with
+# threads may do next to nothing between fork and exec.
 _PYTEST: Final = f"""
 import sys, pytest
 try:
@@ -136,7 +137,7 @@ def make_copy(parent: Path) -> Path:
 
 
 def run_without_bugs(bugs: Sequence[Bug]) -> tuple[float, str]:
-    """Run the tests of `bugs` without any: the seconds that took, and pytest's output if they fail."""
+    """Run the tests of `bugs` without any; return the seconds, and the output if they fail."""
     stages = dict.fromkeys(stage for bug in bugs for stage in bug.stages)
     tests = tuple(dict.fromkeys(test for stage in stages for test in stage))
     with TemporaryDirectory() as folder:
@@ -149,7 +150,7 @@ def run_without_bugs(bugs: Sequence[Bug]) -> tuple[float, str]:
 def try_bugs(
     bugs: Sequence[Bug], jobs: int, limit: float, tell: Callable[[Outcome], None]
 ) -> list[Outcome]:
-    """Try each bug, `jobs` at a time, each job in a copy of its own; tell of each as soon as it is known."""
+    """Try each bug, `jobs` at a time, each job in a copy of its own; `tell` each outcome."""
     copies: SimpleQueue[Path] = SimpleQueue()
 
     def try_one(bug: Bug) -> Outcome:

@@ -1,5 +1,5 @@
-"""The cases that broke other pools, run against those pools: `python -m rivals`, or `nox -s rivals`.
+"""Cases that broke other pools, run against those: `python -m rivals`, or `nox -s rivals`.
 
-Each case is written once and runs on every pool to which it applies, on trio and on asyncio. The table
-shows only what was observed.
+Each case is written once and runs on every pool to which it applies, on trio and on asyncio. The
+table shows only what was observed.
 """

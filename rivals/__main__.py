@@ -50,7 +50,7 @@ def run_case(case: Case, new: NewRival, library: str) -> str:
 
 
 def find_rivals(stack: ExitStack, wanted: Sequence[str]) -> Iterator[tuple[str, NewRival, str]]:
-    """Start the server of each pool that is installed; yield the pool's label, factory and library."""
+    """Start a server for each pool that is installed; yield the pool's label, factory, library."""
     http = stack.enter_context(HTTPServer())
     for kind in (ConpoolRival, HttpcoreRival, Httpcore2Rival, AiohttpRival):
         if _is_wanted(kind, wanted):

@@ -1,7 +1,7 @@
 """The cases. Each returns what went wrong, which may be nothing.
 
-After every case the pool must serve the next caller, with that caller's own answer, and no socket may be
-open that the pool does not know.
+After every case the pool must serve the next caller, with that caller's own answer, and no socket
+may be open that the pool does not know.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ Case: TypeAlias = Callable[[Runtime, NewRival], Awaitable[Findings]]
 
 
 async def cancel_in_use(runtime: Runtime, new: NewRival) -> Findings:
-    """A request over an idle connection is cancelled at each of its steps; then the next one comes."""
+    """A request over an idle connection is cancelled at each of its steps; another follows."""
 
     async def one(rival: Rival, cut: Cut) -> Job:
         await rival.ask(1)
@@ -134,7 +134,7 @@ async def receive_unasked(runtime: Runtime, new: NewRival) -> Findings:
 
 
 async def keep_limit(runtime: Runtime, new: NewRival) -> Findings:
-    """Thirty tasks over a limit of two, a third of them cancelled at some moment: count the sockets."""
+    """Thirty tasks over a limit of two, some of them cancelled: count the sockets."""
     limit, most = 2, 0
     chance = Random(7)
     async with _opened(new(runtime), limit) as rival:

@@ -14,7 +14,7 @@ class DoesNotApplyError(Exception):
 
 
 class Rival(abc.ABC):
-    """One pool under test, with its server. In an exchange the server sends back the number it was sent."""
+    """One pool under test, with its server, which answers a number with the same number."""
 
     label: ClassVar[str]
     package: ClassVar[str]
@@ -55,7 +55,7 @@ class Rival(abc.ABC):
 
     @abc.abstractmethod
     async def ask_and_lose_patience(self) -> None:
-        """Borrow a connection, start an exchange, swallow its time-out, and end the block normally."""
+        """Borrow a connection, start an exchange, swallow its time-out, leave the block normally."""
 
     async def ask_host(self, host: int) -> int:
         """As `ask`, for one of many hosts."""

@@ -3,8 +3,8 @@
 A step is one suspension of a job's task. A cut cancels the job at its n-th one, in one of two ways:
 
 `BLOCKED`   as soon as the task has gone to sleep;
-`SERVED`    when the event that it waits for has happened, but before it runs again. In this moment a
-            pool may hand something to a task that is about to be cancelled.
+`SERVED`    when the event that it waits for has happened, but before it runs again. In this moment
+            a pool may hand something to a task that is about to be cancelled.
 
 On both libraries the moment is exact: steps are counted, not timed.
 """
@@ -150,7 +150,7 @@ class _Steps:
         elif awaited is None:
             asyncio.get_running_loop().call_soon(task.cancel)
         else:
-            # This runs before the task's own callback, so the task is cancelled just before it runs.
+            # Called before the task's own callback, so the task is cancelled just before it runs.
             awaited.add_done_callback(lambda _: task.cancel())
 
 

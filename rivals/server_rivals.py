@@ -1,4 +1,4 @@
-"""Pools that speak the protocol of one server: redis-py with Valkey, psycopg_pool with PostgreSQL."""
+"""Pools for the protocol of one server: redis-py with Valkey, psycopg_pool with PostgreSQL."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LATER: Final = 0.1
 
 
 class LeaseRival(Rival):
-    """What these two have in common: a caller can borrow a connection and hold it without a request."""
+    """What these two share: a caller can borrow a connection and hold it without a request."""
 
     library = "asyncio"
 

@@ -1,4 +1,4 @@
-"""Planting bugs: what is made of a file's syntax tree, and what becomes of a bug that is planted."""
+"""Planted bugs: which ones the mutator makes of a file, and what the runner does with them."""
 
 from __future__ import annotations
 

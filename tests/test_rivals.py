@@ -1,4 +1,4 @@
-"""The corpus for other people's pools: it finds nothing in conpool, and what was planted in toys."""
+"""The corpus for other pools finds nothing in conpool, and finds the bugs planted in toys."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_the_table_has_a_row_for_each_pool(capsys: pytest.CaptureFixture[str]) -
 
 
 class ToyRival(Rival):
-    """One connection, lent by ticket and future: the shape in which many pools lost connections."""
+    """One connection, lent by a queue of futures: the way in which many pools lost connections."""
 
     label = package = "toy"
     library = "asyncio"

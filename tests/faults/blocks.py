@@ -1,4 +1,4 @@
-"""Blocks: a lease with the server's end of it, an exchange, and what became of the connection."""
+"""What tests of blocks share: a lease and the server's end of it, an exchange, and the outcome."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tests.support.loopback_servers import receive_exactly
 from .sites import Site
 
 Body = Callable[[Connection[None], Stream], Awaitable[None]]
-"""What a block does, given its lease and the server's end of it."""
+"""The body of a block; it gets the lease and the server's end of the connection."""
 
 ONE = PoolConfig(max_connections_per_endpoint=1)
 QUICK = PoolConfig(reap_interval=0.01)
 
 TOO_MUCH = 20_000_000
-"""Bytes: more than the kernel takes for a peer that does not read."""
+"""Bytes: more than the kernel buffers for a peer that does not read."""
 
 
 @asynccontextmanager
@@ -41,7 +41,7 @@ async def answered(conn: Connection[None], server: Stream) -> None:
 
 
 async def fails(case: Case, endpoint: AnyEndpoint) -> ConnectError:
-    """Ask for a connection that cannot be had."""
+    """Ask for a connection that cannot be opened; return the error."""
     with trio.fail_after(PATIENCE), pytest.raises(ConnectError) as caught:
         async with case.pool.connection(endpoint):
             raise AssertionError("nobody can be there")
@@ -63,6 +63,6 @@ async def assert_closed(case: Case, site: Site, reason: CloseReason) -> None:
 
 
 async def wait_arrived(case: Case) -> None:
-    """Wait until something can be read from the newest socket."""
+    """Wait until the newest socket can be read."""
     with trio.fail_after(5):
         await trio.lowlevel.wait_readable(case.recorder.sockets[-1])

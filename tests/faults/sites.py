@@ -1,4 +1,4 @@
-"""Servers of three kinds whose connections the test accepts, and holds, one by one."""
+"""Servers of three kinds; the test accepts each connection and holds the server's end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ProxyTo: TypeAlias = Callable[[int], Awaitable[FaultyProxy]]
 
 
 class Site(abc.ABC):
-    """Whoever dials `endpoint` is connected; `accept` gives the test the other end."""
+    """A server that the pool can dial; `accept` gives the test the other end of a connection."""
 
     endpoint: AnyEndpoint
 
@@ -121,7 +121,7 @@ def at(port: int, tls: TLS, host: str = LOOPBACK) -> Endpoint:
 
 
 def socket_of(stream: Stream) -> trio.SocketStream:
-    """What is at the bottom of `stream`."""
+    """The socket stream below `stream`."""
     while isinstance(stream, trio.SSLStream):
         stream = stream.transport_stream
     assert isinstance(stream, trio.SocketStream)
@@ -129,6 +129,6 @@ def socket_of(stream: Stream) -> trio.SocketStream:
 
 
 async def say_goodbye(stream: Stream) -> None:
-    """Send close_notify and keep what is beneath open, as trio itself never does."""
+    """Send close_notify and keep the socket open, which trio itself never does."""
     assert isinstance(stream, trio.SSLStream)
     await stream._retry(stream._ssl_object.unwrap, ignore_want_read=True)

@@ -1,4 +1,4 @@
-"""FAULTS F: what a block does to its connection, and what the next one gets."""
+"""FAULTS F: what a block does to its connection, and what the next block gets."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ async def test_f089_g4_any_exception_whatsoever_does(site: Site, error: BaseExce
             async with lease(case, site) as (conn, server):
                 await answered(conn, server)
                 raise error
-        except BaseException as exc:  # noqa: ASYNC103, BLE001 - that is the point
+        except BaseException as exc:  # noqa: ASYNC103, BLE001 - any exception is to be caught
             caught = exc
         assert caught is error
         await assert_closed(case, site, CloseReason.ERROR)
@@ -154,7 +154,7 @@ async def test_f091_a_block_may_close_its_lease_itself(site: Site) -> None:
 
 async def test_f092_half_closing_ends_the_connection_with_the_block(site: Site) -> None:
     if isinstance(site, TLSSite):
-        return  # refused: `test_tls_refuses_to_close_one_direction_and_goes_on`
+        return  # see `test_tls_refuses_to_close_one_direction_and_goes_on`
     async with clean(site.endpoint, ONE) as case:
         async with lease(case, site) as (conn, server):
             await conn.send_all(b"ask")

@@ -1,4 +1,4 @@
-"""FAULTS B: what can go wrong between asking for a connection and having one, through the pool."""
+"""FAULTS B: what can go wrong between asking the pool for a connection and having one."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ async def test_f029_a_server_that_swallows_packets_is_a_time_out(tcp_site: TCPSi
 
 
 async def test_f033_a_connection_to_oneself_is_a_refusal(tcp_site: TCPSite) -> None:
-    itself = ("192.0.2.254", 1)  # where the fake network's clients are, too
+    itself = ("192.0.2.254", 1)  # the clients of the fake network are here, too
     async with clean(tcp_site.endpoint) as case:
         with on_network(FakeNetwork(**{itself[0]: (0.0, None)})):
             error = await fails(case, Endpoint(*itself))

@@ -1,10 +1,11 @@
-"""G3, as it happened: in March 2023 a cancelled command left its reply to the next user.
+"""G3, as it was broken in March 2023: a cancelled command left its reply to the next user.
 
-A server answers each request with its number, some time later. Tasks are cancelled at random, and half
-of them swallow the time-out inside the block. Nobody may ever read a number that is not their own.
+A server answers each request with the request's number, some time later. Tasks are cancelled at
+random, and half of them swallow the time-out inside the block. No task may ever read the number of
+another task.
 
-The sockets are real and the time is not: the clock jumps whenever all tasks wait, so that a busy
-machine changes nothing about who gives up when.
+The sockets are real and the time is simulated: the clock jumps whenever all tasks wait, so that a
+busy machine does not change when a task gives up.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ WIDTH = 8
 
 
 class NumberServer:
-    """Answers in order, each request with its own number; how long it takes is drawn by lot."""
+    """Answers each request with its own number, in order, after a time drawn by lot."""
 
     def __init__(self, seed: int, patience: float) -> None:
         self._rng = random.Random(seed)
@@ -64,7 +65,7 @@ class Asker:
         self._patience = patience
         self.outcomes: Counter[str] = Counter()
         self.stolen: list[tuple[bytes, bytes]] = []
-        """Numbers asked for, and what was read instead."""
+        """Pairs of the number that was asked for, and the one that was read in its place."""
 
     async def run(self, numbers: range) -> None:
         for number in numbers:
@@ -99,7 +100,7 @@ class Asker:
 async def ask_many(
     case: Case, endpoint: AnyEndpoint, requests: int, patience: float
 ) -> Counter[str]:
-    """Ask over and over in twenty tasks; nobody may read what is not theirs."""
+    """Ask again and again in twenty tasks; no task may read the answer of another."""
     tasks = 20
     share = requests // tasks
     askers = [Asker(case, endpoint, seed, patience) for seed in range(tasks)]
@@ -140,7 +141,7 @@ async def test_g3_g4_nor_with_tls(
 async def test_a_pool_that_kept_what_it_should_not_would_be_found_out(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The test above can fail: here the rules of clean hand-over are switched off."""
+    """The test above can fail: this one switches off the rules of clean hand-over."""
     monkeypatch.setattr("conpool._lending.acquire.why_not_clean", lambda *_: None)
     async with (
         serving(NumberServer(seed=7, patience=1.0)) as server,
@@ -155,13 +156,13 @@ async def test_a_pool_that_kept_what_it_should_not_would_be_found_out(
 
 
 class Stale:
-    """Answers, and a random while later sends a marker that nobody asked for."""
+    """Answers, and some time later may send a marker that nobody asked for."""
 
     def __init__(self, seed: int) -> None:
         self._rng = random.Random(seed)
         self._sending = trio.Lock()
         self.sent_at: list[float] = []
-        """For each marker, when it had been sent: from then on a look must see it."""
+        """For each marker, when its send had ended: from then on a probe must see it."""
 
     async def __call__(self, stream: Stream) -> None:
         async with trio.open_nursery() as nursery:
@@ -185,7 +186,7 @@ class Stale:
 
 
 async def test_g3_what_was_there_before_the_look_never_reaches_the_next_caller() -> None:
-    """Markers that cross a request do get through: no pool can see the future (F075)."""
+    """A marker that crosses a request gets through: no pool can prevent that (F075)."""
     stale, rng = Stale(seed=9), random.Random(10)
     late = 0
     config = PoolConfig(max_connections_per_endpoint=1)

@@ -1,4 +1,4 @@
-"""FAULTS E: health checks that misbehave, and what they leave behind."""
+"""FAULTS E: health checks that misbehave, and what they do to the pool."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .sites import ProxyTo, Site
 
 
 class Check:
-    """A health check that does what it is told for one connection, and then finds all well."""
+    """A health check that misbehaves once, and then finds every connection healthy."""
 
     def __init__(self, act: Callable[[Connection[None]], Awaitable[bool]]) -> None:
         self._act = act

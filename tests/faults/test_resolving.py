@@ -1,4 +1,4 @@
-"""FAULTS B: names that do not resolve, and addresses that do not all answer, through the pool."""
+"""FAULTS B: names that do not resolve, and names of which some addresses do not answer."""
 
 from __future__ import annotations
 
@@ -63,14 +63,14 @@ async def test_f022_the_waiter_behind_it_goes_on() -> None:
                 await wait_all_tasks_blocked()
                 assert case.pool.stats(endpoint).waiting == 2
                 gate, hosts.gate = hosts.gate, None
-                # The first look-up has its answer; the second one gets another.
+                # The first look-up gets one answer, the second one another.
                 answers = iter([UNKNOWN, (LOOPBACK,), (LOOPBACK,), (LOOPBACK,)])
                 hosts.names = _Answers(answers)
                 gate.set()
 
 
 class _Answers(dict):  # type: ignore[type-arg]
-    """One answer after the other, whatever was asked."""
+    """Give one answer after the other, whatever the question."""
 
     def __init__(self, answers: object) -> None:
         super().__init__()

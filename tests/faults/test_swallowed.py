@@ -1,4 +1,4 @@
-"""FAULTS F090: time-outs that a block swallows before it ends normally. No other pool sees them."""
+"""FAULTS F090: time-outs that a block swallows before it ends normally. Other pools miss them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FAULTS D: encryption that cannot be had, or that ends in unusual ways."""
+"""FAULTS D: TLS that cannot be agreed on, or that ends in unusual ways."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ async def test_f054_silence_in_the_handshake_ends_with_connect_timeout(
         with pytest.raises(trio.BrokenResourceError):
             while await server.receive_some():
                 pass
-            raise trio.BrokenResourceError  # it left without another word
+            raise trio.BrokenResourceError  # the client left without an alert
 
 
 @pytest.mark.parametrize("how", ["close", "reset"])

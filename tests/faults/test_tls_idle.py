@@ -1,4 +1,4 @@
-"""FAULTS D: encrypted connections while idle, and how they part."""
+"""FAULTS D: TLS connections while they are idle, and how they end."""
 
 from __future__ import annotations
 
@@ -98,13 +98,13 @@ async def test_f060_or_a_mere_end_if_the_endpoint_says_so(
 
 
 async def break_off(case: Case, site: TLSSite, proxy: FaultyProxy) -> None:
-    """Have the server send something of which only ten bytes arrive, on a connection that is idle."""
+    """Have the server send a record on an idle connection; only ten bytes of it arrive."""
     async with case.pool.connection(at(proxy.port, cast("TLS", site.endpoint.tls))) as conn:
         server = await site.accept()
         await server.send_all(b"hello")
         assert await conn.receive_some() == b"hello"
     passage = await proxy.wait_passages(1)
-    await wait_all_tasks_blocked()  # until the proxy has counted what it passed on
+    await wait_all_tasks_blocked()  # until the proxy has counted the bytes that it passed
     passage.down.cut_after(broken_off_at := passage.down.passed + 10, "silence")
     await server.send_all(b"answer")
     await passage.down.wait_passed(broken_off_at)
