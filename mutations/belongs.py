@@ -60,15 +60,17 @@ _TESTS: Final[dict[str, tuple[Stage, ...]]] = {
 
 
 def find_files(patterns: list[str]) -> list[str]:
-    """The files of the package whose path matches one of `patterns`, or that are mutated anyway."""
+    """The files that match one of `patterns`, or `MUTATED`; raise `LookupError` if there is none."""
+    wanted = [pattern.removeprefix("conpool/") for pattern in patterns or MUTATED]
     paths = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
-    return [
-        path for path in paths if any(fnmatch(path, pattern) for pattern in patterns or MUTATED)
-    ]
+    found = [path for path in paths if any(fnmatch(path, pattern) for pattern in wanted)]
+    if not found:
+        raise LookupError(f"no file of the package matches {' or '.join(wanted)}")
+    return found
 
 
 def find_stages(file: str) -> tuple[Stage, ...]:
-    """What to run for a file; raises `LookupError` if nothing is known of its folder."""
+    """The runs of pytest for a file; raise `LookupError` if its folder is not in the table."""
     folder, _, name = file.rpartition("/")
     if folder not in _TESTS:
         raise LookupError(f"mutations/belongs.py does not say which tests belong to {file}")

@@ -273,10 +273,16 @@ def test_each_file_has_tests_that_exist() -> None:
         for stage in find_stages(file):
             for path in stage:
                 assert (ROOT / path).exists(), f"{path}, which belongs to {file}"
-    for pattern in MUTATED:
-        assert find_files([pattern]), f"nothing matches {pattern}"
-    with pytest.raises(LookupError):
+    with pytest.raises(LookupError, match=r"which tests belong to cli/__init__\.py"):
         find_stages("cli/__init__.py")
+
+
+def test_a_pattern_that_matches_no_file_is_refused() -> None:
+    assert find_files(["conpool/_core/limit.py"]) == ["_core/limit.py"]
+    with pytest.raises(LookupError, match=r"matches _core/gone\.py"):
+        find_files(["_core/gone.py"])
+    for pattern in MUTATED:
+        assert find_files([pattern])
 
 
 def test_a_file_s_own_tests_come_first() -> None:
