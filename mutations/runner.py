@@ -77,7 +77,12 @@ def run_pytest(copy: Path, tests: Stage, limit: float | None) -> tuple[int | Non
     """Run `tests` in a copy: pytest's exit code, or None if they hang, and what it printed last."""
     command = [sys.executable, "-c", _PYTEST, "-x", "-q", "-p", "no:cacheprovider", *tests]
     # Without byte code: a file changed twice within a second could be taken for its predecessor.
-    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(copy)}
+    # Without coverage: whoever measures this process wants no figures of a broken copy.
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")},
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONPATH": str(copy),
+    }
     with subprocess.Popen(
         command,
         cwd=copy,
