@@ -8,7 +8,7 @@ from textwrap import dedent
 
 import pytest
 
-from mutations.__main__ import choose, find_mechanical, find_thought_out, is_noticed, sum_up
+from mutations.__main__ import choose, find_mechanical, find_thought_out, is_noticed, parse, sum_up
 from mutations.accepted import LIST, read_accepted
 from mutations.belongs import MUTATED, PACKAGE, ROOT, find_files, find_stages
 from mutations.bug import Bug, Mutation, fit
@@ -288,6 +288,18 @@ def test_a_pattern_that_matches_no_file_is_refused() -> None:
 def test_a_file_s_own_tests_come_first() -> None:
     assert find_stages("_core/limit.py")[0] == ("tests/unit/core/test_limit.py",)
     assert find_stages("_core/effects.py")[0] == ("tests/unit/core",)
+
+
+def test_words_may_stand_before_and_after_options() -> None:
+    for argv in (
+        ["thought-out", "a", "b", "-s", "core", "-j", "2"],
+        ["thought-out", "-s", "core", "-j", "2", "a", "b"],
+        ["thought-out", "a", "-s", "core", "-j", "2", "b"],
+    ):
+        options = parse(argv)
+        assert (options.kind, options.words) == ("thought-out", ["a", "b"])
+        assert (options.source, options.jobs) == (["core"], 2)
+    assert (parse(["-j", "2"]).kind, parse([]).words) == (None, [])
 
 
 # ── those that somebody thought of ──────────────────────────────────────────────
