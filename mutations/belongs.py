@@ -60,7 +60,7 @@ _TESTS: Final[dict[str, tuple[Stage, ...]]] = {
 
 
 def find_files(patterns: list[str]) -> list[str]:
-    """The files that match one of `patterns`, or `MUTATED`; raise `LookupError` if there is none."""
+    """The files that match `patterns`, or `MUTATED`; raise `LookupError` if there is none."""
     wanted = [pattern.removeprefix("conpool/") for pattern in patterns or MUTATED]
     paths = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
     found = [path for path in paths if any(fnmatch(path, pattern) for pattern in wanted)]

@@ -115,7 +115,7 @@ def prove() -> None:
     assert_type(cancel_everywhere(scenario), int)
 
 
-# What must be refused: if mypy accepted one of these, the comment would be unused, which is an error.
+# What mypy must refuse: if it accepted one of these, it would report an unused comment.
 
 
 def wrong(pool: conpool.ConnectionPool[None]) -> None:
