@@ -1,6 +1,6 @@
-"""Everything that is checked, each under a name: `nox -s lint`, or `nox` for the usual ones.
+"""Each check has a name: `nox -s lint`. `nox` alone runs the usual ones, `nox -l` lists all.
 
-`nox -l` lists them. What stands behind `--` goes to the tool: `nox -s tests -- -k release`.
+Arguments after `--` go to the tool: `nox -s tests -- -k release`.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ nox.options.error_on_missing_interpreters = False
 nox.options.sessions = ["tests", "lint", "typing", "docs"]
 
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
-ASYNC_RULES = "ASYNC101,ASYNC102,ASYNC103,ASYNC119"  # those that ruff does not have
+ASYNC_RULES = "ASYNC101,ASYNC102,ASYNC103,ASYNC119"  # ruff does not have these
 PROJECT = nox.project.load_toml("pyproject.toml")
 
 
 def group(name: str) -> Sequence[str]:
-    """What a dependency group of pyproject.toml asks for."""
+    """The packages of a dependency group of pyproject.toml."""
     return nox.project.dependency_groups(PROJECT, name)
 
 
@@ -45,7 +45,7 @@ def oldest(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """ruff, and flake8-async for what ruff does not see."""
+    """ruff, and flake8-async for the rules that ruff lacks."""
     session.install(*group("lint"))
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
@@ -54,7 +54,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def typing(session: nox.Session) -> None:
-    """mypy and pyright, both strict, and every public name with a type."""
+    """mypy and pyright, both strict; every public name must have a type."""
     session.install("-e", ".[test]", "nox", *group("typing"))
     session.run("mypy")
     session.run("pyright")
@@ -62,16 +62,26 @@ def typing(session: nox.Session) -> None:
 
 
 @nox.session
+def trio_typing(session: nox.Session) -> None:
+    """mypy on a program that uses trio-typing, too, in an environment of its own."""
+    # Later versions of mypy crash in trio-typing's plugin.
+    session.install(".", "trio-typing[mypy]", "mypy==1.10.1")
+    cache = session.create_tmp()
+    session.chdir("tests/downstream")
+    session.run("mypy", f"--cache-dir={cache}")
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
-    """The documentation, warnings being errors."""
+    """Build the documentation; warnings are errors."""
     session.install("-e", ".", *group("docs"))
     session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html")
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Speed, beside simpler pools and those of others."""
-    session.install("-e", ".[test]", *group("peers"))
+    """What a lease costs, compared with plain pools and with other libraries."""
+    session.install("-e", ".[test]", *group("rivals"))
     session.run("python", "-m", "bench", *session.posargs)
 
 
@@ -84,13 +94,13 @@ def soak(session: nox.Session) -> None:
 
 @nox.session
 def mutate(session: nox.Session) -> None:
-    """Plant one bug after the other; the suite must notice each."""
+    """Plant one bug after the other: `nox -s mutate -- mechanical --sample 40 --jobs 2`."""
     session.install("-e", ".[test]")
-    session.run("python", "-m", "tests.mutations.run", *session.posargs)
+    session.run("python", "-m", "mutations", *session.posargs)
 
 
 @nox.session
-def peers(session: nox.Session) -> None:
-    """The cases that broke other pools, run against those pools."""
-    session.install("-e", ".[test]", *group("peers"))
-    session.run("python", "-m", "peers", *session.posargs)
+def rivals(session: nox.Session) -> None:
+    """Run the cases that broke other pools against those pools."""
+    session.install("-e", ".[test]", *group("rivals"))
+    session.run("python", "-m", "rivals", *session.posargs)

@@ -1,4 +1,4 @@
-"""`python -m bench`: run the cases that are named, or all, and print a table for each."""
+"""`python -m bench`: run the named cases, or all of them, and print a table for each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a lease costs more the more endpoints there are."""
+"""Whether a lease costs more when the pool has more endpoints."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .measure import Race, Run, Scale, Table, count_bytecodes, count_calls, race
 
 _SIZES: Final = (1, 10, 100, 1_000, 10_000)
 _FILES_EACH: Final = 1.5
-"""One socket for each endpoint, of the largest pool and of all the smaller ones."""
+"""Files for each endpoint of the largest pool: its socket, and a share of the smaller pools."""
 
 
 @final
@@ -39,12 +39,12 @@ class TwinConnector(conpool.Connector):
 
 
 def measure_growth(scale: Scale) -> Table:
-    """Time, and count the operations of, a lease with an idle connection on each of many endpoints."""
+    """Time a lease when each of many endpoints has an idle connection; count its operations."""
     sizes = [
         size for size in scale.steps(*_SIZES, full=10_000, quick=10_000, tiny=10) if _fits(size)
     ]
-    # Time stands still while operations are counted: else a duration that falls into another bucket
-    # of a histogram than the one before would count as growth.
+    # Time stands still while operations are counted. Otherwise a duration could fall into another
+    # bucket of a histogram than the one before, and that would look like growth.
     operations = trio.run(_count, sizes, clock=MockClock())
     times = trio.run(_race, sizes, scale)
     names = list(operations)
@@ -63,11 +63,11 @@ def measure_growth(scale: Scale) -> Table:
             )
         )
     return Table(
-        "A lease, where there is an idle connection on each of many endpoints",
+        "A lease, when each of many endpoints has an idle connection",
         ("endpoints", "calls", "bytecodes", "µs", "to one", "target"),
         rows,
-        "Calls and bytecodes include trio's own. Taking turns among thousands costs the same operations,"
-        " but the processor's caches do not hold them all.",
+        "Calls and bytecodes include trio's own. Taking turns among thousands costs the same"
+        " operations, but the processor's caches do not hold them all.",
     )
 
 
@@ -85,7 +85,7 @@ async def _count(sizes: list[int]) -> dict[str, tuple[float, float]]:
 
 async def _race(sizes: list[int], scale: Scale) -> Race:
     async with AsyncExitStack() as stack:
-        # Pools of all sizes are open at once: the machine's moods are then the same for all.
+        # Pools of all sizes are open at once, so that the machine's moods are the same for all.
         runs = await _open_all(stack, sizes)
         for run in runs.values():
             await run(2 * sizes[-1])
@@ -109,7 +109,7 @@ async def _open_all(stack: AsyncExitStack, sizes: list[int]) -> dict[str, Run]:
 
 
 def _order_tasks_alike() -> None:
-    """Have trio, which runs tasks in random order on purpose, make the same choices again."""
+    """Have trio run tasks in the same order again; on purpose it draws the order by lot."""
     trio._core._run._r.seed(0)
 
 
@@ -125,7 +125,7 @@ def _lease(pool: conpool.ConnectionPool[None], endpoints: list[conpool.Endpoint]
 
 
 def _fits(size: int) -> bool:
-    """Whether so many files may be open; the limit is raised as far as it may be."""
+    """Raise the limit on open files if need be; return whether it is enough for `size`."""
     wanted = int(_FILES_EACH * size)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < wanted <= hard:

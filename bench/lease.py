@@ -1,4 +1,4 @@
-"""One lease: when nobody else wants one, and when a thousand tasks do."""
+"""What one lease costs: uncontended, and when a thousand tasks want one."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import conpool
 from conpool.cli._certificates import make_contexts
 
 from .measure import Run, Scale, Table, race
-from .others import HOLDS, open_others
-from .rivals import ChannelPool, LimiterPool
+from .plain_pools import ChannelPool, LimiterPool
+from .rivals import HOLDS, open_rivals
 from .server import HOST, serving
 
 Lend: TypeAlias = Callable[[], AbstractAsyncContextManager[Any]]
@@ -25,7 +25,7 @@ _LIMITER: Final = "CapacityLimiter + deque, class"
 
 
 class Watcher(conpool.Observer):
-    """Looks at everything and does nothing, as cheap as an observer can be."""
+    """Hears of each acquire and release and does nothing: the cheapest observer."""
 
     def acquire_started(self, endpoint: conpool.AnyEndpoint) -> None:
         pass
@@ -38,7 +38,7 @@ class Watcher(conpool.Observer):
 
 
 async def measure_uncontended(scale: Scale) -> Table:
-    """Time `async with pool.connection(endpoint): pass` where an idle connection is waiting."""
+    """Time `async with pool.connection(endpoint): pass` on an endpoint with an idle connection."""
     server_context, client_context = make_contexts()
     async with AsyncExitStack() as stack:
         port = await stack.enter_async_context(serving())
@@ -66,17 +66,17 @@ async def measure_uncontended(scale: Scale) -> Table:
             "memory channel": _repeat(channel.connection),
             "CapacityLimiter alone": _repeat(lambda: bare_limiter),
         }
-        for other in open_others(_LIMIT):
-            stack.callback(other.close)
-            runs[other.name] = other.lease
+        for rival in open_rivals(_LIMIT):
+            stack.callback(rival.close)
+            runs[rival.name] = rival.lease
         times = await race(runs, count=scale.pick(3000, 1000, 20), rounds=scale.pick(25, 11, 2))
     targets = {"conpool": "≤ 2.5", "conpool, TLS": "≤ 2.6"}
     return Table(
-        "A lease that nobody else wants",
+        "Uncontended lease",
         ("", "µs", "to checkpoint", "target"),
         times.rows(_CHECKPOINT, targets),
-        "On an open loopback connection, with everything on: look before lending and after, counters,"
-        " holders, age.",
+        "On an open loopback connection, with everything on: the probes before and after the lease,"
+        " counters, holders, age.",
     )
 
 
@@ -103,16 +103,16 @@ async def measure_contended(scale: Scale) -> Table:
             "memory channel": _contend(channel.connection),
         }
         slow: dict[str, Run] = {}
-        for other in open_others(_LIMIT):
-            stack.callback(other.close)
-            slow[other.name] = _per_lease(other.contend)
+        for rival in open_rivals(_LIMIT):
+            stack.callback(rival.close)
+            slow[rival.name] = _per_lease(rival.contend)
         leases = tasks * HOLDS
         times = await race(runs, count=leases, rounds=scale.pick(15, 7, 2))
-        # Ten to a hundred times as slow: a few rounds of these are enough, and all one has time for.
-        others = await race(
+        # These take ten to a hundred times as long, so there is time for a few rounds only.
+        rivals = await race(
             {_LIMITER: runs[_LIMITER], **slow}, count=leases, rounds=scale.pick(3, 1, 1)
         )
-    rows = times.rows(_LIMITER, {"conpool": "≤ 1.4"}) + others.rows(_LIMITER)[1:]
+    rows = times.rows(_LIMITER, {"conpool": "≤ 1.4"}) + rivals.rows(_LIMITER)[1:]
     return Table(
         f"A lease that {tasks:,} tasks want, over {_LIMIT} connections",
         ("", "µs", "to limiter", "target"),

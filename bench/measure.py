@@ -1,7 +1,7 @@
 """Timing in turns, counting operations, and the tables that come of it.
 
-Time is the thread's own CPU time. Nothing that is timed here waits for anything but the processor, and
-on a machine that others use too, the clock on the wall would count their work as well.
+Time is the thread's own CPU time. The code that is timed waits for nothing but the processor, and
+on a busy machine the clock on the wall would count the work of other programs, too.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Run: TypeAlias = Callable[[int], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How much is done of everything: a run for the record, a quick one, or one for the tests."""
+    """The size of a run: one for the record, a quick one, or a tiny one for the tests."""
 
     name: str
     index: int
@@ -30,7 +30,7 @@ class Scale:
         return (full, quick, tiny)[self.index]
 
     def steps(self, *sizes: int, full: int, quick: int, tiny: int) -> list[int]:
-        """Return those of `sizes` that this scale goes up to."""
+        """Return the `sizes` up to the largest of this scale."""
         return [size for size in sizes if size <= self.pick(full, quick, tiny)]
 
 
@@ -95,7 +95,7 @@ class Race:
 async def race(runs: Mapping[str, Run], *, count: int, rounds: int) -> Race:
     """Time `count` operations of each contender, in `rounds` rounds in which they take turns."""
     for run in runs.values():
-        await run(max(1, count // 10))  # opens what is opened once, fills caches
+        await run(max(1, count // 10))  # opens connections, fills caches
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
@@ -141,7 +141,7 @@ async def count_bytecodes(run: Run, count: int) -> float:
     before = sys.gettrace()
     sys.settrace(trace)
     try:
-        await run(count)  # from 3.13 on, code tells of itself only after it has been run once
+        await run(count)  # from 3.13 on, the first run of a code object is not traced
         executed = 0
         await run(count)
     finally:

@@ -1,7 +1,7 @@
-"""What is kept costs memory: a connection, and the books of an endpoint.
+"""What a pool keeps in memory: idle connections, and the records of endpoints.
 
-Each figure comes from a process of its own (`weigh`), since memory that Python has once taken it seldom
-gives back.
+Each figure comes from a process of its own (`weigh`), because Python seldom gives memory back to
+the system.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ async def measure_memory(scale: Scale) -> Table:
 
 
 async def measure_passing(scale: Scale) -> Table:
-    """Pass many endpoints through one pool, each used once, and see what is left of them."""
+    """Use many endpoints once each, in one pool, and see what the pool still keeps of them."""
     count = scale.pick(1_000_000, 100_000, 500)
     weighed = await _weigh("passing", str(count))
     rows: list[tuple[str, ...]] = [
@@ -60,10 +60,10 @@ async def measure_passing(scale: Scale) -> Table:
     ]
     return Table(
         f"{count:,} endpoints through one pool, each used once",
-        ("endpoints so far", "with books", "MB more than at first"),
+        ("endpoints so far", "with records", "MB more than at first"),
         rows,
-        f"Books are kept for a few seconds, and take {weighed['bytes_each'] / 1024:.1f} kB each. The last"
-        " row is after a rest.",
+        f"Records are kept for a few seconds, and take {weighed['bytes_each'] / 1024:.1f} kB each."
+        " The last row is after a rest.",
     )
 
 

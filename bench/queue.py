@@ -1,4 +1,4 @@
-"""Those who wait: what handing over costs, what cancelling costs, and who waits for how long."""
+"""Waiters: what it costs to hand a connection over, to cancel a waiter, and how long each waits."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import conpool
 
 from .lease import Lend
 from .measure import Scale, Table
-from .others import HOLDS
-from .rivals import LimiterPool
+from .plain_pools import LimiterPool
+from .rivals import HOLDS
 from .server import HOST, serving
 
 _SIZES: Final = (1, 10, 100, 1_000, 10_000)
@@ -35,14 +35,14 @@ async def measure_handover(scale: Scale) -> Table:
 
 
 async def measure_cancelling(scale: Scale) -> Table:
-    """Time how long it takes to be rid of a number of waiters that are cancelled at once."""
+    """Time how long it takes to cancel a number of waiters at once."""
     sizes = scale.steps(100, 10_000, full=10_000, quick=10_000, tiny=100)
     figures = await _compare(_cancel, sizes, scale.pick(5, 3, 1), {"tasks that only sleep": _Sleep})
     return _tabulate("Cancelling waiters, all at once", figures, sizes, "µs each")
 
 
 async def measure_fairness(scale: Scale) -> Table:
-    """Compare the longest wait with the mean where a thousand tasks take turns."""
+    """Compare the longest wait with the mean wait when a thousand tasks take turns."""
     tasks = scale.pick(1000, 1000, 30)
     rows: list[tuple[str, ...]] = []
     async with AsyncExitStack() as stack:
@@ -56,12 +56,12 @@ async def measure_fairness(scale: Scale) -> Table:
         f"Waiting, {tasks:,} tasks over 10 connections",
         ("", "mean, ms", "longest, ms", "longest / mean"),
         rows,
-        f"{HOLDS} leases for each task. Where newcomers overtake, the last column is near 20.",
+        f"{HOLDS} leases for each task. If newcomers overtake, the last column is near 20.",
     )
 
 
 class _Sleep:
-    """Stands in for a lease where waiting is all that is timed."""
+    """Stands in for a lease when only waiting is timed."""
 
     async def __aenter__(self) -> None:
         await trio.sleep_forever()

@@ -1,4 +1,4 @@
-"""What a pool is for: requests over connections that are kept, against a fresh one for each."""
+"""What a pool saves: requests over kept connections, and over a fresh connection for each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _REQUEST: Final = b"x" * 64
 
 
 async def measure_requests(scale: Scale) -> Table:
-    """Time sequential requests, fresh and pooled, plain and over TLS 1.3, against a server in-process."""
+    """Time sequential requests, fresh and pooled, plain and over TLS 1.3."""
     server_context, client_context = make_contexts()
     async with AsyncExitStack() as stack:
         port = await stack.enter_async_context(serving())
@@ -49,8 +49,8 @@ async def measure_requests(scale: Scale) -> Table:
         f"{count} requests in sequence, {len(_REQUEST)} bytes there and back",
         ("", "µs each", "times as fast", "target"),
         rows,
-        "On loopback, where a round trip costs nothing: the least that reuse can save. The time is client's"
-        " and server's together; the certificate's key is P-256.",
+        "On loopback, where a round trip costs nothing: reuse saves more elsewhere. The time is that of"
+        " client and server together; the certificate's key is P-256.",
     )
 
 

@@ -28,4 +28,4 @@ async def _echo(tls: ssl.SSLContext | None, raw: trio.SocketStream) -> None:
         async for data in stream:
             await stream.send_all(data)
     except trio.BrokenResourceError:
-        pass  # who measures hangs up without a word
+        pass  # the benchmark hangs up without a goodbye

@@ -1,4 +1,4 @@
-"""Run by `memory` as a process of its own: do one thing, print what it took as JSON."""
+"""Weigh one thing, and print the result as JSON. `memory` runs this in a process of its own."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ import conpool
 from .server import HOST
 
 _FIRST: Final = 20
-"""Opened before anything is weighed: they pay for what all of them share."""
+"""Connections to open before any is weighed: they pay for what all connections share."""
 
 _REST: Final = 12.0
-"""Seconds after which nothing of a bare endpoint is left: its time and two sweeps."""
+"""Seconds after which the pool has forgotten a bare endpoint: its own time and two sweeps."""
 
 
 async def weigh_idle(kind: str, port: int, count: int) -> dict[str, Any]:
@@ -40,7 +40,7 @@ async def weigh_idle(kind: str, port: int, count: int) -> dict[str, Any]:
 async def _opener(
     stack: AsyncExitStack, kind: str, port: int, tls: ssl.SSLContext | None, limit: int
 ) -> Callable[[int], Awaitable[None]]:
-    """Return what opens the n-th connection and keeps it open for as long as `stack` is."""
+    """Return a function that opens the n-th connection, and keeps it open as long as `stack`."""
 
     async def open_stream(_number: int) -> None:
         raw = await trio.open_tcp_stream(HOST, port)
@@ -125,7 +125,7 @@ def resident() -> int:
 
 
 def _trusting_context() -> ssl.SSLContext:
-    """Return a client's context that believes anyone: nothing secret is sent here."""
+    """Return a client's context that trusts every server: nothing secret is sent here."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

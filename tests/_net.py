@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -158,33 +156,6 @@ def swallowing(host: str = LOOPBACK, port: int = 0) -> Iterator[int]:
         yield port
 
 
-@contextlib.contextmanager
-def unix_bound(path: str | Path, backlog: int | None = None) -> Iterator[socket.socket]:
-    """A UNIX socket at `path`, which listens if it is given a backlog."""
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(os.fspath(path))
-        if backlog is not None:
-            server.listen(backlog)
-        yield server
-
-
-@contextlib.contextmanager
-def unix_full(path: str | Path) -> Iterator[socket.socket]:
-    """A UNIX socket that accepts nobody, with as many waiting as its backlog holds."""
-    with contextlib.ExitStack() as stack:
-        server = stack.enter_context(unix_bound(path, 0))
-        for _ in range(100):
-            filler = stack.enter_context(socket.socket(socket.AF_UNIX))
-            filler.setblocking(False)
-            try:
-                filler.connect(os.fspath(path))
-            except BlockingIOError:
-                break
-        else:
-            pytest.skip("this system's backlog has no end")
-        yield server
-
-
 class FakeSocket(trio.socket.SocketType):
     """A socket without a system: connecting takes as long, and ends, as the plan says."""
 
@@ -241,6 +212,19 @@ class FakeNetwork(trio.abc.SocketFactory):
     @property
     def open(self) -> int:
         return sum(not sock.closed for sock in self.sockets)
+
+
+class FromPort(trio.abc.SocketFactory):
+    """Sockets that come from one port: what the kernel does by chance when it picks one."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    def socket(self, family: int = -1, type: int = -1, proto: int = -1) -> Any:
+        sock = socket.socket(family, type)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((LOOPBACK, self.port))
+        return trio.socket.from_stdlib_socket(sock)
 
 
 @contextlib.contextmanager

@@ -124,11 +124,6 @@ def reset(stream: trio.abc.Stream) -> None:
     stream.socket.close()
 
 
-async def echo(stream: trio.abc.Stream) -> None:
-    async for data in stream:
-        await stream.send_all(data)
-
-
 class Script:
     """The far end of a stream in memory: waits for so many bytes, then sends a reply, and so on."""
 

@@ -1,6 +1,4 @@
-"""The benchmark runs and prints a table for each case. What it measures is not asserted anywhere:
-a busy machine is no bug.
-"""
+"""The benchmark prints a table for each case. No test asserts a time: a busy machine is no bug."""
 
 from __future__ import annotations
 

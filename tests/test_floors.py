@@ -36,6 +36,9 @@ _values: config_error validation host value states tls proxy url endpoint group 
 """
 PURE = "_core"
 """Nothing that this folder reaches may do I/O."""
+MOST_LINES = 450
+"""Of a file."""
+LONGEST_FUNCTION = 60
 
 ROWS = [line.partition(":") for line in HOUSE.splitlines() if ":" in line]
 FLOOR_OF = {folder: -number for number, (folder, _, _) in enumerate(ROWS)}
@@ -121,10 +124,10 @@ ALLOWED = {"tls": {"ssl"}}
 
 
 @by_path
-def test_no_file_passes_450_lines_and_no_function_60(path: Path) -> None:
+def test_no_file_and_no_function_grows_too_long(path: Path) -> None:
     source = path.read_text("utf-8")
-    assert len(source.splitlines()) <= 450
+    assert len(source.splitlines()) <= MOST_LINES
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             lines = (node.end_lineno or 0) - node.lineno + 1
-            assert lines <= 60, f"{node.name} has {lines} lines"
+            assert lines <= LONGEST_FUNCTION, f"{node.name} has {lines} lines"

@@ -234,7 +234,7 @@ class Core(Generic[LinkT, TaskT]):
         entry.was_idle = False  # `begin_idling`, spelled out
         entry.idle_since = now
         lapses_at = now + sub.max_idle_time
-        entry.lapses_at = lapses_at if lapses_at < entry.expires_at else entry.expires_at
+        entry.lapses_at = min(entry.expires_at, lapses_at)
         reason = (
             keeping.why_not_kept(entry, now) if self.state is _OPEN else CloseReason.POOL_CLOSED
         )

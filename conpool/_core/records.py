@@ -54,7 +54,7 @@ class Entry(Generic[LinkT, TaskT]):
     was_idle: bool = False
     """Whether it lay on the idle stack since its last use: then it is probed before it is lent."""
     uses: int = 0
-    leases: dict[Lease[LinkT, TaskT], None] = field(default_factory=dict)
+    leases: dict[Lease[LinkT, TaskT], None] = field(default_factory=dict[Any, None])
     """The leases that have begun and not ended."""
     check: Lease[LinkT, TaskT] | None = None
     """Who has the connection checked for itself; that one holds it, but has no lease yet."""
@@ -189,7 +189,7 @@ class SubPool(Generic[LinkT, TaskT]):
     max_connecting: int = field(init=False)
 
     limit: Limit[Entry[LinkT, TaskT]] = field(init=False)
-    idle: dict[Entry[LinkT, TaskT], None] = field(default_factory=dict)
+    idle: dict[Entry[LinkT, TaskT], None] = field(default_factory=dict[Any, None])
     active: int = 0
     connecting: int = 0
     closing: int = 0
@@ -199,7 +199,7 @@ class SubPool(Generic[LinkT, TaskT]):
     may_be_unwanted: bool = field(init=False)
     """False if no connection that returns can be one too many: that saves asking."""
 
-    queue: OrderedDict[Waiter[LinkT, TaskT], None] = field(default_factory=OrderedDict)
+    queue: OrderedDict[Waiter[LinkT, TaskT], None] = field(default_factory=OrderedDict[Any, None])
     dialled_for: int = 0
     """How many in the queue have a dial of their own."""
     wanted: int = 0
@@ -207,7 +207,7 @@ class SubPool(Generic[LinkT, TaskT]):
     claim: Waiter[LinkT, TaskT] | None = None
     """The waiter with which this sub-pool stands in line for the pool-wide limit."""
 
-    warmers: list[Warmer[TaskT]] = field(default_factory=list)
+    warmers: list[Warmer[TaskT]] = field(default_factory=list[Any])
     wants_warmth: bool = field(init=False)
     """Whether `min_idle` or a warmer asks for dials that no caller waits for."""
     short_lives: int = 0

@@ -17,7 +17,7 @@ from trio.abc import Stream
 from conpool import AnyEndpoint, ConnectionPool, PoolConfig
 from tests._net import LOOPBACK
 from tests.support.clean import PATIENCE, Logbook
-from tests.support.peers import send_tickets
+from tests.support.loopback_servers import exchange, send_tickets
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's loopback or epoll")
 
@@ -41,18 +41,8 @@ async def ask(pool: ConnectionPool[None], endpoint: AnyEndpoint, text: bytes = b
     """Make one exchange with an echo server; return the number of the connection that served."""
     with trio.fail_after(PATIENCE):
         async with pool.connection(endpoint) as conn:
-            await echo_once(conn, text)
+            await exchange(conn, text)
             return conn.id
-
-
-async def echo_once(stream: Stream, text: bytes = b"ping") -> None:
-    await stream.send_all(text)
-    got = b""
-    while len(got) < len(text):
-        data = await stream.receive_some(len(text) - len(got))
-        assert data, f"the stream ended after {got!r}"
-        got += data
-    assert got == text
 
 
 async def wait_until(holds: Callable[[], object]) -> None:

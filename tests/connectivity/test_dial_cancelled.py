@@ -35,8 +35,10 @@ from conpool.testing import assert_quiescent, cancel_everywhere
 from tests._net import LOOPBACK, SystemResolver, refusing, swallowing
 from tests._proxies import Connecting, Serve, Socks, proxy_at_work
 from tests.support.clean import Logbook
+from tests.support.loopback_servers import exchange
+from tests.support.pools import find_pool_tasks
 
-from .places import Directory, echo_once, echoing, linux_only
+from .places import Directory, echoing, linux_only
 
 pytestmark = linux_only
 
@@ -196,16 +198,6 @@ def count_files() -> int:
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
-def find_pool_tasks() -> list[str]:
-    root = trio.lowlevel.current_root_task()
-    assert root is not None
-    tasks = [root]
-    for task in tasks:  # the list grows during the loop
-        for nursery in task.child_nurseries:
-            tasks.extend(nursery.child_tasks)
-    return [task.name for task in tasks if task.name.startswith("conpool")]
-
-
 CONFIG = PoolConfig(max_connections_per_endpoint=1, reap_interval=float("inf"))
 
 
@@ -222,12 +214,12 @@ def test_f030_g10_a_dial_whose_caller_is_cancelled_serves_the_next(
                 with scope:
                     conn = await pool.acquire(endpoint)
                 if conn is not None:
-                    await echo_once(conn)
+                    await exchange(conn)
                     pool.release(conn)
                 await log.wait_until(lambda: not pool.stats(endpoint).connecting)
                 assert_quiescent(pool)
                 async with pool.connection(endpoint) as conn:
-                    await echo_once(conn)
+                    await exchange(conn)
                 assert log.dialled == 1, "nothing of the dial was lost"
         witness.check(log)
 

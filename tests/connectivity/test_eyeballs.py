@@ -9,7 +9,8 @@ from trio.testing import MockClock
 from conpool import ConnectTimeout, Endpoint, PoolConfig, TCPConnector
 from tests._net import LOOPBACK, swallowing
 from tests.support.kernel import Census, client_sockets, need_kernel_table
-from tests.support.peers import Serving, echo, serving
+from tests.support.loopback_servers import Serving, serving
+from tests.support.pools import echo
 
 from .places import Directory, ask, linux_only, listened_to
 

@@ -14,7 +14,7 @@ from trio.testing import MockClock
 
 from conpool import ConnectError, Endpoint, PoolConfig, ResolveError, TCPConnector
 from tests._net import LOOPBACK, SystemResolver, refusing
-from tests.support.peers import serving
+from tests.support.loopback_servers import serving
 
 from .places import Directory, ask, linux_only, listened_to, wait_until
 

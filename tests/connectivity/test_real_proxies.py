@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import final
 
@@ -50,18 +50,6 @@ class PProxy(Server):
 
     def is_ready(self) -> bool:
         return bool(self.ask(b"\x05\x01\x00" if not self._login else b"\x05\x01\x02"))
-
-
-@pytest.fixture(scope="module")
-def pproxy(certificates: Certificates) -> Iterator[PProxy]:
-    with PProxy(certificates) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def guarded(certificates: Certificates) -> Iterator[PProxy]:
-    with PProxy(certificates, "#joe:hunter2") as server:
-        yield server
 
 
 async def ping(stream: trio.abc.Stream) -> bytes:

@@ -1,4 +1,4 @@
-"""Where faults happen: servers in the test's own hands, proxies, and an eye on what is printed."""
+"""Fixtures for faults: servers that the test holds, proxies, and a watch on stderr."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .sites import ProxyTo, Site, TCPSite, TLSSite, UnixSite
 
 @pytest.fixture(autouse=True)
 def nothing_on_stderr(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
-    """Fail a test in which something is written to stderr: CLEAN."""
+    """Fail a test that writes something to stderr: CLEAN."""
     yield
     assert capfd.readouterr().err == ""
 
@@ -64,7 +64,7 @@ async def site(
     server_ssl: ssl.SSLContext,
     client_ssl: ssl.SSLContext,
 ) -> AsyncIterator[Site]:
-    """A server of each kind in turn."""
+    """Each kind of server in turn."""
     if request.param == "unix":
         with UnixSite(tmp_path / "socket") as unix:
             yield unix

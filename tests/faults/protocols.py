@@ -1,4 +1,4 @@
-"""Just enough of four protocols to use a real server over a pooled connection."""
+"""As much of four protocols as it takes to use a real server over a pooled connection."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from trio.abc import Stream
 
 from conpool import Connection
 from tests.servers import MariaDB, Postgres, startup_message
-from tests.support.peers import receive_exactly
+from tests.support.loopback_servers import receive_exactly
 
 
 class ServerError(Exception):
-    """The server refused; its words are the message."""
+    """The server refused; the message is the server's."""
 
 
 # ── Redis ───────────────────────────────────────────────────────────────────────
@@ -127,7 +127,7 @@ async def mariadb_value(stream: Stream, sql: str) -> bytes:
     """Run a statement whose result is one short text."""
     await _send_statement(stream, sql)
     assert await mariadb_packet(stream) == b"\1", "one column"
-    await mariadb_packet(stream)  # what it is called, and so on
+    await mariadb_packet(stream)  # its name, and so on
     assert (await mariadb_packet(stream)).startswith(b"\xfe"), "the end of the columns"
     row = await mariadb_packet(stream)
     assert (await mariadb_packet(stream)).startswith(b"\xfe"), "the end of the rows"
@@ -143,7 +143,7 @@ async def _send_statement(stream: Stream, sql: str) -> None:
 
 
 async def get(conn: Connection[None], path: str = "/") -> bytes:
-    """GET over a connection that is kept, unless the server says that it will not be."""
+    """GET; the connection is kept unless the server says that it will close it."""
     await conn.send_all(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     status = await read_line(conn)
     if not status.startswith(b"HTTP/1.1 200"):

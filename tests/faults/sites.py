@@ -1,4 +1,4 @@
-"""Servers of three kinds whose connections the test accepts, and holds, one by one."""
+"""Servers of three kinds; the test accepts each connection and holds the server's end."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from trio.abc import Stream
 from conpool import TLS, AnyEndpoint, Endpoint, UnixEndpoint
 from tests.support.clean import PATIENCE, Case
 from tests.support.faults import LOOPBACK, FaultyProxy, close_stream
-from tests.support.peers import TLSPeer, tls_peer
+from tests.support.loopback_servers import TLSServer, tls_server
 
 ProxyTo: TypeAlias = Callable[[int], Awaitable[FaultyProxy]]
 """Starts a proxy to a port: the fixture `proxy_to`."""
 
 
 class Site(abc.ABC):
-    """Whoever dials `endpoint` is connected; `accept` gives the test the other end."""
+    """A server that the pool can dial; `accept` gives the test the other end of a connection."""
 
     endpoint: AnyEndpoint
 
@@ -95,28 +95,33 @@ class UnixSite(Site):
 
 @final
 class TLSSite(Site):
-    def __init__(self, peer: TLSPeer) -> None:
+    def __init__(self, server: TLSServer) -> None:
         super().__init__()
-        self.peer = peer
-        self.port = peer.endpoint.port
-        self.endpoint = peer.endpoint
+        self.server = server
+        self.port = server.endpoint.port
+        self.endpoint = server.endpoint
 
     async def _accept(self) -> Stream:
-        return await self.peer.accept()
+        return await self.server.accept()
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, server: ssl.SSLContext, tls: TLS) -> AsyncIterator[TLSSite]:
-        async with tls_peer(server, tls) as peer:
-            with TLSSite(peer) as site:
+    async def open(cls, context: ssl.SSLContext, tls: TLS) -> AsyncIterator[TLSSite]:
+        async with tls_server(context, tls) as server:
+            with TLSSite(server) as site:
                 try:
                     yield site
                 finally:
-                    peer.close()
+                    server.close()
+
+
+def at(port: int, tls: TLS, host: str = LOOPBACK) -> Endpoint:
+    """A server with TLS on this machine."""
+    return Endpoint(host, port, tls=tls)
 
 
 def socket_of(stream: Stream) -> trio.SocketStream:
-    """What is at the bottom of `stream`."""
+    """The socket stream below `stream`."""
     while isinstance(stream, trio.SSLStream):
         stream = stream.transport_stream
     assert isinstance(stream, trio.SocketStream)
@@ -124,6 +129,6 @@ def socket_of(stream: Stream) -> trio.SocketStream:
 
 
 async def say_goodbye(stream: Stream) -> None:
-    """Send close_notify and keep what is beneath open, as trio itself never does."""
+    """Send close_notify and keep the socket open, which trio itself never does."""
     assert isinstance(stream, trio.SSLStream)
     await stream._retry(stream._ssl_object.unwrap, ignore_want_read=True)

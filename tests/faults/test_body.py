@@ -1,11 +1,10 @@
-"""FAULTS F: what a block does to its connection, and what the next one gets."""
+"""FAULTS F: what a block does to its connection, and what the next block gets."""
 
 from __future__ import annotations
 
 import gc
 import logging
 import re
-from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
@@ -15,9 +14,9 @@ from trio.testing import wait_all_tasks_blocked
 from conpool import AcquireTimeout, CloseReason, Connection, ConnectionInfo, Observer, PoolConfig
 from tests.support.clean import Case, clean
 from tests.support.faults import fill
-from tests.support.peers import exchange, receive_exactly, serving
+from tests.support.loopback_servers import exchange, receive_exactly, serving
 
-from .blocks import ONE, TOO_MUCH, answered, assert_closed, assert_kept, lease, wait_arrived
+from .blocks import ONE, TOO_MUCH, Body, answered, assert_closed, assert_kept, lease, wait_arrived
 from .sites import Site, TLSSite
 
 # ── ordinary ends ───────────────────────────────────────────────────────────────
@@ -68,7 +67,7 @@ async def test_f089_g4_any_exception_whatsoever_does(site: Site, error: BaseExce
             async with lease(case, site) as (conn, server):
                 await answered(conn, server)
                 raise error
-        except BaseException as exc:  # noqa: ASYNC103, BLE001 - that is the point
+        except BaseException as exc:  # noqa: ASYNC103, BLE001 - any exception is to be caught
             caught = exc
         assert caught is error
         await assert_closed(case, site, CloseReason.ERROR)
@@ -89,9 +88,6 @@ async def wait_to_send(conn: Connection[None], server: Stream) -> None:
 async def wait_elsewhere(conn: Connection[None], server: Stream) -> None:
     await answered(conn, server)
     await trio.sleep_forever()
-
-
-Body = Callable[[Connection[None], Stream], Awaitable[None]]
 
 
 @pytest.mark.parametrize("body", [wait_for_answer, wait_to_send, wait_elsewhere])
@@ -158,7 +154,7 @@ async def test_f091_a_block_may_close_its_lease_itself(site: Site) -> None:
 
 async def test_f092_half_closing_ends_the_connection_with_the_block(site: Site) -> None:
     if isinstance(site, TLSSite):
-        return  # refused: `test_tls_refuses_to_close_one_direction_and_goes_on`
+        return  # see `test_tls_refuses_to_close_one_direction_and_goes_on`
     async with clean(site.endpoint, ONE) as case:
         async with lease(case, site) as (conn, server):
             await conn.send_all(b"ask")

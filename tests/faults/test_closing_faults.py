@@ -1,4 +1,4 @@
-"""FAULTS H, where sockets matter: closing while everything is under way, and releasing after it."""
+"""FAULTS H, with real sockets: closing a pool in full use, and releasing leases after that."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests._net import swallowing
 from tests.support.clean import PATIENCE, Case, clean
 from tests.support.faults import LOOPBACK, FaultyProxy, fill
 from tests.support.kernel import client_sockets, need_kernel_table
-from tests.support.peers import exchange, receive_exactly, serving
+from tests.support.loopback_servers import exchange, receive_exactly, serving
 
 from .sites import ProxyTo, Site, TCPSite, TLSSite
 
@@ -25,7 +25,7 @@ POOL_CLOSED = CloseReason.POOL_CLOSED
 
 
 class Crowd:
-    """Every kind of user that a pool can have, all at once, over a server that does not help."""
+    """Every kind of user of a pool at the same time, with a server that does not help."""
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self.ends: dict[str, type[BaseException] | None] = {}
@@ -33,10 +33,10 @@ class Crowd:
         self._nursery = nursery
 
     async def gather(self, case: Case, proxy: FaultyProxy, tls: TLS) -> None:
-        """Come to a pool whose limit is 4; return when each is where it should be.
+        """Use a pool whose limit is 4; return when each user has got to its place.
 
-        One that holds a connection and ends in time; one that waits for an answer; one whose TLS
-        dial hangs; one being checked; one waiting for the rest.
+        One holds a connection and ends in time; one waits for an answer; the TLS dial of one hangs;
+        one has its connection checked; one waits in the queue.
         """
         plain = Endpoint(LOOPBACK, proxy.port)
         secure = Endpoint(LOOPBACK, proxy.port, tls=tls)
@@ -297,7 +297,7 @@ async def test_clear_can_interrupt_those_in_use(site: Site) -> None:
         await wait_all_tasks_blocked()
         case.pool.clear(site.endpoint, interrupt_in_use=True)
         assert case.log.reasons == [CloseReason.CLEARED]
-        with suppress(trio.BrokenResourceError):  # without TLS it is a plain end
+        with suppress(trio.BrokenResourceError):  # without TLS, the connection just ends
             assert await server.receive_some() == b""
 
 
@@ -308,7 +308,7 @@ async def test_a_detached_stream_is_the_callers_alone(site: Site) -> None:
             stream = conn.detach()
         assert case.log.reasons == [CloseReason.DETACHED]
         async with case.pool.connection(site.endpoint, timeout=PATIENCE):
-            pass  # its slot is free
+            pass  # the slot of the detached one is free
         await case.pool.aclose()
         await server.send_all(b"still there")
         assert await receive_exactly(stream, 11) == b"still there"

@@ -1,4 +1,4 @@
-"""FAULTS B: what can go wrong between asking for a connection and having one, through the pool."""
+"""FAULTS B: what can go wrong between asking the pool for a connection and having one."""
 
 from __future__ import annotations
 
@@ -26,18 +26,10 @@ from tests._net import (
 )
 from tests.support.clean import PATIENCE, Case, clean
 from tests.support.kernel import client_sockets, need_kernel_table
-from tests.support.peers import exchange, serving
+from tests.support.loopback_servers import exchange, serving
 
+from .blocks import fails
 from .sites import ProxyTo, Site, TCPSite, TLSSite
-
-
-async def fails(case: Case, endpoint: Endpoint) -> ConnectError:
-    with trio.fail_after(PATIENCE), pytest.raises(ConnectError) as caught:
-        async with case.pool.connection(endpoint):
-            raise AssertionError("nobody can be there")
-    assert caught.value.endpoint == endpoint
-    return caught.value
-
 
 # ── refused, unanswered, impossible ─────────────────────────────────────────────
 
@@ -126,7 +118,7 @@ async def test_f029_a_server_that_swallows_packets_is_a_time_out(tcp_site: TCPSi
 
 
 async def test_f033_a_connection_to_oneself_is_a_refusal(tcp_site: TCPSite) -> None:
-    itself = ("192.0.2.254", 1)  # where the fake network's clients are, too
+    itself = ("192.0.2.254", 1)  # the clients of the fake network are here, too
     async with clean(tcp_site.endpoint) as case:
         with on_network(FakeNetwork(**{itself[0]: (0.0, None)})):
             error = await fails(case, Endpoint(*itself))

@@ -1,10 +1,11 @@
-"""G3, as it happened: in March 2023 a cancelled command left its reply to the next user.
+"""G3, as it was broken in March 2023: a cancelled command left its reply to the next user.
 
-A server answers each request with its number, some time later. Tasks are cancelled at random, and half
-of them swallow the time-out inside the block. Nobody may ever read a number that is not their own.
+A server answers each request with the request's number, some time later. Tasks are cancelled at
+random, and half of them swallow the time-out inside the block. No task may ever read the number of
+another task.
 
-The sockets are real and the time is not: the clock jumps whenever all tasks wait, so that a busy
-machine changes nothing about who gives up when.
+The sockets are real and the time is simulated: the clock jumps whenever all tasks wait, so that a
+busy machine does not change when a task gives up.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ from conpool import TLS, AnyEndpoint, CloseReason, Connection, Endpoint, PoolCon
 from tests.servers import Certificates
 from tests.support.clean import Case, clean
 from tests.support.faults import LOOPBACK
-from tests.support.peers import receive_exactly, serving
+from tests.support.loopback_servers import receive_exactly, serving
 
 WIDTH = 8
 
 
 class NumberServer:
-    """Answers in order, each request with its own number; how long it takes is drawn by lot."""
+    """Answers each request with its own number, in order, after a time drawn by lot."""
 
     def __init__(self, seed: int, patience: float) -> None:
         self._rng = random.Random(seed)
@@ -64,7 +65,7 @@ class Asker:
         self._patience = patience
         self.outcomes: Counter[str] = Counter()
         self.stolen: list[tuple[bytes, bytes]] = []
-        """Numbers asked for, and what was read instead."""
+        """Pairs of the number that was asked for, and the one that was read in its place."""
 
     async def run(self, numbers: range) -> None:
         for number in numbers:
@@ -99,7 +100,7 @@ class Asker:
 async def ask_many(
     case: Case, endpoint: AnyEndpoint, requests: int, patience: float
 ) -> Counter[str]:
-    """Ask over and over in twenty tasks; nobody may read what is not theirs."""
+    """Ask again and again in twenty tasks; no task may read the answer of another."""
     tasks = 20
     share = requests // tasks
     askers = [Asker(case, endpoint, seed, patience) for seed in range(tasks)]
@@ -118,20 +119,20 @@ async def ask_many(
 async def test_g3_g4_of_ten_thousand_requests_nobody_reads_anothers_answer(
     autojump_clock: MockClock,
 ) -> None:
-    server = NumberServer(seed=7, patience=1.0)
-    async with serving(server) as peer, clean(peer.endpoint, pace=7) as case:
-        outcomes = await ask_many(case, peer.endpoint, 10_000, patience=1.0)
+    numbers = NumberServer(seed=7, patience=1.0)
+    async with serving(numbers) as server, clean(server.endpoint, pace=7) as case:
+        outcomes = await ask_many(case, server.endpoint, 10_000, patience=1.0)
         assert min(outcomes[kind] for kind in ("answered", "swallowed", "let out")) >= 500
         assert case.log.reasons.count(CloseReason.INCOMPLETE) >= 500
-        assert case.pool.stats(peer.endpoint).total_reused >= 2000
+        assert case.pool.stats(server.endpoint).total_reused >= 2000
 
 
 async def test_g3_g4_nor_with_tls(
     autojump_clock: MockClock, server_ssl: ssl.SSLContext, certificates: Certificates
 ) -> None:
-    server = NumberServer(seed=8, patience=1.0)
-    async with serving(server, server_ssl) as peer:
-        endpoint = Endpoint(LOOPBACK, peer.port, tls=TLS(certificates.client_context()))
+    numbers = NumberServer(seed=8, patience=1.0)
+    async with serving(numbers, server_ssl) as server:
+        endpoint = Endpoint(LOOPBACK, server.port, tls=TLS(certificates.client_context()))
         async with clean(endpoint) as case:
             outcomes = await ask_many(case, endpoint, 1000, patience=1.0)
             assert min(outcomes[kind] for kind in ("answered", "swallowed", "let out")) >= 50
@@ -143,11 +144,11 @@ async def test_a_pool_that_kept_what_it_should_not_would_be_found_out(
     """The test above can fail: here the rules of clean hand-over are switched off."""
     monkeypatch.setattr("conpool._lending.release.end_exchange", lambda *_: None)
     async with (
-        serving(NumberServer(seed=7, patience=1.0)) as peer,
-        clean(peer.endpoint) as case,
+        serving(NumberServer(seed=7, patience=1.0)) as server,
+        clean(server.endpoint) as case,
     ):
         with pytest.raises(AssertionError, match="answers went to others"):
-            await ask_many(case, peer.endpoint, 1000, patience=1.0)
+            await ask_many(case, server.endpoint, 1000, patience=1.0)
         case.pool.clear()
 
 
@@ -155,13 +156,13 @@ async def test_a_pool_that_kept_what_it_should_not_would_be_found_out(
 
 
 class Stale:
-    """Answers, and a random while later sends a marker that nobody asked for."""
+    """Answers, and some time later may send a marker that nobody asked for."""
 
     def __init__(self, seed: int) -> None:
         self._rng = random.Random(seed)
         self._sending = trio.Lock()
         self.sent_at: list[float] = []
-        """For each marker, when it had been sent: from then on a look must see it."""
+        """For each marker, when its send had ended: from then on a probe must see it."""
 
     async def __call__(self, stream: Stream) -> None:
         async with trio.open_nursery() as nursery:
@@ -185,21 +186,21 @@ class Stale:
 
 
 async def test_g3_what_was_there_before_the_look_never_reaches_the_next_caller() -> None:
-    """Markers that cross a request do get through: no pool can see the future (F075)."""
-    server, rng = Stale(seed=9), random.Random(10)
-    stale = 0
+    """A marker that crosses a request gets through: no pool can prevent that (F075)."""
+    stale, rng = Stale(seed=9), random.Random(10)
+    late = 0
     config = PoolConfig(max_connections_per_endpoint=1)
-    async with serving(server) as peer, clean(None, config) as case:
+    async with serving(stale) as server, clean(None, config) as case:
         for number in range(300):
             await trio.sleep(rng.random() * 0.004)
             request = b"%0*d" % (WIDTH, number)
             asked_at = trio.current_time()
-            async with case.pool.connection(peer.endpoint) as conn:
+            async with case.pool.connection(server.endpoint) as conn:
                 await conn.send_all(request)
                 answer = await receive_exactly(conn, WIDTH)
                 if answer != request:
-                    assert server.sent_at[int(answer.removeprefix(b"STALE"))] >= asked_at
-                    stale += 1
+                    assert stale.sent_at[int(answer.removeprefix(b"STALE"))] >= asked_at
+                    late += 1
                     conn.retire()
-        assert stale < 100
+        assert late < 100
         assert case.log.reasons.count(CloseReason.UNREAD_DATA) >= 20

@@ -1,4 +1,4 @@
-"""FAULTS E: health checks that misbehave, and what they leave behind."""
+"""FAULTS E: health checks that misbehave, and what they do to the pool."""
 
 from __future__ import annotations
 
@@ -11,18 +11,16 @@ from trio.testing import wait_all_tasks_blocked
 from conpool import CloseReason, Connection, Endpoint, PoolConfig
 from tests.support.clean import clean
 from tests.support.faults import LOOPBACK
-from tests.support.peers import exchange, receive_exactly, serving
+from tests.support.loopback_servers import exchange, receive_exactly, serving
 
+from .blocks import QUICK
 from .sites import ProxyTo, Site
-
-QUICK = PoolConfig(reap_interval=0.01)
-
 
 # ── the health check misbehaves ─────────────────────────────────────────────────
 
 
 class Check:
-    """A health check that does what it is told for one connection, and then finds all well."""
+    """A health check that misbehaves once, and then finds every connection healthy."""
 
     def __init__(self, act: Callable[[Connection[None]], Awaitable[bool]]) -> None:
         self._act = act

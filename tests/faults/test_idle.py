@@ -17,18 +17,18 @@ from conpool.testing import MemoryConnector
 from tests.support.clean import Case, clean
 from tests.support.faults import LOOPBACK
 from tests.support.kernel import TCPState, client_sockets, need_kernel_table
-from tests.support.peers import echo, exchange, serving
+from tests.support.loopback_servers import exchange, serving
+from tests.support.pools import echo
 
+from .blocks import QUICK
 from .sites import ProxyTo, Site, TCPSite
 
 PEER_CLOSED = CloseReason.PEER_CLOSED
 UNREAD_DATA = CloseReason.UNREAD_DATA
 
-QUICK = PoolConfig(reap_interval=0.01)
-
 
 async def lend_another(case: Case, site: Site) -> None:
-    """The next acquire gets a new connection, which works, and notices nothing else."""
+    """Have a new connection, which works: the caller notices nothing of the old one's end."""
     async with case.pool.connection(site.endpoint) as conn:
         assert not conn.reused
         server = await site.accept()
@@ -107,7 +107,7 @@ async def test_f074_last_words_before_the_end_are_unread_data(site: Site) -> Non
 
 @pytest.mark.parametrize("how", ["close", "reset"])
 async def test_f071_f072_without_any_traffic_its_end_is_seen_at_once(site: Site, how: str) -> None:
-    need_kernel_table()  # elsewhere the sweep sees it
+    need_kernel_table()  # on other systems the sweep sees it
     async with clean(site.endpoint, PoolConfig(reap_interval=60.0)) as case:
         site.end(await site.lend(case), "close" if how == "close" else "reset")
         await case.log.wait_closed(PEER_CLOSED)
@@ -142,7 +142,7 @@ async def test_no_socket_stays_half_closed(tcp_site: TCPSite) -> None:
 
 async def test_hundreds_that_are_closed_at_once_are_all_seen(tcp_site: TCPSite) -> None:
     need_kernel_table()
-    many = 300  # more than the watch takes in one go
+    many = 300  # more than the watch reads at a time
     config = PoolConfig(max_connections_per_endpoint=many, reap_interval=60.0)
     async with clean(tcp_site.endpoint, config, pace=many) as case:
         await case.pool.warm(tcp_site.endpoint, many)
@@ -261,7 +261,7 @@ MEMORY = Endpoint("memory.example", 1)
 
 
 async def hand_out_after(seconds: float, config: PoolConfig) -> tuple[bool, list[CloseReason]]:
-    """Whether a connection that was idle for so long is lent again; and why others were closed."""
+    """Whether a connection is lent again after so many idle seconds; and the close reasons."""
     async with clean(MEMORY, config, connector=MemoryConnector(echo)) as case:
         async with case.pool.connection(MEMORY):
             pass

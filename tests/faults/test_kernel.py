@@ -1,4 +1,4 @@
-"""What only the kernel can do to a pool: no descriptors left, no ports, peers that vanish."""
+"""Faults that only the kernel can cause: no descriptors left, no ports, peers that vanish."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.kernel import (
     need_kernel_table,
     read_tables,
 )
-from tests.support.peers import exchange
+from tests.support.loopback_servers import exchange
 
 from .sites import Site, TCPSite, socket_of
 
@@ -33,7 +33,7 @@ _TCP_REPAIR = 19  # linux/tcp.h
 
 @pytest.fixture(autouse=True)
 def find_tests(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Scripts import what this file imports, wherever they run."""
+    """Scripts can import what this file imports, wherever they run."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
 
 
@@ -67,7 +67,7 @@ import json, os, resource, sys
 import trio
 from conpool import Endpoint, LocalResourceError, PoolConfig
 from tests.support.clean import clean
-from tests.support.peers import exchange, serving
+from tests.support.loopback_servers import exchange, serving
 
 HARD = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 
@@ -127,7 +127,7 @@ import json
 import trio
 from conpool import AcquireTimeout, Endpoint, LocalResourceError, PoolConfig
 from tests.support.clean import clean
-from tests.support.peers import exchange
+from tests.support.loopback_servers import exchange
 
 with open("/proc/sys/net/ipv4/ip_local_port_range", "w") as file:
     file.write("40000 40009")
@@ -183,7 +183,7 @@ import json
 import trio
 from conpool import ConnectError, Endpoint
 from tests.support.clean import clean
-from tests.support.peers import serving
+from tests.support.loopback_servers import serving
 
 async def main():
     async with serving() as server, clean(server.endpoint) as case:
@@ -205,7 +205,7 @@ def test_f037_a_network_without_a_way_there_says_so() -> None:
 
 @pytest.fixture
 def can_vanish() -> None:
-    """Skip a test whose server is to vanish where that is not possible."""
+    """Skip the test if no server can vanish on this machine."""
     if sys.platform != "linux":
         pytest.skip("TCP_REPAIR is Linux's")
     with socket.socket() as sock:
@@ -216,7 +216,7 @@ def can_vanish() -> None:
 
 
 def vanish(site: Site, stream: trio.abc.Stream) -> None:
-    """Close a server's socket so that the client never hears of it: no FIN, no RST."""
+    """Close a server's socket without telling the client: no FIN, no RST."""
     sock = socket_of(stream).socket
     sock.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, 1)
     sock.close()
@@ -256,7 +256,7 @@ import json, subprocess
 import trio
 from conpool import PoolConfig, TCPConnector
 from tests.support.clean import clean
-from tests.support.peers import exchange, serving
+from tests.support.loopback_servers import exchange, serving
 
 seen = {}
 

@@ -1,4 +1,4 @@
-"""G1, from outside: a thousand tasks, a limit of ten, and the kernel as the witness."""
+"""G1, from outside: a thousand tasks, a limit of ten, and the kernel counts the sockets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from tests.servers import Certificates
 from tests.support.clean import Case, clean
 from tests.support.faults import LOOPBACK, Passage, close_stream
 from tests.support.kernel import Census, client_sockets, need_kernel_table
-from tests.support.peers import echo, exchange, serving
+from tests.support.loopback_servers import exchange, serving
+from tests.support.pools import echo
 
 from .sites import ProxyTo, socket_of
 
@@ -31,7 +32,7 @@ def kernel_table() -> None:
 
 @asynccontextmanager
 async def counted(port: int, pace: int) -> AsyncIterator[Census]:
-    """Have the kernel's table watched; fail if it ever showed more than the limit."""
+    """Watch the kernel's table of sockets; fail if it ever shows more than the limit."""
     census = Census(port, pace)
     trio.lowlevel.add_instrument(census)
     try:
@@ -179,7 +180,7 @@ async def test_g1_also_while_the_server_closes_what_is_idle_and_what_is_not() ->
                     async with case.pool.connection(server.endpoint) as conn:
                         await exchange(conn, b"%d" % number)
                 except (AssertionError, trio.BrokenResourceError):
-                    pass  # it closed as we asked: nobody can prevent that
+                    pass  # the server closed while we asked: nobody can prevent that
 
             await crowd(use)
         assert CloseReason.PEER_CLOSED in case.log.reasons

@@ -1,4 +1,4 @@
-"""FAULTS B: names that do not resolve, and addresses that do not all answer, through the pool."""
+"""FAULTS B: names that do not resolve, and names of which some addresses do not answer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from conpool import AcquireTimeout, ConnectError, ConnectTimeout, Endpoint, PoolConfig, TCPConnector
+from conpool import AcquireTimeout, ConnectTimeout, Endpoint, PoolConfig, TCPConnector
 from conpool._errors.connect import ResolveError, ResolveTimeout
 from tests._net import (
     LOOPBACK,
@@ -18,23 +18,16 @@ from tests._net import (
     SystemResolver,
     refusing,
 )
-from tests.support.clean import PATIENCE, Case, clean
+from tests.support.clean import Case, clean
 from tests.support.kernel import client_sockets, need_kernel_table
-from tests.support.peers import exchange, serving
+from tests.support.loopback_servers import exchange, serving
 
+from .blocks import fails
 from .sites import TCPSite
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="all of 127.0.0.0/8 is Linux's own")
 
 UNKNOWN = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-
-
-async def fails(case: Case, endpoint: Endpoint) -> ConnectError:
-    with trio.fail_after(PATIENCE), pytest.raises(ConnectError) as caught:
-        async with case.pool.connection(endpoint):
-            raise AssertionError("nobody can be there")
-    assert caught.value.endpoint == endpoint
-    return caught.value
 
 
 # ── names ───────────────────────────────────────────────────────────────────────
@@ -70,14 +63,14 @@ async def test_f022_the_waiter_behind_it_goes_on() -> None:
                 await wait_all_tasks_blocked()
                 assert case.pool.stats(endpoint).waiting == 2
                 gate, hosts.gate = hosts.gate, None
-                # The first look-up has its answer; the second one gets another.
+                # The first look-up gets one answer, the second one another.
                 answers = iter([UNKNOWN, (LOOPBACK,), (LOOPBACK,), (LOOPBACK,)])
                 hosts.names = _Answers(answers)
                 gate.set()
 
 
 class _Answers(dict):  # type: ignore[type-arg]
-    """One answer after the other, whatever was asked."""
+    """Give one answer after the other, whatever the question."""
 
     def __init__(self, answers: object) -> None:
         super().__init__()

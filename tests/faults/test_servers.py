@@ -1,6 +1,6 @@
-"""What real servers do to an idle client, and the reason for which its connection is closed then.
+"""What real servers do to an idle client, and with which reason the pool closes its end.
 
-Each test is a row of what was once seen with these servers by hand.
+Each test repeats something that was once seen by hand with this server.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ async def test_valkey_over_maxclients() -> None:
                 async with case.pool.connection(at(server)) as other:
                     await redis(other, b"PING")
             await case.log.wait_closed(CloseReason.ERROR)
-            # Without a caller who reads it the refusal is found as what it is.
+            # If no caller reads the refusal, the pool finds unread data.
             await case.pool.warm(at(server), 2)
             await case.log.wait_closed(CloseReason.ERROR, UNREAD_DATA)
 
@@ -122,7 +122,7 @@ async def test_f057_redis_tls_warmed_and_swept_causes_no_churn(
     endpoint = Endpoint(redis_tls.host, redis_tls.port, tls=TLS(certificates.client_context()))
     async with clean(endpoint) as case:
         await case.pool.warm(endpoint, 3)
-        case.await_stir(3)  # the tickets
+        case.await_stir(3)  # by the session tickets
         for _ in range(3):
             await case.pool._lifecycle._reaper.sweep()
         async with case.pool.connection(endpoint) as conn:
@@ -150,7 +150,7 @@ async def test_f056_redis_tls_without_a_certificate_it_asks_for(
         async with clean(None) as case:
             with pytest.raises(trio.BrokenResourceError) as caught:
                 async with case.pool.connection(Endpoint(server.host, server.port, tls=tls)) as c:
-                    await c.receive_some()  # to send first may cost the reason: the end is a reset
+                    await c.receive_some()  # a send could end in a reset, without the reason
             assert "CERTIFICATE_REQUIRED" in str(caught.value.__cause__)
             assert case.log.reasons == [CloseReason.ERROR]
 
@@ -160,7 +160,7 @@ async def test_f056_redis_tls_without_a_certificate_it_asks_for(
 
 @pytest.fixture(scope="module")
 def own_postgres() -> Iterator[Postgres]:
-    """One that tests may stop and kill."""
+    """A server that tests may stop and kill."""
     with Postgres(max_connections=4) as server:
         yield server
 
@@ -173,7 +173,7 @@ def restarted(own_postgres: Postgres) -> Iterator[Postgres]:
 
 
 async def lend_postgres(case: Case, server: Postgres, *statements: str) -> bytes:
-    """Have the pool keep a session in which these were run; return its process id there."""
+    """Have the pool keep a session that has run `statements`; return its backend's process id."""
     async with case.pool.connection(at(server)) as conn:
         if not conn.reused:
             await postgres_log_in(conn, server)
@@ -193,7 +193,7 @@ async def test_postgres_terminate_backend(postgres: Postgres) -> None:
         await case.log.wait_closed(UNREAD_DATA)
 
 
-query = postgres  # where a fixture has its name
+query = postgres  # where a fixture is called `postgres`
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ async def test_postgres_immediate_stop(restarted: Postgres) -> None:
         await lend_postgres(case, restarted)
         restarted.signal(signal.SIGQUIT)
         await case.log.wait_until(lambda: bool(case.log.reasons))
-        # Its last words, a warning, do not always leave the house.
+        # It does not always get to send its last warning.
         assert case.log.reasons in ([UNREAD_DATA], [PEER_CLOSED])
 
 
@@ -247,7 +247,7 @@ async def test_postgres_smart_shutdown_refuses_more_and_leaves_what_is_there(
         restarted.signal(signal.SIGTERM)
         other = Endpoint(restarted.host, restarted.port, partition="newcomer")
         with pytest.raises(ServerError, match="57P03"), trio.fail_after(PATIENCE):
-            while True:  # until the signal has arrived
+            while True:  # until the server has got the signal
                 async with case.pool.connection(other, fresh=True) as conn:
                     await postgres_log_in(conn, restarted)
                     conn.retire()
@@ -410,7 +410,7 @@ async def test_mariadb_connect_timeout_of_one_that_says_nothing(mariadb: MariaDB
         await lend_mariadb(case, mariadb, "SET GLOBAL connect_timeout = 2")
         try:
             async with case.pool.connection(silent) as conn:
-                await mariadb_packet(conn)  # else it would be the greeting that ends it
+                await mariadb_packet(conn)  # otherwise the unread greeting would end the connection
             await case.log.wait_closed(PEER_CLOSED)
         finally:
             with trio.move_on_after(PATIENCE, shield=True):
@@ -431,7 +431,7 @@ async def test_mariadb_over_max_connections(mariadb: MariaDB) -> None:
                     if not conn.reused:
                         await mariadb_log_in(conn, mariadb)
             case.pool.discard(leases.pop())
-            # Without a caller who reads it the refusal is found as what it is.
+            # If no caller reads the refusal, the pool finds unread data.
             await case.pool.warm(refused, 1)
             await case.log.wait_closed(CloseReason.DISCARDED, UNREAD_DATA)
         finally:

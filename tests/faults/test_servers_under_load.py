@@ -1,7 +1,7 @@
 """Real servers that are killed, restarted, stopped and continued while many tasks use them.
 
-Whatever happens, nobody reads an answer that is not theirs, the limit holds, and once the server is
-back everybody is served.
+No task ever reads the answer of another, the limit holds, and once the server is back every task is
+served.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ BROKEN = (
 
 
 class Load:
-    """Twenty tasks that ask, one after the other, each time something else."""
+    """Twenty tasks; each asks again and again, a new question each time."""
 
     def __init__(self, case: Case, endpoint: Endpoint, ask: Ask, patience: float) -> None:
         self.outcomes: Counter[str] = Counter()
@@ -66,7 +66,7 @@ class Load:
             assert self._case.recorder.open <= LIMIT
             self._progress.set()
             self._progress = trio.Event()
-            await trio.sleep(0.001)  # a failure that costs nothing must not keep the loop busy
+            await trio.sleep(0.001)  # failures that cost nothing must not keep trio busy
 
     async def _ask_once(self, question: bytes) -> str:
         swallow = self._rng.random() < 0.5
@@ -88,7 +88,7 @@ class Load:
         return "answered" if await self._ask(conn, question) == question else "STOLEN"
 
     async def wait(self, outcome: str, count: int) -> None:
-        """Wait until `count` more have ended so."""
+        """Wait until `count` more requests have had this outcome."""
         until = self.outcomes[outcome] + count
         with trio.fail_after(PATIENCE):
             while self.outcomes[outcome] < until:
@@ -105,7 +105,7 @@ async def under_load(
     *,
     patience: float = PATIENCE,
 ) -> Counter[str]:
-    """Disturb a server under load; afterwards it must serve everybody again."""
+    """Disturb a server under load; afterwards every task must be served again."""
     endpoint = Endpoint(server.host, server.port)
     async with clean(endpoint, CONFIG) as case:
         load = Load(case, endpoint, ask, patience)
@@ -149,7 +149,7 @@ async def test_valkey_is_restarted_again_and_again() -> None:
 
 
 async def test_g3_valkey_is_frozen_and_its_late_answers_are_nobodys() -> None:
-    """A frozen server accepts connections and answers all it was asked when it is thawed."""
+    """The kernel accepts for a frozen server, which answers all requests once it is thawed."""
     with Valkey() as server:
 
         async def disturb(load: Load) -> None:
@@ -232,7 +232,7 @@ def a_postgres(certificates: Certificates) -> Iterator[tuple[Server, Ask]]:
 
 @contextmanager
 def a_haproxy(certificates: Certificates) -> Iterator[tuple[Server, Ask]]:
-    """In front of a Valkey that knows nothing of all that."""
+    """A proxy in front of a Valkey that is never disturbed."""
     with Valkey() as behind, HAProxy(backends=[behind.port]) as server:
         yield server, echo
 
@@ -249,7 +249,7 @@ def a_mariadb(certificates: Certificates) -> Iterator[tuple[Server, Ask]]:
         yield server, select
 
 
-@pytest.mark.timeout(180)  # databases take their time to start
+@pytest.mark.timeout(180)  # databases start slowly
 @pytest.mark.parametrize("run", [an_nginx, a_postgres, a_haproxy, a_mariadb])
 async def test_g3_it_is_killed_restarted_and_frozen_one_after_the_other(
     run: Callable[[Certificates], Running], certificates: Certificates

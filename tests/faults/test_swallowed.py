@@ -1,8 +1,7 @@
-"""FAULTS F090: time-outs that a block swallows before it ends normally. No other pool sees them."""
+"""FAULTS F090: time-outs that a block swallows before it ends normally. Other pools miss them."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import pytest
@@ -12,13 +11,10 @@ from trio.testing import wait_all_tasks_blocked
 
 from conpool import CloseReason, Connection
 from tests.support.clean import clean
-from tests.support.peers import receive_exactly
+from tests.support.loopback_servers import receive_exactly
 
-from .blocks import ONE, TOO_MUCH, answered, assert_closed, assert_kept, lease, wait_arrived
+from .blocks import ONE, TOO_MUCH, Body, answered, assert_closed, assert_kept, lease, wait_arrived
 from .sites import Site, socket_of
-
-Body = Callable[[Connection[None], Stream], Awaitable[None]]
-
 
 # ── time-outs that the block swallows (F090) ────────────────────────────────────
 

@@ -1,4 +1,4 @@
-"""FAULTS D: encryption that cannot be had, or that ends in unusual ways."""
+"""FAULTS D: TLS that cannot be agreed on, or that ends in unusual ways."""
 
 from __future__ import annotations
 
@@ -16,25 +16,22 @@ from trio.abc import Stream
 from conpool import TLS, AnyEndpoint, CloseReason, Connection, Endpoint, PoolConfig, TLSError
 from conpool._errors.connect import TLSTimeout
 from tests.servers import Certificates
-from tests.support.clean import PATIENCE, Case, clean
+from tests.support.clean import Case, clean
 from tests.support.faults import LOOPBACK, How, Passage
-from tests.support.peers import echo, exchange, receive_exactly, serving, tls_peer
+from tests.support.loopback_servers import exchange, receive_exactly, serving, tls_server
+from tests.support.pools import echo
 
-from .sites import ProxyTo, TCPSite, TLSSite
+from . import blocks
+from .sites import ProxyTo, TCPSite, TLSSite, at
 
 
 async def fails(case: Case, endpoint: AnyEndpoint) -> TLSError:
-    with trio.fail_after(PATIENCE), pytest.raises(TLSError) as caught:
-        await case.pool.acquire(endpoint)
-    assert caught.value.endpoint == endpoint
-    assert caught.value.phase == "tls"
+    error = await blocks.fails(case, endpoint)
+    assert isinstance(error, TLSError)
+    assert error.phase == "tls"
     assert case.log.dialled == 1, "this is not tried again"
     assert case.recorder.open == 0
-    return caught.value
-
-
-def at(port: int, tls: TLS, host: str = LOOPBACK) -> Endpoint:
-    return Endpoint(host, port, tls=tls)
+    return error
 
 
 # ── certificates ────────────────────────────────────────────────────────────────
@@ -54,10 +51,10 @@ async def test_f052_a_certificate_that_has_expired(
     past = dt.datetime.now(dt.UTC) - dt.timedelta(days=1)
     expired = certificates.ca.issue_cert("127.0.0.1", not_after=past)
     async with (
-        tls_peer(certificates.server_context(expired), TLS(client_ssl)) as peer,
+        tls_server(certificates.server_context(expired), TLS(client_ssl)) as server,
         clean(tcp_site.endpoint) as case,
     ):
-        assert "certificate has expired" in str(await fails(case, peer.endpoint))
+        assert "certificate has expired" in str(await fails(case, server.endpoint))
 
 
 async def test_f052_a_certificate_for_somebody_else(
@@ -75,47 +72,47 @@ async def test_f052_an_address_that_the_certificate_does_not_have(
 ) -> None:
     by_name = certificates.ca.issue_cert("localhost")
     async with (
-        tls_peer(certificates.server_context(by_name), TLS(client_ssl)) as peer,
+        tls_server(certificates.server_context(by_name), TLS(client_ssl)) as server,
         clean(tcp_site.endpoint) as case,
     ):
-        assert "IP address mismatch" in str(await fails(case, peer.endpoint))
+        assert "IP address mismatch" in str(await fails(case, server.endpoint))
 
 
 async def test_f056_g25_a_client_certificate_that_is_missing_shows_at_the_first_read(
     certificates: Certificates,
 ) -> None:
-    server = certificates.server_context(require_client=True)
+    context = certificates.server_context(require_client=True)
     without = TLS(certificates.client_context())
     with_one = TLS(certificates.client_context(with_certificate=True))
-    async with serving(echo, server) as peer, clean(at(peer.port, with_one)) as case:
+    async with serving(echo, context) as server, clean(at(server.port, with_one)) as case:
         with pytest.raises(trio.BrokenResourceError) as caught:
-            async with case.pool.connection(at(peer.port, without)) as conn:
+            async with case.pool.connection(at(server.port, without)) as conn:
                 await conn.receive_some()
         assert "CERTIFICATE_REQUIRED" in str(caught.value.__cause__)
         assert case.log.reasons == [CloseReason.ERROR]
-        async with case.pool.connection(at(peer.port, with_one)) as conn:
+        async with case.pool.connection(at(server.port, with_one)) as conn:
             await exchange(conn)
 
 
 async def test_f056_under_tls_1_2_it_is_an_error_of_the_dial(
     certificates: Certificates, tcp_site: TCPSite
 ) -> None:
-    server = certificates.server_context(require_client=True)
-    server.maximum_version = ssl.TLSVersion.TLSv1_2
+    context = certificates.server_context(require_client=True)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
     async with (
-        tls_peer(server, TLS(certificates.client_context())) as peer,
+        tls_server(context, TLS(certificates.client_context())) as server,
         clean(tcp_site.endpoint) as case,
     ):
-        assert "HANDSHAKE_FAILURE" in str(await fails(case, peer.endpoint)).upper()
+        assert "HANDSHAKE_FAILURE" in str(await fails(case, server.endpoint)).upper()
 
 
 async def test_f056_one_that_was_kept_is_found_out_before_it_is_lent(
     certificates: Certificates,
 ) -> None:
-    server = certificates.server_context(require_client=True)
+    context = certificates.server_context(require_client=True)
     without = TLS(certificates.client_context())
-    async with serving(echo, server) as peer, clean(None) as case:
-        await case.pool.warm(at(peer.port, without), 1)
+    async with serving(echo, context) as server, clean(None) as case:
+        await case.pool.warm(at(server.port, without), 1)
         await case.log.wait_closed(CloseReason.PEER_CLOSED)
 
 
@@ -131,11 +128,11 @@ async def test_f064_a_protocol_that_must_be_agreed_on_and_is_not(
 async def test_f064_one_that_is_agreed_on(certificates: Certificates) -> None:
     tls = TLS(alpn=["conpool/2", "conpool/1"])
     tls.context.load_verify_locations(certificates.ca_file)
-    server = certificates.server_context(alpn=["conpool/1"])
+    context = certificates.server_context(alpn=["conpool/1"])
     async with (
-        serving(echo, server) as peer,
-        clean(at(peer.port, tls)) as case,
-        case.pool.connection(at(peer.port, tls)) as conn,
+        serving(echo, context) as server,
+        clean(at(server.port, tls)) as case,
+        case.pool.connection(at(server.port, tls)) as conn,
     ):
         assert conn.alpn_protocol == "conpool/1"
 
@@ -178,7 +175,7 @@ async def test_f054_silence_in_the_handshake_ends_with_connect_timeout(
         with pytest.raises(trio.BrokenResourceError):
             while await server.receive_some():
                 pass
-            raise trio.BrokenResourceError  # it left without another word
+            raise trio.BrokenResourceError  # the client left without an alert
 
 
 @pytest.mark.parametrize("how", ["close", "reset"])
@@ -272,7 +269,7 @@ async def test_f066_g5_a_context_lives_as_long_as_connections_made_with_it(
 async def test_f067_a_certificate_changed_in_place_counts_from_the_next_handshake_on(
     certificates: Certificates,
 ) -> None:
-    server = certificates.server_context(require_client=True)
+    server_context = certificates.server_context(require_client=True)
     context = certificates.client_context()
     certificates.client.configure_cert(context)
     seen: list[str] = []
@@ -284,8 +281,8 @@ async def test_f067_a_certificate_changed_in_place_counts_from_the_next_handshak
         seen.append(name)
         await echo(stream)
 
-    async with serving(tell, server) as peer:
-        endpoint = at(peer.port, TLS(context))
+    async with serving(tell, server_context) as server:
+        endpoint = at(server.port, TLS(context))
         async with clean(endpoint) as case:
 
             async def ask() -> None:

@@ -1,4 +1,4 @@
-"""FAULTS D: encrypted connections while idle, and how they part."""
+"""FAULTS D: TLS connections while they are idle, and how they end."""
 
 from __future__ import annotations
 
@@ -9,21 +9,14 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from conpool import TLS, CloseReason, Connection, Endpoint, PoolConfig
+from conpool import TLS, CloseReason, Connection, PoolConfig
 from tests.support.clean import Case, clean
-from tests.support.faults import LOOPBACK, FaultyProxy, fill
+from tests.support.faults import FaultyProxy, fill
 
-from .sites import ProxyTo, TLSSite, say_goodbye
-
-
-def at(port: int, tls: TLS, host: str = LOOPBACK) -> Endpoint:
-    return Endpoint(host, port, tls=tls)
-
+from .blocks import QUICK
+from .sites import ProxyTo, TLSSite, at, say_goodbye
 
 # ── idle ────────────────────────────────────────────────────────────────────────
-
-
-QUICK = PoolConfig(reap_interval=0.01)
 
 
 async def test_f057_g23_tickets_that_nobody_has_read_cause_no_churn(tls_site: TLSSite) -> None:
@@ -105,13 +98,13 @@ async def test_f060_or_a_mere_end_if_the_endpoint_says_so(
 
 
 async def break_off(case: Case, site: TLSSite, proxy: FaultyProxy) -> None:
-    """Have the server send something of which only ten bytes arrive, on a connection that is idle."""
+    """Have the server send a record on an idle connection; only ten bytes of it arrive."""
     async with case.pool.connection(at(proxy.port, cast("TLS", site.endpoint.tls))) as conn:
         server = await site.accept()
         await server.send_all(b"hello")
         assert await conn.receive_some() == b"hello"
     passage = await proxy.wait_passages(1)
-    await wait_all_tasks_blocked()  # until the proxy has counted what it passed on
+    await wait_all_tasks_blocked()  # until the proxy has counted the bytes that it passed
     passage.down.cut_after(broken_off_at := passage.down.passed + 10, "silence")
     await server.send_all(b"answer")
     await passage.down.wait_passed(broken_off_at)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import socket
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,10 +13,11 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from conpool import CloseReason, ConnectError, PoolConfig, UnixEndpoint
-from tests._net import unix_bound, unix_full
-from tests.support.clean import PATIENCE, Case, clean
-from tests.support.peers import exchange
+from tests.support.clean import Case, clean
+from tests.support.loopback_servers import exchange
+from tests.support.unix_sockets import as_nobody, bound, full_backlog
 
+from . import blocks
 from .sites import UnixSite
 
 pytestmark = pytest.mark.skipif(
@@ -28,26 +27,10 @@ linux_only = pytest.mark.skipif(sys.platform != "linux", reason="only Linux does
 
 
 async def fails(case: Case, path: Path | str) -> ConnectError:
-    endpoint = UnixEndpoint(path)
-    with trio.fail_after(PATIENCE), pytest.raises(ConnectError) as caught:
-        await case.pool.acquire(endpoint)
-    assert caught.value.endpoint == endpoint
-    assert caught.value.phase == "tcp"
-    assert str(path) in str(caught.value)
-    return caught.value
-
-
-@contextlib.contextmanager
-def as_nobody() -> Iterator[None]:
-    """Not be root for a moment, since root may do everything."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
+    error = await blocks.fails(case, UnixEndpoint(path))
+    assert error.phase == "tcp"
+    assert str(path) in str(error)
+    return error
 
 
 async def test_f046_a_path_that_is_missing(unix_site: UnixSite, tmp_path: Path) -> None:
@@ -69,7 +52,7 @@ async def test_f046_a_path_that_is_a_file(unix_site: UnixSite, tmp_path: Path) -
 
 async def test_f046_a_socket_that_is_not_for_us(unix_site: UnixSite, tmp_path: Path) -> None:
     path = tmp_path / "private"
-    with unix_bound(path, 1):
+    with bound(path, 1):
         path.chmod(0)
         async with clean(unix_site.endpoint) as case:
             with as_nobody():
@@ -79,14 +62,14 @@ async def test_f046_a_socket_that_is_not_for_us(unix_site: UnixSite, tmp_path: P
 
 async def test_f047_a_socket_on_which_nobody_listens(unix_site: UnixSite, tmp_path: Path) -> None:
     path = tmp_path / "deaf"
-    with unix_bound(path):
+    with bound(path):
         async with clean(unix_site.endpoint) as case:
             assert (await fails(case, path)).errno == errno.ECONNREFUSED
 
 
 async def test_f047_what_a_dead_server_left_behind(unix_site: UnixSite, tmp_path: Path) -> None:
     path = tmp_path / "stale"
-    with unix_bound(path, 1):
+    with bound(path, 1):
         pass
     async with clean(unix_site.endpoint) as case:
         assert (await fails(case, path)).errno == errno.ECONNREFUSED
@@ -94,8 +77,7 @@ async def test_f047_what_a_dead_server_left_behind(unix_site: UnixSite, tmp_path
 
 async def test_f048_a_socket_for_datagrams(unix_site: UnixSite, tmp_path: Path) -> None:
     path = tmp_path / "datagrams"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        sock.bind(str(path))
+    with bound(path, kind=socket.SOCK_DGRAM):
         async with clean(unix_site.endpoint) as case:
             assert (await fails(case, path)).errno == errno.EPROTOTYPE
 
@@ -108,7 +90,7 @@ async def test_f049_g8_a_full_backlog_is_waited_for_and_never_taken_for_a_connec
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "busy"
-    with unix_full(path) as listener:
+    with full_backlog(path) as listener:
         endpoint = UnixEndpoint(path)
         async with clean(None) as case:
 
@@ -136,7 +118,7 @@ async def test_f049_g8_a_full_backlog_is_waited_for_and_never_taken_for_a_connec
 async def test_f049_a_backlog_that_stays_full_is_an_error_of_its_own(
     unix_site: UnixSite, tmp_path: Path
 ) -> None:
-    with unix_full(tmp_path / "busy"):
+    with full_backlog(tmp_path / "busy"):
         async with clean(unix_site.endpoint, PoolConfig(connect_timeout=0.1)) as case:
             error = await fails(case, tmp_path / "busy")
             assert error.errno == errno.EAGAIN
@@ -175,7 +157,7 @@ async def test_f051_a_name_in_the_abstract_namespace_is_no_path(
 ) -> None:
     name = f"conpool-{os.getpid()}-{id(unix_site)}"
     abstract = UnixEndpoint(f"\0{name}")
-    with unix_bound(f"\0{name}", 5) as listener:
+    with bound(f"\0{name}", 5) as listener:
         async with clean(unix_site.endpoint) as case:
             async with case.pool.connection(abstract) as conn:
                 server, _ = listener.accept()

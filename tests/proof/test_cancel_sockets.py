@@ -24,7 +24,8 @@ import conpool
 from conpool.testing import cancel_everywhere
 from tests.support.clean import PATIENCE, clean
 from tests.support.faults import LOOPBACK
-from tests.support.peers import echo, exchange
+from tests.support.loopback_servers import exchange
+from tests.support.pools import echo
 
 from .sweeps import CancelledOutside, Play, Scope
 from .totals import tried

@@ -1,6 +1,6 @@
-"""Whose turn it was, and who was served: cases that other pools did not survive.
+"""Waiters who lost their turn: cases from other pools.
 
-Each test is named after the report of it, and its docstring says what happened there.
+Each test has the name of the report, and its docstring says what happened there.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tests.support.pools import HERE, THERE, Network, counts, hold, open_pool, s
 
 
 class Users:
-    """Tasks that use one connection after the other, and a look at how many of them do."""
+    """Tasks that take turns at the connections, and how many have one at a time."""
 
     def __init__(self, pool: ConnectionPool[None]) -> None:
         self.pool = pool
@@ -33,9 +33,9 @@ class Users:
 
 
 async def test_aiohttp_4936(autojump_clock: MockClock) -> None:
-    """Between a release and the next step of the waiter that it woke, a newcomer took the free place.
+    """After a release had woken a waiter, a newcomer took the free place before the waiter ran.
 
-    Then the waiter took it as well: more connections than the limit allows.
+    Then the waiter took it, too, and the pool had more connections than its limit.
     """
     network = Network()
     async with open_pool(network, max_connections_per_endpoint=1) as pool:
@@ -53,9 +53,9 @@ async def test_aiohttp_4936(autojump_clock: MockClock) -> None:
 
 
 async def test_aiohttp_9670() -> None:
-    """The waiter that a release had woken was cancelled before it ran, and the wake-up was gone with it.
+    """A release woke a waiter that was cancelled before it ran; nobody else was woken.
 
-    A slot was free and others waited for it, until somebody else released something.
+    A slot was free and other waiters waited for it, until the next release.
     """
     scope = trio.CancelScope()
 
@@ -78,9 +78,9 @@ async def test_aiohttp_9670() -> None:
 
 @pytest.mark.parametrize("ends_at", [0.999, 1.0, 1.001])
 async def test_vitess_20308(autojump_clock: MockClock, ends_at: float) -> None:
-    """A connection was handed to a waiter whose time had just run out (poolboy #70 is the same).
+    """A waiter whose time had just run out was handed a connection (also poolboy #70).
 
-    It was never used and never given back, while others waited.
+    Nobody used it and nobody gave it back, while other waiters waited.
     """
     served: list[str] = []
 
@@ -113,9 +113,9 @@ async def test_vitess_20308(autojump_clock: MockClock, ends_at: float) -> None:
 
 
 async def test_go_31708(autojump_clock: MockClock) -> None:
-    """`database/sql` served its waiters in random order: the unlucky ones waited many times the average.
+    """`database/sql` served waiters in random order: some waited many times the average.
 
-    A job that takes 1 min 59 s first come, first served, took 7 min 29 s.
+    A job of 1 min 59 s, first come, first served, took 7 min 29 s.
     """
     async with open_pool(max_connections_per_endpoint=1) as pool:
         users = Users(pool)
@@ -133,9 +133,10 @@ async def test_go_31708(autojump_clock: MockClock) -> None:
 
 
 async def test_openfga_3249(autojump_clock: MockClock) -> None:
-    """Tasks that held one connection each waited for a second one, and all of them were lent.
+    """Each task held one connection and waited for a second one, and none was left.
 
-    It looked like an overload. Here the error says what it is, and who holds what.
+    It looked like an overload. Here the error says that it is a deadlock, and who holds the
+    connections.
     """
     errors: list[AcquireTimeout] = []
 
@@ -162,9 +163,9 @@ async def test_openfga_3249(autojump_clock: MockClock) -> None:
 
 
 async def test_pgbouncer_131(autojump_clock: MockClock) -> None:
-    """Under a limit for all databases, one that was never idle kept its connections to itself.
+    """Under a limit for all databases, a database that was never idle kept all connections.
 
-    Those who waited for another database waited for ever.
+    Callers who waited for another database waited for ever.
     """
     others = 0
 
@@ -180,6 +181,6 @@ async def test_pgbouncer_131(autojump_clock: MockClock) -> None:
             nursery.start_soon(keep_busy)
         await trio.sleep(0.5)
         async with pool.connection(THERE):
-            # Both connections may be given back in the instant in which its turn comes.
+            # Both connections may come back in the instant in which its turn comes.
             assert earlier < others <= earlier + MAX_OVERTAKES + 1
         nursery.cancel_scope.cancel()

@@ -1,6 +1,6 @@
-"""What was left in a connection, and who read it next: cases that other pools did not survive.
+"""Leftovers in a connection that the next caller read: cases from other pools.
 
-Each test is named after the report of it, and its docstring says what happened there.
+Each test has the name of the report, and its docstring says what happened there.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from tests._proxies import proxy_at_work, read_head
 from tests.servers import Valkey
 from tests.support.clean import PATIENCE, Case, clean
 from tests.support.faults import LOOPBACK, start_proxy
-from tests.support.peers import echo, exchange, serving, shake_hands
-from tests.support.pools import HERE, Network, open_pool, reasons, settle
+from tests.support.loopback_servers import exchange, serving, shake_hands
+from tests.support.pools import HERE, Network, echo, open_pool, reasons, settle
 
 
 async def ask_to_echo(stream: trio.abc.Stream, word: bytes) -> bytes:
-    """Have a Redis server echo `word`; return what it says to that, or what comes instead."""
+    """Ask a Redis server to echo `word`; return its answer, or whatever comes in its place."""
     await stream.send_all(b"ECHO " + word + b"\r\n")
     return await receive_reply(stream)
 
@@ -42,10 +42,10 @@ def redis(valkey: Valkey) -> Endpoint:
 
 
 async def test_redis_py_2624(redis: Endpoint) -> None:
-    """A task was cancelled after its command was sent; its connection went back to the pool all the same.
+    """A task was cancelled after it had sent a command, and its connection went back to the pool.
 
-    Whoever came next read the reply to that command, and each one after the previous one's: in March
-    2023 users of ChatGPT saw what belonged to others.
+    The next caller read the reply to that command, and every later caller the reply of the one
+    before. In March 2023 users of ChatGPT saw data of other users.
     """
     async with clean(redis) as case:
         with trio.CancelScope() as scope:
@@ -61,9 +61,9 @@ async def test_redis_py_2624(redis: Endpoint) -> None:
 
 
 async def test_redis_py_2665(redis: Endpoint) -> None:
-    """The first repair forgot pipelines: several commands are on their way, some replies have been read.
+    """The first repair forgot pipelines, where some replies are read and more are to come.
 
-    So it does not tell that the last thing that moved was a reply.
+    So a reply that moved last does not prove that the exchange is over.
     """
     async with clean(redis) as case:
         with trio.CancelScope() as scope:
@@ -93,9 +93,10 @@ async def receive_all(conn: Connection[None], count: int) -> bytes:
 
 
 async def test_dalli_956(autojump_clock: MockClock) -> None:
-    """Ruby's `Timeout` interrupted a request to memcached, the block rescued that, the connection was kept.
+    """Ruby's `Timeout` interrupted a request, the block rescued it, the connection was kept.
 
-    The rest of the value was read as the next answer, until a mark told that a request is in flight.
+    The rest of memcached's value was read as the next answer. A mark for a request in flight mended
+    it.
     """
     async with open_pool(Network(answer_in_halves)) as pool:
         async with pool.connection(HERE) as conn:
@@ -109,9 +110,9 @@ async def test_dalli_956(autojump_clock: MockClock) -> None:
 
 
 async def test_cve_2025_47907(autojump_clock: MockClock) -> None:
-    """Go's `Rows.Scan` went on in one goroutine while a cancellation ended the query in another.
+    """Go's `Rows.Scan` went on in one goroutine after another had cancelled the query.
 
-    What it then read into the caller's variables were the rows of somebody else's query.
+    It then read the rows of another query into the caller's variables.
     """
 
     async def scan(conn: Connection[None]) -> None:
@@ -138,10 +139,10 @@ async def test_undici_ghsa_35p6_xmwp_9g52(
     server_ssl: ssl.SSLContext,
     client_ssl: ssl.SSLContext,
 ) -> None:
-    """An attacker had the server answer once more than it was asked, on a connection shared with others.
+    """On a shared connection, an attacker made the server answer once more than it was asked.
 
-    The surplus reply was given to the next request, and all replies after it to the wrong ones. Envoy's
-    CVE-2026-73548 and Traefik's CVE-2026-71324 are of the same kind.
+    The next request got the surplus reply, and every later request the reply of another one.
+    Envoy's CVE-2026-73548 and Traefik's CVE-2026-71324 are of the same kind.
     """
 
     servers: list[trio.abc.Stream] = []
@@ -168,7 +169,7 @@ async def test_undici_ghsa_35p6_xmwp_9g52(
             if seen == "after a pause":
                 case.pool.pause(endpoint)
                 nursery.start_soon(use)
-            await settle()  # the server must be done with its answer
+            await settle()  # by then the server has sent all of its answer
             await servers[0].send_all(b"poison")
             await let_arrive(case)
             case.pool.release(conn)
@@ -178,10 +179,10 @@ async def test_undici_ghsa_35p6_xmwp_9g52(
 
 
 async def let_arrive(case: Case) -> None:
-    """Wait until there is something to be read on the one connection."""
+    """Wait until the only connection has something to read."""
     (entry,) = case.entries()
     with trio.fail_after(PATIENCE):
-        while not entry.link.poll(0):  # noqa: ASYNC110 - to receive it would be to take it away
+        while not entry.link.poll(0):  # noqa: ASYNC110 - receiving it would consume it
             await trio.sleep(0.001)
 
 
@@ -190,7 +191,7 @@ async def test_libpq_cve_2021_23222(
 ) -> None:
     """A man in the middle sent plain bytes before the TLS handshake.
 
-    libpq kept them in its buffer, and took them for the server's first words afterwards.
+    libpq kept them in its buffer, and later took them for the server's first words.
     """
     async with serving(echo, server_ssl) as server:
         tls = TLS(client_ssl)
@@ -204,7 +205,7 @@ async def test_libpq_cve_2021_23222(
 async def test_libpq_cve_2021_23222_in_a_tunnel(
     server_ssl: ssl.SSLContext, client_ssl: ssl.SSLContext
 ) -> None:
-    """The same, in one piece with the answer of an HTTP proxy, where a handshake could follow unharmed."""
+    """The same in one packet with an HTTP proxy's answer; the handshake alone would succeed."""
 
     async def inject(stream: trio.abc.Stream) -> None:
         await read_head(stream)
@@ -220,10 +221,9 @@ async def test_libpq_cve_2021_23222_in_a_tunnel(
 
 
 async def test_jetty_4113(server_ssl: ssl.SSLContext, client_ssl: ssl.SSLContext) -> None:
-    """TLS 1.3 servers send session tickets after the handshake, and these lie in the socket unread.
+    """TLS 1.3 servers send session tickets after the handshake; they lie unread in the socket.
 
-    Jetty's pool took what it found there for bytes that nobody had asked for: every healthy connection
-    was closed.
+    Jetty's pool took them for bytes that nobody had asked for, and closed every healthy connection.
     """
     async with serving(echo, server_ssl) as server:
         endpoint = Endpoint(LOOPBACK, server.port, tls=TLS(client_ssl))

@@ -1,13 +1,12 @@
-"""Connections that were shared and should not have been: cases that other pools did not survive.
+"""Connections that were wrongly shared: cases from other pools.
 
-Each test is named after the report of it, and its docstring says what happened there.
+Each test has the name of the report, and its docstring says what happened there.
 """
 
 from __future__ import annotations
 
 import errno
 import gc
-import socket
 import ssl
 import sys
 import weakref
@@ -26,16 +25,16 @@ from conpool import (
     TLSError,
     UnixEndpoint,
 )
-from tests._net import on_network, refusing
+from tests._net import FromPort, on_network, refusing
 from tests.servers import Certificates
 from tests.support.clean import clean
 from tests.support.faults import LOOPBACK
-from tests.support.peers import echo, exchange, serving
-from tests.support.pools import Network, open_pool
+from tests.support.loopback_servers import exchange, serving
+from tests.support.pools import Network, echo, open_pool
 
 
 def careless_context() -> ssl.SSLContext:
-    """A context that trusts anybody."""
+    """A context that trusts every server."""
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -43,15 +42,13 @@ def careless_context() -> ssl.SSLContext:
 
 
 async def test_requests_cve_2024_35195(server_ssl: ssl.SSLContext) -> None:
-    """After one request with `verify=False`, the session went on with that connection for ever.
+    """After one request with `verify=False`, the session used that connection for ever.
 
-    Later requests asked for verification and got none: the key of the pool did not have it.
+    Later requests asked for verification and got none, because the pool's key did not contain it.
     """
     async with serving(echo, server_ssl) as server:
         careless = Endpoint(LOOPBACK, server.port, tls=TLS(careless_context()))
-        careful = Endpoint(
-            LOOPBACK, server.port, tls=True
-        )  # knows nothing of the server's authority
+        careful = Endpoint(LOOPBACK, server.port, tls=True)  # does not know the server's authority
         async with clean(careless) as case:
             async with case.pool.connection(careless) as conn:
                 await exchange(conn)
@@ -60,9 +57,9 @@ async def test_requests_cve_2024_35195(server_ssl: ssl.SSLContext) -> None:
 
 
 async def test_envoy_cve_2022_21654(server_ssl: ssl.SSLContext, certificates: Certificates) -> None:
-    """What was to be verified had changed, and the old sessions, which had not been, were taken up again.
+    """The rules of verification changed, and unverified old sessions were resumed.
 
-    Here the context and the name to verify are both part of what a connection is known by.
+    Here the context and the name to verify are both part of an endpoint.
     """
     async with serving(echo, server_ssl) as server:
         context = certificates.client_context()
@@ -109,10 +106,10 @@ OTHERS: dict[str, list[Any]] = {
 
 
 async def test_curl_of_a_field_that_was_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    """curl: 34 advisories for a connection that was used again and should not have been.
+    """curl: 34 advisories for connections that were wrongly used again.
 
     Nearly all forgot one field: a client certificate, a proxy's password, a local address. This
-    goes through all of them, and fails when there is a new one that it does not know.
+    test tries every field of an endpoint, and fails when there is a field that it does not know.
     """
 
     async def stay_plain(stream: trio.abc.Stream, tls: TLS, name: str | None) -> trio.abc.Stream:
@@ -137,13 +134,13 @@ async def test_curl_of_a_field_that_was_forgotten(monkeypatch: pytest.MonkeyPatc
 
 
 class Tenant:
-    """Equal to itself alone, by where it lies in memory."""
+    """Equal only to itself, by its place in memory."""
 
 
 async def test_curl_cve_2020_8231() -> None:
-    """A connection was known by the address of the handle that it belonged to.
+    """The pool knew a connection by the memory address of its handle.
 
-    The handle was freed, another one came to lie at the same address, and got that connection.
+    The handle was freed, a new one took the same address, and got that connection.
     """
     async with open_pool() as pool:
         tenant = Tenant()
@@ -160,24 +157,11 @@ async def test_curl_cve_2020_8231() -> None:
                 assert conn.uses == 1
 
 
-class FromPort(trio.abc.SocketFactory):
-    """Sockets that come from one port: what the kernel does by chance when it picks one."""
-
-    def __init__(self, port: int) -> None:
-        self.port = port
-
-    def socket(self, family: int = -1, type: int = -1, proto: int = -1) -> Any:
-        sock = socket.socket(family, type)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((LOOPBACK, self.port))
-        return trio.socket.from_stdlib_socket(sock)
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="other kernels refuse it themselves")
 async def test_zookeeper_2101() -> None:
-    """A client of a dead server tried again and again, until the kernel picked the server's port for it.
+    """A client dialled a dead server until the kernel gave it the server's own port.
 
-    TCP lets it connect to itself then: it talked to itself, and the server could not start again.
+    TCP then lets it connect to itself: it talked to itself, and the server could not start again.
     """
     with refusing() as port:
         pass  # nobody has that port now

@@ -1,6 +1,6 @@
-"""One bad server, too many callers: cases that other pools did not survive.
+"""One bad server, or too many callers: cases from other pools.
 
-Each test is named after the report of it, and its docstring says what happened there.
+Each test has the name of the report, and its docstring says what happened there.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from conpool import (
 from conpool.testing import MemoryConnector
 from tests.support.clean import clean
 from tests.support.faults import LOOPBACK
-from tests.support.peers import serving
+from tests.support.loopback_servers import serving
 from tests.support.pools import (
     HERE,
     THERE,
@@ -41,9 +41,9 @@ from tests.support.pools import (
 
 
 async def test_sqlx_3132(autojump_clock: MockClock) -> None:
-    """One time-out covered queue and connect, and took the dial down with its caller.
+    """One time-out covered queue and dial, and ended the dial together with its caller.
 
-    With a server slower than that, each caller began anew: 20,000 logins a second, nothing served.
+    With a slower server each caller began a new dial: 20,000 logins a second, and no caller served.
     """
     served = 0
 
@@ -68,7 +68,7 @@ async def test_sqlx_3132(autojump_clock: MockClock) -> None:
 
 
 class WrongPassword(Connector):
-    """A server that lets nobody in, and says so at once."""
+    """A server that refuses every login at once."""
 
     def __init__(self) -> None:
         self.dials = 0
@@ -79,9 +79,9 @@ class WrongPassword(Connector):
 
 
 async def test_bb8_141(autojump_clock: MockClock) -> None:
-    """With a wrong password each caller waited for the whole of its time-out, and learnt nothing but that.
+    """With a wrong password each caller waited for its whole time-out, and learnt no reason.
 
-    Behind the scenes the pool tried again and again.
+    In the background the pool dialled again and again.
     """
     connector = WrongPassword()
     async with open_pool(connector, acquire_timeout=30) as pool:
@@ -93,9 +93,9 @@ async def test_bb8_141(autojump_clock: MockClock) -> None:
 
 
 async def test_bb8_167(autojump_clock: MockClock) -> None:
-    """A broken connection was thrown away, and nobody told those who waited that there was room now.
+    """The pool threw a broken connection away, and did not tell the waiters that a slot was free.
 
-    Here they are dialled for in that very instant.
+    Here it dials for a waiter in the same instant.
     """
     async with open_pool(max_connections_per_endpoint=1) as pool, trio.open_nursery() as nursery:
         conn = await pool.acquire(HERE)
@@ -112,9 +112,9 @@ async def test_bb8_167(autojump_clock: MockClock) -> None:
 async def test_hikaricp_2161(
     autojump_clock: MockClock, server_ssl: ssl.SSLContext, client_ssl: ssl.SSLContext
 ) -> None:
-    """One thread made all connections: one TLS handshake that the server never answered held up the rest.
+    """One thread made all connections, and one unanswered TLS handshake held up all others.
 
-    Here it keeps the one it was started for, and nobody else.
+    Here it holds up only its own caller.
     """
     accepted = 0
 
@@ -141,7 +141,7 @@ async def test_hikaricp_2161(
 
 
 async def test_hikaricp_2161_on_real_sockets() -> None:
-    """The same with a server that accepts and keeps silent, beside one that is well."""
+    """The same with one server that accepts and stays silent, and one that is healthy."""
     async with serving(listen) as silent, serving() as server:
         endpoint = Endpoint(LOOPBACK, silent.port, tls=True)
         config = PoolConfig(max_connections=2, connect_timeout=0.5)
@@ -160,9 +160,9 @@ async def expect_timeout(pool: ConnectionPool[None], endpoint: Endpoint) -> None
 
 
 async def test_aiohttp_counts_what_is_idle_too(autojump_clock: MockClock) -> None:
-    """aiohttp's `limit` counts what is lent: with `limit=2` there can be 40 idle sockets beside that.
+    """aiohttp's `limit` counts lent connections only: `limit=2` still allows 40 idle sockets.
 
-    Here what is idle counts too, and makes room for another host.
+    Here idle connections count, too, and are closed to make room for another host.
     """
     network = Network()
     most = 0

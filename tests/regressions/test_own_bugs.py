@@ -1,4 +1,4 @@
-"""What the proofs found wrong in conpool itself, each in its shortest form."""
+"""Bugs of conpool itself that the proofs found, each in its shortest form."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Leases(conpool.Observer):
 
 
 async def test_what_a_health_check_closes_was_never_lent() -> None:
-    """`discard` took the hook's handle for a lease: one that had not begun was released (G26)."""
+    """`discard` took a hook's handle for a lease, and ended a lease that had not begun (G26)."""
 
     async def close(conn: conpool.Connection[None]) -> bool:
         await conn.aclose()
@@ -50,7 +50,7 @@ async def test_what_a_health_check_closes_was_never_lent() -> None:
 
 
 async def test_what_a_health_check_releases_is_nobody_elses_yet(autojump_clock: MockClock) -> None:
-    """A hook that released what it checks had it lent to the next waiter, beside its caller (G2)."""
+    """A hook released the connection that it checked: a waiter got it beside its caller (G2)."""
     config = conpool.PoolConfig(max_connections_per_endpoint=1)
     users: list[int] = []
 
@@ -77,7 +77,7 @@ async def test_what_a_health_check_releases_is_nobody_elses_yet(autojump_clock: 
 
 
 async def test_what_a_callback_does_is_told_after_what_it_was_told() -> None:
-    """A callback that closed the new connection had observers hear of the end before the beginning."""
+    """A callback closed the new connection, and observers heard of its end first."""
     heard: list[str] = []
 
     class Listener(conpool.Observer):
@@ -98,7 +98,7 @@ async def test_what_a_callback_does_is_told_after_what_it_was_told() -> None:
 async def test_whoever_goes_back_to_the_queue_finds_books_that_are_in_use(
     autojump_clock: MockClock,
 ) -> None:
-    """A clear during a long check, and a sweep: the caller queued where nobody looked any more (G19)."""
+    """After a clear and a sweep in a long check, the caller joined a forgotten queue (G19)."""
 
     async def think(conn: conpool.Connection[None]) -> bool:
         await trio.sleep(8)
@@ -122,7 +122,7 @@ async def test_whoever_goes_back_to_the_queue_finds_books_that_are_in_use(
 async def test_whoever_lost_a_connection_amid_its_check_gets_none_unchecked(
     autojump_clock: MockClock,
 ) -> None:
-    """A clear during a check: the caller went back to the queue, and took an idle one as it was."""
+    """After a clear in a check, the caller queued again, and got an idle one unprobed."""
     checked: list[int] = []
 
     async def think(conn: conpool.Connection[None]) -> bool:
@@ -148,7 +148,7 @@ async def test_whoever_lost_a_connection_amid_its_check_gets_none_unchecked(
 
 
 class Sockets(conpool.Connector):
-    """Dials a listener on this machine, and remembers the streams."""
+    """Dials a listener on this machine and keeps the streams."""
 
     def __init__(self, port: int) -> None:
         self.endpoint = conpool.Endpoint("127.0.0.1", port)
@@ -168,7 +168,7 @@ async def listening(nursery: trio.Nursery) -> Sockets:
 
 
 async def test_a_connection_that_was_closed_under_its_lease_is_not_healthy() -> None:
-    """The look went to whatever had the descriptor now: a ValueError, or another connection's health."""
+    """The probe used a descriptor that was closed, or by then another connection's."""
     async with trio.open_nursery() as nursery:
         sockets = await listening(nursery)
         async with conpool.ConnectionPool(connector=sockets) as pool:
@@ -182,7 +182,7 @@ async def test_a_connection_that_was_closed_under_its_lease_is_not_healthy() -> 
 
 
 async def test_a_socket_that_its_maker_has_closed_costs_no_slot() -> None:
-    """The look at it raised a ValueError out of `release`, and the slot was gone (G11)."""
+    """The probe raised a ValueError out of `release`, and the slot was lost (G11)."""
     async with trio.open_nursery() as nursery:
         sockets = await listening(nursery)
         async with conpool.ConnectionPool(connector=sockets) as pool:
@@ -198,7 +198,7 @@ async def test_a_socket_that_its_maker_has_closed_costs_no_slot() -> None:
 
 
 class Exit(BaseException):
-    """Stands for `SystemExit`, and what `pytest.fail` raises: observers' own business, and let through."""
+    """Like `SystemExit`, or the exception of `pytest.fail`: the pool lets it through."""
 
 
 class Quitter(conpool.Observer):
@@ -220,7 +220,7 @@ class Quitter(conpool.Observer):
 
 
 async def test_a_pool_ends_whatever_its_observers_raise(autojump_clock: MockClock) -> None:
-    """Leaving the block waited for background tasks that nobody had told to end (G19)."""
+    """Leaving the pool's block waited for background tasks that nobody had ended (G19)."""
     pool = conpool.ConnectionPool(connector=connector(), observers=[Quitter("closed")])
     with pytest.raises(Exit):
         async with pool:
@@ -230,7 +230,7 @@ async def test_a_pool_ends_whatever_its_observers_raise(autojump_clock: MockCloc
 
 
 async def test_whoever_is_thrown_out_of_the_queue_leaves_it(autojump_clock: MockClock) -> None:
-    """What was dialled went to a waiter that had no task: the slot was gone (G11)."""
+    """A waiter without a task was handed a dialled connection, and the slot was lost (G11)."""
     config = conpool.PoolConfig(max_connections_per_endpoint=1)
     async with conpool.ConnectionPool(
         config, connector=connector(), observers=[Quitter("connecting")]
@@ -246,7 +246,7 @@ async def test_whoever_is_thrown_out_of_the_queue_leaves_it(autojump_clock: Mock
 async def test_what_was_taken_while_an_observer_quits_is_put_back(
     expired: int, autojump_clock: MockClock
 ) -> None:
-    """One that had expired was closed on the way to the one that was taken, and then lost (G11)."""
+    """An expired connection was closed while another was taken, and its slot was lost (G11)."""
     config = conpool.PoolConfig(max_idle_time=3, reap_interval=9)
     async with conpool.ConnectionPool(
         config, connector=connector(), observers=[Quitter("closed")]
@@ -263,7 +263,7 @@ async def test_what_was_taken_while_an_observer_quits_is_put_back(
 
 
 async def test_nothing_is_begun_in_a_background_that_is_dying(autojump_clock: MockClock) -> None:
-    """A goodbye held up its end; a dial that was begun meanwhile held up the end of the pool for ever (G19)."""
+    """A slow goodbye delayed the end; a dial begun meanwhile kept the pool open for ever (G19)."""
     other = conpool.Endpoint("other.example", 5432)
     config = conpool.PoolConfig(health_check_interval=1, reap_interval=1)
 
@@ -291,14 +291,14 @@ async def test_nothing_is_begun_in_a_background_that_is_dying(autojump_clock: Mo
 async def test_a_lease_that_ends_in_the_moment_of_that_death_holds_up_nothing(
     autojump_clock: MockClock,
 ) -> None:
-    """The close that needed a task got none, and the end of the pool waited for it for ever (G19)."""
+    """A close that needed a task got none, and the pool's end waited for it for ever (G19)."""
     config = conpool.PoolConfig(health_check_interval=1, reap_interval=1)
 
     async def crash(conn: conpool.Connection[None]) -> bool:
         raise Exit
 
     class Moment(trio.abc.Instrument):
-        """After the last of the background tasks, before the step of their parent."""
+        """After the last background task has ended, and before their parent's next step."""
 
         def after_task_step(self, task: trio.lowlevel.Task) -> None:
             if "conpool" in task.name and not engine.background._nursery.child_tasks:
@@ -318,7 +318,7 @@ async def test_a_lease_that_ends_in_the_moment_of_that_death_holds_up_nothing(
 
 
 class Reluctant(conpool.Connector):
-    """Its streams take half a second to close, whoever is in a hurry."""
+    """Its streams take half a second to close, also if they are closed by force."""
 
     async def connect(self, endpoint: conpool.AnyEndpoint) -> trio.abc.Stream:
         return ReluctantStream()
@@ -340,7 +340,7 @@ class ReluctantStream(trio.abc.Stream):
 
 
 async def test_a_pool_that_cannot_open_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a descriptor for the watch, it left a nursery open, and trio said it was misused."""
+    """Without a descriptor for the idle watch, the pool left a nursery open; trio complained."""
 
     def refuse(_: IdleWatch) -> None:
         raise OSError(errno.EMFILE, "too many open files")
@@ -356,7 +356,7 @@ async def test_a_pool_that_cannot_open_says_why(monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_a_pool_is_not_closed_by_a_task_of_its_own(autojump_clock: MockClock) -> None:
-    """A background check that closed the pool waited for itself, and nobody could cancel it (G17)."""
+    """A background check closed the pool, and so waited for itself, uncancellable (G17)."""
     refused: list[str] = []
 
     async def close() -> None:
@@ -387,7 +387,7 @@ async def test_a_pool_is_not_closed_by_a_task_of_its_own(autojump_clock: MockClo
 async def test_what_ends_after_its_books_were_dropped_is_counted(
     autojump_clock: MockClock,
 ) -> None:
-    """The end of a lease whose connection was closed long ago was entered where nobody looked any more."""
+    """A lease ended long after its connection was closed; a forgotten record counted it."""
     config = conpool.PoolConfig(reap_interval=5)
     async with conpool.ConnectionPool(config, connector=connector()) as pool:
         conn = await pool.acquire(ENDPOINT)
@@ -401,7 +401,7 @@ async def test_what_ends_after_its_books_were_dropped_is_counted(
 async def test_who_is_refused_as_its_books_are_dropped_is_counted(
     autojump_clock: MockClock,
 ) -> None:
-    """A sweep between the moment when the time was up and the step of the task that learnt it."""
+    """A sweep after a time-out has passed, and before the timed-out task has run."""
     other = conpool.Endpoint("other.example", 5432)
     config = conpool.PoolConfig(max_connections=1, acquire_timeout=10, reap_interval=100)
     async with conpool.ConnectionPool(config, connector=connector()) as pool:
@@ -415,7 +415,7 @@ async def test_who_is_refused_as_its_books_are_dropped_is_counted(
             await wait_all_tasks_blocked()
             autojump_clock.autojump_threshold = float("inf")
             autojump_clock.jump(11)
-            # What the timer and the reaper would do, one right after the other.
+            # The timer's work, and right after it the reaper's.
             core = pool._core
             pool._engine.report(core.ticked)
             assert core.swept(core.subs[ENDPOINT], trio.current_time())

@@ -1,6 +1,6 @@
-"""What went on after the end, or grew without one: cases that other pools did not survive.
+"""Work that went on after the end, and growth without end: cases from other pools.
 
-Each test is named after the report of it, and its docstring says what happened there.
+Each test has the name of the report, and its docstring says what happened there.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from tests.support.pools import (
 
 
 async def test_httpcore_dials_on_a_closed_pool(autojump_clock: MockClock) -> None:
-    """httpcore and its fork: after `aclose()` a request that was queued went on, and dialled.
+    """httpcore and its fork: after `aclose()`, a queued request went on and dialled.
 
-    What it opened belonged to a pool that was closed, and nobody closed it any more.
+    Its connection belonged to a closed pool, and nobody closed it.
     """
     refused: list[float] = []
 
@@ -59,9 +59,9 @@ async def test_httpcore_dials_on_a_closed_pool(autojump_clock: MockClock) -> Non
 
 @pytest.mark.parametrize("how", ["normally", "cancelled", "crashing"])
 async def test_dream_of_a_pool_in_each_request(autojump_clock: MockClock, how: str) -> None:
-    """A "pool of 20" was made inside a request handler, and so another one by each request.
+    """A request handler made a "pool of 20", so each request made another one.
 
-    Nothing ever ended them: 150 of the server's connections were gone (MariaDB's error 1040).
+    Nothing ended these pools: they used up the server's 150 connections (MariaDB's error 1040).
     """
 
     async def respond(scope: trio.CancelScope) -> None:
@@ -88,7 +88,7 @@ async def test_dream_of_a_pool_in_each_request(autojump_clock: MockClock, how: s
 
 
 async def test_dream_of_a_pool_without_its_block() -> None:
-    """The same without any `async with`: such a pool connects to nothing, so nothing can be left."""
+    """The same without `async with`: such a pool connects to nothing, so it leaves nothing."""
     network = Network()
     for _ in range(3):
         pool: ConnectionPool[None] = make_pool(network)
@@ -98,9 +98,10 @@ async def test_dream_of_a_pool_without_its_block() -> None:
 
 
 async def test_caqti_139(autojump_clock: MockClock) -> None:
-    """The task that closes what has aged waited for a moment that had passed, in a busy loop.
+    """The task that closes aged connections waited for a past moment, in a busy loop.
 
-    Here a day passes with all that can age: idle times and lifetimes, warmth, a server that is gone.
+    Here a day passes, with everything that can age: idle times, lifetimes, warmth, a server that is
+    gone.
     """
     steps = Steps(lambda: None)
     network = Network()
@@ -122,14 +123,14 @@ async def test_caqti_139(autojump_clock: MockClock) -> None:
         assert counts(pool) == {}
         assert set(reasons(pool)) <= {"IDLE_TIME", "LIFETIME"}
     rounds = 86_400 / 10
-    # Each round takes the reaper and its neighbour a step or two, looked at before and after.
+    # A round takes a step or two of the reaper and its neighbour, each checked before and after.
     assert steps.count <= rounds * 2 * 2 * 2
 
 
 async def test_undici_forgets_no_endpoint(autojump_clock: MockClock) -> None:
-    """undici and others: what a pool knows of an endpoint stayed for as long as the pool did.
+    """undici and others: a pool kept its records of an endpoint as long as it lived.
 
-    A crawler that never comes back to a host still pays for each that it has seen.
+    A crawler that never returns to a host still pays for each host that it has seen.
     """
     async with open_pool(every_step=False, max_idle_time=1) as pool:
         for number in range(1_000):

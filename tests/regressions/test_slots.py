@@ -1,6 +1,6 @@
-"""Slots that never came back, sockets that nobody closed: cases that other pools did not survive.
+"""Slots that were lost and sockets that nobody closed: cases from other pools.
 
-Each test is named after the report of it, and its docstring says what happened there.
+Each test has the name of the report, and its docstring says what happened there.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from conpool import (
 from conpool.testing import assert_quiescent, cancel_everywhere
 from tests.support.clean import PATIENCE, clean
 from tests.support.faults import LOOPBACK
-from tests.support.peers import serving
+from tests.support.loopback_servers import serving
 from tests.support.pools import (
     HERE,
     Network,
@@ -44,7 +44,7 @@ simulated = partial(MockClock, autojump_threshold=0)
 
 
 async def use_all(pool: ConnectionPool[None], count: int) -> None:
-    """Show that all `count` slots are there: lend as many at once, without waiting long."""
+    """Show that no slot is lost: have `count` connections at the same time, soon."""
     with trio.fail_after(PATIENCE):
         leases = [await pool.acquire(HERE) for _ in range(count)]
     for lease in leases:
@@ -55,9 +55,9 @@ async def use_all(pool: ConnectionPool[None], count: int) -> None:
 
 
 async def test_redis_py_4121() -> None:
-    """Giving back was awaited, and a cancellation came just there: the connection never went back.
+    """Giving back was an await: a cancellation in it lost the connection.
 
-    Here the whole block runs in a scope that has been cancelled when it ends.
+    Here the block ends in a scope that is cancelled already.
     """
     async with open_pool(max_connections_per_endpoint=1) as pool:
         for use in range(1, 4):
@@ -69,9 +69,9 @@ async def test_redis_py_4121() -> None:
 
 
 async def test_sqlalchemy_8145(autojump_clock: MockClock) -> None:
-    """Cleanup awaits, and in a scope that was cancelled that is cancelled too: no rollback was sent.
+    """Cleanup awaited in a cancelled scope, so it was cancelled, too: no rollback was sent.
 
-    What came after it, giving the connection back among that, did not happen (also #6652, #12077).
+    The rest of the cleanup, the give-back among it, did not happen (also #6652, #12077).
     """
     async with open_pool(max_connections_per_endpoint=1) as pool:
         with trio.move_on_after(1) as scope:
@@ -79,7 +79,7 @@ async def test_sqlalchemy_8145(autojump_clock: MockClock) -> None:
                 try:
                     await trio.sleep_forever()
                 finally:
-                    await exchange(conn, b"ROLLBACK")  # noqa: ASYNC102 - just what must do no harm
+                    await exchange(conn, b"ROLLBACK")  # noqa: ASYNC102 - just this must do no harm
         assert scope.cancelled_caught
         assert counts(pool) == {}
         assert reasons(pool) == {"CANCELLED": 1}
@@ -89,13 +89,13 @@ async def test_sqlalchemy_8145(autojump_clock: MockClock) -> None:
 async def test_sqlalchemy_8145_when_all_is_cancelled(
     server_ssl: ssl.SSLContext, client_ssl: ssl.SSLContext
 ) -> None:
-    """The same for the whole pool: closing with a goodbye awaits too."""
+    """The same for the whole pool: a close with a goodbye awaits, too."""
     endings: list[bytes] = []
 
     async def note_the_end(stream: trio.abc.Stream) -> None:
         async for _ in stream:
             pass
-        endings.append(b"goodbye")  # a stream that was merely cut off would have raised
+        endings.append(b"goodbye")  # without the goodbye this would have raised
 
     async with serving(note_the_end, server_ssl) as server:
         endpoint = Endpoint(LOOPBACK, server.port, tls=TLS(client_ssl))
@@ -111,7 +111,7 @@ async def test_sqlalchemy_8145_when_all_is_cancelled(
 
 
 async def test_coredis_of_a_pool_of_two() -> None:
-    """coredis 6.9: each connection that died while it was lent took its slot along.
+    """coredis 6.9: each connection that died while it was lent lost its slot.
 
     After two of them a pool of two was dead.
     """
@@ -132,9 +132,9 @@ async def test_coredis_of_a_pool_of_two() -> None:
 
 
 def test_httpcore_1093() -> None:
-    """A request was given a connection that was still to be opened, and cancelled before it was.
+    """A request got a connection that was not open yet, and was cancelled before it opened it.
 
-    Nobody opened it, nobody could use or close it: its slot was gone for good (also #564, #785).
+    Nobody opened it, used it or closed it: its slot was lost for good (also #564, #785).
     """
 
     async def scenario(scope: trio.CancelScope) -> None:
@@ -167,7 +167,7 @@ async def test_httpcore2_of_a_cancelled_handshake() -> None:
 
 
 async def test_httpcore2_of_a_handshake_when_the_pool_closes() -> None:
-    """The same, where it is the end of the pool that cancels the handshake."""
+    """The same when the pool's end cancels the handshake."""
     async with serving(listen) as server:
         endpoint = Endpoint(LOOPBACK, server.port, tls=True)
         async with clean(None) as case, trio.open_nursery() as nursery:
@@ -183,9 +183,9 @@ async def expect_pool_closed(pool: ConnectionPool[None], endpoint: Endpoint) -> 
 
 
 async def test_generic_connection_pool_of_two(autojump_clock: MockClock) -> None:
-    """generic-connection-pool 0.8: two callers that are cancelled while they connect, and the pool is dead.
+    """generic-connection-pool 0.8: two callers cancelled while they connect, and the pool is dead.
 
-    Here both dials go on, and serve those who come next.
+    Here both dials go on, and serve the next callers.
     """
     network = Network(delay=2)
     async with open_pool(network, max_connections_per_endpoint=2) as pool:
@@ -200,9 +200,9 @@ async def test_generic_connection_pool_of_two(autojump_clock: MockClock) -> None
 
 
 async def test_asyncpg_464(autojump_clock: MockClock) -> None:
-    """A connect that timed out left its connection behind, half open and owned by nobody.
+    """A dial that timed out left a half-open connection that nobody owned.
 
-    Here the slot comes back and the socket is closed, however often it happens.
+    Here the slot comes back and the socket is closed, each time.
     """
     network = Network(delay=1)
     network.silent.add(HERE)
@@ -221,9 +221,9 @@ async def test_asyncpg_464(autojump_clock: MockClock) -> None:
 
 @pytest.mark.parametrize("early", [-0.001, 0.0, 0.001])
 async def test_asyncpg_467(autojump_clock: MockClock, early: float) -> None:
-    """The time was up in the moment in which the connection was there: `wait_for` dropped it (also #547).
+    """The time-out came with the connection: `wait_for` dropped the connection (also #547).
 
-    Whoever wins, the connection has an owner or is idle.
+    Here the connection has an owner or is idle, whichever comes first.
     """
     async with open_pool(Network(delay=1), max_connections_per_endpoint=1) as pool:
         for _ in range(5):
@@ -238,9 +238,9 @@ async def test_asyncpg_467(autojump_clock: MockClock, early: float) -> None:
 
 
 async def test_asyncpg_1269(autojump_clock: MockClock) -> None:
-    """The check after the connect failed, and nobody took the connection back that it was about.
+    """The check after the dial failed, and nobody took the checked connection back.
 
-    Here each one that fails is closed, and its slot serves the next.
+    Here a connection that fails its check is closed, and its slot serves the next caller.
     """
     checked: list[int] = []
 
@@ -267,9 +267,9 @@ async def test_asyncpg_1269(autojump_clock: MockClock) -> None:
 
 @pytest.mark.parametrize("first", ["release", "cancel"])
 async def test_psycopg_pool_503(first: str) -> None:
-    """A connection was handed to a task that was being cancelled: it belonged to nobody any more.
+    """A task that was being cancelled was handed a connection, which nobody owned then.
 
-    A later repair gave it to that task and forgot the cancellation (#1275, #1345, #1401).
+    A later repair gave it to that task and lost the cancellation (#1275, #1345, #1401).
     """
     scope = trio.CancelScope()
     order: list[str] = []
@@ -305,9 +305,9 @@ async def test_psycopg_pool_503(first: str) -> None:
 
 
 async def test_psycopg_pool_1401(autojump_clock: MockClock) -> None:
-    """The loop around the check of a connection took a cancellation for a check that had failed.
+    """A loop around the check of a connection took a cancellation for a failed check.
 
-    It went on with the next connection, so that no time-out of the caller's had any effect.
+    It went on with the next connection, so the caller's time-outs had no effect.
     """
 
     async def hang(conn: Connection[None]) -> bool:

@@ -1,6 +1,6 @@
 """All that must hold of the core's books whenever control is back with its caller, in one place.
 
-`check` is the only why_not_clean: unit tests, the model checker, the state machine and the tests of the
+`check` is the only judge: unit tests, the model checker, the state machine and the tests of the
 shell call it after every step. Nothing here relies on the core's own conclusions: whatever can
 be counted from the connections themselves, or from the queues, is counted again.
 

@@ -223,6 +223,14 @@ async def hold(
         await trio.sleep(seconds)
 
 
+async def use(pool: ConnectionPool[Any], count: int = 1, endpoint: AnyEndpoint = HERE) -> list[int]:
+    """Have so many connections at the same time; return their numbers. The last is released last."""
+    leases = [await pool.acquire(endpoint) for _ in range(count)]
+    for lease in leases:
+        pool.release(lease)
+    return [lease.id for lease in leases]
+
+
 # ── the watch ───────────────────────────────────────────────────────────────────
 
 

@@ -472,6 +472,21 @@ def make_sub(endpoint: AnyEndpoint = HERE, now: float = 0.0, **settings: Any) ->
     return records.SubPool(endpoint, PoolConfig(**settings), Gate(SteadyRandom()), now)
 
 
+def lend_many(shell: Shell, count: int) -> list[Caller]:
+    """That many ask for connections and get one each."""
+    return [shell.lend() for _ in range(count)]
+
+
+def ids(shell: Shell) -> list[int]:
+    """The numbers of the idle connections, the oldest first."""
+    return [entry.id for entry in shell.sub().idle]
+
+
+def close_reasons(shell: Shell) -> dict[CloseReason, int]:
+    """How many connections were closed for each reason."""
+    return shell.sub().counters.closed_by_reason
+
+
 def is_newly_dialled(entry: Entry) -> bool:
     """Whether nobody has had `entry` yet, and it was not laid aside either."""
     return not entry.uses and not entry.was_idle

@@ -14,7 +14,7 @@ from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 from conpool import TLS
 from conpool._connection.closing import close_by_force, close_gracefully, try_close_now
 from tests.support.faults import fill
-from tests.support.peers import tcp_pair, tls_pair
+from tests.support.loopback_servers import tcp_pair, tls_pair
 
 FOREVER = 60.0
 

@@ -12,7 +12,7 @@ from trio.testing import memory_stream_pair
 from conpool import TLS, CloseReason
 from conpool._connection.link import Link
 from tests.support.faults import close_stream
-from tests.support.peers import exchange, tcp_pair, tls_pair
+from tests.support.loopback_servers import exchange, tcp_pair, tls_pair
 
 
 async def test_a_plain_connection() -> None:

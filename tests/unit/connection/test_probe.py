@@ -20,7 +20,7 @@ from conpool._connection.tls_tap import EncryptedStream, Tap
 from tests.faults.sites import say_goodbye, socket_of
 from tests.servers import Certificates
 from tests.support.faults import close_stream
-from tests.support.peers import receive_exactly, tcp_pair, tls_pair
+from tests.support.loopback_servers import receive_exactly, tcp_pair, tls_pair
 
 PEER_CLOSED = CloseReason.PEER_CLOSED
 UNREAD_DATA = CloseReason.UNREAD_DATA

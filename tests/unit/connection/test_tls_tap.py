@@ -15,12 +15,8 @@ from conpool import TLS
 from conpool._connection import tls_tap
 from conpool._connection.tls_tap import AlpnMismatch, encrypt, find_tap
 from tests.servers import Certificates
-from tests.support.peers import exchange, tcp_pair, tls_pair
-
-
-async def serve_echo(server: trio.SSLStream[trio.abc.Stream]) -> None:
-    async for data in server:
-        await server.send_all(data)
+from tests.support.loopback_servers import exchange, tcp_pair, tls_pair
+from tests.support.pools import echo
 
 
 async def test_what_comes_out_is_a_tls_stream_like_any_other(
@@ -28,7 +24,7 @@ async def test_what_comes_out_is_a_tls_stream_like_any_other(
 ) -> None:
     client, server = await tls_pair(server_ssl, TLS(client_ssl))
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve_echo, server)
+        nursery.start_soon(echo, server)
         await exchange(client)
         assert client.version() == "TLSv1.3"
         assert client.getpeercert()
@@ -41,7 +37,7 @@ async def test_it_works_without_sockets_too(
 ) -> None:
     client, server = await tls_pair(server_ssl, TLS(client_ssl), memory_stream_pair())
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve_echo, server)
+        nursery.start_soon(echo, server)
         await exchange(client)
         await client.aclose()
 

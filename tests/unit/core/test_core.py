@@ -5,21 +5,7 @@ from __future__ import annotations
 import pytest
 
 from conpool._values.states import CloseReason, ConnectionState
-from tests.support.shell import HERE, THERE, Caller, Shell
-
-
-def lend_many(shell: Shell, count: int) -> list[Caller]:
-    return [shell.lend() for _ in range(count)]
-
-
-def close_reasons(shell: Shell) -> dict[CloseReason, int]:
-    return shell.sub().counters.closed_by_reason
-
-
-def ids(shell: Shell) -> list[int]:
-    """The numbers of the idle connections, the oldest first."""
-    return [entry.id for entry in shell.sub().idle]
-
+from tests.support.shell import HERE, THERE, Shell, close_reasons, ids, lend_many
 
 # ── lending ─────────────────────────────────────────────────────────────────────
 

@@ -8,21 +8,7 @@ from conpool._core.core import KEEP_BARE, Core
 from conpool._core.records import WaitOutcome
 from conpool._values.config import PoolConfig
 from conpool._values.states import CloseReason, PoolState
-from tests.support.shell import HERE, PATIENT, THERE, Caller, Shell
-
-
-def lend_many(shell: Shell, count: int) -> list[Caller]:
-    return [shell.lend() for _ in range(count)]
-
-
-def close_reasons(shell: Shell) -> dict[CloseReason, int]:
-    return shell.sub().counters.closed_by_reason
-
-
-def ids(shell: Shell) -> list[int]:
-    """The numbers of the idle connections, the oldest first."""
-    return [entry.id for entry in shell.sub().idle]
-
+from tests.support.shell import HERE, PATIENT, THERE, Shell, close_reasons, ids, lend_many
 
 # ── a bounded queue ─────────────────────────────────────────────────────────────
 

@@ -27,7 +27,7 @@ from conpool._errors.connect import (
 )
 from conpool._values.endpoint import AnyEndpoint
 from conpool._values.states import DialPhase
-from tests.support.peers import tcp_pair, tls_peer
+from tests.support.loopback_servers import tcp_pair, tls_server
 
 PLAIN = Endpoint("db.example", 5432)
 
@@ -247,13 +247,13 @@ async def test_a_dial_cancelled_in_its_handshake_leaves_nothing_open(
 async def test_a_dial_with_tls_is_open_for_business(
     server_ssl: ssl.SSLContext, client_ssl: ssl.SSLContext
 ) -> None:
-    async with tls_peer(server_ssl, TLS(client_ssl)) as peer:
-        stream = await trio.open_tcp_stream(peer.endpoint.host, peer.endpoint.port)
-        link = await open_link(returning(stream), peer.endpoint, 10.0)
-        server = await peer.accept()
-        await server.send_all(b"hello")
+    async with tls_server(server_ssl, TLS(client_ssl)) as server:
+        stream = await trio.open_tcp_stream(server.endpoint.host, server.endpoint.port)
+        link = await open_link(returning(stream), server.endpoint, 10.0)
+        accepted = await server.accept()
+        await accepted.send_all(b"hello")
         assert await link.exchange.receive_some() == b"hello"
         assert link.ssl_object is not None
         assert link.has_goodbye
         link.try_close_now()
-        await trio.aclose_forcefully(server)
+        await trio.aclose_forcefully(accepted)

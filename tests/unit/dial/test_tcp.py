@@ -22,6 +22,7 @@ from conpool.testing import cancel_everywhere
 from tests._net import (
     LOOPBACK,
     FakeNetwork,
+    FromPort,
     Hook,
     Hosts,
     connected,
@@ -136,24 +137,11 @@ async def test_f029_dropped_syns_end_with_the_callers_deadline_and_leave_no_sock
         assert progress.phase == "tcp"
 
 
-class Prebound(trio.abc.SocketFactory):
-    """Sockets whose own end is the port that will be dialled."""
-
-    def __init__(self, port: int) -> None:
-        self.port = port
-
-    def socket(self, family: int = -1, type: int = -1, proto: int = -1) -> Any:
-        sock = socket.socket(family, type)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((LOOPBACK, self.port))
-        return trio.socket.from_stdlib_socket(sock)
-
-
 @linux_only
 async def test_f033_g8_a_socket_that_met_itself_is_refused() -> None:
     with refusing() as port:
         pass
-    with on_network(Prebound(port)):
+    with on_network(FromPort(port)):
         error = await fails(TCPConnector(), Endpoint(LOOPBACK, port))
     assert (error.phase, error.errno) == ("tcp", errno.ECONNREFUSED)
     assert "self-connect" in str(error)

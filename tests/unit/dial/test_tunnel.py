@@ -17,8 +17,9 @@ from conpool._values.proxy import HTTPProxy, SOCKS5Proxy
 from conpool._values.tls import TLS
 from conpool.testing import cancel_everywhere
 from tests._net import LOOPBACK, progress_noted
-from tests._proxies import Connecting, Socks, echo, proxy_at_work, read_exactly, read_head, reset
+from tests._proxies import Connecting, Socks, proxy_at_work, read_exactly, read_head, reset
 from tests.servers import Certificates
+from tests.support.pools import echo
 
 GRANTED = b"HTTP/1.1 200 OK\r\n\r\n"
 KINDS = {"http": (HTTPProxy, Connecting), "socks": (SOCKS5Proxy, Socks)}

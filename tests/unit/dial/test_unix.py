@@ -16,8 +16,9 @@ from conpool._dial.unix import connect_unix
 from conpool._errors.connect import ConnectError
 from conpool._values.endpoint import UnixEndpoint
 from conpool.testing import cancel_everywhere
-from tests._net import progress_noted, unix_bound, unix_full
+from tests._net import progress_noted
 from tests.servers import Postgres, Valkey, startup_message
+from tests.support.unix_sockets import bound, full_backlog
 
 pytestmark = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="there are no UNIX sockets")
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="Linux alone does this")
@@ -33,7 +34,7 @@ async def fails(path: str | Path) -> ConnectError:
 
 async def test_it_connects(tmp_path: Path) -> None:
     path = tmp_path / "socket"
-    with unix_bound(path, 8) as server, progress_noted() as progress:
+    with bound(path, 8) as server, progress_noted() as progress:
         async with await connect_unix(UnixEndpoint(path)) as stream:
             peer, _ = server.accept()
             with peer:
@@ -55,7 +56,7 @@ async def test_f049_a_full_backlog_is_waited_for_until_the_deadline(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     path = tmp_path / "socket"
-    with unix_full(path), progress_noted() as progress:
+    with full_backlog(path), progress_noted() as progress:
         with trio.fail_after(10.0):
             error = await fails(path)
         assert 9.8 <= trio.current_time() < 10.0
@@ -68,7 +69,7 @@ async def test_f049_a_full_backlog_is_waited_for_until_the_deadline(
 async def test_f049_g8_a_place_in_the_backlog_is_taken_when_there_is_one(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     connected = trio.Event()
-    with unix_full(path) as server:
+    with full_backlog(path) as server:
         async with trio.open_nursery() as nursery:
 
             async def connect() -> None:
@@ -94,14 +95,14 @@ def test_g10_cancelled_anywhere_it_leaves_no_socket_open(tmp_path: Path) -> None
         with scope:
             await (await connect_unix(UnixEndpoint(path))).aclose()
 
-    with unix_bound(path, 100):
+    with bound(path, 100):
         assert cancel_everywhere(scenario) >= 2
 
 
 @linux_only
 async def test_f051_a_name_in_the_abstract_namespace() -> None:
     name = f"\0conpool-{os.getpid()}"
-    with unix_bound(name, 8):
+    with bound(name, 8):
         async with await connect_unix(UnixEndpoint(name)) as stream:
             assert stream.socket.getpeername() == name.encode()
     assert (await fails(name)).errno == errno.ECONNREFUSED

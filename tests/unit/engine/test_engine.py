@@ -43,16 +43,10 @@ from tests.support.pools import (
     open_pool,
     reasons,
     settle,
+    use,
 )
 
 USER: ContextVar[str] = ContextVar("user", default="nobody")
-
-
-async def use(pool: ConnectionPool[None], count: int = 1, endpoint: Endpoint = HERE) -> list[int]:
-    leases = [await pool.acquire(endpoint) for _ in range(count)]
-    for lease in leases:
-        pool.release(lease)
-    return [lease.id for lease in leases]
 
 
 # ── background tasks ────────────────────────────────────────────────────────────

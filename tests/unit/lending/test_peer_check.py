@@ -25,6 +25,7 @@ from tests.support.pools import (
     open_pool,
     reasons,
     settle,
+    use,
 )
 
 Lease = Connection[None]
@@ -44,14 +45,6 @@ class Asked:
         if isinstance(answer, BaseException):
             raise answer
         return answer  # type: ignore[return-value]
-
-
-async def use(pool: ConnectionPool[None], count: int = 1) -> list[int]:
-    """Have so many connections at the same time; return their numbers."""
-    leases = [await pool.acquire(HERE) for _ in range(count)]
-    for lease in leases:
-        pool.release(lease)
-    return [lease.id for lease in leases]
 
 
 # ── what can be a hook ──────────────────────────────────────────────────────────

@@ -42,17 +42,8 @@ from tests.support.pools import (
     open_pool,
     reasons,
     settle,
+    use,
 )
-
-
-async def use(
-    pool: ConnectionPool[None], count: int = 1, endpoint: AnyEndpoint = HERE
-) -> list[int]:
-    leases = [await pool.acquire(endpoint) for _ in range(count)]
-    for lease in leases:
-        pool.release(lease)
-    return [lease.id for lease in leases]
-
 
 # ── making one ──────────────────────────────────────────────────────────────────
 

@@ -31,17 +31,10 @@ from tests.support.pools import (
     open_pool,
     reasons,
     settle,
+    use,
 )
 
 Lease = Connection[None]
-
-
-async def use(pool: ConnectionPool[None], count: int = 1, endpoint: Endpoint = HERE) -> list[int]:
-    """Have so many connections at the same time; return their numbers."""
-    leases = [await pool.acquire(endpoint) for _ in range(count)]
-    for lease in reversed(leases):
-        pool.release(lease)
-    return [lease.id for lease in leases]
 
 
 def all_reasons(pool: ConnectionPool[None]) -> dict[str, int]:

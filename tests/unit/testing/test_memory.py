@@ -12,17 +12,13 @@ from trio.testing import wait_all_tasks_blocked
 from conpool._values.config_error import ConfigError
 from conpool._values.endpoint import Endpoint
 from conpool.testing import MemoryConnector, cancel_everywhere, explore_schedules
+from tests.support.pools import echo
 from tests.unit.testing.toys import mock_clock
 
 MemoryStream: TypeAlias = trio.StapledStream[
     trio.testing.MemorySendStream, trio.testing.MemoryReceiveStream
 ]
 HERE = Endpoint("db.example", 5432)
-
-
-async def echo(stream: trio.abc.Stream) -> None:
-    async for data in stream:
-        await stream.send_all(data)
 
 
 async def hang(_: trio.abc.Stream) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import Mutation
+from mutations.bug import Mutation
 
 _ACQUIRE = "tests/proof/test_cancel.py"
 _RELEASE = "tests/proof/test_cancel_release.py"

@@ -1,4 +1,4 @@
-"""`python -m peers`: run the corpus against each pool that is installed, and print a table."""
+"""`python -m rivals`: run the corpus against each pool that is installed, and print a table."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ import pytest
 from tests.servers import Postgres, Server, Valkey
 
 from .corpus import CASES, Case, Findings
-from .http_peers import AiohttpPeer, ConpoolPeer, Httpcore2Peer, HttpcorePeer
+from .http_rivals import AiohttpRival, ConpoolRival, Httpcore2Rival, HttpcoreRival
 from .http_server import HTTPServer
-from .peer import DoesNotApplyError, Peer
+from .rival import DoesNotApplyError, Rival
 from .runtime import Runtime, run_on_asyncio, run_on_trio
-from .server_peers import PsycopgPeer, RedisPeer
+from .server_rivals import PsycopgRival, RedisRival
 
 _LONGEST: Final = 240.0
 
 ServerT = TypeVar("ServerT", bound=Server)
 
-NewPeer = Callable[[], Peer]
+NewRival = Callable[[], Rival]
 
 
-def run_case(case: Case, new: NewPeer, library: str) -> str:
+def run_case(case: Case, new: NewRival, library: str) -> str:
     """Run one case against one pool; return what was seen."""
 
-    def new_on(runtime: Runtime) -> Peer:
-        peer = new()
-        peer.runtime = runtime
-        return peer
+    def new_on(runtime: Runtime) -> Rival:
+        rival = new()
+        rival.runtime = runtime
+        return rival
 
     async def run(runtime: Runtime) -> Findings:
         return await case(runtime, new_on)
@@ -44,24 +44,24 @@ def run_case(case: Case, new: NewPeer, library: str) -> str:
         found = (run_on_trio if library == "trio" else run_on_asyncio)(run, _LONGEST)
     except DoesNotApplyError:
         return "-"
-    except Exception as error:  # noqa: BLE001 - an answer too, but not one to the case's question
+    except Exception as error:  # noqa: BLE001 - goes into the table, too
         return f"could not be run: {_innermost(error)!r}"
     return "does not end" if found is None else str(found)
 
 
-def find_peers(stack: ExitStack, wanted: Sequence[str]) -> Iterator[tuple[str, NewPeer, str]]:
-    """Yield label, factory and library of each pool that can be tried here; start its server."""
+def find_rivals(stack: ExitStack, wanted: Sequence[str]) -> Iterator[tuple[str, NewRival, str]]:
+    """Start a server for each pool that is installed; yield the pool's label, factory, library."""
     http = stack.enter_context(HTTPServer())
-    for kind in (ConpoolPeer, HttpcorePeer, Httpcore2Peer, AiohttpPeer):
+    for kind in (ConpoolRival, HttpcoreRival, Httpcore2Rival, AiohttpRival):
         if _is_wanted(kind, wanted):
             yield _label(kind), partial(kind, http), kind.library
-    if _is_wanted(RedisPeer, wanted) and (valkey := _try_start(stack, Valkey)):
-        yield _label(RedisPeer), partial(RedisPeer, valkey), RedisPeer.library
-    if _is_wanted(PsycopgPeer, wanted) and (postgres := _try_start(stack, Postgres)):
-        yield _label(PsycopgPeer), partial(PsycopgPeer, postgres), PsycopgPeer.library
+    if _is_wanted(RedisRival, wanted) and (valkey := _try_start(stack, Valkey)):
+        yield _label(RedisRival), partial(RedisRival, valkey), RedisRival.library
+    if _is_wanted(PsycopgRival, wanted) and (postgres := _try_start(stack, Postgres)):
+        yield _label(PsycopgRival), partial(PsycopgRival, postgres), PsycopgRival.library
 
 
-def _is_wanted(kind: type[Peer], wanted: Sequence[str]) -> bool:
+def _is_wanted(kind: type[Rival], wanted: Sequence[str]) -> bool:
     if wanted and kind.label not in wanted:
         return False
     try:
@@ -71,7 +71,7 @@ def _is_wanted(kind: type[Peer], wanted: Sequence[str]) -> bool:
     return True
 
 
-def _label(kind: type[Peer]) -> str:
+def _label(kind: type[Rival]) -> str:
     return f"{kind.label} {version(kind.package)} ({kind.library})"
 
 
@@ -92,7 +92,7 @@ def _innermost(error: Exception) -> Exception:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print a table, in Markdown, of what each pool does in each case."""
-    parser = argparse.ArgumentParser("peers", description=__doc__)
+    parser = argparse.ArgumentParser("rivals", description=__doc__)
     parser.add_argument("--pools", nargs="+", default=[], help="only these, by name")
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=CASES, metavar="CASE")
     args = parser.parse_args(argv)
@@ -100,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print("|".join(["", " pool ", *(f" {case} " for case in args.cases), ""]))
     print("|" + " --- |" * (len(args.cases) + 1))
     with ExitStack() as stack:
-        for label, new, library in find_peers(stack, args.pools):
+        for label, new, library in find_rivals(stack, args.pools):
             cells = [run_case(CASES[case], new, library) for case in args.cases]
             print("|".join(["", f" {label} ", *(f" {cell} " for cell in cells), ""]), flush=True)
 

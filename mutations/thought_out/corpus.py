@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import Mutation
+from mutations.bug import Mutation
 
 _HANDED_OVER = "tests/regressions/test_handed_over.py::"
 _SLOTS = "tests/regressions/test_slots.py::"

@@ -1,7 +1,7 @@
-"""A sub-pool stands on the timetable once for each time it is moved, not ever more often.
+"""Moving a sub-pool on the timetable adds one row; the rows that it replaces die out.
 
-Each row that fell due was added again for the next moment, the superseded ones too: a server that refused,
-asked with short time-outs, had 34,000 rows within seconds.
+Each row that fell due was added again for the next moment, also those that had been replaced: a
+server that refused, asked with short time-outs, had 34,000 rows within seconds.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ def test_an_endpoint_is_due_once_however_often_its_time_was_moved() -> None:
 
 
 def test_times_that_were_superseded_are_not_kept_until_they_come() -> None:
-    """A server that stays away, asked with long time-outs: a row for each attempt, for as long as a time-out."""
+    """A server that stays away, asked with long time-outs, has one row for each attempt."""
     timetable = Timetable()
     sub = make_sub(Endpoint("here.example", 1))
     for second in range(1000):
-        timetable.look_at(sub, second + 36_000.0)  # the time-out of whoever is first in the queue
+        timetable.look_at(sub, second + 36_000.0)  # the time-out of the first in the queue
         timetable.look_at(sub, second + 1.0)  # when the next dial may begin
         assert list(timetable.pop_due(second + 1.0)) == [sub]
     assert len(timetable._heap) < 100
@@ -59,7 +59,7 @@ def test_times_that_were_superseded_are_not_kept_until_they_come() -> None:
 
 
 def test_an_endpoint_that_was_dropped_is_not_remembered_until_its_time() -> None:
-    """A hundred thousand endpoints, each asked once, were kept alive for the length of a time-out."""
+    """The timetable kept 100,000 endpoints, each asked once, alive until their time-outs."""
     timetable = Timetable()
     kept, dropped = (make_sub(Endpoint(f"{n}.example", 1)) for n in "ab")
     timetable.look_at(dropped, 1.0)

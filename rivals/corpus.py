@@ -1,7 +1,7 @@
-"""The cases. Each returns what was seen: nothing if all was well.
+"""The cases. Each returns what went wrong, which may be nothing.
 
-Whatever is done to a pool, the next caller must be served, and by its own answer; and nothing may be
-open that the pool does not know of.
+After every case the pool must serve the next caller, with that caller's own answer, and no socket
+may be open that the pool does not know.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from itertools import count
 from random import Random
 from typing import Final, TypeAlias
 
-from .peer import Peer
+from .rival import Rival
 from .runtime import Cut, Fate, Job, Runtime, When, wait_ended, wait_for
 from .sockets import count_sockets
 
-NewPeer: TypeAlias = Callable[[Runtime], Peer]
+NewRival: TypeAlias = Callable[[Runtime], Rival]
 
 _MOST_STEPS: Final = 60
 _PATIENCE: Final = 1.5
@@ -27,7 +27,7 @@ _TO_SETTLE: Final = 0.03
 
 @dataclass(slots=True)
 class Findings:
-    """What was seen at how many of the points that were tried."""
+    """What went wrong, at how many of the points that were tried."""
 
     points: int = 0
     seen: Counter[str] = field(default_factory=Counter)
@@ -48,51 +48,51 @@ class Findings:
         return "; ".join(parts)
 
 
-Case: TypeAlias = Callable[[Runtime, NewPeer], Awaitable[Findings]]
+Case: TypeAlias = Callable[[Runtime, NewRival], Awaitable[Findings]]
 
 
-async def cancel_in_use(runtime: Runtime, new: NewPeer) -> Findings:
-    """A request over an idle connection is cancelled at each of its steps; then comes the next one."""
+async def cancel_in_use(runtime: Runtime, new: NewRival) -> Findings:
+    """A request over an idle connection is cancelled at each of its steps; another follows."""
 
-    async def one(peer: Peer, cut: Cut) -> Job:
-        await peer.ask(1)
-        return await _end(runtime, runtime.start(lambda: peer.ask(2), cut))
+    async def one(rival: Rival, cut: Cut) -> Job:
+        await rival.ask(1)
+        return await _end(runtime, runtime.start(lambda: rival.ask(2), cut))
 
     return await _sweep(runtime, new, one)
 
 
-async def cancel_in_queue(runtime: Runtime, new: NewPeer) -> Findings:
-    """A request waits for the only connection and is cancelled, also in the tick in which it is served."""
+async def cancel_in_queue(runtime: Runtime, new: NewRival) -> Findings:
+    """A waiting request is cancelled, also in the tick in which it gets the only connection."""
 
-    async def one(peer: Peer, cut: Cut) -> Job:
-        holder = runtime.start(peer.hold)
-        await wait_for(runtime, lambda: peer.is_held)
-        waiter = runtime.start(lambda: peer.ask(2), cut)
+    async def one(rival: Rival, cut: Cut) -> Job:
+        holder = runtime.start(rival.hold)
+        await wait_for(runtime, lambda: rival.is_held)
+        waiter = runtime.start(lambda: rival.ask(2), cut)
         await runtime.sleep(0.01)
-        peer.let_go()
+        rival.let_go()
         await _end(runtime, holder)
         return await _end(runtime, waiter)
 
     return await _sweep(runtime, new, one)
 
 
-async def cancel_in_dial(runtime: Runtime, new: NewPeer) -> Findings:
+async def cancel_in_dial(runtime: Runtime, new: NewRival) -> Findings:
     """The first request is cancelled at each step of connecting."""
 
-    async def one(peer: Peer, cut: Cut) -> Job:
-        return await _end(runtime, runtime.start(lambda: peer.ask(2), cut))
+    async def one(rival: Rival, cut: Cut) -> Job:
+        return await _end(runtime, runtime.start(lambda: rival.ask(2), cut))
 
     return await _sweep(runtime, new, one)
 
 
-async def cancel_in_handshake(runtime: Runtime, new: NewPeer) -> Findings:
+async def cancel_in_handshake(runtime: Runtime, new: NewRival) -> Findings:
     """A TLS handshake that hangs is cancelled: its socket must be closed."""
     found = Findings(points=1)
-    async with _opened(new(runtime), 1) as peer:
-        job = runtime.start(peer.ask_silent)
+    async with _opened(new(runtime), 1) as rival:
+        job = runtime.start(rival.ask_silent)
         await wait_for(
             runtime,
-            lambda: job.fate is not Fate.RUNNING or count_sockets(peer.silent_port) > 0,
+            lambda: job.fate is not Fate.RUNNING or count_sockets(rival.silent_port) > 0,
         )
         await runtime.sleep(_TO_SETTLE)
         _raise_failure(job)
@@ -100,47 +100,47 @@ async def cancel_in_handshake(runtime: Runtime, new: NewPeer) -> Findings:
         await _end(runtime, job)
         if job.fate is Fate.RUNNING:
             found.seen["it does not end"] += 1
-        job = runtime.start(lambda: peer.ask(3))
+        job = runtime.start(lambda: rival.ask(3))
         await _end(runtime, job)
         if job.fate is not Fate.RETURNED:
             found.seen["slot lost"] += 1
     await runtime.sleep(_TO_SETTLE)
-    if count_sockets(peer.silent_port):
+    if count_sockets(rival.silent_port):
         found.seen["socket left open after the pool was closed"] += 1
     return found
 
 
-async def swallow_timeout(runtime: Runtime, new: NewPeer) -> Findings:
-    """A time-out is swallowed inside the block; the late rest of the reply must reach nobody."""
+async def swallow_timeout(runtime: Runtime, new: NewRival) -> Findings:
+    """A block swallows a time-out; nobody may read the late rest of that reply."""
     found = Findings(points=1)
-    async with _opened(new(runtime), 1) as peer:
-        job = await _end(runtime, runtime.start(peer.ask_and_lose_patience))
+    async with _opened(new(runtime), 1) as rival:
+        job = await _end(runtime, runtime.start(rival.ask_and_lose_patience))
         _raise_failure(job)
         for number in (2, 3):
-            found.seen.update(await _ask_next(runtime, peer, number))
-            await runtime.sleep(0.15)  # by then what was late has arrived
+            found.seen.update(await _ask_next(runtime, rival, number))
+            await runtime.sleep(0.15)  # by then the late rest has arrived
     return found
 
 
-async def receive_unasked(runtime: Runtime, new: NewPeer) -> Findings:
-    """The server says something over an idle connection; it must not be taken for an answer."""
+async def receive_unasked(runtime: Runtime, new: NewRival) -> Findings:
+    """The server sends bytes over an idle connection; nobody may take them for an answer."""
     found = Findings(points=1)
-    async with _opened(new(runtime), 1) as peer:
-        await peer.ask(1)
-        await peer.receive_unasked()
+    async with _opened(new(runtime), 1) as rival:
+        await rival.ask(1)
+        await rival.receive_unasked()
         for number in (2, 3):
-            found.seen.update(await _ask_next(runtime, peer, number))
+            found.seen.update(await _ask_next(runtime, rival, number))
     return found
 
 
-async def keep_limit(runtime: Runtime, new: NewPeer) -> Findings:
-    """Thirty tasks over a limit of two, a third of them cancelled at some moment: count the sockets."""
+async def keep_limit(runtime: Runtime, new: NewRival) -> Findings:
+    """Thirty tasks over a limit of two, some of them cancelled: count the sockets."""
     limit, most = 2, 0
     chance = Random(7)
-    async with _opened(new(runtime), limit) as peer:
-        jobs = [runtime.start(lambda: _ask_often(peer)) for _ in range(30)]
+    async with _opened(new(runtime), limit) as rival:
+        jobs = [runtime.start(lambda: _ask_often(rival)) for _ in range(30)]
         for _ in range(2000):
-            most = max(most, peer.count_sockets())
+            most = max(most, rival.count_sockets())
             if all(job.fate is not Fate.RUNNING for job in jobs):
                 break
             if chance.random() < 0.1:
@@ -152,30 +152,30 @@ async def keep_limit(runtime: Runtime, new: NewPeer) -> Findings:
     return found
 
 
-async def keep_limit_over_hosts(runtime: Runtime, new: NewPeer) -> Findings:
+async def keep_limit_over_hosts(runtime: Runtime, new: NewRival) -> Findings:
     """Twenty hosts, one after the other, for a limit of two: count the sockets."""
     limit, most = 2, 0
-    async with _opened(new(runtime), limit) as peer:
+    async with _opened(new(runtime), limit) as rival:
         for host in range(1, 21):
-            await peer.ask_host(host)
-            most = max(most, peer.count_sockets())
+            await rival.ask_host(host)
+            most = max(most, rival.count_sockets())
     found = Findings(points=1, note=f": at most {most}")
     if most > limit:
         found.seen[f"{most} sockets, for a limit of {limit}"] += 1
     return found
 
 
-async def close_with_queue(runtime: Runtime, new: NewPeer) -> Findings:
+async def close_with_queue(runtime: Runtime, new: NewRival) -> Findings:
     """The pool is closed while a request waits for the only connection."""
     found = Findings(points=1)
-    async with _opened(new(runtime), 1) as peer:
-        holder = runtime.start(peer.hold)
-        await wait_for(runtime, lambda: peer.is_held)
-        waiter = runtime.start(lambda: peer.ask(2))
+    async with _opened(new(runtime), 1) as rival:
+        holder = runtime.start(rival.hold)
+        await wait_for(runtime, lambda: rival.is_held)
+        waiter = runtime.start(lambda: rival.ask(2))
         await runtime.sleep(_TO_SETTLE)
-        closing = runtime.start(peer.close)
+        closing = runtime.start(rival.close)
         await runtime.sleep(_TO_SETTLE)
-        peer.let_go()
+        rival.let_go()
         await _end(runtime, closing)
         await _end(runtime, holder)
         await _end(runtime, waiter)
@@ -184,24 +184,24 @@ async def close_with_queue(runtime: Runtime, new: NewPeer) -> Findings:
         elif waiter.fate is Fate.RUNNING:
             found.seen["waits for ever"] += 1
         await runtime.sleep(_TO_SETTLE)
-        if peer.count_sockets():
+        if rival.count_sockets():
             found.seen["socket left open"] += 1
     return found
 
 
-async def ask_closed(runtime: Runtime, new: NewPeer) -> Findings:
+async def ask_closed(runtime: Runtime, new: NewRival) -> Findings:
     """A request after the pool was closed."""
     found = Findings(points=1)
-    async with _opened(new(runtime), 1) as peer:
-        await peer.ask(1)
-        await peer.close()
-        late = await _end(runtime, runtime.start(lambda: peer.ask(2)))
+    async with _opened(new(runtime), 1) as rival:
+        await rival.ask(1)
+        await rival.close()
+        late = await _end(runtime, runtime.start(lambda: rival.ask(2)))
         if late.fate is Fate.RETURNED:
             found.seen["served, over a new connection"] += 1
         elif late.fate is Fate.RUNNING:
             found.seen["waits for ever"] += 1
         await runtime.sleep(_TO_SETTLE)
-        if peer.count_sockets():
+        if rival.count_sockets():
             found.seen["socket left open"] += 1
     return found
 
@@ -224,33 +224,33 @@ CASES: Final[dict[str, Case]] = {
 
 
 async def _sweep(
-    runtime: Runtime, new: NewPeer, one: Callable[[Peer, Cut], Awaitable[Job]]
+    runtime: Runtime, new: NewRival, one: Callable[[Rival, Cut], Awaitable[Job]]
 ) -> Findings:
-    """Cut at each step there is, each time with a new pool of one connection."""
+    """Cancel at each step, each time with a new pool of one connection."""
     found = Findings()
     for when in When:
         for step in count(1):
             cut = Cut(step, when)
-            async with _opened(new(runtime), 1) as peer:
-                job = await one(peer, cut)
+            async with _opened(new(runtime), 1) as rival:
+                job = await one(rival, cut)
                 if not cut.reached or step > _MOST_STEPS:
                     _raise_failure(job)
                     break
                 found.points += 1
-                found.seen.update(await _look_after(runtime, peer, job))
+                found.seen.update(await _look_after(runtime, rival, job))
             await runtime.sleep(_TO_SETTLE)
-            if peer.count_sockets():
+            if rival.count_sockets():
                 found.seen["socket left open after the pool was closed"] += 1
-                await _let_linger(runtime, peer)
+                await _let_linger(runtime, rival)
     return found
 
 
-async def _let_linger(runtime: Runtime, peer: Peer) -> None:
-    """Wait for sockets that are closed late, so that they are not held against the next point."""
-    await wait_for(runtime, lambda: not peer.count_sockets(), 0.5)
+async def _let_linger(runtime: Runtime, rival: Rival) -> None:
+    """Wait for sockets that close late, so that the next point does not count them."""
+    await wait_for(runtime, lambda: not rival.count_sockets(), 0.5)
 
 
-async def _look_after(runtime: Runtime, peer: Peer, job: Job) -> set[str]:
+async def _look_after(runtime: Runtime, rival: Rival, job: Job) -> set[str]:
     seen: set[str] = set()
     if job.fate is Fate.RUNNING:
         seen.add("it does not end")
@@ -260,12 +260,12 @@ async def _look_after(runtime: Runtime, peer: Peer, job: Job) -> set[str]:
     elif job.fate is Fate.FAILED:
         seen.add(f"{type(job.error).__name__} in place of the cancellation")
     await runtime.sleep(_TO_SETTLE)  # by then a late reply has arrived
-    return seen | set(await _ask_next(runtime, peer, 3))
+    return seen | set(await _ask_next(runtime, rival, 3))
 
 
-async def _ask_next(runtime: Runtime, peer: Peer, number: int) -> list[str]:
-    """Say what is wrong with the next request, if anything."""
-    job = await _end(runtime, runtime.start(lambda: peer.ask(number)))
+async def _ask_next(runtime: Runtime, rival: Rival, number: int) -> list[str]:
+    """Make the next request; return what is wrong with it."""
+    job = await _end(runtime, runtime.start(lambda: rival.ask(number)))
     if job.fate is Fate.RUNNING:
         job.cancel()
         return ["slot lost"]
@@ -274,9 +274,9 @@ async def _ask_next(runtime: Runtime, peer: Peer, number: int) -> list[str]:
     return [] if job.value == number else ["the next caller reads another's reply"]
 
 
-async def _ask_often(peer: Peer) -> None:
+async def _ask_often(rival: Rival) -> None:
     for number in range(3):
-        await peer.ask(number)
+        await rival.ask(number)
 
 
 async def _end(runtime: Runtime, job: Job) -> Job:
@@ -285,17 +285,17 @@ async def _end(runtime: Runtime, job: Job) -> Job:
 
 
 def _raise_failure(job: Job) -> None:
-    """Raise what went wrong where nothing should."""
+    """Raise the job's error: here it should have none."""
     if job.fate is Fate.FAILED:
         assert job.error is not None
         raise job.error
 
 
 @asynccontextmanager
-async def _opened(peer: Peer, limit: int) -> AsyncIterator[Peer]:
-    await peer.open(limit)
+async def _opened(rival: Rival, limit: int) -> AsyncIterator[Rival]:
+    await rival.open(limit)
     try:
-        yield peer
+        yield rival
     finally:
-        peer.let_go()
-        await peer.leave()
+        rival.let_go()
+        await rival.leave()

@@ -14,13 +14,13 @@ import trio
 import conpool
 
 from .http_server import HTTPServer
-from .peer import Peer
+from .rival import Rival
 
 _HOST: Final = "127.0.0.1"
 _IMPATIENT: Final = 0.03
 
 
-class HTTPPeer(Peer):
+class HTTPRival(Rival):
     """What these pools have in common: the server."""
 
     def __init__(self, server: HTTPServer) -> None:
@@ -59,7 +59,7 @@ class HTTPPeer(Peer):
         raise NotImplementedError
 
 
-class HttpcorePeer(HTTPPeer):
+class HttpcoreRival(HTTPRival):
     """httpcore on trio."""
 
     label = package = "httpcore"
@@ -88,7 +88,7 @@ class HttpcorePeer(HTTPPeer):
 
 
 @final
-class Httpcore2Peer(HttpcorePeer):
+class Httpcore2Rival(HttpcoreRival):
     """httpcore2 on trio."""
 
     label: ClassVar[str] = "httpcore2"
@@ -96,7 +96,7 @@ class Httpcore2Peer(HttpcorePeer):
 
 
 @final
-class AiohttpPeer(HTTPPeer):
+class AiohttpRival(HTTPRival):
     """aiohttp's client."""
 
     label = package = "aiohttp"
@@ -127,14 +127,14 @@ class AiohttpPeer(HTTPPeer):
 
 
 @final
-class ConpoolPeer(HTTPPeer):
-    """conpool."""
+class ConpoolRival(HTTPRival):
+    """conpool itself, on the same terms as the others."""
 
     label = package = "conpool"
     library = "trio"
 
     async def open(self, limit: int) -> None:
-        # A dial outlives the task that wanted it, but not this.
+        # A dial outlives the task that wanted it, but not this time-out.
         config = conpool.PoolConfig(max_connections=limit, connect_timeout=0.5, shutdown_grace=0.5)
         self._pool = conpool.ConnectionPool(config)
         await self._pool.__aenter__()
@@ -178,7 +178,7 @@ def _request(path: str) -> bytes:
 
 
 def _trusting_context() -> ssl.SSLContext:
-    """Return a client's context that believes anyone; it never gets so far as to matter."""
+    """Return a client's context that trusts every server; no handshake is ever completed here."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

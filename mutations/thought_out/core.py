@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from . import Mutation
+from mutations.bug import Mutation
 
 SCENARIOS: Final = (
     "tests/unit/core/test_core.py",
@@ -16,7 +16,7 @@ SCENARIOS: Final = (
     "tests/unit/core/test_records.py",
     "tests/unit/core/test_timetable.py",
     "tests/unit/core/test_limit.py",
-    "tests/unit/core/test_backoff.py",
+    "tests/unit/core/test_gate.py",
     "tests/unit/values/test_states.py",
     "tests/model/test_state_machine.py",
     "tests/model/test_model.py",

@@ -1,4 +1,4 @@
-"""How many sockets this machine holds open towards a port: the kernel's word, not a pool's."""
+"""How many sockets are open towards a port, as the kernel counts them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ _INODE: Final = 9
 
 
 def count_sockets(port: int) -> int:
-    """Count the open sockets whose peer has this port, those that are still dialling included."""
+    """Count the sockets whose far end has this port, open or still dialling."""
     suffix = f":{port:04X}"
     rows = [row.split() for row in _TABLE.read_text("ascii").splitlines() if suffix in row]
-    # A socket whose file is closed may stay in the table for a while, without an inode.
+    # After its file is closed, a socket may stay in the table for a while, without an inode.
     return len({row[_INODE] for row in rows if row[_REMOTE].endswith(suffix)} - {"0"})

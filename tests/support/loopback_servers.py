@@ -1,4 +1,4 @@
-"""Servers in the test's own hands, plain and with TLS, on loopback."""
+"""Servers and pairs of streams on loopback, plain and with TLS, in the same process as the test."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from conpool import TLS, Endpoint
 from conpool._connection.tls_tap import EncryptedStream, encrypt
 
 from .faults import LOOPBACK
+from .pools import echo
 
 _PATIENCE = 10.0
 
@@ -33,11 +34,6 @@ async def receive_exactly(stream: Stream, count: int) -> bytes:
         assert data, f"the stream ended after {got!r}"
         got += data
     return got
-
-
-async def echo(stream: Stream) -> None:
-    async for data in stream:
-        await stream.send_all(data)
 
 
 @final
@@ -79,7 +75,7 @@ class Serving:
             self._tell()
 
     async def wait_live(self, count: int) -> None:
-        """Wait until just so many connections are open."""
+        """Wait until exactly `count` connections are open."""
         with trio.fail_after(_PATIENCE):
             while len(self.live) != count:
                 await self._changed.wait()
@@ -103,8 +99,8 @@ async def serving(
 
 
 @final
-class TLSPeer:
-    """Shakes hands with whoever connects, and hands the stream to the test."""
+class TLSServer:
+    """Shakes hands with each client, and gives the stream to the test."""
 
     def __init__(self, port: int, tls: TLS) -> None:
         self.endpoint = Endpoint(LOOPBACK, port, tls=tls)
@@ -119,7 +115,7 @@ class TLSPeer:
             return await self._streams.receive()
 
     def close(self) -> None:
-        """Close the connections that nobody has accepted."""
+        """Close the connections that the test has not accepted."""
         while True:
             try:
                 stream = self._streams.receive_nowait()
@@ -148,13 +144,13 @@ class TLSPeer:
 
 
 @asynccontextmanager
-async def tls_peer(context: ssl.SSLContext, client: TLS) -> AsyncIterator[TLSPeer]:
-    """A TLS server whose connections the test gets; the test closes them."""
+async def tls_server(context: ssl.SSLContext, client: TLS) -> AsyncIterator[TLSServer]:
+    """A TLS server; the test gets its connections, and closes them."""
     (listener,) = await trio.open_tcp_listeners(0, host=LOOPBACK)
     async with listener, trio.open_nursery() as nursery:
-        peer = TLSPeer(listener.socket.getsockname()[1], client)
-        nursery.start_soon(peer.run, listener, context)
-        yield peer
+        server = TLSServer(listener.socket.getsockname()[1], client)
+        nursery.start_soon(server.run, listener, context)
+        yield server
         nursery.cancel_scope.cancel()
 
 
@@ -169,7 +165,7 @@ async def tcp_pair() -> tuple[trio.SocketStream, trio.SocketStream]:
 async def tls_pair(
     server: ssl.SSLContext, tls: TLS, below: tuple[Stream, Stream] | None = None
 ) -> tuple[EncryptedStream, trio.SSLStream[Stream]]:
-    """A client's end, as a dial makes it, and a server's end: over `below`, or a TCP connection."""
+    """A client's end, as a dial makes it, and a server's end, over `below` or over TCP."""
     client_below, server_below = below or await tcp_pair()
     accepted = trio.SSLStream(server_below, server, server_side=True)
     made: list[EncryptedStream] = []
@@ -185,7 +181,7 @@ async def tls_pair(
 
 
 async def shake_hands(stream: Stream, context: ssl.SSLContext) -> ServerTLS:
-    """Do a server's part of the handshake, and say why if it fails, as all servers do but trio's."""
+    """Do a server's handshake; if it fails, send the alert, which trio's own server does not."""
     encrypted: ServerTLS = trio.SSLStream(stream, context, server_side=True)
     try:
         await encrypted.do_handshake()
@@ -197,7 +193,7 @@ async def shake_hands(stream: Stream, context: ssl.SSLContext) -> ServerTLS:
 
 
 async def send_tickets(server: trio.SSLStream[Stream]) -> None:
-    """Send the session tickets of TLS 1.3 at once, as all servers do but trio's, which hold them back."""
+    """Send the session tickets of TLS 1.3 at once; trio's own server holds them back."""
     tickets, server._delayed_outgoing = server._delayed_outgoing, None
     if tickets:
         await server.transport_stream.send_all(tickets)

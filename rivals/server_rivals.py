@@ -1,4 +1,4 @@
-"""Pools for one server's protocol, against that server: redis-py and Valkey, psycopg_pool and PostgreSQL."""
+"""Pools for the protocol of one server: redis-py with Valkey, psycopg_pool with PostgreSQL."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any, Final, final
 
 from tests.servers import Postgres, Valkey
 
-from .peer import Peer
+from .rival import Rival
 
 _IMPATIENT: Final = 0.03
 _LATER: Final = 0.1
 
 
-class LeasePeer(Peer):
-    """What these two have in common: a connection can be borrowed, so holding one is no request."""
+class LeaseRival(Rival):
+    """What these two share: a caller can borrow a connection and hold it without a request."""
 
     library = "asyncio"
 
@@ -42,7 +42,7 @@ class LeasePeer(Peer):
 
 
 @final
-class RedisPeer(LeasePeer):
+class RedisRival(LeaseRival):
     """redis-py's `BlockingConnectionPool`, whose callers queue."""
 
     label = "redis-py"
@@ -92,7 +92,7 @@ class RedisPeer(LeasePeer):
 
 
 @final
-class PsycopgPeer(LeasePeer):
+class PsycopgRival(LeaseRival):
     """psycopg_pool's `AsyncConnectionPool`."""
 
     label = "psycopg_pool"

@@ -3,10 +3,10 @@
 A step is one suspension of a job's task. A cut cancels the job at its n-th one, in one of two ways:
 
 `BLOCKED`   as soon as the task has gone to sleep;
-`SERVED`    when what it waits for has happened, but before it runs again. This is the moment in which
-            something may have been handed to a task that is going to be cancelled.
+`SERVED`    when the event that it waits for has happened, but before it runs again. In this moment
+            a pool may hand something to a task that is about to be cancelled.
 
-On both libraries this is exact, and no matter of luck: the n-th step is counted, not timed.
+On both libraries the moment is exact: steps are counted, not timed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class When(enum.Enum):
-    """In which of two ways a job is cut."""
+    """The two moments in which a job can be cut."""
 
     BLOCKED = "blocked"
     SERVED = "served"
@@ -33,7 +33,7 @@ class When(enum.Enum):
 
 @dataclass(slots=True)
 class Cut:
-    """Where a job is cancelled, and whether it came so far."""
+    """Where a job is cancelled, and whether it got that far."""
 
     step: int
     when: When
@@ -41,7 +41,7 @@ class Cut:
 
 
 class Fate(enum.Enum):
-    """What has become of a job."""
+    """How a job has ended."""
 
     RUNNING = "running"
     RETURNED = "returned"
@@ -66,10 +66,10 @@ class Runtime(Protocol):
     """What a case needs of the library on which a pool runs."""
 
     cancellation_always_raises: bool
-    """Whether a job that was cut and returned all the same has swallowed its cancellation."""
+    """Whether a job that was cut and still returned must have swallowed its cancellation."""
 
     async def sleep(self, seconds: float) -> None:
-        """Let others run for a while."""
+        """Let other tasks run for a while."""
         ...
 
     def start(self, work: Work, cut: Cut | None = None) -> Job:
@@ -78,7 +78,7 @@ class Runtime(Protocol):
 
 
 async def wait_for(runtime: Runtime, is_so: Callable[[], bool], seconds: float = 2.0) -> bool:
-    """Wait until something is so; return whether it came to that in time."""
+    """Wait until `is_so()`; return whether that happened in time."""
     for _ in range(int(seconds / 0.002)):
         if is_so():
             return True
@@ -108,7 +108,7 @@ class AsyncioJob(Job):
             self.fate = Fate.RETURNED
         except asyncio.CancelledError:
             self.fate = Fate.CANCELLED
-        except Exception as error:  # noqa: BLE001 - kept for the case to why_not_clean
+        except Exception as error:  # noqa: BLE001 - kept for the case to judge
             self.fate, self.error = Fate.FAILED, error
 
     def cancel(self) -> None:
@@ -138,7 +138,7 @@ class _Steps:
             thrown = None
             try:
                 yield awaited
-            except BaseException as error:  # noqa: BLE001 - passed on to whom it was meant for
+            except BaseException as error:  # noqa: BLE001 - passed on to the coroutine
                 thrown = error
 
     def _apply(self, awaited: asyncio.Future[Any] | None) -> None:
@@ -150,7 +150,7 @@ class _Steps:
         elif awaited is None:
             asyncio.get_running_loop().call_soon(task.cancel)
         else:
-            # Before the task's own callback: so it is cancelled when it is about to run.
+            # Called before the task's own callback, so the task is cancelled just before it runs.
             awaited.add_done_callback(lambda _: task.cancel())
 
 
@@ -206,7 +206,7 @@ class TrioJob(Job, trio.abc.Instrument):
         try:
             with self._scope:
                 self.value = await self._work()
-        except Exception as error:  # noqa: BLE001 - kept for the case to why_not_clean
+        except Exception as error:  # noqa: BLE001 - kept for the case to judge
             self.fate, self.error = Fate.FAILED, error
         else:
             self.fate = Fate.CANCELLED if self._scope.cancelled_caught else Fate.RETURNED
@@ -223,12 +223,12 @@ class TrioJob(Job, trio.abc.Instrument):
         self._steps += task is self._task
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        """The task has gone to sleep."""
+        """The task has suspended itself."""
         if task is self._task:
             self._cut_if(When.BLOCKED)
 
     def task_scheduled(self, task: trio.lowlevel.Task) -> None:
-        """What the task waited for has happened."""
+        """The event that the task waited for has happened."""
         if task is self._task:
             self._cut_if(When.SERVED)
 
@@ -243,7 +243,7 @@ class TrioJob(Job, trio.abc.Instrument):
 class TrioRuntime:
     """Jobs on trio."""
 
-    # A cut may come after the last place where trio would have raised.
+    # A cut may come after the job's last checkpoint, where trio would have raised.
     cancellation_always_raises = False
 
     def __init__(self, nursery: trio.Nursery) -> None:

@@ -1,4 +1,4 @@
-"""The corpus for other people's pools: it finds nothing in conpool, and what was planted in toys."""
+"""The corpus for other pools finds nothing in conpool, and finds the bugs planted in toys."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Literal
 import pytest
 import trio
 
-from peers.__main__ import main, run_case
-from peers.corpus import CASES, cancel_in_dial, cancel_in_queue
-from peers.http_peers import ConpoolPeer
-from peers.http_server import HTTPServer
-from peers.peer import Peer
-from peers.runtime import Cut, Fate, Runtime, When, run_on_asyncio, run_on_trio, wait_ended
+from rivals.__main__ import main, run_case
+from rivals.corpus import CASES, cancel_in_dial, cancel_in_queue
+from rivals.http_rivals import ConpoolRival
+from rivals.http_server import HTTPServer
+from rivals.rival import Rival
+from rivals.runtime import Cut, Fate, Runtime, When, run_on_asyncio, run_on_trio, wait_ended
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def http_server() -> Iterator[HTTPServer]:
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_corpus_finds_nothing_in_conpool(case: str, http_server: HTTPServer) -> None:
-    assert run_case(CASES[case], partial(ConpoolPeer, http_server), "trio").startswith("ok")
+    assert run_case(CASES[case], partial(ConpoolRival, http_server), "trio").startswith("ok")
 
 
 def test_the_table_has_a_row_for_each_pool(capsys: pytest.CaptureFixture[str]) -> None:
@@ -39,8 +39,8 @@ def test_the_table_has_a_row_for_each_pool(capsys: pytest.CaptureFixture[str]) -
     assert row.endswith("(trio) | ok | ok |")
 
 
-class ToyPeer(Peer):
-    """One connection, lent by ticket and future: the shape in which many pools lost connections."""
+class ToyRival(Rival):
+    """One connection, lent by a queue of futures: the way in which many pools lost connections."""
 
     label = package = "toy"
     library = "asyncio"
@@ -128,22 +128,22 @@ class ToyPeer(Peer):
 
 
 def test_a_sound_toy_passes() -> None:
-    assert run_case(cancel_in_queue, ToyPeer, "asyncio") == "ok at 4 points"
-    assert run_case(cancel_in_dial, ToyPeer, "asyncio") == "ok at 4 points"
+    assert run_case(cancel_in_queue, ToyRival, "asyncio") == "ok at 4 points"
+    assert run_case(cancel_in_dial, ToyRival, "asyncio") == "ok at 4 points"
 
 
 def test_a_hand_over_lost_in_the_tick_of_a_cancellation_is_found() -> None:
-    found = run_case(cancel_in_queue, partial(ToyPeer, "lost hand-over"), "asyncio")
+    found = run_case(cancel_in_queue, partial(ToyRival, "lost hand-over"), "asyncio")
     assert found == "slot lost: 1 of 4"
 
 
 def test_a_dial_lost_to_a_cancellation_is_found() -> None:
-    found = run_case(cancel_in_dial, partial(ToyPeer, "lost dial"), "asyncio")
+    found = run_case(cancel_in_dial, partial(ToyRival, "lost dial"), "asyncio")
     assert found == "slot lost: 2 of 4"
 
 
 def test_a_swallowed_cancellation_is_found() -> None:
-    found = run_case(cancel_in_queue, partial(ToyPeer, "swallowed"), "asyncio")
+    found = run_case(cancel_in_queue, partial(ToyRival, "swallowed"), "asyncio")
     assert found == "cancellation swallowed: 1 of 4"
 
 

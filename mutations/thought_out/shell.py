@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import Mutation
+from mutations.bug import Mutation
 
 _CLOSING = "tests/faults/test_closing_faults.py"
 _GRACE = _CLOSING + "::test_g17_a_peer_that_hangs_costs_the_grace_and_no_more"

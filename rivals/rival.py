@@ -1,4 +1,4 @@
-"""What a case may ask of a pool, whichever it is."""
+"""What a case may ask of any pool."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from .sockets import count_sockets
 
 
 class DoesNotApplyError(Exception):
-    """This pool has nothing that the case could be about."""
+    """This pool has no such feature, so the case does not apply to it."""
 
 
-class Peer(abc.ABC):
-    """One pool under test, and a server to go with it. An exchange answers with the number it was given."""
+class Rival(abc.ABC):
+    """One pool under test, with its server, which answers a number with the same number."""
 
     label: ClassVar[str]
     package: ClassVar[str]
@@ -26,7 +26,7 @@ class Peer(abc.ABC):
 
     @abc.abstractmethod
     async def open(self, limit: int) -> None:
-        """Open a pool of at most `limit` connections, with none of them dialled yet."""
+        """Open a pool of at most `limit` connections; none is dialled yet."""
 
     @abc.abstractmethod
     async def close(self) -> None:
@@ -47,15 +47,15 @@ class Peer(abc.ABC):
     @property
     @abc.abstractmethod
     def is_held(self) -> bool:
-        """Whether somebody is inside `hold`, with a connection."""
+        """Whether some task is inside `hold`, with a connection."""
 
     @abc.abstractmethod
     def let_go(self) -> None:
-        """End whoever is inside `hold`."""
+        """Let all tasks leave `hold`."""
 
     @abc.abstractmethod
     async def ask_and_lose_patience(self) -> None:
-        """Borrow a connection, start an exchange, swallow its time-out, and go on as if all were well."""
+        """Borrow a connection, start an exchange, swallow its time-out, leave the block normally."""
 
     async def ask_host(self, host: int) -> int:
         """As `ask`, for one of many hosts."""
@@ -75,5 +75,5 @@ class Peer(abc.ABC):
         """Have the server send something over the idle connection."""
 
     def count_sockets(self) -> int:
-        """Count what is open towards the server."""
+        """Count the sockets that are open towards the server."""
         return count_sockets(self.port)

@@ -1,10 +1,10 @@
-"""An HTTP server in a thread of its own, so that pools on trio and on asyncio can use the same.
+"""An HTTP server in a thread of its own, so that pools on trio and pools on asyncio can use it.
 
     GET /now/7     7, at once
     GET /held/7    7, when the gate opens
     GET /half/77   the head and half the body at once, the rest a moment later
 
-On a second port it accepts and says nothing, ever: a TLS handshake that hangs.
+On a second port it accepts and never says anything: a TLS handshake there hangs.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ class HTTPServer:
         self._scope = trio.CancelScope()
         self._token: trio.lowlevel.TrioToken
         self._ready = threading.Event()
-        self._thread = threading.Thread(target=trio.run, args=(self._run,), name="peers' server")
+        self._thread = threading.Thread(
+            target=trio.run, args=(self._run,), name="the rivals' server"
+        )
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -53,11 +55,11 @@ class HTTPServer:
         self._thread.join()
 
     def open_gate(self) -> None:
-        """Answer those who wait at the gate. Others may gather there again."""
+        """Answer the requests that wait at the gate. Later ones wait there again."""
         self._call(self._open_gate)
 
     def speak_unasked(self) -> None:
-        """Send everybody the answer to a question that nobody asked."""
+        """Send every client an answer that it did not ask for."""
         self._call(self._speak)
 
     def _call(self, what: Callable[[], None]) -> None:
@@ -99,7 +101,7 @@ class HTTPServer:
                 for request in requests:
                     await self._answer(stream, request)
         except trio.BrokenResourceError:
-            pass  # hanging up in the middle is what the cases are about
+            pass  # clients hang up in mid-answer in many cases
         finally:
             self._streams.discard(stream)
 
