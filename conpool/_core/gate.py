@@ -32,7 +32,7 @@ class Gate:
         self._random = random
         self._failures = 0
         self._not_before = -math.inf
-        self.is_paused = False
+        self.is_paused: bool = False
         self.last_error: Exception | None = None
         """What the last dial failed with; None once one has succeeded."""
 

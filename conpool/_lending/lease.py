@@ -51,8 +51,8 @@ class Connection(trio.abc.HalfCloseableStream, Generic[SessionT]):
     `trio.ClosedResourceError`, so a handle that was kept cannot touch the traffic of the next caller.
 
         async with pool.connection(endpoint) as conn:
-            await conn.send_all(b"PING")
-            reply = await conn.receive_some()
+            await conn.send_all(request)
+            reply = await read_reply(conn)  # yours: it reads the reply to its end
     """
 
     __slots__ = ("__weakref__", "_exchange", "_lease", "_owner", "_uses")
@@ -70,7 +70,8 @@ class Connection(trio.abc.HalfCloseableStream, Generic[SessionT]):
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send all of `data`.
 
-        If cancelled, some of it may have been sent; the connection is closed when the lease ends.
+        If it is cancelled, some of the data may have been sent; the pool closes the connection when the
+        lease ends.
 
         Raises:
             trio.BrokenResourceError: The connection is broken.
@@ -92,8 +93,8 @@ class Connection(trio.abc.HalfCloseableStream, Generic[SessionT]):
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         """Receive what there is, at most `max_bytes`; empty at the end of file.
 
-        If cancelled, nothing is lost, but the reply waited for may still come: unless `mark_clean` says
-        otherwise, the connection is closed when the lease ends.
+        If it is cancelled, no byte is lost, but the reply may still come: unless `mark_clean` says
+        otherwise, the pool closes the connection when the lease ends.
 
         Raises:
             trio.BrokenResourceError: The connection is broken.
@@ -103,7 +104,7 @@ class Connection(trio.abc.HalfCloseableStream, Generic[SessionT]):
         return await self._exchange.receive_some(max_bytes)
 
     async def send_eof(self) -> None:
-        """Close the sending direction. The connection is closed when the lease ends.
+        """Close the sending direction. The pool closes the connection when the lease ends.
 
         Raises:
             NotImplementedError: The stream cannot do that; TLS cannot.
@@ -115,9 +116,9 @@ class Connection(trio.abc.HalfCloseableStream, Generic[SessionT]):
 
     @enable_ki_protection
     async def aclose(self) -> None:
-        """End the lease now; the connection is closed. Idempotent.
+        """End the lease now and close the connection. Idempotent.
 
-        The lease has ended even if this is cancelled.
+        The lease has ended even if this call is cancelled.
         """
         self._owner.discard(self)
         await trio.lowlevel.checkpoint()
@@ -134,9 +135,9 @@ class Connection(trio.abc.HalfCloseableStream, Generic[SessionT]):
 
     @enable_ki_protection
     def retire(self) -> None:
-        """Close the connection instead of reusing it when the lease ends.
+        """Have the pool close the connection, instead of reusing it, when the lease ends.
 
-        For a peer that has said that it will close, as with HTTP's `Connection: close`.
+        Call it when the peer has said that it will close, as with HTTP's `Connection: close`.
 
         Raises:
             trio.ClosedResourceError: The lease has ended.
@@ -147,8 +148,8 @@ class Connection(trio.abc.HalfCloseableStream, Generic[SessionT]):
     def mark_clean(self) -> None:
         """Vouch that the exchange is complete, whatever the pool would conclude.
 
-        Excuses an exception, a cancelled receive and an unanswered send, so that the connection is
-        lent again; never an interrupted send. It lapses at the next operation.
+        That excuses an exception, a cancelled receive and an unanswered send, so that the pool lends the
+        connection again. It never excuses an interrupted send, and lapses at the next operation.
 
         Raises:
             trio.ClosedResourceError: The lease has ended.
@@ -165,10 +166,10 @@ class Connection(trio.abc.HalfCloseableStream, Generic[SessionT]):
         return self._owner.detach(self)
 
     async def is_healthy(self) -> bool:
-        """Look at the connection, and ask the peer if the pool has a health check.
+        """Probe the connection, and ask the peer if the pool has a health check.
 
-        Meant for the time between exchanges: a reply that lies unread makes it unhealthy, and is lost. Takes
-        at most `health_check_timeout` seconds. If cancelled, the check counts as cut short.
+        Call it between exchanges: a reply that lies unread makes the connection unhealthy, and is lost. It
+        takes at most `health_check_timeout` seconds. If it is cancelled, the exchange counts as cut short.
 
         Raises:
             trio.BusyResourceError: Some task is inside an operation on it.
@@ -216,7 +217,7 @@ class Connection(trio.abc.HalfCloseableStream, Generic[SessionT]):
 
     @property
     def reused(self) -> bool:
-        """Whether it was lent before: a peer that closes in that very moment deserves one retry."""
+        """Whether it was lent before: if its peer closes in that very moment, retry once."""
         return self._uses > 1
 
     @property

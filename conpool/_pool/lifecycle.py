@@ -1,16 +1,17 @@
 """How a pool begins and ends: OPEN → DRAINING → CLOSED, and nothing outlives its block.
 
-The block's own nursery holds one child, the host of all background tasks, which is shielded: what cancels
-the block must not take the timer and the dials away from cleanup code that still uses the pool. The
-exception that ends the block never passes through that nursery, and so comes out as it was.
+The block's own nursery holds one child, the host of all background tasks. It is shielded: a cancellation of
+the block must not take the timer and the dials away from cleanup code that still uses the pool. The exception
+that ends the block never passes through that nursery, and so comes out as it was.
 
 Closing:
 
-1. Nobody is served any more: waiters are refused, idle connections closed, dials given up.
-2. Leases have `shutdown_grace` seconds to end, unless the block ended badly; those of the closing task
+1. The pool serves nobody any more: it refuses waiters, closes idle connections and gives up dials.
+2. Leases have `shutdown_grace` seconds to end, unless the block ended badly. Those of the task that closes
    have none, since it cannot end them while it waits here.
-3. Whatever is still lent is closed under its lease.
-4. Shielded, since nothing in it takes longer than `close_timeout`: the last goodbyes, then the host.
+3. The pool closes the connections that are still lent, under their leases.
+4. The last goodbyes are said, then the host ends. This part is shielded, and nothing in it takes longer than
+   `close_timeout`.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ class Lifecycle:
             await self._nursery_manager.__aexit__(None, None, None)
 
     async def close(self) -> None:
-        """End the pool before its block ends, or wait for who is at it.
+        """End the pool before its block ends, or wait for the task that is ending it.
 
         Raises:
             RuntimeError: This is a task of the pool's own, and would wait for itself.
@@ -115,7 +116,7 @@ class Lifecycle:
         finally:
             try:
                 self._interrupt(None)
-            finally:  # whatever observers raise that `tell` lets through, nothing may be left
+            finally:  # an observer may raise what `tell` lets through, and nothing may be left
                 with trio.CancelScope(shield=True):  # bounded: each close has its own time-out
                     await self._end()
 

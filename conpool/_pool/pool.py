@@ -9,33 +9,30 @@ from random import Random
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, Generic, Self, TypeVar, overload
 
-import trio
 from trio.lowlevel import enable_ki_protection
 
-from conpool._connection.pooled import PooledCore, PooledSub, PooledWarmer
+from conpool._connection.pooled import PooledCore
 from conpool._core.core import Core
-from conpool._core.records import Warmer
 from conpool._dial.tcp import TCPConnector
 from conpool._engine.engine import Engine
 from conpool._engine.news import News
-from conpool._errors.pool import PoolClosed
 from conpool._extend.connector import Connector
 from conpool._extend.driver import Driver
 from conpool._extend.observer import ConnectionInfo, Observer
 from conpool._lending.acquire import Acquirer, LeaseBlock
 from conpool._lending.lease import Connection, find_owner
 from conpool._lending.release import Releaser
-from conpool._lending.waiting import park_warmer
 from conpool._pool.follow import Follower
 from conpool._pool.lifecycle import Lifecycle
 from conpool._pool.reap import Reaper
+from conpool._pool.steering import Steering
 from conpool._stats.snapshot import EndpointStats, PoolStats
 from conpool._values.config import POOL_WIDE_FIELDS, PoolConfig
 from conpool._values.config_error import ConfigError
 from conpool._values.endpoint import AnyEndpoint
 from conpool._values.group import Target, valid_target
 from conpool._values.states import CloseReason, PoolState
-from conpool._values.validation import valid_count, valid_seconds
+from conpool._values.validation import valid_seconds
 
 SessionT = TypeVar("SessionT")
 
@@ -47,31 +44,31 @@ _numbers = count(1)
 class ConnectionPool(Generic[SessionT]):
     """Lend connections to any number of endpoints, inside one `async with` block.
 
-    Opening a connection costs several round trips; a pool keeps those that are in order and lends them
-    again, to one task at a time, within true limits for each endpoint and for all together.
+    Opening a connection costs several round trips. A pool keeps connections that are in order and lends
+    them again, to one task at a time, within true limits for each endpoint and for all together.
 
         async with conpool.ConnectionPool() as pool:
             endpoint = conpool.Endpoint("example.org", 443, tls=True)
             async with pool.connection(endpoint) as conn:
                 await conn.send_all(request)
-                reply = await conn.receive_some()
+                reply = await read_reply(conn)  # yours: it reads the reply to its end
 
-    Everything that the pool starts ends with its block. It belongs to one `trio.run`, and one task at a
-    time may be inside any of its methods, as in all of trio.
+    Everything that the pool starts ends with its block. Any number of tasks of one `trio.run` may use it; it
+    is not thread-safe.
 
     Args:
         config: Limits and times for every endpoint.
         driver: What a protocol does with its connections. Comes with a later release.
         overrides: Endpoints with limits and times of their own. What concerns the pool as a whole
             (`max_connections`, `shutdown_grace`, `reap_interval`) must be as in `config`.
-        health_check: Asks the peer of a connection that was idle for `health_check_after` seconds, before
-            it is lent again; lent only if it returns true within `health_check_timeout`.
+        health_check: The pool calls it before it lends a connection that was idle for `health_check_after`
+            seconds, and lends that only if the hook returns true within `health_check_timeout` seconds.
         on_created: Called when a connection has been opened.
         on_reused: Called when a connection is lent that was lent before.
         on_closed: Called when a connection has been closed, with the reason.
-        observers: Told of everything; see `Observer`.
+        observers: They hear of everything; see `Observer`.
         connector: Opens the transports; by default a `TCPConnector`.
-        name: Stands in statistics and error messages.
+        name: Shown in statistics and error messages.
 
     Raises:
         ConfigError: A value with which no pool could work.
@@ -134,6 +131,7 @@ class ConnectionPool(Generic[SessionT]):
         self._engine = Engine(self._core, connector, news)
         self._releaser = Releaser(self._engine, health_check)
         self._acquirer = Acquirer(self._engine, self._releaser, self.name)
+        self._steering = Steering(self._engine, self._acquirer, self.name)
         reaper = Reaper(self._engine, self._releaser.peer_check, config.reap_interval)
         follower = Follower(self._engine, connector, config.reap_interval)
         self._lifecycle = Lifecycle(self._engine, reaper, follower, config.shutdown_grace)
@@ -158,13 +156,14 @@ class ConnectionPool(Generic[SessionT]):
     async def aclose(self) -> None:
         """Close the pool: no more leases, `shutdown_grace` seconds for those under way, then the end.
 
-        Waiters get `PoolClosed` at once. Leases that the closing task holds itself get no grace, since it
-        cannot end them. Afterwards the pool has no task and no socket. Idempotent; several may wait.
+        Waiters get `PoolClosed` at once. Leases of the task that closes get no grace, since it cannot end
+        them while it waits here. Afterwards the pool has no task and no socket. Idempotent; several tasks
+        may wait.
 
-        If cancelled, the grace is over: everything is closed by force before the cancellation goes on.
+        If it is cancelled, the pool closes everything by force before the cancellation goes on.
 
         Raises:
-            RuntimeError: It was called by the pool's own connector or background check, which would have to
+            RuntimeError: The pool's own connector or background check has called it; these would have to
                 end first.
         """
         await self._lifecycle.close()
@@ -186,22 +185,22 @@ class ConnectionPool(Generic[SessionT]):
     ) -> AbstractAsyncContextManager[Connection[SessionT]]:
         """Lend a connection for the length of an `async with` block.
 
-        At the block's end the connection is kept for the next caller only if nothing of this exchange can
-        reach it: see `release`, and `Connection.mark_clean` for what the pool cannot know.
+        At the block's end the pool keeps the connection only if nothing of this exchange can reach the next
+        caller: see `release`, and `Connection.mark_clean` for what the pool cannot know.
 
         Args:
-            endpoint: Where to.
+            endpoint: The peer to talk to.
             timeout: Seconds for queueing, dialling and checking together; None: `acquire_timeout`.
             fresh: Open a new connection, even if one is idle.
             affinity: Comes with endpoint groups, in a later release.
 
         Raises, on entering the block:
-            AcquireTimeout: No connection could be had in time.
-            ConnectError: The one opened for this caller could not be opened.
+            AcquireTimeout: The pool had no connection in time.
+            ConnectError: The dial for this caller has failed.
             QueueFull: `max_waiting_per_endpoint` tasks wait already.
             PoolClosed: The pool is not open.
 
-        If entering is cancelled, the pool is as if it had not been asked.
+        If entering is cancelled, the pool is as if nobody had asked it.
         """
         if timeout is not None:
             timeout = valid_seconds("timeout", timeout, positive=False)
@@ -222,8 +221,8 @@ class ConnectionPool(Generic[SessionT]):
     ) -> Connection[SessionT]:
         """Lend a connection until `release` or `discard`; arguments and errors as for `connection`.
 
-        For leases that no single block can hold, such as a transaction object. If cancelled, nothing
-        has been lent.
+        Use it for a lease that no single block can hold, such as that of a transaction object. If it is
+        cancelled, it has lent nothing.
         """
         if timeout is not None:
             timeout = valid_seconds("timeout", timeout, positive=False)
@@ -231,21 +230,21 @@ class ConnectionPool(Generic[SessionT]):
 
     @enable_ki_protection
     def acquire_nowait(self, endpoint: Target) -> Connection[SessionT]:
-        """Lend an idle connection now; the health check is not asked.
+        """Lend an idle connection now, without a health check.
 
         Raises:
-            trio.WouldBlock: None is idle, or others wait for one.
+            trio.WouldBlock: No connection is idle, or others wait for one.
             PoolClosed: The pool is not open.
         """
         return self._acquirer.acquire_nowait(endpoint)
 
     @enable_ki_protection
     def release(self, connection: Connection[SessionT]) -> None:
-        """Validate and give back; the caller's word that no exception cut the exchange short.
+        """Give the connection back. The caller vouches that no exception cut the exchange short.
 
-        The connection is kept only if no operation on it was cut short, what was sent has been answered,
-        and the peer has neither closed nor left anything unread. Synchronous: it cannot be cancelled
-        or block. A lease that has ended is left alone.
+        The pool keeps it only if no operation on it was cut short, an answer has come since the last send,
+        and the peer has neither closed it nor sent anything that is unread. Synchronous: it cannot be
+        cancelled or block. Nothing happens if the lease has ended.
 
         Raises:
             ValueError: The lease is another pool's.
@@ -255,7 +254,7 @@ class ConnectionPool(Generic[SessionT]):
 
     @enable_ki_protection
     def discard(self, connection: Connection[SessionT]) -> None:
-        """End the lease and close the connection. Synchronous. A lease that has ended is left alone.
+        """End the lease and close the connection. Synchronous. Nothing happens if the lease has ended.
 
         Raises:
             ValueError: The lease is another pool's.
@@ -273,95 +272,63 @@ class ConnectionPool(Generic[SessionT]):
     async def warm(self, endpoint: AnyEndpoint, count: int) -> None:
         """Dial until `count` connections are open, idle or in use.
 
-        It never evicts and never goes before a waiter: while others need the slots, it waits. If
-        cancelled, dials under way go on, and what they open becomes idle.
+        It never evicts and never goes before a waiter: while others need the slots, it waits. If it is
+        cancelled, its dials go on, and the connections that they open become idle.
 
         Raises:
             ConfigError: `count` is negative, or more than the endpoint's or the pool's limit.
             ConnectError: One of its dials failed.
             PoolClosed: The pool is not open, or was closed meanwhile.
         """
-        await trio.lowlevel.checkpoint_if_cancelled()
-        sub = self._find(endpoint)
-        valid_count("count", count, minimum=0)
-        limits = ((sub.limit, str(endpoint)), (self._core.pool_limit.limit, "the pool"))
-        for limit, whose in limits:
-            if count > limit.total:
-                raise ConfigError(
-                    f"count of {count} is more than the limit of {whose}: {limit.total}"
-                )
-        warmer: PooledWarmer = Warmer(sub, count)
-        self._engine.report(self._core.orders.warming_asked, warmer)
-        if warmer.queued:
-            await park_warmer(warmer, self._engine)
-        else:
-            await trio.lowlevel.checkpoint()
-        if warmer.error is not None:
-            raise warmer.error
-        if not self._core.is_open:
-            raise PoolClosed(f"pool {self.name} was closed while {endpoint} was warmed")
+        await self._steering.warm(endpoint, count)
 
     @enable_ki_protection
     def close_idle(self, endpoint: AnyEndpoint | None = None) -> int:
         """Close the idle connections of `endpoint`, or all; return how many."""
-        return sum(
-            self._engine.report(self._core.orders.close_idle, sub, CloseReason.CLEARED)
-            for sub in self._covered(endpoint)
-        )
+        return self._steering.close_idle(endpoint)
 
     @enable_ki_protection
     def clear(self, endpoint: AnyEndpoint | None = None, *, interrupt_in_use: bool = False) -> None:
-        """No connection that exists now, or is being dialled, is lent again; the pool stays open.
+        """Never again lend a connection that exists now, or is being dialled; the pool stays open.
 
-        Idle ones are closed now, lent ones at the end of their lease.
+        The pool closes idle connections now, and lent ones at the end of their lease.
 
         Args:
-            endpoint: Only this one's; None: all.
-            interrupt_in_use: Close lent ones now too: whoever uses one gets
+            endpoint: Clear only this endpoint; None: all.
+            interrupt_in_use: Close lent connections now, too: a task that uses one gets
                 `trio.ClosedResourceError`.
         """
-        for sub in self._covered(endpoint):
-            self._engine.news.add(self._engine.news.cleared, sub.endpoint)
-            self._engine.report(self._core.orders.cleared, sub)
-            if interrupt_in_use:
-                self._engine.interrupt(sub, CloseReason.CLEARED)
+        self._steering.clear(endpoint, interrupt_in_use=interrupt_in_use)
 
     @enable_ki_protection
     async def drain(self, endpoint: AnyEndpoint | None = None) -> None:
         """`clear`, then wait until every connection that it covered is gone.
 
-        If cancelled, the connections are still not lent again.
+        If it is cancelled, the pool still never lends those connections again.
         """
-        await trio.lowlevel.checkpoint_if_cancelled()
-        covered = {entry for sub in self._covered(endpoint) for entry in sub.limit.borrowers}
-        self.clear(endpoint)
-        await self._engine.wait_closed(covered)
-        await trio.lowlevel.checkpoint()
+        await self._steering.drain(endpoint)
 
     # ── steering ────────────────────────────────────────────────────────────────
 
     @enable_ki_protection
     def pause(self, endpoint: AnyEndpoint | None = None) -> None:
-        """Lend nothing of `endpoint`, or of all that are known, until `resume`; acquires wait."""
-        for sub in [self._find(endpoint)] if endpoint is not None else self._covered(None):
-            self._engine.report(self._core.orders.paused, sub)
+        """Lend and dial nothing for `endpoint`, or for all that are known, until `resume`; acquires wait."""
+        self._steering.pause(endpoint)
 
     @enable_ki_protection
     def resume(self, endpoint: AnyEndpoint | None = None) -> None:
         """Go on after `pause`."""
-        for sub in self._covered(endpoint):
-            self._engine.report(self._core.orders.resumed, sub)
+        self._steering.resume(endpoint)
 
     @enable_ki_protection
     def set_limit(self, endpoint: AnyEndpoint, max_connections: int) -> None:
-        """Change the limit of `endpoint`. Surplus connections are closed: idle ones now, others after use.
+        """Change the limit of `endpoint`. The pool closes surplus connections: idle ones now, others later.
 
         Raises:
             ConfigError: `max_connections` is not an int of at least 1.
             PoolClosed: The pool is not open.
         """
-        valid_count("max_connections", max_connections, minimum=1)
-        self._engine.report(self._core.orders.limit_set, self._find(endpoint), max_connections)
+        self._steering.set_limit(endpoint, max_connections)
 
     def mark_unhealthy(self, endpoint: AnyEndpoint) -> None:
         """Comes with endpoint groups, in a later release."""
@@ -397,16 +364,6 @@ class ConnectionPool(Generic[SessionT]):
             f" {len(stats.endpoints)} endpoints, {stats.active} active, {stats.idle} idle,"
             f" {stats.connecting} connecting, {stats.closing} closing, {stats.waiting} waiting>"
         )
-
-    def _find(self, endpoint: AnyEndpoint) -> PooledSub:
-        self._acquirer.refuse_if_closed()
-        return self._core.find_subpool(valid_target(endpoint), trio.current_time())
-
-    def _covered(self, endpoint: AnyEndpoint | None) -> list[PooledSub]:
-        if endpoint is None:
-            return list(self._core.subs.values())
-        sub = self._core.subs.get(valid_target(endpoint))
-        return [] if sub is None else [sub]
 
 
 def _check_configs(config: PoolConfig, overrides: Mapping[AnyEndpoint, PoolConfig]) -> None:

@@ -185,7 +185,7 @@ async def test_warming_to_an_impossible_number_is_refused(count: Any) -> None:
 async def test_warming_to_more_than_the_whole_pool_may_have_is_refused() -> None:
     """It would wait for ever."""
     async with open_pool(max_connections=3) as pool:
-        with pytest.raises(ConfigError, match="count of 4 is more than"):
+        with pytest.raises(ConfigError, match="count 4 is more than"):
             await pool.warm(HERE, 4)
         await pool.warm(HERE, 3)
 

@@ -1,0 +1,92 @@
+"""What the pool is told about its endpoints: warm, clear, drain, pause, resize."""
+
+from __future__ import annotations
+
+from typing import final
+
+import trio
+
+from conpool._connection.pooled import PooledSub, PooledWarmer
+from conpool._core.records import Warmer
+from conpool._engine.engine import Engine
+from conpool._errors.pool import PoolClosed
+from conpool._lending.acquire import Acquirer
+from conpool._lending.waiting import park_warmer
+from conpool._values.config_error import ConfigError
+from conpool._values.endpoint import AnyEndpoint
+from conpool._values.group import valid_target
+from conpool._values.states import CloseReason
+from conpool._values.validation import valid_count
+
+
+@final
+class Steering:
+    """Gives the core its orders. `ConnectionPool` says what each of them means."""
+
+    def __init__(self, engine: Engine, acquirer: Acquirer, name: str) -> None:
+        self._engine = engine
+        self._core = engine.core
+        self._orders = engine.core.orders
+        self._acquirer = acquirer
+        self._name = name
+
+    async def warm(self, endpoint: AnyEndpoint, count: int) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        sub = self._find(endpoint)
+        valid_count("count", count, minimum=0)
+        limits = ((sub.limit, str(endpoint)), (self._core.pool_limit.limit, "the pool"))
+        for limit, whose in limits:
+            if count > limit.total:
+                raise ConfigError(f"count {count} is more than the limit of {whose}: {limit.total}")
+        warmer: PooledWarmer = Warmer(sub, count)
+        self._engine.report(self._orders.warming_asked, warmer)
+        if warmer.queued:
+            await park_warmer(warmer, self._engine)
+        else:
+            await trio.lowlevel.checkpoint()
+        if warmer.error is not None:
+            raise warmer.error
+        if not self._core.is_open:
+            raise PoolClosed(f"pool {self._name} was closed while {endpoint} was warmed")
+
+    def close_idle(self, endpoint: AnyEndpoint | None) -> int:
+        return sum(
+            self._engine.report(self._orders.close_idle, sub, CloseReason.CLEARED)
+            for sub in self._covered(endpoint)
+        )
+
+    def clear(self, endpoint: AnyEndpoint | None, *, interrupt_in_use: bool) -> None:
+        for sub in self._covered(endpoint):
+            self._engine.news.add(self._engine.news.cleared, sub.endpoint)
+            self._engine.report(self._orders.cleared, sub)
+            if interrupt_in_use:
+                self._engine.interrupt(sub, CloseReason.CLEARED)
+
+    async def drain(self, endpoint: AnyEndpoint | None) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        covered = {entry for sub in self._covered(endpoint) for entry in sub.limit.borrowers}
+        self.clear(endpoint, interrupt_in_use=False)
+        await self._engine.wait_closed(covered)
+        await trio.lowlevel.checkpoint()
+
+    def pause(self, endpoint: AnyEndpoint | None) -> None:
+        for sub in self._covered(None) if endpoint is None else [self._find(endpoint)]:
+            self._engine.report(self._orders.paused, sub)
+
+    def resume(self, endpoint: AnyEndpoint | None) -> None:
+        for sub in self._covered(endpoint):
+            self._engine.report(self._orders.resumed, sub)
+
+    def set_limit(self, endpoint: AnyEndpoint, total: int) -> None:
+        valid_count("max_connections", total, minimum=1)
+        self._engine.report(self._orders.limit_set, self._find(endpoint), total)
+
+    def _find(self, endpoint: AnyEndpoint) -> PooledSub:
+        self._acquirer.refuse_if_closed()
+        return self._core.find_subpool(valid_target(endpoint), self._engine.now())
+
+    def _covered(self, endpoint: AnyEndpoint | None) -> list[PooledSub]:
+        if endpoint is None:
+            return list(self._core.subs.values())
+        sub = self._core.subs.get(valid_target(endpoint))
+        return [] if sub is None else [sub]
