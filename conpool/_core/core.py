@@ -76,6 +76,26 @@ endpoints take the memory of those of the last few seconds.
 class Core(Generic[LinkT, TaskT]):
     """The policy of one pool, and the way into its books."""
 
+    __slots__ = (
+        "_arrivals",
+        "_config",
+        "_dials",
+        "_ledger",
+        "_overrides",
+        "_random",
+        "_serving",
+        "_warming",
+        "dropped_counters",
+        "effects",
+        "orders",
+        "pool_limit",
+        "pop_newest",
+        "state",
+        "subs",
+        "timetable",
+        "touched",
+    )
+
     def __init__(
         self, config: PoolConfig, overrides: Mapping[AnyEndpoint, PoolConfig], random: Random
     ) -> None:
@@ -147,12 +167,12 @@ class Core(Generic[LinkT, TaskT]):
 
     def queued(self, waiter: AnyWaiter, now: float) -> None:
         """`waiter` joins the end of the queue or, having been served a dead connection, returns to its head."""
-        if not waiter.had_turn:
+        if waiter.had_turn:
+            self._ledger.return_to_head(waiter, now)
+        else:
             self._arrivals += 1
             waiter.number = self._arrivals
-        for sub in waiter.subs:
-            sub.used_at = now
-        self._ledger.enqueue(waiter)
+            self._ledger.enqueue(waiter, now)
 
     def withdrawn(self, waiter: AnyWaiter, now: float) -> None:
         """`waiter` was cancelled. Its dial, if it has one, goes on for whoever needs it."""
@@ -164,7 +184,7 @@ class Core(Generic[LinkT, TaskT]):
         assert entry is not None
         waiter.entry = None
         waiter.had_turn = True
-        self._ledger.enqueue(waiter)
+        self._ledger.return_to_head(waiter, now)
         self.condemned(entry, reason, now)
 
     def lease_began(
@@ -231,20 +251,27 @@ class Core(Generic[LinkT, TaskT]):
         if reason is not None:
             self.condemned(entry, reason, now)
             return
-        entry.was_idle = False  # `begin_idling`, spelled out
+        # `begin_idling`, `why_not_kept` and `place`, spelled out for the commonest case: the connection may be
+        # kept, and nobody has a use for it now.
+        entry.was_idle = False
         entry.idle_since = now
         lapses_at = now + sub.max_idle_time
-        entry.lapses_at = min(entry.expires_at, lapses_at)
-        reason = (
-            keeping.why_not_kept(entry, now) if self.state is _OPEN else CloseReason.POOL_CLOSED
-        )
-        limit = self.pool_limit
-        if reason is not None:
-            self._ledger.condemn(entry, reason, gracefully=True)
-        elif sub.queue or sub.wants_warmth or limit.wanted or limit.cold:
-            self._serving.place(entry, now)
-        else:  # the commonest case: nobody has a use for it now
-            self._ledger.push_idle(entry)
+        expires_at = entry.expires_at
+        entry.lapses_at = lapses_at if lapses_at < expires_at else expires_at  # noqa: FURB136
+        if (
+            now < expires_at
+            and entry.uses < sub.max_uses
+            and entry.generation == sub.generation
+            and entry.doomed is None
+            and not sub.may_be_unwanted
+            and self.state is _OPEN
+        ):
+            if sub.queue or sub.is_scarce:
+                self._serving.place(entry, now)
+            else:
+                self._ledger.push_idle(entry)
+        else:
+            self._place(entry, now)
 
     def returned_unused(self, entry: AnyEntry, reason: CloseReason | None, now: float) -> None:
         """`entry` was taken or reserved, and nobody has used it: its idle time goes on as before.
@@ -337,7 +364,7 @@ class Core(Generic[LinkT, TaskT]):
             ):
                 self._serving.serve_from_idle(sub, now)
                 self._dials.dial_for_waiters(sub, now)
-            if sub.wants_warmth and self.is_open:
+            if (sub.min_idle or sub.warmers) and self.is_open:
                 self._warming.warm(sub, now)
             if pool_limit.wanted or pool_limit.cold:
                 self._dials.share_out(now)
@@ -365,7 +392,7 @@ class Core(Generic[LinkT, TaskT]):
 
     def _make_subpool(self, endpoint: AnyEndpoint, now: float) -> SubPool[LinkT, TaskT]:
         config = self._overrides.get(endpoint, self._config)
-        return SubPool(endpoint, config, Gate(self._random), now)
+        return SubPool(endpoint, config, Gate(self._random), now, self.pool_limit.is_limited)
 
     def __repr__(self) -> str:
         return f"<Core {self.state.value}, {len(self.subs)} endpoints, {self.pool_limit!r}>"

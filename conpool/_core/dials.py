@@ -19,6 +19,8 @@ from conpool._values.states import CloseReason
 class Dials:
     """Decides about dials, and enters them into the ledger."""
 
+    __slots__ = ("_ledger", "_pool_limit", "_warming")
+
     def __init__(self, ledger: Ledger, warming: Warming) -> None:
         self._ledger = ledger
         self._pool_limit = ledger.pool_limit

@@ -35,6 +35,8 @@ AnyEffect: TypeAlias = Effect[Any, Any]
 class Ledger:
     """The books of one pool, apart from the sub-pools' own."""
 
+    __slots__ = ("_dials", "effects", "pool_limit", "timetable", "touched")
+
     def __init__(self, pool_limit: PoolLimit) -> None:
         self.pool_limit = pool_limit
         self.timetable = Timetable()
@@ -142,21 +144,25 @@ class Ledger:
 
     # ── waiters ─────────────────────────────────────────────────────────────────
 
-    def enqueue(self, waiter: AnyWaiter) -> None:
-        """Put `waiter` at the end of the queue of each of its sub-pools, or at the head if it had its turn."""
+    def enqueue(self, waiter: AnyWaiter, now: float) -> None:
+        """Put `waiter` at the end of the queue of each of its sub-pools.
+
+        Where all connections are lent it can have nothing, and the pump is not told.
+        """
         waiter.queued = True
         for sub in waiter.subs:
             sub.queue[waiter] = None
-            self.touched[sub] = None
+            sub.used_at = now
+            if sub.idle or sub.is_scarce or len(sub.limit.borrowers) < sub.limit.total:
+                self.touched[sub] = None
             if waiter.deadline < sub.due_at and not waiter.has_own_deadline:
                 self.timetable.look_at(sub, waiter.deadline)
         if waiter.has_own_deadline:
             self.timetable.add(waiter)
-        if waiter.had_turn:
-            self._move_to_head(waiter)
 
-    def _move_to_head(self, waiter: AnyWaiter) -> None:
+    def return_to_head(self, waiter: AnyWaiter, now: float) -> None:
         """Put `waiter` before all who came later. Its dial may still be under way."""
+        self.enqueue(waiter, now)
         if waiter.dial is not None and waiter.dial.dial_for is not waiter:
             waiter.dial = None
         for sub in waiter.subs:
@@ -168,12 +174,10 @@ class Ledger:
                 queue.move_to_end(first, last=False)
 
     def dequeue(self, waiter: AnyWaiter) -> None:
-        """Take `waiter` out of every queue. Its dial goes on, for nobody in particular."""
-        self._leave_queues(waiter)
-        for sub in waiter.subs:
-            self.touched[sub] = None
+        """Take `waiter` out of every queue. Its dial goes on, for nobody in particular.
 
-    def _leave_queues(self, waiter: AnyWaiter) -> None:
+        That frees no slot, so the pump is told only where others may be next in line.
+        """
         waiter.queued = False
         for sub in waiter.subs:
             del sub.queue[waiter]
@@ -181,15 +185,15 @@ class Ledger:
                 sub.dialled_for -= 1
             if sub.claim is waiter:
                 self.pool_limit.stand_in_line(sub, None, 0)
-                self.touched[sub] = None  # the pump puts the next one in line
-            elif sub.wants_warmth:
+                self.touched[sub] = None
+            elif sub.is_scarce:
                 self.touched[sub] = None  # warming waits until there are fewer waiters
         if waiter.has_own_deadline:
             self.timetable.remove(waiter)
 
     def hand_over(self, waiter: AnyWaiter, entry: AnyEntry) -> None:
-        """`entry` is the waiter's own from here on. That frees no slot, so the pump is not told."""
-        self._leave_queues(waiter)
+        """`entry` is the waiter's own from here on."""
+        self.dequeue(waiter)
         waiter.entry = entry
         self.effects.append(waiter)
 
@@ -228,7 +232,7 @@ class Ledger:
     def start_warming(self, warmer: AnyWarmer) -> None:
         """`warmer` waits from here on."""
         warmer.sub.warmers.append(warmer)
-        warmer.sub.wants_warmth = True
+        warmer.sub.note_scarcity()
         self.touched[warmer.sub] = None
 
     def end_warming(self, warmer: AnyWarmer, error: Exception | None) -> None:
@@ -242,7 +246,7 @@ class Ledger:
         sub = warmer.sub
         warmer.queued = False
         sub.warmers.remove(warmer)
-        sub.wants_warmth = bool(sub.min_idle or sub.warmers)
+        sub.note_scarcity()
 
     def touch(self, sub: AnySubPool) -> None:
         """Have the pump look at `sub`."""

@@ -17,6 +17,8 @@ _ACTIVE = ConnectionState.ACTIVE
 class Orders:
     """Reports of orders that somebody gave; like the core's own, they change the books at once."""
 
+    __slots__ = ("_ledger",)
+
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
 

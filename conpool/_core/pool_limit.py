@@ -33,6 +33,17 @@ _FEW: Final = 64
 class PoolLimit:
     """The slots of the whole pool, and the sub-pools in line for them."""
 
+    __slots__ = (
+        "_count",
+        "_line",
+        "closing",
+        "cold",
+        "idle_by_age",
+        "is_limited",
+        "limit",
+        "wanted",
+    )
+
     def __init__(self, total: int | None) -> None:
         self.is_limited = total is not None
         """False: nothing is charged, and the ledger spares itself the calls."""

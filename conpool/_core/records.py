@@ -177,6 +177,8 @@ class SubPool(Generic[LinkT, TaskT]):
     config: PoolConfig
     gate: Gate
     used_at: float
+    shares_limit: bool = False
+    """Whether the pool has a limit that all endpoints share."""
     counters: Counters = field(default_factory=Counters)
     due_at: float = math.inf
     """When the timetable returns this sub-pool: no later than a waiter or the gate needs it."""
@@ -208,8 +210,8 @@ class SubPool(Generic[LinkT, TaskT]):
     """The waiter with which this sub-pool stands in line for the pool-wide limit."""
 
     warmers: list[Warmer[TaskT]] = field(default_factory=list[Any])
-    wants_warmth: bool = field(init=False)
-    """Whether `min_idle` or a warmer asks for dials that no caller waits for."""
+    is_scarce: bool = field(init=False)
+    """False if an idle connection can be of use to nobody but the next caller: that saves asking."""
     short_lives: int = 0
     """Connections in a row that were lost while new and unused (see `Warming.lost`)."""
     warm_not_before: float = -math.inf
@@ -225,7 +227,11 @@ class SubPool(Generic[LinkT, TaskT]):
         self.max_connecting = config.max_connecting_per_endpoint or sys.maxsize
         self.limit = Limit(config.max_connections_per_endpoint)
         self.may_be_unwanted = not self.max_idle_time
-        self.wants_warmth = self.min_idle > 0
+        self.note_scarcity()
+
+    def note_scarcity(self) -> None:
+        """Find out whether warming or the pool-wide limit may have a use for what becomes idle."""
+        self.is_scarce = bool(self.shares_limit or self.min_idle or self.warmers)
 
     @property
     def is_bare(self) -> bool:

@@ -20,6 +20,8 @@ from conpool._values.states import CloseReason
 class Serving:
     """Gives connections to waiters."""
 
+    __slots__ = ("_dials", "_ledger", "_pool_limit")
+
     def __init__(self, ledger: Ledger, dials: Dials) -> None:
         self._ledger = ledger
         self._pool_limit = ledger.pool_limit
@@ -48,10 +50,10 @@ class Serving:
                         self._ledger.condemn(entry, CloseReason.EVICTED, gracefully=True)
                         return
                     continue
-                if limit.wanted and limit.must_make_way(waiter):
-                    self._ledger.condemn(entry, CloseReason.EVICTED, gracefully=True)
-                    return
                 if limit.wanted:
+                    if limit.must_make_way(waiter):
+                        self._ledger.condemn(entry, CloseReason.EVICTED, gracefully=True)
+                        return
                     limit.was_overtaken(waiter)
                 self._ledger.hand_over(waiter, entry)
                 return

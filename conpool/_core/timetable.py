@@ -27,6 +27,8 @@ _Row: TypeAlias = tuple[float, int, AnyWaiter | AnySubPool]
 class Timetable:
     """Waiters and sub-pools by the time when the core must look at them; seconds on the pool's clock."""
 
+    __slots__ = ("_count", "_current", "_heap", "next_at")
+
     def __init__(self) -> None:
         self._heap: list[_Row] = []
         self._count = 0

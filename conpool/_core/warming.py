@@ -32,6 +32,8 @@ _BY_PEER: Final = frozenset(
 class Warming:
     """Keeps endpoints warm, with slots that nobody else wants."""
 
+    __slots__ = ("_ledger", "_pool_limit")
+
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._pool_limit = ledger.pool_limit

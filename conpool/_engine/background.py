@@ -22,6 +22,8 @@ Ts = TypeVarTuple("Ts")
 class Background:
     """Hosts the background tasks of one pool."""
 
+    __slots__ = ("_alarm", "_context", "_dials", "_nursery", "_ring", "ended", "rings_at")
+
     def __init__(self, ring: Callable[[], float]) -> None:
         self._ring = ring
         """Called when the alarm goes off, and at first; returns when to call it next."""

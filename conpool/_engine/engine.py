@@ -43,6 +43,22 @@ R = TypeVar("R")
 class Engine:
     """The moving parts of one pool."""
 
+    __slots__ = (
+        "_connector",
+        "_effects",
+        "_perform_one",
+        "_timetable",
+        "_touched",
+        "background",
+        "core",
+        "news",
+        "now",
+        "some_closed",
+        "thread",
+        "token",
+        "watch",
+    )
+
     def __init__(self, core: PooledCore, connector: Connector, news: News) -> None:
         self.core = core
         self._effects = core.effects
@@ -105,10 +121,14 @@ class Engine:
         """
         now = self.now()
         happened(*args, now)
-        self.perform(now, quietly=True)
+        is_held, self.news.is_held = self.news.is_held, True
+        try:
+            self.perform(now)
+        finally:
+            self.news.is_held = is_held
 
-    def perform(self, now: float, *, quietly: bool = False) -> None:
-        """Do all that the core decides now, then tell the observers, unless `quietly`."""
+    def perform(self, now: float) -> None:
+        """Do all that the core decides now, then tell the observers."""
         if self._touched:
             self.core.pump(now)
         effects = self._effects
@@ -119,7 +139,7 @@ class Engine:
                 self.core.pump(now)
         if self._timetable.next_at < self.background.rings_at:
             self.background.ring_at(self._timetable.next_at)
-        if self.news.pending and not quietly:
+        if self.news.pending:
             self.news.deliver()
 
     def _ring(self) -> float:

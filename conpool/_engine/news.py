@@ -75,7 +75,8 @@ class News:
         self.cleared = _watching(guests, Observer.cleared)
         self.circuit_changed = _watching(guests, Observer.circuit_changed)
         self.pending: deque[tuple[Watchers, tuple[object, ...]]] = deque()
-        self._is_delivering = False
+        self.is_held = False
+        """Whether `deliver` is at work, or must wait."""
 
     def add(self, watchers: Watchers, *args: object) -> None:
         """Note an event for `watchers`."""
@@ -93,15 +94,16 @@ class News:
         They may call the pool, which may make more news. The call that is delivering tells that as well, after
         everything that came before.
         """
-        if self._is_delivering:
+        if self.is_held:
             return
-        self._is_delivering = True
+        self.is_held = True
         try:
             while self.pending:
                 watchers, args = self.pending.popleft()
                 tell(watchers, *args)
         finally:
-            self._is_delivering = False
+            self.is_held = False
+        """Whether `deliver` is at work, or must wait."""
 
 
 def describe(entry: PooledEntry) -> ConnectionInfo:

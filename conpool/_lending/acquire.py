@@ -28,7 +28,6 @@ from conpool._connection.pooled import PooledEntry, PooledSub, PooledWaiter
 from conpool._core.records import Waiter, WaitOutcome
 from conpool._engine.engine import Engine
 from conpool._engine.holders import find_holders
-from conpool._engine.news import describe
 from conpool._errors.connect import ConnectError
 from conpool._errors.pool import AcquireTimeout, PoolClosed, QueueFull
 from conpool._lending.lease import Connection
@@ -51,6 +50,18 @@ _FAILED_CHECKS_BEFORE_FRESH: Final = 2
 class Acquirer:
     """Lends the connections of one pool."""
 
+    __slots__ = (
+        "_core",
+        "_engine",
+        "_is_checked",
+        "_is_watched",
+        "_name",
+        "_news",
+        "_peer_check",
+        "_releaser",
+        "_subs",
+    )
+
     def __init__(self, engine: Engine, releaser: Releaser, name: str) -> None:
         self._engine = engine
         self._core = engine.core
@@ -58,6 +69,10 @@ class Acquirer:
         self._subs: Mapping[Any, PooledSub] = engine.core.subs
         self._releaser = releaser
         self._peer_check = releaser.peer_check
+        self._is_checked = releaser.peer_check.is_set
+        self._is_watched = bool(
+            self._news.acquire_started or self._news.acquired or self._news.reused
+        )
         self._name = name
 
     @enable_ki_protection
@@ -79,14 +94,14 @@ class Acquirer:
         since = self._engine.now()
         if sub is None or self._engine.thread != get_ident():
             sub = self._open_subpool(valid_target(endpoint), since)
-        if self._news.acquire_started:
+        if self._is_watched:
             self._news.add(self._news.acquire_started, endpoint)
             self._news.deliver()
         now = since
         entry: PooledEntry | None = None
         waiter: PooledWaiter | None = None
         try:
-            if not (fresh or sub.queue or self._peer_check.is_set):
+            if not (fresh or sub.queue or self._is_checked):
                 entry = self._take(sub, since)
                 if entry is not None:
                     await checkpoint()
@@ -95,14 +110,21 @@ class Acquirer:
                 has_own_deadline = timeout is not None
                 deadline = since + (sub.acquire_timeout if timeout is None else timeout)
                 waiter = Waiter((sub,), since, deadline, fresh, has_own_deadline)
-                waiter.had_turn = entry is not None
-                entry = None
+                if entry is not None:
+                    waiter.had_turn = True
+                    entry = None
                 entry = await self._obtain(waiter, sub, since)
                 now = self._engine.now()
         except BaseException as exc:
             self._roll_back(sub, waiter, entry, exc, since)
             raise
-        return self._begin(entry, now, now - since, block)
+        lease = self._core.lease_began(entry, current_task(), now - since, now)
+        connection: Connection[Any] = Connection(self._releaser, lease)
+        if block is not None:
+            block.connection = connection
+        if self._is_watched:
+            self._tell_acquired(entry, now - since)
+        return connection
 
     def acquire_nowait(self, endpoint: Target) -> Connection[Any]:
         """Lend an idle connection, unchecked, or raise `trio.WouldBlock`."""
@@ -113,9 +135,10 @@ class Acquirer:
         if entry is None:
             raise trio.WouldBlock
         self._news.add(self._news.acquire_started, endpoint)
-        lease = self._begin(entry, now, 0.0)
-        self._news.deliver()
-        return lease
+        lease = self._core.lease_began(entry, current_task(), 0.0, now)
+        connection: Connection[Any] = Connection(self._releaser, lease)
+        self._tell_acquired(entry, 0.0)
+        return connection
 
     def refuse_if_closed(self) -> None:
         """Raise `PoolClosed` unless the pool is open; `RuntimeError` in another thread than its own."""
@@ -135,11 +158,11 @@ class Acquirer:
     async def _obtain(self, waiter: PooledWaiter, sub: PooledSub, now: float) -> PooledEntry:
         """Get a connection that may be lent, trying as often as time allows."""
         core, engine = self._core, self._engine
-        is_checked = self._peer_check.is_set
         failed_checks = 0
         while True:
-            entry = self._take(sub, now) if is_checked and not waiter.fresh else None
-            waiter.entry = entry
+            entry = None
+            if self._is_checked and not waiter.fresh:
+                entry = waiter.entry = self._take(sub, now)
             if entry is None:
                 # An idle connection is not to be had: queue for whichever comes first, a returned one or a
                 # dialled one.
@@ -161,7 +184,7 @@ class Acquirer:
                 await checkpoint_if_cancelled()
             elif not self._peer_check.is_due(entry, now):
                 await checkpoint()
-            if is_checked and self._peer_check.is_due(entry, engine.now()):
+            if self._is_checked and self._peer_check.is_due(entry, engine.now()):
                 reason = await self._check(waiter, entry)
                 if reason is not None:
                     engine.report(core.condemned, entry, reason)
@@ -197,8 +220,10 @@ class Acquirer:
         if sub.queue or sub.gate.is_paused:
             return None
         core = self._core
-        while (entry := core.pop_newest(sub, now)) is not None:
-            if not entry.link.poll(0) or (reason := entry.link.probe()) is None:
+        pop_newest = core.pop_newest
+        while (entry := pop_newest(sub, now)) is not None:
+            poll = entry.link.poll
+            if not poll(0) or (reason := entry.link.probe()) is None:
                 break
             core.condemned(entry, reason, now)
         # `Engine.report`, spelled out.
@@ -225,22 +250,11 @@ class Acquirer:
         await checkpoint_if_cancelled()
         return reason
 
-    def _begin(
-        self, entry: PooledEntry, now: float, waited: float, block: LeaseBlock[Any] | None = None
-    ) -> Connection[Any]:
-        """Begin the lease: the connection is the caller's from here on."""
-        lease = self._core.lease_began(entry, current_task(), waited, now)
-        connection: Connection[Any] = Connection(self._releaser, lease)
-        if block is not None:
-            block.connection = connection
-        news = self._news
-        if news.acquired or news.reused:
-            info = describe(entry)
-            if entry.uses > 1:
-                news.add(news.reused, info)
-            news.add(news.acquired, info, waited)
-            news.deliver()
-        return connection
+    def _tell_acquired(self, entry: PooledEntry, waited: float) -> None:
+        if entry.uses > 1:
+            self._news.add_about(self._news.reused, entry)
+        self._news.add_about(self._news.acquired, entry, waited)
+        self._news.deliver()
 
     # ── coming to nothing ───────────────────────────────────────────────────────
 

@@ -4,6 +4,8 @@ All of it is synchronous, so none of it can be cancelled: the slot is free, or o
 returns.
 """
 
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import warnings
@@ -12,6 +14,7 @@ from typing import Any, final
 
 import trio
 
+from conpool._connection.exchange import CLOSED_STREAM
 from conpool._connection.hand_over import end_exchange
 from conpool._connection.pooled import PooledLease
 from conpool._engine.engine import Engine
@@ -26,6 +29,8 @@ _ACTIVE = ConnectionState.ACTIVE
 class Releaser:
     """Takes the connections of one pool back: the owner of its leases."""
 
+    __slots__ = ("_core", "_engine", "_news", "peer_check")
+
     def __init__(self, engine: Engine, health_check: HealthCheck | None) -> None:
         self._engine = engine
         self._core = engine.core
@@ -34,10 +39,12 @@ class Releaser:
 
     def give_back(self, connection: Connection[Any], exc: BaseException | None) -> None:
         """End the lease with `exc`; keep the connection if that is safe."""
-        lease = end_lease(connection)
-        if lease is None or lease not in lease.entry.leases:
-            return  # it has ended, or it is a health hook's: `PeerCheck` judges that
+        lease = connection._lease  # noqa: SLF001 - `end_lease`, spelled out
         entry = lease.entry
+        is_over = connection._exchange is CLOSED_STREAM  # noqa: SLF001
+        connection._exchange = CLOSED_STREAM  # noqa: SLF001
+        if is_over or lease not in entry.leases:
+            return  # it has ended before, or it is a health hook's: `PeerCheck` judges that
         link = entry.link
         exchange = link.exchange
         reason = None

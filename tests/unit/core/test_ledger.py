@@ -42,13 +42,13 @@ def queued(
 ) -> AnyWaiter:
     waiter = Waiter((sub,), 0.0, deadline, False)
     waiter.number = number
-    ledger.enqueue(waiter)
+    ledger.enqueue(waiter, 0.0)
     return waiter
 
 
 def return_to_queue(ledger: Ledger, waiter: AnyWaiter) -> None:
     waiter.had_turn = True
-    ledger.enqueue(waiter)
+    ledger.return_to_head(waiter, 0.0)
 
 
 def counts(ledger: Ledger, sub: AnySubPool) -> tuple[int, ...]:
@@ -139,7 +139,7 @@ def test_a_waiter_stands_in_the_queue_of_each_of_its_subpools_and_leaves_all(
 ) -> None:
     other = make_sub()
     waiter = Waiter((sub, other), 0.0, math.inf, False)
-    ledger.enqueue(waiter)
+    ledger.enqueue(waiter, 0.0)
     assert waiter in sub.queue
     assert waiter in other.queue
     ledger.dequeue(waiter)
@@ -259,7 +259,7 @@ def test_of_waiters_with_the_usual_deadline_only_the_first_is_noted(
     ledger: Ledger, sub: AnySubPool
 ) -> None:
     for deadline in (3.0, 4.0, 5.0):
-        ledger.enqueue(Waiter((sub,), 0.0, deadline, False, has_own_deadline=False))
+        ledger.enqueue(Waiter((sub,), 0.0, deadline, False, has_own_deadline=False), 0.0)
     assert sub.due_at == 3.0
     assert repr(ledger.timetable) == "<Timetable of 1, next at 3.0>"
 

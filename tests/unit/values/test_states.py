@@ -77,16 +77,15 @@ PoolMoves = set[tuple[PoolState, PoolState]]
 def pool_moves(monkeypatch: pytest.MonkeyPatch) -> PoolMoves:
     """Every change of state that any pool makes from here on."""
     moves: PoolMoves = set()
+    slot: Any = Core.__dict__["state"]
 
     def move(core: Core[Any, Any], after: PoolState) -> None:
-        before = vars(core).get("state", after)
+        before = getattr(core, "state", after)
         if before is not after:
             moves.add((before, after))
-        vars(core)["state"] = after
+        slot.__set__(core, after)
 
-    monkeypatch.setattr(
-        Core, "state", property(lambda core: vars(core)["state"], move), raising=False
-    )
+    monkeypatch.setattr(Core, "state", property(slot.__get__, move))
     return moves
 
 
