@@ -181,7 +181,7 @@ class EndpointStats:
         return block(shorten(str(self.endpoint), WIDTH), lines)
 
     def __repr__(self) -> str:
-        return f"<EndpointStats of {self.endpoint}: {_state(self)}, limit {self.limit}>"
+        return f"<EndpointStats of {self.endpoint}: {counts_text(self)}, limit {self.limit}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reduce(self)
@@ -259,7 +259,7 @@ class PoolStats:
         return f"pool {self.name}: {count} {'endpoint' if count == 1 else 'endpoints'}"
 
     def __repr__(self) -> str:
-        return f"<PoolStats of {self._title()}, {_state(self)}>"
+        return f"<PoolStats of {self._title()}, {counts_text(self)}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reduce(self)
@@ -311,7 +311,8 @@ def _plain(value: object) -> Any:
             return str(value)
 
 
-def _state(stats: EndpointStats | PoolStats) -> str:
+def counts_text(stats: EndpointStats | PoolStats) -> str:
+    """Say how many connections are in each state, and how many tasks wait."""
     return (
         f"{stats.active} active, {stats.idle} idle, {stats.connecting} connecting,"
         f" {stats.closing} closing, {stats.waiting} waiting"
