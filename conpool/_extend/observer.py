@@ -52,7 +52,7 @@ class Observer:
         """An acquire ended in `error` (`trio.Cancelled` too) after `waited` seconds."""
 
     def released(self, info: ConnectionInfo, held: float) -> None:
-        """A lease has ended after `held` seconds; if the pool does not keep it, `closed` follows."""
+        """A lease has ended after `held` seconds; `closed` follows unless the pool keeps it."""
 
     def connecting(self, info: ConnectionInfo) -> None:
         """A dial has begun."""

@@ -61,7 +61,7 @@ def _as_float(value: object) -> float | None:
 
 
 def valid_flag(name: str, value: object) -> bool:
-    """Return a bool; other values that Python takes for true or false are refused.
+    """Return a bool; refuse other values that Python takes for true or false.
 
     Raises:
         ConfigError: It is not a bool.
