@@ -62,7 +62,8 @@ Target: TypeAlias = Endpoint | UnixEndpoint | EndpointGroup
 
 def _check_members(endpoints: object) -> tuple[AnyEndpoint, ...]:
     if not isinstance(endpoints, Iterable):
-        raise ConfigError(f"endpoints must be an iterable of endpoints, not {type(endpoints).__name__}")
+        kind = type(endpoints).__name__
+        raise ConfigError(f"endpoints must be an iterable of endpoints, not {kind}")
     members: dict[AnyEndpoint, None] = {}
     for member in cast("Iterable[object]", endpoints):
         if not isinstance(member, Endpoint | UnixEndpoint):
