@@ -236,7 +236,7 @@ class PoolStats:
         object.__setattr__(self, "closed_by_reason", _read_only(self.closed_by_reason))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields for JSON; `endpoints` is a list, for two endpoints may look the same."""
+        """Return the fields for JSON; `endpoints` is a list, because two may look the same."""
         members = [member.to_dict() for member in self.endpoints.values()]
         names = (field.name for field in fields(self) if field.name != "endpoints")
         plain = {name: _plain(getattr(self, name)) for name in names}

@@ -133,7 +133,9 @@ def test_a_closed_pool_is_a_closed_resource_of_trio() -> None:
     assert str(error) == "pool orders is closed"
 
 
-@pytest.mark.parametrize(("seconds", "said"), [(12.0, "tries again in 12s"), (0.0, "is trying it now")])
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(12.0, "tries again in 12s"), (0.0, "is trying it now")]
+)
 def test_an_open_circuit_says_when_it_is_tried_again(seconds: float, said: str) -> None:
     error = CircuitOpen(endpoint=ENDPOINT, retry_after=seconds)
     assert (error.endpoint, error.retry_after) == (ENDPOINT, seconds)
