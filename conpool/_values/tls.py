@@ -131,22 +131,14 @@ def _shared_context(alpn: tuple[str, ...]) -> ssl.SSLContext:
 
 
 def valid_tls(tls: object) -> TLS | None:
-    """Return how to encrypt: True means `TLS()`, and False not at all.
-
-    Raises:
-        ConfigError: It is neither a `TLS` nor a bool nor None.
-    """
+    """Return how to encrypt: True means `TLS()`, False and None mean not at all."""
     if isinstance(tls, bool):
         return TLS() if tls else None
     return valid_tls_only(tls)
 
 
 def valid_tls_only(tls: object) -> TLS | None:
-    """Return how to encrypt; a bool is refused where `TLS()` would not be a useful default.
-
-    Raises:
-        ConfigError: It is neither a `TLS` nor None.
-    """
+    """Return how to encrypt; refuse a bool, because `TLS()` would not be a useful default."""
     if tls is None or isinstance(tls, TLS):
         return tls
     raise ConfigError(f"tls must be a TLS, not {type(tls).__name__}")

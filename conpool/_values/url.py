@@ -100,12 +100,7 @@ _SPLIT: Final = re.compile(
 
 
 def parse_url(url: object) -> Parsed:
-    """Read a URL.
-
-    Raises:
-        ConfigError: It is no URL, has an unknown scheme, lacks a host or port, sets TLS or the
-            session by an option, or has a host or port that cannot be dialled.
-    """
+    """Read a URL; raise `ConfigError` as `Endpoint.from_url` says."""
     if not isinstance(url, str):
         raise ConfigError(f"a URL must be a str, not {type(url).__name__}")
     split = _SPLIT.fullmatch(url)
