@@ -55,7 +55,7 @@ async def site(
 
 
 def has_line(text: str, pattern: str) -> bool:
-    """Whether one of the lines is all of what the pattern says."""
+    """Whether the pattern matches one whole line."""
     return any(re.fullmatch(pattern, line) for line in text.splitlines())
 
 
@@ -427,7 +427,7 @@ async def test_witness_counts_open_sockets_and_no_closed_ones(table: Path) -> No
         assert witness.count() == 3
         await streams.pop().aclose()
         assert witness.count() == 2
-        # One that is reset while the server has other things to do is closed all the same.
+        # A connection that is reset while the server is busy counts as closed, too.
         await send_request(streams[0], 3, "late")
         await trio.testing.wait_all_tasks_blocked()
         linger = struct.pack("ii", 1, 0)

@@ -1,4 +1,4 @@
-"""The open end of a connection: what it is made of, and what can be asked of it."""
+"""The open end of a connection: how the pool probes and closes it."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ async def test_g6_once_closed_its_wire_leads_nowhere() -> None:
 
 
 class Slow(trio.abc.Stream):
-    """Cannot be closed without awaiting, and does not mind being used until then."""
+    """Only an await can close it; until then it works."""
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         await trio.lowlevel.checkpoint()

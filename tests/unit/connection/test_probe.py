@@ -1,4 +1,4 @@
-"""The look at a connection: what it tells apart, and that it takes nothing from a healthy one."""
+"""The probe: what it tells apart, and that it takes nothing from a healthy connection."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ UNREAD_DATA = CloseReason.UNREAD_DATA
 
 
 async def arrival(sock: trio.SocketStream) -> None:
-    """Wait until something can be read, be it the end."""
+    """Wait until there is something to read, or the end."""
     with trio.fail_after(5):
         await trio.lowlevel.wait_readable(sock.socket)
 
@@ -136,7 +136,7 @@ async def test_a_tls_stream_that_somebody_else_made_is_taken_to_be_alive(
 
 
 class Buffered(Stream):
-    """A stream that can keep back what is sent, so that a test decides how it is cut to packets."""
+    """A stream that can hold bytes back, so that a test decides how they are cut into packets."""
 
     def __init__(self, below: trio.SocketStream) -> None:
         self.below = below

@@ -199,7 +199,7 @@ def test_a_traceback_names_the_error_as_users_import_it(error: PoolError) -> Non
 
 
 def told(error: BaseException) -> dict[str, object]:
-    """All that an error says, with the errors in it as text: exceptions have no equality."""
+    """All attributes of an error, with other errors as text, since those have no equality."""
     fields = {name: repr(value) for name, value in vars(error).items()}
     return fields | {"str": str(error), "args": error.args, "errno": getattr(error, "errno", None)}
 

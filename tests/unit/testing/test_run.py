@@ -23,7 +23,7 @@ def as_they_come(batch: list[Task]) -> None:
 
 @pytest.fixture(name="loop")
 def unchecked_loop() -> Iterator[ModuleType]:
-    """trio's run loop, and no memory of having checked it."""
+    """trio's run loop, which conpool then checks anew."""
     _run.require_known_trio.cache_clear()
     yield importlib.import_module("trio._core._run")
     _run.require_known_trio.cache_clear()
@@ -113,7 +113,7 @@ def test_trio_without_the_module_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
 def test_trio_that_does_not_obey_is_refused(
     loop: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # names that are still there, but that the loop no longer looks at
+    # the names are still there, but the loop does not use them
     unused = {"_r": random.Random(), "_ALLOW_DETERMINISTIC_SCHEDULING": False}
     monkeypatch.setattr(_run, "_loop", lambda: unused)
     monkeypatch.setattr(loop, "_ALLOW_DETERMINISTIC_SCHEDULING", False)
