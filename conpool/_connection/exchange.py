@@ -2,8 +2,8 @@
 
 Leases and drivers move all their bytes through it. It notes that an operation was cut short, that
 the last thing that moved was sent, or that the write side was closed. The pool can know no more of
-a protocol that it does not speak. It is enough to tell, when the lease ends, whether a reply may
-still be on its way.
+a protocol that it does not speak. At the end of a lease these notes are enough to tell whether a
+reply may still be on its way.
 """
 
 from __future__ import annotations

@@ -32,9 +32,9 @@ from conpool._values.states import CloseReason
 
 
 def end_exchange(link: Link, exc: BaseException | None) -> CloseReason | None:
-    """End an exchange: return why the connection cannot be kept, or None and clear its notes.
+    """End an exchange: return why the connection cannot be kept; if it can, clear the taints.
 
-    `VOUCHED` goes, too, because the caller vouched for this exchange only.
+    This clears `VOUCHED`, too, because the caller vouched for this exchange only.
     """
     reason = why_not_clean(link, exc)
     if reason is None:

@@ -8,8 +8,8 @@ An event is only a hint. It may be about a connection that is lent; the probe at
 lease finds the same. If a fork has duplicated descriptors, it may be about a connection that is
 gone and whose number another connection has now. So the pool probes the one that is there now.
 
-Where there is no epoll, the sweep finds out. So it does where a peer says goodbye in TLS and does
-not end the stream.
+Where there is no epoll, the sweep finds out. The sweep also finds a peer that says goodbye in TLS
+but does not end the stream.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Finds out, without waiting, whether the peer has closed a connection or sent something unasked.
+"""Finds out, without waiting, whether the peer has closed a connection or sent anything.
 
 A connection is alive while there is nothing to read. If there is something, a plain stream is
 simple: the peer has sent a byte, or closed. TLS is different: after a TLS 1.3 handshake the
@@ -10,7 +10,7 @@ finds nothing. Only if it finds something does `take_now` read. One source stand
 TLS runs inside TLS.
 
 The probe may read because no task is inside the stream: between leases nobody has it. If the probe
-takes a byte of data, the pool closes the connection, so nobody misses that byte.
+takes a byte of data, the pool closes the connection, so nobody can miss that byte.
 """
 
 from __future__ import annotations

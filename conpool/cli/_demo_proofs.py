@@ -115,7 +115,7 @@ def _compare(answers: list[int], wanted: int) -> None:
 async def prove_limit(pool: Pool, site: Site, advance: Advance) -> str:
     """Let 200 tasks share ten connections, and count the sockets at every turn of the loop.
 
-    The most must be exactly the limit. Every tenth task has its connection closed, so that the pool
+    The largest count must be the limit. Every tenth task retires its connection, so that the pool
     keeps dialling.
     """
     watch = _Watch(find_witness(site.server))
