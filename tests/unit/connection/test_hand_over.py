@@ -1,4 +1,4 @@
-"""The rules of clean hand-over: what keeps a connection, and why it is closed otherwise (G3, G4)."""
+"""The rules of clean hand-over: why a connection is kept, or closed with which reason (G3, G4)."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ async def test_cancelled_block_costs_the_connection(autojump_clock: MockClock) -
 async def test_timeout_that_the_block_swallowed_costs_the_connection(
     autojump_clock: MockClock,
 ) -> None:
-    """F090 G3: nothing was raised, yet the answer may still come, and the next caller would read it."""
+    """F090 G3: nothing was raised, but the next caller would read the answer if it still came."""
     async with open_pool(Network(answer_after(2))) as pool:
         async with pool.connection(HERE) as connection:
             with trio.move_on_after(1) as scope:

@@ -164,7 +164,7 @@ async def test_a_close_during_a_lease_is_left_to_the_look_at_its_end() -> None:
 
 @linux_only
 async def test_an_event_of_a_descriptor_that_has_a_new_owner_harms_nobody() -> None:
-    """A fork keeps the old socket open: epoll still knows it by a number that another socket has now."""
+    """A fork keeps the old socket open: epoll knows it by a number that another socket has now."""
     closed = Closed()
     async with running_server() as server, ConnectionPool(NEVER_REAPED, on_closed=closed) as pool:
         conn = await pool.acquire(server.endpoint)
@@ -209,7 +209,7 @@ async def test_a_detached_stream_is_watched_no_more() -> None:
 
 
 class TwinConnector(Connector):
-    """Opens one socket again and again. Linux watches the same socket in at most 500 ways (EINVAL)."""
+    """Opens one socket again and again; Linux watches one socket at most 500 times (EINVAL)."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
