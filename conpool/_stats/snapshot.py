@@ -278,8 +278,14 @@ def _read_only(counts: Mapping[CloseReason, int]) -> Mapping[CloseReason, int]:
 
 def _reduce(snapshot: EndpointStats | PoolStats) -> tuple[Any, ...]:
     """Pickle through the constructor: a read-only view of a dict cannot be pickled."""
-    values: list[Any] = [getattr(snapshot, field.name) for field in fields(snapshot)]
-    return type(snapshot), tuple(dict(v) if type(v) is MappingProxyType else v for v in values)
+    values = (getattr(snapshot, field.name) for field in fields(snapshot))
+    return type(snapshot), tuple(map(_thawed, values))
+
+
+def _thawed(value: object) -> object:
+    if isinstance(value, MappingProxyType):
+        return dict(cast("Mapping[Any, Any]", value))
+    return value
 
 
 def _finite(number: float) -> float | None:
