@@ -11,7 +11,8 @@ def make_contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """Make a context for a server on 127.0.0.1, and one for clients that trust no other server."""
     authority = trustme.CA()
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    # Its annotation names pyOpenSSL, which nobody needs.
-    authority.issue_cert("127.0.0.1").configure_cert(server)  # pyright: ignore[reportUnknownMemberType]
+    leaf = authority.issue_cert("127.0.0.1")
+    # The annotation of this method names pyOpenSSL, which need not be installed.
+    leaf.configure_cert(server)  # pyright: ignore[reportUnknownMemberType]
     client = ssl.create_default_context(cadata=authority.cert_pem.bytes().decode("ascii"))
     return server, client
