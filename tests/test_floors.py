@@ -1,8 +1,8 @@
 """The house stands: a file imports only from below itself, and none grows too tall.
 
-Folders are floors. A folder imports only from folders below it, and inside a folder a file imports only from
-files to its left. Imports for the type checker alone count, because a reader follows those too. Whoever adds
-a file gives it a place here in the same change.
+Folders are floors. A folder imports only from folders below it, and inside a folder a file imports
+only from files to its left. Imports for the type checker alone count, because a reader follows
+those, too. A change that adds a file gives it a place here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pytest
 
 import conpool
 
-# Top first. Each line has a folder, then its files, the lowest first; `*` stands for whatever is there.
+# Top first. A line has a folder, then its files, the lowest first; `*` stands for all its files.
 HOUSE = """
 __main__:
 cli: *

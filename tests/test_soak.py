@@ -1,4 +1,4 @@
-"""A few seconds of the soak: that it runs and finds fault; what takes minutes to show, minutes must show."""
+"""A few seconds of the soak: it runs and finds faults, but not those that take minutes to show."""
 
 from __future__ import annotations
 

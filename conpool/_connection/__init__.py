@@ -1,1 +1,1 @@
-"""One open connection: what has moved on it, whether it is fit for the next lease, its close."""
+"""One open connection: what has moved on it, whether another lease may have it, and its close."""

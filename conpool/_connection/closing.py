@@ -1,4 +1,4 @@
-"""Two ways to close a stream: by force at once, and with a goodbye that is bounded in time."""
+"""Closes a stream in one of two ways: at once and by force, or gracefully within a time limit."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _log = logging.getLogger("conpool")
 
 
 def try_close_now(stream: trio.abc.AsyncResource) -> bool:
-    """Close `stream` by force, without awaiting; return False if it has no way to do that.
+    """Close `stream` by force, without awaiting; return False if only an await can close it.
 
-    A task that is inside one of its operations gets `trio.ClosedResourceError`.
+    A task that is inside an operation of the stream gets `trio.ClosedResourceError`.
     """
     if isinstance(stream, trio.SocketStream):
         stream.socket.close()
@@ -30,28 +30,28 @@ def try_close_now(stream: trio.abc.AsyncResource) -> bool:
         return False
     try:
         close()
-    except Exception:  # noqa: BLE001 - whatever a stream of the user's own raises
+    except Exception:  # noqa: BLE001 - a stream of the user's own may raise anything
         _log.exception("closing %r by force failed", stream)
     return True
 
 
 async def close_gracefully(stream: trio.abc.AsyncResource, timeout: float) -> None:
-    """Close `stream` with all due courtesy, but by force after `timeout` seconds.
+    """Close `stream` gracefully, and by force after `timeout` seconds.
 
-    Cannot be cancelled, and lasts no longer than that: in the worst case a peer that does not read
-    keeps TLS from saying goodbye. Errors on the way are of no interest to anyone.
+    Nothing can cancel this, but the time-out bounds it: a peer that does not read can hold up the
+    goodbye of TLS. An error is logged at most, because the stream is closed all the same.
     """
     try:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + timeout):
             await stream.aclose()
     except trio.BrokenResourceError:
         pass
-    except Exception:  # noqa: BLE001 - whatever a stream of the user's own raises
+    except Exception:  # noqa: BLE001 - a stream of the user's own may raise anything
         _log.exception("closing %r failed", stream)
     finally:
         try_close_now(stream)
 
 
 async def close_by_force(stream: trio.abc.AsyncResource) -> None:
-    """Close a stream that can only be closed by awaiting, as fast as it will go."""
+    """Close a stream that only an await can close, and give its goodbye no time."""
     await close_gracefully(stream, 0.0)

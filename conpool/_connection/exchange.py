@@ -1,8 +1,9 @@
 """The stream of one connection, which notes what an exchange has left undone.
 
-Whoever moves bytes, a lease or a driver, goes through it. It notes an operation that was cut short, that the
-last thing that moved was sent, and that the write side was closed. That is all a pool can know of a protocol
-that it does not speak, and enough to tell, when the lease ends, whether a reply may still be on its way.
+Leases and drivers move all their bytes through it. It notes that an operation was cut short, that
+the last thing that moved was sent, or that the write side was closed. The pool can know no more of
+a protocol that it does not speak. At the end of a lease these notes are enough to tell whether a
+reply may still be on its way.
 """
 
 from __future__ import annotations
@@ -12,19 +13,19 @@ from typing import Final, final
 import trio
 
 CUT_SEND: Final = 1
-"""A send did not finish: nobody knows how much of it the peer has."""
+"""A send did not finish: nobody knows how much of it the peer has received."""
 CUT_RECEIVE: Final = 2
-"""A receive did not finish, so the reply that it waited for may still come."""
+"""A receive did not finish: the reply that it waited for may still arrive."""
 OWED: Final = 4
-"""The last thing that moved was sent: an answer may be due."""
+"""The last thing that moved was sent: the peer may owe an answer."""
 HALF_CLOSED: Final = 8
 """The write side is closed."""
 VOUCHED: Final = 16
 """The caller has said that the exchange is complete."""
 ENDED: Final = 32
-"""The end of the stream has been received. A probe would not always find it again: TLS says goodbye once."""
+"""The end of the stream was received. A probe may not find it again: TLS says goodbye once."""
 ENCRYPTED: Final = 64
-"""TLS was begun on top: the next caller, who expects plain text, must not get it (CVE-2026-4873)."""
+"""The caller began TLS on top, and the next caller expects plain text (CVE-2026-4873)."""
 
 _HANDSHAKE: Final = 22
 _CLIENT_HELLO: Final = 1
@@ -34,8 +35,7 @@ _CLIENT_HELLO: Final = 1
 class ExchangeStream(trio.abc.HalfCloseableStream):
     """A stream that notes, in `taints`, what speaks against lending its connection again.
 
-    `taints` is one integer of flags, so that the end of a lease needs a single test to learn that there is
-    nothing to consider.
+    `taints` holds all flags in one integer, so that a single test finds an exchange without any.
     """
 
     __slots__ = ("in_progress", "stream", "taints")
@@ -44,7 +44,7 @@ class ExchangeStream(trio.abc.HalfCloseableStream):
         self.stream = stream
         self.taints = 0
         self.in_progress = 0
-        """Operations that some task is inside of."""
+        """How many operations have begun and not ended."""
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         if not data:
@@ -56,8 +56,8 @@ class ExchangeStream(trio.abc.HalfCloseableStream):
         self.in_progress += 1
         try:
             await self.stream.send_all(data)
-            # A receive during the send may have cleared it, but that reply cannot answer bytes sent after
-            # it: set it again.
+            # A receive during the send may have cleared it, but that reply cannot answer bytes
+            # sent after it: set it again.
             self.taints |= OWED
         except BaseException:
             self.taints |= CUT_SEND
@@ -98,16 +98,16 @@ class ExchangeStream(trio.abc.HalfCloseableStream):
         await self.stream.send_eof()
 
     async def aclose(self) -> None:
-        """Close the stream beneath. Only code that runs before the first lease has a use for it."""
+        """Close the stream beneath. Only code that runs before the first lease calls this."""
         self.taints |= HALF_CLOSED
         await self.stream.aclose()
 
     def vouch(self) -> None:
-        """Forget what a caller may excuse: an answer that is owed, a receive that was cut short."""
+        """Forget what a caller may excuse: an owed answer, and a receive that was cut short."""
         self.taints = self.taints & ~(OWED | CUT_RECEIVE) | VOUCHED
 
     def note_cut_receive(self) -> None:
-        """Note that bytes were taken from the stream and lost."""
+        """Note that the pool took bytes from the stream and lost them."""
         self.taints |= CUT_RECEIVE
 
     def cut(self) -> None:
@@ -119,14 +119,14 @@ class ExchangeStream(trio.abc.HalfCloseableStream):
 
 
 def _is_client_hello(data: bytes | bytearray | memoryview) -> bool:
-    """Whether `data` is how a TLS client begins (RFC 8446, 5.1): type, version 3.x, length, message."""
+    """Whether a TLS client begins with `data` (RFC 8446, 5.1): type, version, length, message."""
     head = bytes(data[:6])
     return len(head) == 6 and head[1] == 3 and head[5] == _CLIENT_HELLO
 
 
 @final
 class ClosedStream(trio.abc.HalfCloseableStream):
-    """What is left of a stream: each operation raises, closing does nothing."""
+    """Stands in for a stream that is gone: each operation raises, closing does nothing."""
 
     __slots__ = ()
 

@@ -1,20 +1,20 @@
-"""Whether a connection whose lease has ended is fit for the next: the rules of clean hand-over.
+"""The rules of clean hand-over: whether a connection whose lease has ended may be lent again.
 
-One row after the other, the first that applies decides:
+The first of these conditions that does not hold gives the reason to close:
 
-| kept only if                                                   | else closed as             |
-| the block ended without an exception                           | `ERROR`, `CANCELLED`       |
-| no operation was cut short, nor is some task still inside one  | `INCOMPLETE`               |
-| the exchange is over: the last thing that moved was received   | `INCOMPLETE`               |
-| the write side is open, and TLS was not begun on top           | `DISCARDED`                |
-| the peer has neither closed nor left anything unread           | `PEER_CLOSED`, `UNREAD_DATA` |
+| kept only if                                                     | otherwise closed as          |
+| the block ended without an exception                             | `ERROR`, `CANCELLED`         |
+| no operation was cut short, and none is still running            | `INCOMPLETE`                 |
+| the exchange is over: the last thing that moved was received     | `INCOMPLETE`                 |
+| the write side is open, and the caller did not begin TLS on top  | `DISCARDED`                  |
+| the peer has neither closed it nor left anything unread          | `PEER_CLOSED`, `UNREAD_DATA` |
 
-What age, uses, limits and the pool's own state say about it is the core's business.
+The core decides about age, uses, limits and the state of the pool.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import trio
 
@@ -27,16 +27,14 @@ from conpool._connection.exchange import (
     OWED,
     VOUCHED,
 )
+from conpool._connection.link import Link
 from conpool._values.states import CloseReason
-
-if TYPE_CHECKING:
-    from conpool._connection.link import Link
 
 
 def end_exchange(link: Link, exc: BaseException | None) -> CloseReason | None:
-    """The exchange is over: return why the connection cannot be kept, or let the next one begin clean.
+    """End an exchange: return why the connection cannot be kept; if it can, clear the taints.
 
-    What the caller has vouched for does not hold for the next exchange.
+    This clears `VOUCHED`, too, because the caller vouched for this exchange only.
     """
     reason = why_not_clean(link, exc)
     if reason is None:
@@ -45,7 +43,7 @@ def end_exchange(link: Link, exc: BaseException | None) -> CloseReason | None:
 
 
 def why_not_clean(link: Link, exc: BaseException | None) -> CloseReason | None:
-    """Return why the connection cannot be kept after a lease that ended with `exc`; None if it can."""
+    """Return why a connection whose lease ended with `exc` cannot be kept; None if it can."""
     exchange = link.exchange
     if exc is not None and not exchange.taints & VOUCHED:
         return CloseReason.CANCELLED if _is_cancellation(exc) else CloseReason.ERROR

@@ -1,14 +1,15 @@
-"""Notices that the peer of an idle connection has closed it, with no traffic and no task apiece.
+"""Notices when the peer of an idle connection closes it, with no traffic and one task for all.
 
-All sockets of a pool stand in one epoll, and one task waits for that epoll's own descriptor. Each is
-entered once, when its connection is opened: edge-triggered, for the end of the stream only. Data does not wake
-it, so leases pay nothing.
+All sockets of a pool are in one epoll, and one task waits for the epoll's own descriptor. The pool
+registers a socket once, when its connection is opened: edge-triggered, and for the end of the
+stream only. Data does not wake the task, so leases pay nothing.
 
-An event is a hint and no more. It may be about a connection that is lent (the look at its return will see
-the same) or, where descriptors were duplicated by a fork, about one that is long gone and whose
-number another has now. So whoever gets one looks at the connection that is there now.
+An event is only a hint. It may be about a connection that is lent; the probe at the end of the
+lease finds the same. If a fork has duplicated descriptors, it may be about a connection that is
+gone and whose number another connection has now. So the pool probes the one that is there now.
 
-Where there is no epoll, and for a TLS goodbye without an end of the stream, the sweep finds out.
+Where there is no epoll, the sweep finds out. The sweep also finds a peer that says goodbye in TLS
+but does not end the stream.
 """
 
 from __future__ import annotations
@@ -22,19 +23,19 @@ import trio
 from conpool._connection.pooled import PooledEntry
 
 _BATCH: Final = 256
-"""Events taken between two checkpoints, so that a server that drops thousands does not stop the loop."""
+"""Most events between two checkpoints: thousands at once must not hold up other tasks."""
 
 
 @final
 class IdleWatch:
-    """Which connections have stirred."""
+    """Tells which connections their peers may have closed."""
 
     def __init__(self) -> None:
         self._by_descriptor: dict[int, PooledEntry] = {}
         self._epoll: select.epoll | None = None
 
     def open(self) -> None:
-        """Start watching, where the platform can."""
+        """Start watching, if the platform has epoll."""
         if sys.platform == "linux":
             self._epoll = select.epoll()
 
@@ -53,29 +54,29 @@ class IdleWatch:
         events = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR | select.EPOLLET
         try:
             self._epoll.register(descriptor, events)
-        except FileExistsError:  # the number's last owner was closed in a way that a fork outlives
+        except FileExistsError:  # a fork keeps the file of the number's last owner open
             self._epoll.modify(descriptor, events)
-        except OSError:  # so many and no more, says the system (ENOSPC): the sweep finds out
+        except OSError:  # the system allows no more (ENOSPC): the sweep finds out
             return
         self._by_descriptor[descriptor] = entry
 
     def remove(self, entry: PooledEntry) -> None:
-        """Forget `entry`, whose socket is about to leave the pool or to be closed."""
+        """Stop watching `entry`, whose socket is about to leave the pool or to be closed."""
         descriptor = entry.link.fileno()
         if self._epoll is not None and self._by_descriptor.get(descriptor) is entry:
             del self._by_descriptor[descriptor]
             self._epoll.unregister(descriptor)
 
     async def wait(self) -> list[PooledEntry]:
-        """Wait until something has stirred, and return which; never returns without epoll.
+        """Wait for events, and return the connections that they are about; for ever without epoll.
 
-        If cancelled, nothing is lost but hints.
+        Cancelling it loses hints at most.
         """
         if self._epoll is None:
             await trio.sleep_forever()
         await trio.lowlevel.wait_readable(self._epoll.fileno())
-        stirred = [number for number, _ in self._epoll.poll(0, _BATCH)]
-        found = (self._by_descriptor.get(number) for number in stirred)
+        numbers = [number for number, _ in self._epoll.poll(0, _BATCH)]
+        found = (self._by_descriptor.get(number) for number in numbers)
         return [entry for entry in found if entry is not None]
 
     def __repr__(self) -> str:

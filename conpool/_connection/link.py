@@ -1,37 +1,25 @@
-"""The open end of a connection: its streams, what can be looked at, and how it is closed."""
+"""The open end of a connection: its streams, how to probe it and how to close it."""
 
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, Any, cast, final
+import ssl
+from typing import Any, cast, final
 
 import trio
 
 from conpool._connection.closing import try_close_now
 from conpool._connection.exchange import ExchangeStream
 from conpool._connection.probe import find_source, probe
-from conpool._connection.tls_tap import find_tap
-
-if TYPE_CHECKING:
-    import ssl
-
-    from conpool._connection.tls_tap import EncryptedStream
-    from conpool._values.states import CloseReason
+from conpool._connection.tls_tap import EncryptedStream, find_tap
+from conpool._values.states import CloseReason
 
 
 @final
 class Link:
     """What the shell knows of one open connection, from the end of its dial to its close."""
 
-    __slots__ = (
-        "_source",
-        "exchange",
-        "peer_address",
-        "poll",
-        "session",
-        "ssl_object",
-        "stream",
-    )
+    __slots__ = ("_source", "exchange", "peer_address", "poll", "session", "ssl_object", "stream")
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self.stream = stream
@@ -41,32 +29,32 @@ class Link:
         self.ssl_object: ssl.SSLObject | None = None if tap is None else tap.ssl_object
         self._source = find_source(stream)
         self.poll = _find_nothing if self._source is None else self._source.poll
-        """Called with 0: true if there is something to `look` at. For a plain socket, one C call."""
+        """Called with 0: true if `probe` may find something. For a plain socket, one C call."""
         self.peer_address = _find_peer_address(stream)
 
     def probe(self) -> CloseReason | None:
-        """Return why this connection cannot be lent again; None if nothing speaks against it."""
+        """Return why this connection cannot be lent again; None if the probe finds no reason."""
         return probe(self._source)
 
     @property
     def peer_ip(self) -> str | None:
-        """The peer's IP address; None for UNIX sockets and where there is no socket."""
+        """The peer's IP address; None for a UNIX socket, and where there is no socket."""
         sock = _find_socket(self.stream)
         is_ip = sock is not None and sock.family in {socket.AF_INET, socket.AF_INET6}
         return str(self.peer_address[0]) if is_ip and self.peer_address else None
 
     def fileno(self) -> int:
-        """Return the socket's descriptor; -1 if it is closed, or there is none."""
+        """Return the socket's descriptor; -1 if the socket is closed, or there is none."""
         sock = _find_socket(self.stream)
         return -1 if sock is None else sock.fileno()
 
     @property
     def has_goodbye(self) -> bool:
-        """Whether the peer is owed a word before the file is closed."""
+        """Whether a graceful close says goodbye to the peer."""
         return isinstance(self.stream, trio.SSLStream)
 
     def try_close_now(self) -> bool:
-        """Close by force, without awaiting; return False if that takes an await."""
+        """Close by force, without awaiting; return False if only an await can close the stream."""
         self.exchange.cut()
         return try_close_now(self.stream)
 
@@ -88,5 +76,5 @@ def _find_peer_address(stream: trio.abc.Stream) -> Any:
     sock = _find_socket(stream)
     try:
         return None if sock is None else sock.getpeername()
-    except OSError:  # gone already; the first look will say so
+    except OSError:  # the peer has gone already; the first probe will say so
         return None

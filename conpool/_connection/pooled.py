@@ -1,4 +1,4 @@
-"""The core's records, with what the shell keeps in them: an open link, and trio's tasks."""
+"""The core's records, typed with what the shell keeps in them: an open link, and trio's tasks."""
 
 from __future__ import annotations
 

@@ -1,14 +1,16 @@
-"""Look, without waiting, whether the peer has closed the connection or sent something unasked.
+"""Finds out, without waiting, whether the peer has closed a connection or sent anything.
 
-A connection is alive while nothing can be read from it. If something can, plain bytes and ends of file
-speak for themselves. TLS is different: after a TLS 1.3 handshake the server's session tickets lie in
-the socket, unread and harmless, so what is there must be decrypted before anyone can why_not_clean it.
+A connection is alive while there is nothing to read. If there is something, a plain stream is
+simple: the peer has sent a byte, or closed. TLS is different: after a TLS 1.3 handshake the
+server's session tickets lie in the socket, unread and harmless. So the probe has to decrypt the
+bytes in the socket before it can judge them.
 
-Each layer is a source that can be asked twice: `poll` costs a fraction of a microsecond and nearly
-always finds nothing; only if it does, `take_now` reads. Sources stack, as TLS does within TLS.
+Each layer of a stream is a source. `poll` costs a fraction of a microsecond, and nearly always
+finds nothing. Only if it finds something does `take_now` read. One source stands on another where
+TLS runs inside TLS.
 
-Reading is safe here because no task is inside the stream when the pool looks: between leases nobody
-has it. What a look consumes is lost only to a connection that will be closed for it.
+The probe may read because no task is inside the stream: between leases nobody has it. If the probe
+takes a byte of data, the pool closes the connection, so nobody can miss that byte.
 """
 
 from __future__ import annotations
@@ -18,34 +20,29 @@ import select
 import socket as stdlib_socket
 import ssl
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, TypeAlias, cast, final
+from typing import Final, TypeAlias, cast, final
 
 import trio
 
-from conpool._connection.tls_tap import find_tap
+from conpool._connection.tls_tap import EncryptedStream, Tap, find_tap
 from conpool._values.states import CloseReason
 
-if TYPE_CHECKING:
-    from conpool._connection.tls_tap import EncryptedStream, Tap
-
 _CHUNK: Final = 16_384
-"""What is read at a time: the size of a TLS record."""
+"""How many bytes to read at a time: the size of a TLS record."""
 
 _MAX_CHUNKS: Final = 16
-"""A peer that sends more than this of nothing but tickets and key updates is up to no good."""
-
+"""A peer that sends more than this with no data in it (tickets, key updates) counts as broken."""
 
 Poll: TypeAlias = Callable[[int], object]
-"""Called with 0: true if there may be something to take."""
+"""Called with 0: returns something true if `take_now` may find something."""
 
 
 @final
 class SocketSource:
     """The socket itself.
 
-    `poll` is true if there may be something to take. `take_now` returns up to `size` bytes, `b""` at the end
-    of the stream, None if nothing is there yet; it raises `OSError` (`ssl.SSLError` included) if the
-    connection is broken.
+    `take_now` returns up to `size` bytes, `b""` at the end of the stream, and None if nothing is
+    there yet. It raises `OSError` (`ssl.SSLError` included) if the connection is broken.
     """
 
     __slots__ = ("_socket", "poll")
@@ -57,9 +54,9 @@ class SocketSource:
     def take_now(self, size: int) -> bytes | None:
         sock = self._socket
         descriptor = sock.fileno()
-        if descriptor < 0:  # closed by whoever made it; Python would raise a ValueError
+        if descriptor < 0:  # somebody else closed it; Python would raise a ValueError
             raise OSError(errno.EBADF, "the socket is closed")
-        # trio's sockets can only be read by awaiting; this is the same file, borrowed for one call.
+        # Reading trio's socket takes an await; this is the same file, borrowed for one call.
         borrowed = stdlib_socket.socket(sock.family, sock.type, sock.proto, fileno=descriptor)
         try:
             borrowed.setblocking(False)
@@ -71,18 +68,17 @@ class SocketSource:
 
 
 def _make_poll(sock: trio.socket.SocketType) -> Poll:
-    """Return a function that is true if `sock` has anything to say."""
     if not hasattr(select, "poll"):
         return lambda _: sock.is_readable()
     poll = select.poll()
-    # Registered once: making the object anew for each look doubles its cost.
+    # Registered once: to make the object anew for each probe doubles the cost.
     poll.register(sock.fileno(), select.POLLIN)
     return poll.poll
 
 
 @final
 class TLSSource:
-    """A TLS layer above another source; `poll` and `take_now` as there."""
+    """A TLS layer above another source."""
 
     __slots__ = ("_below", "_incoming", "_ssl")
 
@@ -92,9 +88,8 @@ class TLSSource:
         self._below = below
 
     def poll(self, timeout: int, /) -> object:
-        """Return something true if there may be data in any layer."""
-        # The BIO counts too: one read from the socket may bring several records, of which the last
-        # lie there undecrypted, and `pending` does not know of them.
+        # The BIO counts, too: one read from the socket may bring several records, and `pending`
+        # does not know of those that lie there undecrypted.
         return self._incoming.pending or self._ssl.pending() or self._below.poll(timeout)
 
     def take_now(self, size: int) -> bytes | None:
@@ -114,7 +109,7 @@ Source: TypeAlias = SocketSource | TLSSource
 
 
 def find_source(stream: trio.abc.Stream) -> Source | None:
-    """Return what can be looked at beneath `stream`; None for streams without a socket."""
+    """Return the source beneath `stream`; None if it has no socket that the pool can probe."""
     if isinstance(stream, trio.SocketStream):
         return SocketSource(stream.socket)
     tap = find_tap(stream)
@@ -125,9 +120,9 @@ def find_source(stream: trio.abc.Stream) -> Source | None:
 
 
 def probe(source: Source | None) -> CloseReason | None:
-    """Return why the connection cannot be lent again; None if it is alive, as far as one can see.
+    """Return why the connection cannot be lent again; None if it seems alive.
 
-    A stream without a socket is taken to be alive.
+    The pool takes a stream without a socket to be alive.
     """
     if source is None or not source.poll(0):
         return None

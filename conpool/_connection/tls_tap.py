@@ -1,4 +1,4 @@
-"""TLS over a stream, made so that the pool can look into it later without waiting.
+"""Puts TLS over a stream in such a way that the pool can probe it later, without waiting.
 
 `trio.SSLStream` cannot say without an await what is pending. But all bytes that it reads go
 through a memory BIO, which it hands to `SSLContext.wrap_bio`. A stand-in for the context (`Tap`)
@@ -21,15 +21,15 @@ EncryptedStream: TypeAlias = "trio.SSLStream[trio.abc.Stream]"
 HIDES_TRUNCATION: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).options & getattr(
     ssl, "OP_IGNORE_UNEXPECTED_EOF", 0
 )
-"""An option that Python before 3.11.4 sets on every context, unasked.
+"""An option that Python before 3.11.4 sets on every context.
 
-It makes an end without TLS's goodbye look like a proper one.
+With it, a stream that ends without TLS's goodbye looks like one that ended properly.
 """
 
 
 @final
 class Tap:
-    """Keeps the two objects through which all bytes of one TLS connection come in."""
+    """Keeps the two objects through which all bytes of one TLS connection arrive."""
 
     __slots__ = ("_context", "incoming", "ssl_object")
 
@@ -85,7 +85,7 @@ async def encrypt(
 
 
 class AlpnMismatch(Exception):
-    """The peer speaks none of the protocols that we asked for."""
+    """The peer speaks none of the protocols that we offered."""
 
 
 def find_tap(stream: trio.abc.Stream) -> Tap | None:

@@ -1,6 +1,6 @@
-"""Options that are set on each TCP socket, so that the system notices a peer that has vanished.
+"""Options that we set on each TCP socket, so that the system notices a peer that has vanished.
 
-Two are needed, since neither does the other's work (both were measured on Linux):
+We need two, because neither does the other's work (both were measured on Linux):
 
 - keepalive asks the peer of a *silent* connection whether it is still there;
 - a user time-out ends a connection on which *sent* bytes stay unacknowledged. Keepalive does
@@ -30,14 +30,14 @@ Option: TypeAlias = tuple[int, int, int]
 """Level, name, value: the arguments of `setsockopt`."""
 
 PROBES: Final = 4
-"""How many unanswered questions end a connection; fewer if the time is a second or two."""
+"""How many unanswered questions end a connection; fewer if `keepalive` is a second or two."""
 
 _MAX_KEEPALIVE: Final = 32_767
 """Linux refuses more seconds than this."""
 
 _MAX_INT: Final = 2**31 - 1
 
-# Systems have some options that Python does not name; the numbers are from the systems' headers.
+# Python does not name some options that systems have; the numbers are from the systems' headers.
 _IDLE: Final[int | None] = getattr(
     socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", {"darwin": 0x10}.get(sys.platform))
 )
@@ -54,10 +54,9 @@ def socket_options(keepalive: float | None, user_timeout: float | None) -> tuple
     """Return the options to set on a socket before it connects.
 
     Args:
-        keepalive: Seconds of silence after which the peer is asked; it has as long again to
-            answer. None: never.
-        user_timeout: How long sent bytes may stay unacknowledged, in seconds. None: the system
-            decides.
+        keepalive: Seconds of silence after which the system asks the peer, which has as long
+            again to answer. None: never.
+        user_timeout: Seconds that sent bytes may stay unacknowledged. None: the system decides.
     """
     options: list[Option] = []
     if keepalive is not None and keepalive != math.inf:
@@ -81,17 +80,17 @@ def _add(options: list[Option], name: int | None, value: int) -> None:
 
 
 def apply_options(sock: trio.socket.SocketType, options: tuple[Option, ...]) -> None:
-    """Set the options that this system knows. They are precautions: no dial fails without one."""
+    """Set the options, and leave out those that the system refuses: a dial works without them."""
     for level, name, value in options:
         with contextlib.suppress(OSError):
             sock.setsockopt(level, name, value)
 
 
 def bind_late(sock: trio.socket.SocketType) -> None:
-    """Make `bind` fix the address only, and `connect` choose the port.
+    """Make `bind` fix the address only, so that `connect` chooses the port.
 
-    Otherwise `bind` takes a port that is free towards *every* peer, and one address can have as
-    many connections as there are ports (28,000) in all, instead of that many to each peer.
+    Otherwise `bind` takes a port that is free towards *every* peer. One local address then has
+    enough ports for 28,000 connections in all, instead of 28,000 to each peer.
     """
     if _BIND_LATE is not None:
         with contextlib.suppress(OSError):

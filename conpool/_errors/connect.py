@@ -1,4 +1,4 @@
-"""Errors about the peer and the way to it: a connection could not be opened."""
+"""Errors about the peer and the way to it: the pool could not open a connection."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from conpool._values.states import DialPhase
 
 _ATTEMPTS_SHOWN: Final = 5
 _TEXT_WIDTH: Final = 300
-"""Some exceptions have a whole reply as their text, but a message is read in a terminal."""
+"""Some exceptions have a whole reply as their text, too long for a message in a terminal."""
 
 _TLS_HINTS: Final = {"WRONG_VERSION_NUMBER": " (does the server speak TLS on this port?)"}
 
 
 class DetailedError(PoolError):
-    """An error with keyword arguments, which exceptions by themselves cannot pickle."""
+    """An error that can be pickled although its constructor takes keyword arguments."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restored, (type(self), self.args, self.__dict__.copy())
@@ -35,13 +35,13 @@ def _restored(cls: type[DetailedError], args: tuple[Any, ...], state: dict[str, 
 
 
 class ConnectError(DetailedError, OSError):
-    """A connection could not be opened; nothing of the attempt is left.
+    """The pool could not open a connection; no socket of the attempt is left open.
 
     Attributes:
         endpoint: The endpoint that was dialled.
         phase: How far the dial came: `"resolve"`, `"tcp"` (UNIX sockets too), `"proxy"`, `"tls"`
             or `"open"` (the driver's).
-        errno: The system's number, if it gave one: in the phase `"resolve"` the resolver's code
+        errno: The system's number, or None: in the phase `"resolve"` a code of the resolver
             (`socket.EAI_NONAME` …), otherwise a number of the module `errno`.
         attempts: One error for each address tried.
     """
@@ -81,7 +81,7 @@ class ConnectError(DetailedError, OSError):
 
 
 class ConnectTimeout(ConnectError):
-    """The dial took longer than `connect_timeout`, or than the system waits; errno is ETIMEDOUT."""
+    """The dial took longer than `connect_timeout` or the system allows; errno is `ETIMEDOUT`."""
 
 
 class ResolveError(ConnectError):
@@ -93,7 +93,7 @@ class ProxyError(ConnectError):
 
 
 class TLSError(ConnectError):
-    """The TLS handshake failed, for instance because a certificate was not accepted."""
+    """The TLS handshake failed, for instance because one side refused a certificate."""
 
 
 class ResolveTimeout(ConnectTimeout, ResolveError):
@@ -101,7 +101,7 @@ class ResolveTimeout(ConnectTimeout, ResolveError):
 
 
 class ProxyTimeout(ConnectTimeout, ProxyError):
-    """The time ran out on the way to the proxy, or while it was asked."""
+    """The time ran out on the way to the proxy, or before it opened the tunnel."""
 
 
 class TLSTimeout(ConnectTimeout, TLSError):
@@ -109,7 +109,7 @@ class TLSTimeout(ConnectTimeout, TLSError):
 
 
 class LocalResourceError(ConnectError):
-    """This machine ran out (EMFILE, ENFILE, ENOBUFS, EADDRNOTAVAIL); the peer is not to blame."""
+    """This machine ran out of files, memory or ports (`EMFILE` …); the peer is not to blame."""
 
 
 def _code(number: int) -> str:
@@ -119,8 +119,8 @@ def _code(number: int) -> str:
 def said(leaf: BaseException) -> str:
     """Return the text of an error, in one line if possible."""
     match leaf:
-        case ssl.SSLCertVerificationError(verify_message=said):
-            return f"certificate verify failed: {said}"
+        case ssl.SSLCertVerificationError(verify_message=message):
+            return f"certificate verify failed: {message}"
         case ssl.SSLEOFError():
             return "unexpected end of file (the peer closed the connection)"
         case ssl.SSLError(reason=str(reason)):
@@ -134,7 +134,7 @@ def said(leaf: BaseException) -> str:
 def _text(leaf: BaseException) -> str:
     try:
         text = shorten(str(leaf), _TEXT_WIDTH)
-    except Exception:  # noqa: BLE001 - it must not replace the error that is being explained
+    except Exception:  # noqa: BLE001 - it must not replace the error that we explain
         text = ""
     name = type(leaf).__qualname__
     return f"{name}: {text}" if text else name

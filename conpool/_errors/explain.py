@@ -2,8 +2,8 @@
 
 How `as_connect_error` chooses the class:
 
-1. It looks for the true errors. trio hides those of TCP in a group under the cause of an `OSError`
-   without errno, and that of TLS under the cause of a `BrokenResourceError` without text.
+1. It looks for the true errors. trio hides those of TCP in a group, the cause of an `OSError`
+   without errno. It hides that of TLS as the cause of a `BrokenResourceError` without text.
 2. Of several errors it takes the most telling one. On a machine without IPv6, half of the attempts
    fail with "network unreachable" or "cannot assign address", whatever is wrong with the others.
 3. If this machine ran out of something, it is a `LocalResourceError`, in every phase.
@@ -96,8 +96,8 @@ _EXHAUSTED: Final = frozenset(
 )
 _LOCAL: Final = _EXHAUSTED | {codes.EADDRNOTAVAIL}
 
-# The most telling error has the lowest rank. An address that was not tried for want of a
-# descriptor may well be up, so that comes first. Then comes any answer, then no answer.
+# The most telling error has the lowest rank. Exhaustion comes first: the address that we had no
+# descriptor to try may be up. Then comes any answer, then the lack of an answer.
 _RANK: Final = dict.fromkeys(_EXHAUSTED, 0) | {
     codes.EHOSTUNREACH: 2,
     codes.EADDRNOTAVAIL: 3,
@@ -120,7 +120,7 @@ _FOREIGN: Final = (ssl.SSLError, socket.gaierror)
 
 
 def _leaves(exc: BaseException) -> Iterator[BaseException]:
-    """Find the errors that say something, without the wrappers around them."""
+    """Find the errors that say something, inside groups and wrappers."""
     if isinstance(exc, BaseExceptionGroup):
         for member in cast("BaseExceptionGroup[BaseException]", exc).exceptions:
             yield from _leaves(member)

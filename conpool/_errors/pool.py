@@ -9,7 +9,7 @@ import trio
 
 from conpool._errors.connect import ConnectError, DetailedError
 from conpool._stats.report import duration
-from conpool._stats.snapshot import EndpointStats
+from conpool._stats.snapshot import EndpointStats, counts_text
 from conpool._values.config_error import PoolError
 from conpool._values.endpoint import AnyEndpoint
 from conpool._values.group import Target
@@ -83,9 +83,9 @@ class AcquireTimeout(DetailedError, trio.TooSlowError):
             yield f"the caller itself holds {held_by_caller} of them"
         if self.deadlock:
             yield (
-                "deadlock: the callers themselves hold all the connections while they wait for"
-                " another; acquire once and pass the connection on, or raise the limit above the"
-                " number of tasks that nest"
+                "deadlock: the tasks that wait for a connection hold all connections themselves;"
+                " acquire once and pass the connection on, or raise the limit above the number of"
+                " such tasks"
             )
         elif self.phase == "queue":
             yield (
@@ -111,7 +111,7 @@ class QueueFull(DetailedError):
     ) -> None:
         self.endpoint = endpoint
         self.stats = stats
-        why = "waits have been too long, load is shed" if shed else "too many tasks wait already"
+        why = "tasks wait too long, so load is shed" if shed else "too many tasks wait already"
         knob = "queue_target_delay" if shed else "max_waiting_per_endpoint"
         super().__init__(
             f"no connection to {endpoint}, phase queue: {why}; {_counts(stats, pool_name)}\n"
@@ -134,11 +134,11 @@ class CircuitOpen(DetailedError):
     def __init__(self, *, endpoint: AnyEndpoint, retry_after: float) -> None:
         self.endpoint = endpoint
         self.retry_after = retry_after
-        # 0: the circuit is half open, and all the trials that it allows are under way.
-        when = f"in {duration(retry_after)}" if retry_after > 0 else "by others right now"
+        # 0: the circuit is half open, and all the dials that it allows are under way.
+        when = f"tries again in {duration(retry_after)}" if retry_after > 0 else "is trying it now"
         super().__init__(
             f"no connection to {endpoint}, phase connect: its circuit is open after repeated"
-            f" failures; it is tried again {when}"
+            f" failures; the pool {when}"
         )
 
 
@@ -159,7 +159,4 @@ class NoHealthyEndpoint(DetailedError):
 
 
 def _counts(stats: EndpointStats, pool_name: str) -> str:
-    return (
-        f"{stats.active} active, {stats.idle} idle, {stats.connecting} connecting,"
-        f" {stats.closing} closing, {stats.waiting} waiting, limit {stats.limit}; pool {pool_name}"
-    )
+    return f"{counts_text(stats)}, limit {stats.limit}; pool {pool_name}"

@@ -1,4 +1,4 @@
-"""What one protocol does with a connection: the seam for authors of client libraries."""
+"""What one protocol does with a connection: authors of client libraries subclass `Driver`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ SessionT = TypeVar("SessionT")
 class Driver(Generic[SessionT]):
     """What one protocol does with a connection. Subclass it; only `open` is needed.
 
-    A pool with a driver lends sessions that are logged in and ready: `conn.session` is whatever
-    `open` returned. The other methods say how the protocol checks a session, cleans it, says
-    goodbye, and when an exchange is complete; leave out those that it has no need of.
+    A pool with a driver lends sessions that are logged in and ready: `conn.session` is what `open`
+    returned. The other methods say how the protocol checks a session, cleans it and says goodbye,
+    and when an exchange is complete. Override those that the protocol needs.
 
-    The pool calls them in its own tasks, never in that of a caller, and a slow one delays only
-    the connection that it was called for.
+    The pool awaits these methods in its own tasks, never in a caller's task. A slow method delays
+    only the connection that it was called for.
 
     Example:
         >>> import conpool, trio
@@ -33,13 +33,13 @@ class Driver(Generic[SessionT]):
     async def open(self, stream: trio.abc.Stream, endpoint: AnyEndpoint) -> SessionT:
         """Greet, authenticate, negotiate; runs inside `connect_timeout`.
 
-        It should make one round trip at least: under TLS 1.3 a server may refuse the client's
-        certificate, and any server may be full, only after the connection seems to be up. Of a
-        protocol in which the server speaks first, it reads the greeting.
+        It should wait for at least one reply: under TLS 1.3 a server may refuse the client's
+        certificate, and any server may be full, only after the connection seems to be up. If the
+        server speaks first in this protocol, `open` must read the greeting.
 
         Args:
-            stream: The connection's own, with TLS where the endpoint asks for it; what moves on
-                it counts for the release rule. The session may keep it.
+            stream: The connection's own, with TLS if the endpoint asks for it. What moves on it
+                counts for the release rule. The session may keep it.
             endpoint: The peer.
 
         Returns:
@@ -47,8 +47,8 @@ class Driver(Generic[SessionT]):
 
         Raises:
             Exception: Anything. The pool closes the stream and raises a `ConnectError` whose
-                phase is `"open"` and whose cause this is; its text becomes part of that error's,
-                so keep passwords out of it.
+                phase is `"open"` and whose cause this is. That error shows this one's text, so
+                keep passwords out of it.
             NotImplementedError: The subclass has no `open`.
 
         Cancelling it ends the dial; the pool closes the stream.
@@ -56,64 +56,52 @@ class Driver(Generic[SessionT]):
         raise NotImplementedError(f"{type(self).__name__} has no open()")
 
     async def run(self, session: SessionT) -> None:
-        """A companion task, alive as long as the connection is; say, a loop that reads replies.
+        """Run beside the connection for as long as it lives, for instance to read replies.
 
-        When an overriding one ends or raises, the connection is closed, or is not lent again.
-        The one here has nothing to do, is never started, and ends nothing.
-
-        Cancelling it is how the pool ends it, before the connection is closed.
+        When it ends or raises, the pool closes the connection, or does not lend it again. The pool
+        cancels it before it closes the connection. A `run` that is not overridden never starts.
         """
 
     async def check(self, session: SessionT) -> bool:
         """Ask the peer whether it is alive; runs inside `health_check_timeout`.
 
-        Called for a connection that has been idle, and that no one else can use meanwhile.
+        The pool calls it for a connection that has been idle; nobody else can use it meanwhile.
 
         Returns:
-            Whether it may be lent. False, an exception or no answer in time closes it.
-
-        Cancelling it closes the connection.
+            Whether the pool may lend the connection. False, an exception, no answer in time, or a
+            cancellation closes it.
         """
         return True
 
     async def reset(self, session: SessionT) -> None:
-        """Clear what one lease left behind before the next; runs inside `health_check_timeout`.
+        """Clear what one lease left behind for the next; runs inside `health_check_timeout`.
 
-        Called after a lease whose connection is to be kept, such as to roll back or to leave a
-        database that the caller had chosen. An exception closes the connection.
-
-        Cancelling it closes the connection.
+        For instance, roll back, or leave a database that the caller selected. The pool calls it
+        after each lease whose connection it means to keep. An exception, or a cancellation, closes
+        the connection.
         """
 
     async def close(self, session: SessionT) -> None:
         """Say goodbye; runs inside `close_timeout`, shielded.
 
-        Called only where the last exchange is complete. The pool closes the stream after it,
-        whatever it raises.
-
-        Cancelling it (which only `close_timeout` does) closes the stream by force.
+        The pool calls it only if the last exchange is complete, and closes the stream afterwards,
+        whatever this raises. Only `close_timeout` cancels it: then the stream is closed by force.
         """
 
     def is_clean(self, session: SessionT) -> bool:
-        """Whether no reply is owed and nothing is half done; asked, without awaiting, at release.
+        """Return whether no reply is owed and nothing is half done.
 
-        Overridden, it decides: true keeps the connection even after an exception or a cancelled
-        receive (never after an interrupted send), false closes it. The one here is not asked:
-        without an overriding one the pool goes by the bytes that moved.
-
-        Returns:
-            True where the next lease may begin on it.
+        The pool asks at each release. The answer decides: true keeps the connection even after an
+        exception or a cancelled receive (never after an interrupted send), false closes it. If
+        `is_clean` is not overridden, the pool judges by the bytes that moved instead.
         """
         return True
 
     def capacity(self, session: SessionT) -> int:
-        """How many leases may share the connection now; 1 is exclusive.
+        """Return how many leases, running ones included, may share the connection; 1: exclusive.
 
-        Asked anew each time, since the peer may change its mind. While it is above 1 the lease's
-        own stream methods are refused: several callers can share a session, but not a stream.
-
-        Returns:
-            A number of leases, the running ones included.
+        The pool asks anew each time, because the peer may change its mind. While the number is
+        above 1, the stream methods of a lease raise: callers can share a session, but no stream.
         """
         return 1
 
@@ -121,8 +109,8 @@ class Driver(Generic[SessionT]):
 class NativeDriver(Driver[SessionT]):
     """For client libraries that open their own socket, such as libpq's.
 
-    `connect` runs instead of the pool's connector and `open`; the lease's stream methods then
-    raise, and `fileno` is what the probe looks at. `is_clean` must be overridden, since the pool
+    The pool calls `connect` instead of its connector and `open`. The stream methods of a lease
+    raise, and the probe looks at `fileno`. A subclass must override `is_clean`, because the pool
     sees no bytes (`ConfigError`).
 
     Example:
@@ -142,12 +130,10 @@ class NativeDriver(Driver[SessionT]):
     """
 
     async def open(self, stream: trio.abc.Stream, endpoint: AnyEndpoint) -> SessionT:
-        """Not called: there is no stream to open a session on, and `connect` does it all.
+        """Do not call it: `connect` does it all.
 
         Raises:
-            NotImplementedError: Always.
-
-        It has no checkpoint and cannot be cancelled.
+            NotImplementedError: Always, without a checkpoint.
         """
         raise NotImplementedError(f"{type(self).__name__} opens sessions in connect()")
 
@@ -155,26 +141,21 @@ class NativeDriver(Driver[SessionT]):
         """Open a socket to `endpoint` and a session on it; runs inside `connect_timeout`.
 
         Args:
-            endpoint: The peer. Its `tls` and `proxy` are for the library to see to.
+            endpoint: The peer. The library itself must see to its `tls` and `proxy`.
 
         Returns:
             The session, which leases offer as `conn.session`.
 
         Raises:
-            Exception: Anything. The pool raises a `ConnectError` whose phase is `"open"` and
-                whose cause this is; its text becomes part of that error's, so keep passwords
-                out of it.
+            Exception: Anything; see `Driver.open`.
             NotImplementedError: The subclass has no `connect`.
 
-        Cancelling it must leave no socket open: the pool has no session to abort yet.
+        When cancelled, it must leave no socket open: the pool has no session to abort yet.
         """
         raise NotImplementedError(f"{type(self).__name__} has no connect()")
 
     def fileno(self, session: SessionT) -> int:
-        """The descriptor that the probe looks at and the idle watch waits on.
-
-        Returns:
-            An open descriptor, or -1 where there is nothing to look at.
+        """Return the open descriptor to probe and to watch, or -1 if there is none.
 
         Raises:
             NotImplementedError: The subclass has no `fileno`.
@@ -182,10 +163,11 @@ class NativeDriver(Driver[SessionT]):
         raise NotImplementedError(f"{type(self).__name__} has no fileno()")
 
     def abort(self, session: SessionT) -> None:
-        """Free the descriptor now, without I/O; called when `close` fails or is too slow.
+        """Free the descriptor at once, without I/O.
 
-        Also called where no goodbye is due: the session is unclean, or `close` is not overridden.
-        It must not block, and must do no harm to a session that is closed already.
+        The pool calls it when `close` fails or takes too long, and when there is no goodbye to
+        say: the session is unclean, or `close` is not overridden. It must not block, and must do
+        no harm to a session that is closed already.
 
         Raises:
             NotImplementedError: The subclass has no `abort`.

@@ -1,4 +1,4 @@
-"""What observers see: the seam for metrics, logs and traces."""
+"""What observers see: users subclass `Observer` for metrics, logs and traces."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from conpool._values.states import CircuitState, CloseReason
 @final
 @dataclass(frozen=True, slots=True)
 class ConnectionInfo:
-    """What callbacks and observers learn about a connection; never its bytes.
+    """What callbacks and observers learn about a connection, but never its bytes.
 
     Attributes:
-        id: Its number in this pool, higher than those of all that were dialled before it.
+        id: Its number in this pool, higher than the number of every earlier dial.
         endpoint: The peer.
-        created_at: When it was opened, in seconds on trio's clock; until then, when its dial
-            began.
+        created_at: When the dial succeeded (until then: began), in seconds on trio's clock.
         uses: How many leases have begun on it.
     """
 
@@ -29,12 +28,12 @@ class ConnectionInfo:
 
 
 class Observer:
-    """Override what you want to see. What it raises is logged and goes no further.
+    """Override the methods whose events you want to see; the pool logs what they raise.
 
-    The calls are made in trio's thread when the pool's books are already right. They must not
-    block, and may call any synchronous method of the pool. They come in pairs: each `connecting`
-    has one `connected` or `connect_failed`, each `connected` one `closed`, each `acquired` one
-    `released`, and each `acquire_started` one `acquired` or `acquire_failed`.
+    The pool calls them in trio's thread when its books are already right. They must not block, and
+    may call any synchronous method of the pool. Calls come in pairs: each `connecting` has one
+    `connected` or `connect_failed`, each `connected` one `closed`, each `acquired` one `released`,
+    and each `acquire_started` one `acquired` or `acquire_failed`.
 
     >>> from conpool import ConnectionInfo, Observer
     >>> class Slow(Observer):
@@ -44,31 +43,31 @@ class Observer:
     """
 
     def acquire_started(self, endpoint: AnyEndpoint) -> None:
-        """Somebody asks for a connection to `endpoint`."""
+        """A task asks for a connection to `endpoint`."""
 
     def acquired(self, info: ConnectionInfo, waited: float) -> None:
-        """A lease has begun, after `waited` seconds."""
+        """A lease has begun after `waited` seconds."""
 
     def acquire_failed(self, endpoint: AnyEndpoint, error: BaseException, waited: float) -> None:
         """An acquire ended in `error` (`trio.Cancelled` too) after `waited` seconds."""
 
     def released(self, info: ConnectionInfo, held: float) -> None:
-        """A lease has ended, after `held` seconds; whether it was kept, `closed` tells."""
+        """A lease has ended after `held` seconds; `closed` follows unless the pool keeps it."""
 
     def connecting(self, info: ConnectionInfo) -> None:
         """A dial has begun."""
 
     def connected(self, info: ConnectionInfo, took: float) -> None:
-        """A dial has succeeded, after `took` seconds."""
+        """A dial has succeeded after `took` seconds."""
 
     def connect_failed(self, info: ConnectionInfo, error: BaseException, took: float) -> None:
         """A dial has ended in `error` after `took` seconds."""
 
     def closed(self, info: ConnectionInfo, reason: CloseReason) -> None:
-        """The pool has let go of a connection, for `reason`."""
+        """The pool has closed a connection, or let go of it, for `reason`."""
 
     def cleared(self, endpoint: AnyEndpoint) -> None:
-        """No connection to `endpoint` that exists now is lent again."""
+        """The pool will not lend again any connection to `endpoint` that exists now."""
 
     def circuit_changed(self, endpoint: AnyEndpoint, old: CircuitState, new: CircuitState) -> None:
         """The circuit of `endpoint` has gone from `old` to `new`."""

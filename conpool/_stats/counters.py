@@ -31,8 +31,8 @@ class Counters:
     """The counters of one endpoint, or of all endpoints that the pool has dropped.
 
     The core counts here. A snapshot has a field of the same name for each counter. When the core
-    drops an endpoint's sub-pool, the pool's own counters absorb its counters, so that totals
-    never go back.
+    drops an endpoint's sub-pool, the pool's own counters absorb its counters, so that totals never
+    go back.
     """
 
     total_created: int = 0
@@ -52,9 +52,9 @@ class Counters:
     closed_by_reason: ReasonCounts = field(default_factory=ReasonCounts)
     """`total_closed` by reason."""
     wait_time: Histogram = field(default_factory=Histogram)
-    """How long acquires took that ended in a lease."""
+    """How long successful acquires took."""
     connect_time: Histogram = field(default_factory=Histogram)
-    """How long dials took that succeeded."""
+    """How long successful dials took."""
     use_time: Histogram = field(default_factory=Histogram)
     """How long leases lasted."""
 

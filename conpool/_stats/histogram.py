@@ -4,9 +4,9 @@ Each bucket's bound is a quarter above the one before: about a hundred buckets r
 microsecond to 10,000 seconds, and a quantile is off by at most a ninth (11 %) of its value.
 
 Every lease calls `add` twice. Measured on CPython 3.11: a binary search in a tuple of floats is
-one C call and beats `math.frexp` or `int.bit_length`, which need several bytecodes around them to
-reach the same resolution. A wait of exactly 0.0, the commonest of all, is only counted: the number
-of zeros is `count` less the sum of the buckets.
+one C call, and faster than `math.frexp` or `int.bit_length`, which need several bytecodes more for
+the same resolution. A wait of exactly 0.0 is the commonest, and has no bucket: the number of zeros
+is `count` less the sum of the buckets.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from itertools import accumulate
 from typing import Final, final
 
 SHORTEST: Final = 1e-6
-"""The upper bound of the first bucket, in seconds: shorter durations are a clock's noise."""
+"""The upper bound of the first bucket, in seconds: shorter durations are noise of the clock."""
 
 LONGEST: Final = 10_000.0
 """The last bucket takes every duration above about this, in seconds."""
@@ -27,7 +27,7 @@ _BOUNDS: Final = tuple(
     SHORTEST * _GROWTH**power
     for power in range(math.ceil(math.log(LONGEST / SHORTEST, _GROWTH)) + 1)
 )
-# All unused histograms share this, so nobody changes it: `_reach` puts a new list in its place.
+# All unused histograms share this list. Nobody changes it: `_reach` puts a new list in its place.
 _NO_BUCKETS: Final[list[int]] = []
 
 QUANTILE_ERROR: Final = (_GROWTH - 1.0) / (_GROWTH + 1.0)
@@ -39,7 +39,7 @@ A bucket from a to b answers 2ab / (a + b), which is off by the same share at bo
 
 @final
 class Histogram:
-    """Counts durations by their order of magnitude, and answers quantiles from the counts.
+    """Counts durations in buckets, and estimates quantiles from the counts.
 
     Its size does not grow with the number of durations: it has as many buckets as its longest
     duration needs, none at first and 106 at most.

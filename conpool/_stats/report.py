@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 WIDTH: Final = 80
-"""The columns of a block of lines."""
+"""How many columns a block of lines has."""
 
 NO_BREAK: Final = "\N{NO-BREAK SPACE}"
-"""In a block, a space at which no line ends."""
+"""In a block, a space at which no line may end."""
 
 _GAP: Final = "  "
 _ELLIPSIS: Final = "..."
@@ -48,7 +48,7 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def shorten(text: str, width: int) -> str:
-    """Cut the middle out of `text` if it is longer than `width`, because both ends tell most."""
+    """Cut the middle out of `text` if it is longer than `width`: its ends say most."""
     if len(text) <= width:
         return text
     kept = width - len(_ELLIPSIS)

@@ -24,7 +24,7 @@ _NAME_WIDTH: Final = 44
 """Enough for a usual host name, its port and a mark for TLS; the table has 160 columns at most."""
 
 _ROWS: Final = 20
-"""More endpoints do not fit a screen: the table shows the busiest, and the sum of the others."""
+"""No more endpoints fit on a screen: the table shows the busiest, and the sum of the others."""
 
 _COLUMNS: Final = (
     ("active", "active"),
@@ -47,9 +47,8 @@ _COLUMNS: Final = (
 class LatencySummary:
     """How long something took: durations in seconds, from a histogram of fixed size.
 
-    `count`, `total` and `max` are exact. From a microsecond to 10,000 seconds the quantiles are
-    off by at most a ninth (11 %), and at zero they are exact. Everything is zero where nothing
-    has been counted.
+    `count`, `total` and `max` are exact. A quantile of zero is exact, too, and one between a
+    microsecond and 10,000 seconds is off by at most a ninth (11 %). With no durations, all are 0.
     """
 
     count: int
@@ -59,7 +58,7 @@ class LatencySummary:
     p50: float
     """The median, in seconds."""
     p90: float
-    """Nine of ten did not exceed this, in seconds."""
+    """90 of 100 did not exceed this, in seconds."""
     p99: float
     """99 of 100 did not exceed this, in seconds."""
     max: float
@@ -74,7 +73,7 @@ class LatencySummary:
         return cls(histogram.count, histogram.total, p50, p90, p99, histogram.max)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what JSON takes; a number that is not finite becomes None."""
+        """Return the fields for JSON; a number that is not finite becomes None."""
         return {field.name: _finite(getattr(self, field.name)) for field in fields(self)}
 
     def __str__(self) -> str:
@@ -109,9 +108,9 @@ class EndpointStats:
     connecting: int
     """Connections that are being dialled."""
     closing: int
-    """Connections whose file is not closed yet."""
+    """Connections that are being closed; their file is still open."""
     waiting: int
-    """Tasks that are parked in an acquire."""
+    """Tasks that wait for a connection."""
     total_created: int
     """Connections ever opened."""
     total_reused: int
@@ -121,7 +120,7 @@ class EndpointStats:
     errors: int
     """Failed dials."""
     acquired: int
-    """Leases ever given out."""
+    """Leases ever begun."""
     acquire_timeouts: int
     """Acquires that ended in `AcquireTimeout`."""
     acquire_cancelled: int
@@ -129,13 +128,13 @@ class EndpointStats:
     closed_by_reason: Mapping[CloseReason, int]
     """Connections closed for each reason that occurred; any other reads as 0. Read-only."""
     wait_time: LatencySummary
-    """How long acquires took that ended in a lease."""
+    """How long successful acquires took."""
     connect_time: LatencySummary
-    """How long dials took that ended in a connection."""
+    """How long successful dials took."""
     use_time: LatencySummary
     """How long leases lasted."""
     circuit: CircuitState
-    """The state of the circuit breaker; closed where there is none."""
+    """The state of the circuit breaker; closed if there is none."""
 
     @classmethod
     def of(
@@ -146,16 +145,19 @@ class EndpointStats:
         circuit: CircuitState = CircuitState.CLOSED,
         **state: int,
     ) -> Self:
-        """Join `state`, the numbers of this instant, with those of `counters`, which are copied."""
+        """Join `state`, the numbers of this instant, with copies of `counters`."""
         numbers: dict[str, Any] = dict(state)
-        numbers |= {name: _as_value(getattr(counters, name)) for name in COUNTERS}
+        for name in COUNTERS:
+            counted = getattr(counters, name)
+            is_histogram = isinstance(counted, Histogram)
+            numbers[name] = LatencySummary.of(counted) if is_histogram else counted
         return cls(endpoint=endpoint, circuit=circuit, **numbers)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "closed_by_reason", _read_only(self.closed_by_reason))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what JSON takes: the endpoint as text, reasons and states in lower case."""
+        """Return the fields for JSON: the endpoint as text, reasons and states in lower case."""
         return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
 
     def __str__(self) -> str:
@@ -181,7 +183,7 @@ class EndpointStats:
         return block(shorten(str(self.endpoint), WIDTH), lines)
 
     def __repr__(self) -> str:
-        return f"<EndpointStats of {self.endpoint}: {_state(self)}, limit {self.limit}>"
+        return f"<EndpointStats of {self.endpoint}: {counts_text(self)}, limit {self.limit}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reduce(self)
@@ -192,9 +194,8 @@ class EndpointStats:
 class PoolStats:
     """The numbers of a pool at one instant; `print(pool.all_stats())` is a table for people.
 
-    Each number is the sum of the field of that name in `EndpointStats`. The sums include the
-    endpoints that the pool has dropped because nobody asked for them any more; `endpoints` does
-    not.
+    Each number is the sum of the same field of `EndpointStats`. The sums include endpoints that
+    the pool has dropped, because nobody asked for them any more; `endpoints` does not.
     """
 
     name: str
@@ -218,7 +219,7 @@ class PoolStats:
     def of(
         cls, name: str, endpoints: Mapping[AnyEndpoint, EndpointStats], dropped_counters: Counters
     ) -> Self:
-        """Sum up `endpoints` and the counters of those that were dropped."""
+        """Sum up `endpoints` and the counters of those that the pool dropped."""
         members = endpoints.values()
         sums = {
             field: getattr(dropped_counters, field, 0)
@@ -235,7 +236,7 @@ class PoolStats:
         object.__setattr__(self, "closed_by_reason", _read_only(self.closed_by_reason))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what JSON takes; `endpoints` is a list, since two endpoints may read the same."""
+        """Return the fields for JSON; `endpoints` is a list, because two may look the same."""
         members = [member.to_dict() for member in self.endpoints.values()]
         names = (field.name for field in fields(self) if field.name != "endpoints")
         plain = {name: _plain(getattr(self, name)) for name in names}
@@ -259,7 +260,7 @@ class PoolStats:
         return f"pool {self.name}: {count} {'endpoint' if count == 1 else 'endpoints'}"
 
     def __repr__(self) -> str:
-        return f"<PoolStats of {self._title()}, {_state(self)}>"
+        return f"<PoolStats of {self._title()}, {counts_text(self)}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reduce(self)
@@ -268,11 +269,7 @@ class PoolStats:
 _SUMMED: Final = {field.name for field in fields(EndpointStats) if field.type == "int"} & {
     field.name for field in fields(PoolStats)
 }
-"""The counts that a pool shares with its endpoints: its own are sums."""
-
-
-def _as_value(counted: object) -> Any:
-    return LatencySummary.of(counted) if isinstance(counted, Histogram) else counted
+"""The counts that a pool has, too: the sums of those of its endpoints."""
 
 
 def _read_only(counts: Mapping[CloseReason, int]) -> Mapping[CloseReason, int]:
@@ -296,7 +293,7 @@ def _finite(number: float) -> float | None:
 
 
 def _plain(value: object) -> Any:
-    """Return what JSON makes of one field."""
+    """Return one field for JSON."""
     match value:
         case int() | float():
             return _finite(value)
@@ -311,7 +308,8 @@ def _plain(value: object) -> Any:
             return str(value)
 
 
-def _state(stats: EndpointStats | PoolStats) -> str:
+def counts_text(stats: EndpointStats | PoolStats) -> str:
+    """Say how many connections are in each state, and how many tasks wait."""
     return (
         f"{stats.active} active, {stats.idle} idle, {stats.connecting} connecting,"
         f" {stats.closing} closing, {stats.waiting} waiting"
@@ -328,7 +326,7 @@ def _row(label: str, stats: EndpointStats | PoolStats) -> tuple[str, ...]:
 
 
 def _cell(stats: EndpointStats | PoolStats, path: str) -> str:
-    """Show one number; of several endpoints, a limit or a quantile says nothing."""
+    """Show one number; a sum over several endpoints has neither a limit nor quantiles."""
     name, _, quantile = path.partition(".")
     match getattr(stats, name, None):
         case int() as number:

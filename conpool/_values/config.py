@@ -44,7 +44,7 @@ class CircuitBreaker:
     reset_timeout: float = option(30.0, seconds())
     """Seconds for which an open circuit allows no dial; `math.inf`: until something closes it."""
     half_open_max: int = option(1, count(1))
-    """Most dials at the same time that try the server afterwards."""
+    """Most dials at the same time that then try the server."""
 
     def __post_init__(self) -> None:
         validate_fields(self)
@@ -59,8 +59,8 @@ class PoolConfig:
     """Limits and times of a pool, or of one endpoint: checked when built, never changed.
 
     All durations are float seconds and `math.inf` means "no limit"; counts are ints and `None`
-    means "no limit". Equal by value, and hashable. `repr` shows the fields that differ from
-    their defaults.
+    means "no limit". Configurations compare by value and are hashable. `repr` shows the fields
+    that differ from their defaults.
 
     >>> from conpool import PoolConfig
     >>> config = PoolConfig(max_connections_per_endpoint=4, acquire_timeout=2)
@@ -81,7 +81,7 @@ class PoolConfig:
     max_connecting_per_endpoint: int | None = option(None, count(1, optional=True))
     """Most dials of one endpoint at the same time."""
     min_idle_per_endpoint: int = option(0, count(0))
-    """Idle connections kept warm for an endpoint in use."""
+    """Idle connections that the pool keeps warm for an endpoint in use."""
     max_waiting_per_endpoint: int | None = option(None, count(0, optional=True))
     """Most tasks that wait for one endpoint; the next one gets `QueueFull`."""
     max_idle_time: float = option(60.0, seconds())
@@ -105,13 +105,13 @@ class PoolConfig:
     close_timeout: float = option(1.0, seconds())
     """Seconds for a graceful close; 0 closes by force."""
     shutdown_grace: float = option(10.0, seconds(), pool_wide=True)
-    """Seconds that leases have to end when the pool closes."""
+    """Seconds that the pool gives leases to end when it closes."""
     reap_interval: float = option(5.0, seconds(positive=True), pool_wide=True)
     """Seconds between two sweeps; above 0."""
     circuit_breaker: CircuitBreaker | None = option(None, instance_or_none(CircuitBreaker))
     """When to stop dialling a failing server; None never stops."""
     queue_target_delay: float | None = option(None, seconds(positive=True, optional=True))
-    """Seconds of queueing from which on the pool sheds load; above 0. None never sheds."""
+    """The pool sheds load if tasks wait for more seconds than this; above 0. None never sheds."""
 
     def __post_init__(self) -> None:
         validate_fields(self)
@@ -126,7 +126,7 @@ class PoolConfig:
                     f"min_idle_per_endpoint must be at most {name} ({limit}), not {wanted}"
                 )
         if wanted and not self.max_idle_time:
-            # The pool would close each warmed connection at once, and dial again for ever.
+            # The pool would close each warmed connection at once, dial again, and so on for ever.
             raise ConfigError(
                 f"min_idle_per_endpoint must be 0 where max_idle_time is 0, not {wanted}"
             )
@@ -138,7 +138,7 @@ class PoolConfig:
             **changes: New values by field name.
 
         Raises:
-            ConfigError: A name is not a field, or the outcome is no valid configuration.
+            ConfigError: A name is not a field, or the result is not a valid configuration.
         """
         known = {field.name for field in fields(self)}
         for name in changes:
@@ -158,7 +158,7 @@ class PoolConfig:
 
         Args:
             prefix: The names of the variables start with it; not empty.
-            environ: Where to look.
+            environ: The variables.
 
         Raises:
             ConfigError: A value is wrong, or a variable with the prefix names no field; the
@@ -173,7 +173,7 @@ class PoolConfig:
                 continue
             name, rule = settings.get(variable, ("", None))
             if rule is None or rule.number is None:
-                # The value is not shown: nobody knows what it was meant for.
+                # The message leaves the value out, because it may be another program's secret.
                 raise ConfigError(f"{variable} is not a setting of the pool")
             found[name] = rule.check(variable, rule.parse(text.strip()))
         return cls(**found)

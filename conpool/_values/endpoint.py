@@ -30,8 +30,8 @@ from conpool._values.value import HIDDEN, Value, call_text
 class Endpoint(Value):
     """One TCP peer. Immutable and hashable; every field is part of its identity.
 
-    Two acquisitions share a connection only if their endpoints are equal. `str` is short and for
-    people; neither it nor `repr` shows the partition or a proxy's credentials.
+    Two acquisitions share a connection only if their endpoints are equal. `str` is short, for
+    people. Neither `str` nor `repr` shows the partition or a proxy's credentials.
 
     >>> from conpool import Endpoint
     >>> print(Endpoint("example.org", 443, tls=True))
@@ -40,9 +40,9 @@ class Endpoint(Value):
     False
 
     The host is kept as given, its case too: `Example.org` and `example.org` are two endpoints,
-    each dialled, sent as SNI and verified as written. Two things change: an international name
-    becomes its A-label (`bücher.example` and `xn--bcher-kva.example` are one endpoint), and the
-    dot that may end a name is dialled but neither sent nor verified.
+    each dialled, sent as SNI and verified as written. There are two exceptions. An international
+    name becomes its A-label: `bücher.example` and `xn--bcher-kva.example` are one endpoint. A dot
+    at the end of a name is dialled, but neither sent nor verified.
 
     Args:
         host: A name, an IPv4 address, or an IPv6 address without brackets, with its zone if it
@@ -107,11 +107,11 @@ class Endpoint(Value):
         unix                  none         none
         ====================  ===========  =================================
 
-        The password is never kept: a digest keyed by a secret of the process stands for it in the
-        partition, a named tuple of `user`, `database` and `password_digest`. Schemes without a
-        partition drop credentials and path. An option that sets TLS or belongs elsewhere in the
-        URL is refused, except in an http URL; all others are dropped. No error shows what follows
-        the scheme, except the name of an option.
+        The partition is a named tuple of `user`, `database` and `password_digest`. The digest is
+        keyed with a secret of this process; the password itself is not kept. Where there is no
+        partition, credentials and path are dropped. Except in an http URL, an option that sets TLS
+        or belongs elsewhere in the URL is refused; all other options are dropped. An error shows
+        nothing of what follows the scheme, except the name of an option.
 
         Args:
             url: The URL, with reserved characters of a password percent-encoded.
@@ -149,7 +149,7 @@ class Endpoint(Value):
 @final
 @dataclass(frozen=True, init=False, repr=False, eq=False)
 class UnixEndpoint(Value):
-    """One peer behind a UNIX socket; the text of the path is its identity.
+    """One peer behind a UNIX socket; paths are compared as text.
 
     >>> from conpool import UnixEndpoint
     >>> print(UnixEndpoint("/run/postgresql/.s.PGSQL.5432", partition="app"))
@@ -184,7 +184,7 @@ class UnixEndpoint(Value):
     ) -> None:
         tls = valid_tls_only(tls)
         if tls is not None and tls.server_hostname is None and tls.context.check_hostname:
-            # trio would verify nothing, and not say so.
+            # trio would silently verify nothing.
             raise ConfigError(
                 "TLS over a UNIX socket needs TLS(server_hostname=...): the context checks host "
                 "names and there is none to check"
@@ -207,7 +207,7 @@ AnyEndpoint: TypeAlias = Endpoint | UnixEndpoint
 def server_name(target: Endpoint | UnixEndpoint | HTTPProxy) -> str | None:
     """Return the name to send and verify in a TLS handshake with `target` itself.
 
-    None without TLS, and over a UNIX socket whose context checks no names.
+    It is None without TLS, and for a UNIX socket whose context checks no names.
     """
     if target.tls is None:
         return None
@@ -236,7 +236,7 @@ def _check_path(path: object) -> str:
     try:
         text = os.fsdecode(cast("os.PathLike[str]", path))
         size = len(os.fsencode(text))
-    except (UnicodeError, TypeError):  # TypeError: a path object that gives no path
+    except (UnicodeError, TypeError):  # TypeError: a path object returned no path
         raise ConfigError("path cannot be encoded for this system") from None
     if text in ("", "\0"):
         raise ConfigError("path must not be empty")

@@ -21,8 +21,8 @@ _NAMED_IN_STR: Final = 3
 class EndpointGroup(Value):
     """Several servers that serve the same thing; a pool lends from one of those that are up.
 
-    A group stands wherever an endpoint can. Equal groups are one group: they share the turn of
-    `round_robin`. The order of the members counts, and a group cannot hold another.
+    A pool takes a group wherever it takes an endpoint. Equal groups are one group: they share the
+    turn of `round_robin`. The order of the members counts, and a group cannot hold another.
 
     >>> from conpool import Endpoint, EndpointGroup
     >>> replicas = [Endpoint("db1.example", 5432), Endpoint("db2.example", 5432)]
@@ -33,7 +33,7 @@ class EndpointGroup(Value):
     Args:
         endpoints: The members, at least one, each once.
         policy: Which member lends: each in turn, the one with the most free slots, or the first
-            in order that is up.
+            one that is up.
 
     Raises:
         ConfigError: There is no member; a member is there twice or is no endpoint; the policy is
@@ -62,7 +62,8 @@ Target: TypeAlias = Endpoint | UnixEndpoint | EndpointGroup
 
 def _check_members(endpoints: object) -> tuple[AnyEndpoint, ...]:
     if not isinstance(endpoints, Iterable):
-        raise ConfigError(f"endpoints must be several endpoints, not {type(endpoints).__name__}")
+        kind = type(endpoints).__name__
+        raise ConfigError(f"endpoints must be an iterable of endpoints, not {kind}")
     members: dict[AnyEndpoint, None] = {}
     for member in cast("Iterable[object]", endpoints):
         if not isinstance(member, Endpoint | UnixEndpoint):

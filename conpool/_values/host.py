@@ -1,4 +1,4 @@
-"""Which text can be a host: a name or an IP address, dialled, sent and verified as one string."""
+"""What can be a host: a name or an IP address, the same string to dial, to send and to verify."""
 
 from __future__ import annotations
 
@@ -53,11 +53,9 @@ def _problem_with_shape(host: str) -> str | None:
     if host.startswith("["):
         return "write an IPv6 address without brackets"
     if ":" in host and "/" not in host:
-        return (
-            None
-            if _is_ipv6(host)
-            else "it is not an IPv6 address (the port is an argument of its own)"
-        )
+        if _is_ipv6(host):
+            return None
+        return "it is not an IPv6 address (the port is an argument of its own)"
     return _forbidden_in(host)
 
 
@@ -77,7 +75,7 @@ def _is_ipv6(host: str) -> bool:
 
 
 def _to_ascii(host: str) -> tuple[str, str | None]:
-    """Encode here, once, so that the same string is dialled, sent as SNI and verified."""
+    """Encode once, so that one string is dialled, sent as SNI and verified."""
     try:
         encoded = host.encode("idna").decode("ascii")
     except UnicodeError:

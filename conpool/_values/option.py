@@ -1,7 +1,7 @@
 """An option of the configuration: a field with its default and its rule.
 
-The constructor checks every option by its rule, and `from_env` reads text by the same rule.
-A rule refuses values that no pool could work with; unusual values are the caller's affair.
+The constructor checks every option by its rule, and `from_env` reads text by the same rule. A rule
+refuses only values that no pool could work with; others may be unusual.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What an option may be, and how text becomes it."""
+    """Which values an option may have, and how text becomes one."""
 
     valid: Callable[[str, object], object]
-    """Takes name and value; returns the value to store, or raises `ConfigError`."""
+    """Takes the name and a value; returns the value to store, or raises `ConfigError`."""
     number: Callable[[str], object] | None
-    """Reads a number; if None, no text stands for a value and the environment cannot set it."""
+    """Reads a number from text; None: the environment cannot set this option."""
     words: Mapping[str, object]
-    """The words that stand for a value, in lower case."""
+    """Words, in lower case, and the values that they stand for."""
     optional: bool = False
     """Whether the value may be None."""
 
@@ -36,7 +36,7 @@ class Rule:
         return None if value is None and self.optional else self.valid(name, value)
 
     def parse(self, text: str) -> object:
-        """Return the value that the text stands for, or the text itself, for `check` to refuse."""
+        """Return the value that the text stands for, or the text itself, which `check` refuses."""
         if text.lower() in self.words:
             return self.words[text.lower()]
         try:
@@ -52,7 +52,7 @@ def count(minimum: int, *, optional: bool = False) -> Rule:
 
 
 def seconds(*, positive: bool = False, optional: bool = False) -> Rule:
-    """Allow a duration; 0 only unless `positive`, None only if `optional`."""
+    """Allow a duration; 0 unless `positive`, None if `optional`."""
     words = {"none": None if optional else math.inf}
     return Rule(partial(valid_seconds, positive=positive), float, words, optional=optional)
 
@@ -75,7 +75,7 @@ def instance_or_none(kind: type[object]) -> Rule:
 def option(default: T, rule: Rule, *, pool_wide: bool = False) -> T:
     """Declare a field of a frozen dataclass; to type checkers it has an ordinary default.
 
-    A `pool_wide` option concerns the whole pool, so that no endpoint can have its own.
+    A `pool_wide` option concerns the whole pool: no endpoint can have a value of its own.
     """
     return field(default=default, metadata={"rule": rule, "pool_wide": pool_wide})
 
@@ -102,7 +102,6 @@ def options_text(value: Any) -> str:
         now = getattr(value, option.name)
         if now != option.default:
             # repr writes `inf`, a name that Python does not know.
-            said.append(
-                f"{option.name}={now!r}" if now != math.inf else f"{option.name}=float('inf')"
-            )
+            text = "float('inf')" if now == math.inf else repr(now)
+            said.append(f"{option.name}={text}")
     return f"{type(value).__name__}({', '.join(said)})"

@@ -28,7 +28,7 @@ class HTTPProxy(Value):
         host: The proxy's name or address.
         port: The proxy's port.
         username: For basic authentication; without a colon.
-        password: A user name may stand without one, but no password without a user name.
+        password: Needs a user name beside it.
         tls: Encrypt the hop to the proxy.
 
     Raises:
@@ -91,8 +91,8 @@ class SOCKS5Proxy(Value):
         password: 1 to 255 bytes.
 
     Raises:
-        ConfigError: Host or port cannot be dialled; there is one credential without the other, or
-            one that RFC 1929 cannot carry or that has a control character.
+        ConfigError: Host or port cannot be dialled; one credential is missing, has a control
+            character, or is one that RFC 1929 cannot carry.
     """
 
     __slots__ = ("host", "password", "port", "username")

@@ -22,7 +22,7 @@ class CloseReason(enum.Enum):
     LIFETIME = "lifetime"
     """It reached `max_connection_lifetime` (less its own jitter)."""
     IDLE_TIME = "idle time"
-    """It lay idle for `max_idle_time`."""
+    """It was idle for `max_idle_time`."""
     USES = "uses"
     """It was lent `max_connection_uses` times."""
     PEER_CLOSED = "peer closed"
@@ -80,7 +80,7 @@ _S = ConnectionState
 
 TRANSITIONS: Final[frozenset[tuple[ConnectionState, ConnectionState]]] = frozenset(
     {
-        (_S.CONNECTING, _S.ACTIVE),  # the dial succeeded; from here on as if given back
+        (_S.CONNECTING, _S.ACTIVE),  # the dial succeeded; what follows is a give-back
         (_S.CONNECTING, _S.CLOSED),  # the dial failed
         (_S.IDLE, _S.ACTIVE),  # lent, or reserved to be checked
         (_S.IDLE, _S.CLOSING),  # expired, evicted, found dead, told to go
@@ -93,7 +93,7 @@ TRANSITIONS: Final[frozenset[tuple[ConnectionState, ConnectionState]]] = frozens
 
 @enum.unique
 class PoolState(enum.Enum):
-    """How far a pool has come."""
+    """Where a pool is in its life."""
 
     NEW = "new"
     OPEN = "open"

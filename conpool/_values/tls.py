@@ -12,8 +12,8 @@ from conpool._values.host import valid_host
 from conpool._values.validation import valid_flag
 from conpool._values.value import Value, call_text
 
-# One context for each alpn tuple, kept for good: a program has a handful of them, and to build one
-# anew is to load the authorities again, which takes tens of milliseconds.
+# One context for each alpn tuple, kept for good: a program has a handful of them, and each new one
+# loads the authorities again, which takes tens of milliseconds.
 _shared_contexts: Final[dict[tuple[str, ...], ssl.SSLContext]] = {}
 
 _MAX_PROTOCOL: Final = 255  # its length is one byte on the wire (RFC 7301)
@@ -25,9 +25,9 @@ class TLS(Value):
     """How to encrypt, and whom to expect at the other end.
 
     Without `context`, all with the same `alpn` share one `ssl.create_default_context()`, which is
-    built on first use and reads the machine's authorities then. Contexts are compared by identity
-    and taken to be immutable: to rotate a certificate, build a new context, or change this one
-    and call `clear` on the pool.
+    built on first use and reads the machine's authorities then. Contexts compare by identity, and
+    the pool takes them to be immutable. To rotate a certificate, build a new context, or change
+    this one and call `clear` on the pool.
 
     >>> from conpool import TLS, Endpoint
     >>> Endpoint("192.0.2.7", 443, tls=TLS(server_hostname="example.org"))
@@ -40,13 +40,13 @@ class TLS(Value):
         server_hostname: The name to send (SNI) and to verify; the endpoint's host by default. A
             trailing dot is dropped and an international name encoded; case is kept.
         alpn: Protocols to offer, the preferred first.
-        https_compatible: Many web servers end a connection without close_notify: take it as
-            ended, not as broken.
+        https_compatible: Take a connection that ends without close_notify as ended, not as
+            broken. Many web servers end connections in this way.
 
     Raises:
         ConfigError: The context is no `ssl.SSLContext`, is a server's, or does not compare by
             identity; `alpn` stands beside a context (set it on the context); a protocol is not 1
-            to 255 ASCII characters; the server name is no host.
+            to 255 ASCII characters; the server name is not a host.
     """
 
     __slots__ = ("alpn", "context", "https_compatible", "server_hostname")
@@ -131,22 +131,14 @@ def _shared_context(alpn: tuple[str, ...]) -> ssl.SSLContext:
 
 
 def valid_tls(tls: object) -> TLS | None:
-    """Return how to encrypt: True means `TLS()`, and False not at all.
-
-    Raises:
-        ConfigError: It is neither a `TLS` nor a bool nor None.
-    """
+    """Return how to encrypt: True means `TLS()`, False and None mean not at all."""
     if isinstance(tls, bool):
         return TLS() if tls else None
     return valid_tls_only(tls)
 
 
 def valid_tls_only(tls: object) -> TLS | None:
-    """Return how to encrypt; a bool is refused where `TLS()` would not be a useful default.
-
-    Raises:
-        ConfigError: It is neither a `TLS` nor None.
-    """
+    """Return how to encrypt; refuse a bool, because `TLS()` would not be a useful default."""
     if tls is None or isinstance(tls, TLS):
         return tls
     raise ConfigError(f"tls must be a TLS, not {type(tls).__name__}")

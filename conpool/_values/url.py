@@ -5,7 +5,7 @@ its first half a port and the rest a path. So no message here shows any part of 
 scheme, except the name of an option, and no exception is chained to one that does.
 
 1. This module splits the text itself, because `urllib.parse.urlsplit` drops newlines, folds case
-   and quotes what it dislikes.
+   and shows parts of the URL in its errors.
 2. The scheme gives the default port, whether TLS is on from the first byte, and what a session is.
 3. Host and port are checked by the rules of an endpoint.
 4. User, database and a digest of the password become a `Login`, which tells sessions apart.
@@ -24,8 +24,8 @@ from conpool._values.config_error import ConfigError
 from conpool._values.host import valid_host
 from conpool._values.validation import valid_port
 
-# Without this key, nobody who sees a digest can try passwords on it. Each process draws its own, so
-# that a digest means nothing elsewhere; a forked child keeps it, so that endpoints stay equal.
+# Nobody who sees a digest can try passwords on it without this key. Each process draws its own key,
+# so a digest means nothing elsewhere; a forked child keeps the key, so endpoints stay equal.
 _KEY: Final = secrets.token_bytes(32)
 
 
@@ -100,12 +100,7 @@ _SPLIT: Final = re.compile(
 
 
 def parse_url(url: object) -> Parsed:
-    """Read a URL.
-
-    Raises:
-        ConfigError: It is no URL, has an unknown scheme, lacks a host or port, sets TLS or the
-            session by an option, or has a host or port that cannot be dialled.
-    """
+    """Read a URL; raise `ConfigError` as `Endpoint.from_url` says."""
     if not isinstance(url, str):
         raise ConfigError(f"a URL must be a str, not {type(url).__name__}")
     split = _SPLIT.fullmatch(url)
@@ -131,7 +126,7 @@ def parse_url(url: object) -> Parsed:
 def _check_rest(scheme: str, path: str, query: str, fragment: str) -> None:
     """Refuse a fragment, an @ or an option that shows a mistake."""
     if fragment or "@" in path or "@" in query:
-        # Most likely a password was not encoded: cut at its /, ? or #, its start became the host.
+        # Most likely a password has a raw /, ? or #, and what stands before that became the host.
         raise ConfigError(
             f"a {scheme} URL has no fragment, and no @ after its address; "
             "percent-encode / ? # and @ in a password (%2F %3F %23 %40)"
@@ -177,7 +172,7 @@ def _parse_address(scheme: str, address: str, default: int | None) -> tuple[str,
 
 
 def _passes(check: Callable[[str, object], object], value: object) -> bool:
-    """Return whether `check` accepts the value; its message would show the value."""
+    """Return whether `check` accepts the value; drop its error, which would show the value."""
     try:
         check("", value)
     except ConfigError:

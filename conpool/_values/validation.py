@@ -1,7 +1,7 @@
 """The rules that values share.
 
-Each function takes the value's name for the error message, and returns the value to store. The
-message shows the value too, unless it might be a secret.
+Each function takes the value's name for the error message, and returns the value to store or raises
+`ConfigError`. The message shows the value, too, unless it might be a secret.
 """
 
 from __future__ import annotations
@@ -14,22 +14,14 @@ from conpool._values.config_error import ConfigError, shown
 
 
 def valid_count(name: str, value: object, *, minimum: int) -> int:
-    """Return a whole number of at least `minimum`.
-
-    Raises:
-        ConfigError: It is a bool, not an int, or too small.
-    """
+    """Return an int of at least `minimum`, but no bool."""
     if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
         raise ConfigError(f"{name} must be an int of at least {minimum}, not {shown(value)}")
     return int(value)
 
 
 def valid_seconds(name: str, value: object, *, positive: bool) -> float:
-    """Return a duration in seconds, which may be `math.inf`, and 0 unless `positive`.
-
-    Raises:
-        ConfigError: It is a bool, not a number, NaN, too large for a float, or below the minimum.
-    """
+    """Return a duration in seconds; it may be `math.inf`, and 0 unless `positive`."""
     seconds = _as_float(value)
     if seconds is None or not (seconds > 0 if positive else seconds >= 0):
         least = "more than 0" if positive else "0 or more"
@@ -40,11 +32,7 @@ def valid_seconds(name: str, value: object, *, positive: bool) -> float:
 
 
 def valid_share(name: str, value: object) -> float:
-    """Return a number from 0 to 1.
-
-    Raises:
-        ConfigError: It is a bool, not a number, NaN, or outside.
-    """
+    """Return a number from 0 to 1."""
     share = _as_float(value)
     if share is None or not 0 <= share <= 1:
         raise ConfigError(f"{name} must be a number from 0 to 1, not {shown(value)}")
@@ -61,24 +49,14 @@ def _as_float(value: object) -> float | None:
 
 
 def valid_flag(name: str, value: object) -> bool:
-    """Return a bool; other values that Python takes for true or false are refused.
-
-    Raises:
-        ConfigError: It is not a bool.
-    """
+    """Return a bool; refuse other values that Python takes for true or false."""
     if not isinstance(value, bool):
         raise ConfigError(f"{name} must be True or False, not {shown(value)}")
     return value
 
 
 def valid_port(name: str, value: object) -> int:
-    """Return a port number.
-
-    trio dials ports modulo 65,536: a port out of range would reach another server.
-
-    Raises:
-        ConfigError: It is a bool, not an int, or outside 1…65535.
-    """
+    """Return a port number; trio dials one that is too large modulo 65,536."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise ConfigError(f"{name} must be an int, not {type(value).__name__}")
     if not 1 <= value <= 65535:
@@ -90,12 +68,7 @@ def valid_port(name: str, value: object) -> int:
 
 
 def valid_partition(value: Hashable) -> Hashable:
-    """Return a partition that the pool can safely hash and compare.
-
-    Raises:
-        ConfigError: It is unhashable, its `__hash__` or `__eq__` raises, or it is not equal to
-            itself. The message does not show it, since it may be a secret.
-    """
+    """Return a partition that the pool can hash and compare; show nothing of it."""
     kind = type(value).__name__
     try:
         hash(value)

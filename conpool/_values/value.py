@@ -51,9 +51,8 @@ class Value:
         return _rebuilt, (type(self), self._arguments())
 
     def _arguments(self) -> Mapping[str, object]:
-        """Name what the constructor needs to make an equal value."""
-        names: tuple[str, ...] = type(self).__match_args__
-        return {name: getattr(self, name) for name in names}
+        """Return the arguments from which the constructor makes an equal value."""
+        return {name: getattr(self, name) for name in type(self).__match_args__}
 
 
 def _rebuilt(cls: type[Any], arguments: Mapping[str, object]) -> Any:

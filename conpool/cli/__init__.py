@@ -1,7 +1,7 @@
 """The command line: `conpool demo`, also as `python -m conpool demo`.
 
-What a command needs beyond the package itself is imported when it runs, so that
-`conpool --help` works without the `cli` extra.
+A command imports what the extra `cli` brings only when it runs, so that `conpool --help` works
+without the extra.
 """
 
 from __future__ import annotations
@@ -13,27 +13,28 @@ from collections.abc import Sequence
 
 __all__ = ["main"]
 
-_EXTRA = frozenset({"cryptography", "rich"})
-"""What `pip install 'conpool[cli]'` brings."""
+_EXTRA = frozenset({"rich", "trustme"})
+"""The packages that `pip install 'conpool[cli]'` brings."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status.
 
     Args:
-        argv: The arguments after the program's name; those of the process if None.
+        argv: The arguments after the program's name; None: those of the process.
 
     Returns:
-        0 if all went well, 1 if something was not so, 2 for what cannot be run at all,
-        130 after Ctrl-C.
+        0 if every promise held, 1 if one did not, 2 if the command cannot run, 130 after Ctrl-C.
 
     Raises:
-        SystemExit: After `--help` and `--version` (0) and for arguments that make no
-            sense (2).
+        SystemExit: After `--help` and `--version` (0), and for wrong arguments (2).
     """
     _parser().parse_args(argv)
     try:
-        return _run_demo()
+        from conpool.cli._demo import run
+        from conpool.cli._screen import choose_screen
+
+        return run(choose_screen())
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing not in _EXTRA:
@@ -55,20 +56,13 @@ def _parser() -> argparse.ArgumentParser:
     version = importlib.metadata.version("conpool")
     parser.add_argument("--version", action="version", version=f"conpool {version}")
     commands = parser.add_subparsers(dest="command", metavar="command", required=True)
-    summary = "watch the pool work against a server of its own, and check what it promises"
+    summary = "watch the pool work with a server of its own, and test its promises"
     commands.add_parser("demo", help=summary, description=summary.capitalize() + ".")
     return parser
 
 
-def _run_demo() -> int:
-    from conpool.cli._demo import run
-    from conpool.cli._screen import choose_screen
-
-    return run(choose_screen())
-
-
 def _is_interrupt(error: KeyboardInterrupt | BaseExceptionGroup[BaseException]) -> bool:
-    """Whether this is Ctrl-C and nothing else, alone or in trio's groups."""
+    """Whether `error` is Ctrl-C and nothing else, perhaps inside groups."""
     if isinstance(error, KeyboardInterrupt):
         return True
     return error.split(KeyboardInterrupt)[1] is None

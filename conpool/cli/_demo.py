@@ -1,4 +1,4 @@
-"""`conpool demo`: the pool at work against a server of its own, each promise put to the test."""
+"""`conpool demo`: the pool works with a server of its own, and each promise is put to the test."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from conpool.cli._demo_server import LOOPBACK, DemoServer
 from conpool.cli._screen import Screen
 
 _DEADLINE: Final = 60.0
-"""Seconds after which a demo that takes a few is taken to hang."""
+"""Seconds after which the demo counts as hanging; it takes a few."""
 
 _CONFIG: Final = conpool.PoolConfig(
     max_connections_per_endpoint=proofs.LIMIT, acquire_timeout=10.0, shutdown_grace=1.0
@@ -26,7 +26,7 @@ _CONFIG: Final = conpool.PoolConfig(
 
 
 class Step(NamedTuple):
-    """One promise: what it is called, how many moves its bar has, what tests it."""
+    """One promise: its title, the number of moves of its progress bar, and its test."""
 
     title: str
     moves: int
@@ -39,14 +39,10 @@ def run(screen: Screen) -> int:
     Returns:
         0 if every promise held, 1 otherwise.
     """
-    return trio.run(show, screen)
+    return trio.run(_show, screen)
 
 
-async def show(screen: Screen) -> int:
-    """Put every promise to the test and show what became of it; returns the exit status.
-
-    Cancelled, it closes its servers and its pool.
-    """
+async def _show(screen: Screen) -> int:
     started_at = trio.current_time()
     failed: list[str] = []
     with trio.move_on_after(_DEADLINE) as overtime:
@@ -59,9 +55,9 @@ async def show(screen: Screen) -> int:
                     failed.append(step.title)
             screen.say(f"\n{pool.all_stats()}\n")
     if overtime.cancelled_caught:
-        failed.append(f"coming to an end within {_DEADLINE:.0f} s")
-    took = f"{trio.current_time() - started_at:.1f} s"
-    screen.say(f"NOT SO: {', '.join(failed)} ({took})" if failed else f"All of it held ({took}).")
+        failed.append(f"the demo did not end within {_DEADLINE:.0f} s")
+    took = f"({trio.current_time() - started_at:.1f} s)"
+    screen.say(f"FAILED: {', '.join(failed)} {took}" if failed else f"Every promise held {took}.")
     return 1 if failed else 0
 
 
@@ -82,7 +78,7 @@ async def _open_sites() -> AsyncGenerator[tuple[proofs.Site, proofs.Site], None]
 
 
 def plan(pool: proofs.Pool, sites: tuple[proofs.Site, ...]) -> Iterator[Step]:
-    """Say what is shown, in order."""
+    """Yield the steps of the demo in order."""
     requests, tasks, limit = proofs.REQUESTS, proofs.TASKS, proofs.LIMIT
     bind = functools.partial
     for site in sites:
@@ -102,25 +98,23 @@ async def _try_step(step: Step, screen: Screen) -> bool:
     try:
         with screen.show_progress(step.title, step.moves) as advance:
             finding = await step.prove(advance)
-    except Exception as error:  # noqa: BLE001 (whatever it was, it is shown, and the next step tried)
+    except Exception as error:  # noqa: BLE001 - the demo shows it and tries the next step
         leaves = list(_leaves(error))
-        if not all(isinstance(leaf, proofs.NotSo) for leaf in leaves):
+        if not all(isinstance(leaf, proofs.BrokenPromise) for leaf in leaves):
             traceback.print_exception(error, file=sys.stderr)
-        # Tasks by the dozen may have seen the same: the first tells it all.
-        screen.show_verdict(held=False, title=step.title, finding=_explain(leaves[0]))
+        # Many tasks may have failed in the same way: show the first failure.
+        first = leaves[0]
+        finding = str(first) if isinstance(first, proofs.BrokenPromise) else repr(first)
+        screen.show_verdict(held=False, title=step.title, finding=finding)
         return False
     screen.show_verdict(held=True, title=step.title, finding=finding)
     return True
 
 
 def _leaves(error: Exception) -> Iterator[Exception]:
-    """The errors in a nursery's group, or the error itself."""
+    """Find the errors in a nursery's group, or yield the error itself."""
     if isinstance(error, ExceptionGroup):
         for member in cast("ExceptionGroup[Exception]", error).exceptions:
             yield from _leaves(member)
     else:
         yield error
-
-
-def _explain(error: Exception) -> str:
-    return str(error) if isinstance(error, proofs.NotSo) else repr(error)

@@ -1,7 +1,7 @@
-"""What the demo puts to the test, one function for each promise.
+"""The demo's tests, one function for each promise.
 
-Each drives real connections to a real server, returns one line that says what was found, and
-raises `NotSo` if the promise did not hold.
+Each uses real connections to a real server. It returns one line about what it found, and raises
+`BrokenPromise` if the promise did not hold.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ TASKS: Final = 200
 LIMIT: Final = 10
 
 _OUTAGE: Final = 0.3
-"""Seconds that the restarting server is away: time for several dials to be refused."""
+"""Seconds that the restarting server is away, so that it misses several dials."""
 
 _RECOVERY: Final = 5.0
-"""Seconds after which a pool that still serves nobody has not recovered."""
+"""Seconds within which the pool must serve its callers again after the restart."""
 
 _PATIENCE: Final = 0.01
 """Seconds that a caller waits for the rest of a reply before it gives up."""
 
 
-class NotSo(Exception):
-    """A promise did not hold; the message says which way."""
+class BrokenPromise(Exception):
+    """A promise did not hold; the message says how."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,24 +56,23 @@ class Site:
 
     @property
     def name(self) -> str:
-        """How the demo calls it."""
+        """Its name in the demo."""
         return "TLS" if self.endpoint.tls else "plain"
 
 
 async def prove_speed(pool: Pool, site: Site, advance: Advance) -> str:
     """Send a hundred requests on fresh connections, and a hundred over the pool.
 
-    Raises:
-        NotSo: The pool was no faster, or opened more than one connection.
+    The pool must be faster, and open no more than one connection.
     """
     fresh = await _time_requests(functools.partial(_ask_afresh, site), advance)
     accepted = site.server.accepted
     pooled = await _time_requests(functools.partial(_ask_pooled, pool, site), advance)
     opened = site.server.accepted - accepted
     if opened > 1:
-        raise NotSo(f"the pool opened {opened} connections for requests that came one by one")
+        raise BrokenPromise(f"the pool opened {opened} connections for one request after the other")
     if pooled >= fresh:
-        raise NotSo(f"{pooled:.3f} s over the pool, {fresh:.3f} s on fresh connections")
+        raise BrokenPromise(f"{pooled:.3f} s over the pool, {fresh:.3f} s on fresh connections")
     return (
         f"{fresh * 1000:.0f} ms on fresh connections, {pooled * 1000:.0f} ms over the pool: "
         f"{fresh / pooled:.1f} times as fast"
@@ -81,7 +80,7 @@ async def prove_speed(pool: Pool, site: Site, advance: Advance) -> str:
 
 
 async def _time_requests(request: Callable[[int], Awaitable[None]], advance: Advance) -> float:
-    """Seconds that the requests took; drawing the bar between them does not count."""
+    """Return the seconds that the requests took, without the drawing of the bar."""
     spent = 0.0
     for number in range(REQUESTS):
         started = time.perf_counter()
@@ -110,16 +109,14 @@ async def _ask_pooled(pool: Pool, site: Site, number: int) -> None:
 
 def _compare(answers: list[int], wanted: int) -> None:
     if answers != [wanted]:
-        raise NotSo(f"asked for {wanted}, and read {answers}")
+        raise BrokenPromise(f"asked for {wanted}, and read {answers}")
 
 
 async def prove_limit(pool: Pool, site: Site, advance: Advance) -> str:
     """Let 200 tasks share ten connections, and count the sockets at every turn of the loop.
 
-    Every tenth task has its connection closed, so that others are dialled all the while.
-
-    Raises:
-        NotSo: There were more sockets than the limit allows, or never as many.
+    The largest count must be the limit. Every tenth task retires its connection, so that the pool
+    keeps dialling.
     """
     watch = _Watch(find_witness(site.server))
 
@@ -138,7 +135,9 @@ async def prove_limit(pool: Pool, site: Site, advance: Advance) -> str:
         watching.cancel_scope.cancel()
 
     if watch.most != LIMIT:
-        raise NotSo(f"{watch.most} client sockets were open at once, by {watch.witness.name}")
+        raise BrokenPromise(
+            f"{watch.most} client sockets were open at once, by {watch.witness.name}"
+        )
     return (
         f"never more than {watch.most} client sockets in {watch.looks:,} looks "
         f"at {watch.witness.name}"
@@ -147,7 +146,7 @@ async def prove_limit(pool: Pool, site: Site, advance: Advance) -> str:
 
 @dataclass(slots=True)
 class _Watch:
-    """The most sockets that a witness ever counted."""
+    """Remembers the most sockets that a witness counted."""
 
     witness: Witness
     looks: int = 0
@@ -163,9 +162,9 @@ class _Watch:
 
 @dataclass(slots=True)
 class _Log:
-    """What the tasks lived through while their server restarted; `busy` once they are at work."""
+    """What happened to the tasks before, while and after their server was away."""
 
-    busy: trio.Event = field(default_factory=trio.Event)
+    busy: trio.Event = field(default_factory=trio.Event)  # set after enough leases
     back_at: float | None = None
     leases_before: int = 0
     leases_after: int = 0
@@ -191,10 +190,9 @@ class _Log:
 
 
 async def prove_restart(pool: Pool, advance: Advance) -> str:
-    """Kill the server under twenty busy tasks, and start it again.
+    """Kill the server of twenty busy tasks, and start it again.
 
-    Raises:
-        NotSo: After the server was back, somebody saw an error, or was not served at all.
+    Once it is back, the pool must serve the tasks, and no task may see an error.
     """
     log = _Log()
     server = DemoServer()
@@ -212,9 +210,11 @@ async def prove_restart(pool: Pool, advance: Advance) -> str:
             working.cancel_scope.deadline = log.back_at + _RECOVERY
         nursery.cancel_scope.cancel()
     if log.errors_after:
-        raise NotSo(f"the server was back, and yet {log.errors_after[0]}")
+        raise BrokenPromise(f"the server was back, and yet {log.errors_after[0]}")
     if log.leases_after < REQUESTS:
-        raise NotSo(f"{log.leases_after} leases in the {_RECOVERY} s after the server was back")
+        raise BrokenPromise(
+            f"{log.leases_after} leases in the {_RECOVERY} s after the server was back"
+        )
     return (
         f"{log.leases_before} leases, then {log.errors_meanwhile} errors while it was away, "
         f"then {log.leases_after} leases and no error"
@@ -222,7 +222,7 @@ async def prove_restart(pool: Pool, advance: Advance) -> str:
 
 
 async def _work(pool: Pool, endpoint: conpool.Endpoint, log: _Log, advance: Advance) -> None:
-    """Lease after lease, until enough of them were begun after the restart."""
+    """Take lease after lease, until enough of them have begun after the restart."""
     number = 0
     while log.leases_after < REQUESTS:
         number += 1
@@ -246,20 +246,17 @@ ABANDONED: Final[tuple[tuple[How, bool], ...]] = (
     ("half", False),
     ("half", True),
 )
-"""When a caller gives up (before the reply, in its middle), and whether it hides that."""
+"""When a caller gives up (before or in the middle of the reply), and whether it hides that."""
 
 
 async def prove_clean_handover(pool: Pool, site: Site, advance: Advance) -> str:
-    """Cancel tasks in mid-reply, and see what the next one reads.
+    """Cancel tasks in mid-reply; the next task must read its own reply.
 
-    The old reply is sent on only after the next request has gone out: no look at the socket
-    before that could tell. Half of the tasks swallow the time-out inside their block.
-
-    Raises:
-        NotSo: Somebody read what was not theirs; or a pool that does no more than keep
-            connections in a list passed too, and nothing was proved.
+    The server sends the rest of the old reply only after the next request, so that no probe before
+    that can find it. Half of the tasks swallow the time-out inside their block. A plain list of
+    connections must fail this test; otherwise the test proves nothing.
     """
-    # From here on, what the last caller left is all that the next can get.
+    # Leave the pool no connection but those of the tasks below.
     pool.close_idle(site.endpoint)
     for number, (how, swallow) in enumerate(ABANDONED, start=1):
         site.server.gate = trio.Event()
@@ -281,7 +278,7 @@ async def _abandon_lease(
 
 
 async def _abandon(stream: trio.abc.Stream, number: int, how: How, scope: trio.CancelScope) -> None:
-    """Ask for a number, and run into a time-out where the reply stops for now."""
+    """Ask for a number, and run into a time-out where the reply stops."""
     await send_request(stream, number, how)
     if how == "half":
         await stream.receive_some()
@@ -295,11 +292,11 @@ async def _ask_the_next(stream: trio.abc.Stream, server: DemoServer, number: int
     try:
         return await read_answers(stream)
     except (BadReply, trio.BrokenResourceError) as error:
-        raise NotSo(f"asked for {number}, and got {error!r}") from error
+        raise BrokenPromise(f"asked for {number}, and got {error!r}") from error
 
 
 async def _ask_over_a_list(site: Site) -> str:
-    """Do the same over the simplest pool there is, and say what came of it."""
+    """Do the same over the simplest pool there is, and say what the next caller read."""
     idle = [await _connect(site)]
     site.server.gate = trio.Event()
     stream = idle.pop()
@@ -309,5 +306,7 @@ async def _ask_over_a_list(site: Site) -> str:
     async with idle.pop() as stream:
         answers = await _ask_the_next(stream, site.server, 2)
     if answers == [2]:
-        raise NotSo("even a plain list of streams read the right answer: this proves nothing")
+        raise BrokenPromise(
+            "even a plain list of streams read the right answer: this proves nothing"
+        )
     return f"asked for 2, read {answers[0]}"

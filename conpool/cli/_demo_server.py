@@ -1,15 +1,15 @@
-"""The demo's server: keep-alive HTTP/1.1 in one screenful, and a client to match.
+"""The demo's server, a small keep-alive HTTP/1.1 server, and a client for it.
 
-It answers with the number it was asked for, so that a reply which reaches the wrong caller
-shows. `how` says when the answer comes:
+The server answers with the number that the client asked for, so that a caller notices a reply that
+was meant for another. The path says when the answer comes:
 
     GET /now/7     at once
     GET /soon/7    after a short pause
     GET /late/7    when `gate` opens
     GET /half/77   the head and half the number at once, the rest when `gate` opens
 
-It runs in the program's own trio loop. Nothing else moves between two turns of that loop, so
-whoever looks at every turn sees every state that its sockets were in.
+It runs in the program's own trio loop. Nothing else runs between two turns of that loop, so a task
+that looks at every turn sees every state of the server's sockets.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ How: TypeAlias = Literal["now", "soon", "late", "half"]
 LOOPBACK: Final = "127.0.0.1"
 
 _PAUSE: Final = 0.005
-"""Long enough, in seconds, for a queue to build up behind ten connections."""
+"""Seconds, long enough for a queue to form behind ten connections."""
 
 _END: Final = b"\r\n\r\n"
 """Ends a request, and the head of a reply."""
@@ -35,12 +35,12 @@ _REPLY: Final = re.compile(rb"HTTP/1\.1 200 OK\r\nContent-Length: (\d+)\r\n\r\n"
 
 
 class BadReply(Exception):
-    """What arrived is not a reply of this server's, or not all of one."""
+    """The bytes that arrived are no reply of this server, or only a part of one."""
 
 
 @final
 class DemoServer:
-    """Serves on a free port of 127.0.0.1, and again on the same one after a stop."""
+    """Serves on a free port of 127.0.0.1, and on the same port again after a stop."""
 
     __slots__ = ("_scope", "_stopped", "_streams", "_tls", "accepted", "gate", "port")
 
@@ -54,10 +54,10 @@ class DemoServer:
         self.gate = trio.Event()
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serve until stopped or cancelled; either closes every connection at once.
+        """Serve until `stop` or a cancellation, which closes every connection at once.
 
         Raises:
-            OSError: The port cannot be had.
+            OSError: The server cannot have the port.
         """
         listeners = await trio.open_tcp_listeners(self.port, host=LOOPBACK)
         self.port = listeners[0].socket.getsockname()[1]
@@ -70,12 +70,12 @@ class DemoServer:
             self._stopped.set()
 
     async def stop(self) -> None:
-        """Stop serving, as a killed process would; cancelled, it stops all the same."""
+        """Stop at once, as a killed process would. Cancelling this does not keep the server up."""
         self._scope.cancel()
         await self._stopped.wait()
 
     def count_clients(self) -> int:
-        """How many connections are open whose client has not closed its side."""
+        """Count the connections whose client has not closed its side."""
         return sum(not _is_closed_by_peer(stream) for stream in self._streams)
 
     async def _serve(self, stream: trio.SocketStream) -> None:
@@ -87,7 +87,7 @@ class DemoServer:
             else:
                 await self._answer_all(trio.SSLStream(stream, self._tls, server_side=True))
         except trio.BrokenResourceError:
-            pass  # the client went away in mid-reply: half of the demo is about that
+            pass  # the client went away in mid-reply, as half of the demo has it do
         finally:
             self._streams.discard(stream)
 
@@ -116,17 +116,14 @@ class DemoServer:
 
 
 async def send_request(stream: trio.abc.Stream, number: int, how: How = "now") -> None:
-    """Ask for a number.
-
-    Cancelled, it may have sent part of the request: the connection is then of no use.
-    """
+    """Ask for a number. If cancelled, it may have sent only a part of the request."""
     await stream.send_all(f"GET /{how}/{number} HTTP/1.1\r\nHost: {LOOPBACK}\r\n\r\n".encode())
 
 
 async def read_answers(stream: trio.abc.Stream) -> list[int]:
-    """Read until an answer is complete, and return all that have arrived: one, if all is well.
+    """Read until an answer is complete, and return all answers that arrived: one, if all is well.
 
-    Cancelled, it leaves the rest of the reply unread.
+    If cancelled, it leaves the rest of the reply unread.
 
     Raises:
         BadReply: Something else arrived, or the connection ended first.
@@ -144,20 +141,13 @@ async def read_answers(stream: trio.abc.Stream) -> list[int]:
 
 
 async def ask(stream: trio.abc.Stream, number: int, how: How = "now") -> list[int]:
-    """Ask for a number and read what comes back: `[number]`, if all is well.
-
-    Cancelled, it leaves the exchange half done.
-
-    Raises:
-        BadReply: As `read_answers`.
-        trio.BrokenResourceError: The connection broke.
-    """
+    """Call `send_request`, then `read_answers`: `[number]`, if all is well."""
     await send_request(stream, number, how)
     return await read_answers(stream)
 
 
 def _split(received: bytes) -> tuple[list[int], bytes]:
-    """Take the complete answers off the front of what was received."""
+    """Split the bytes into the complete answers and the rest."""
     answers: list[int] = []
     while head := _REPLY.match(received):
         end = head.end() + int(head[1])
@@ -171,7 +161,7 @@ def _split(received: bytes) -> tuple[list[int], bytes]:
 
 
 def _is_closed_by_peer(stream: trio.SocketStream) -> bool:
-    # A second descriptor of the same socket: trio's own offers no look without waiting.
+    # A second descriptor of the same socket, because trio's socket cannot peek without waiting.
     with socket.fromfd(stream.socket.fileno(), socket.AF_INET, socket.SOCK_STREAM) as twin:
         twin.setblocking(False)
         try:

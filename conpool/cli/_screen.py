@@ -1,8 +1,7 @@
-"""Where a command shows how far it is: a progress bar for people, plain lines for the rest.
+"""Shows the progress of a command: a bar in a terminal, plain lines elsewhere.
 
-Rich redraws from a thread of its own unless told not to, and a redraw holds up the program's
-only loop for milliseconds. Here nothing is drawn but by the program's own word, ten times a
-second at most.
+By default rich redraws in a thread of its own, and each redraw holds up trio's loop for
+milliseconds. So the bar is drawn only when it moves, and ten times a second at most.
 """
 
 from __future__ import annotations
@@ -17,21 +16,23 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
 _REDRAW_AFTER: Final = 0.1
-"""Seconds between two redraws: smooth to the eye, and one percent of the time at most."""
+"""Seconds between two redraws: smooth to the eye, and at most one percent of the time."""
+
+_MARK_WIDTH: Final = 6
 
 
 class Screen(Protocol):
-    """What a command may do to whoever watches it."""
+    """Where a command shows what it does."""
 
     def say(self, text: str) -> None:
         """Show a text as it is."""
 
     def show_progress(self, title: str, total: int) -> AbstractContextManager[Callable[[], None]]:
-        """Show a bar while the block runs; what the block gets moves it on by one."""
+        """Show a bar while the block runs; the function that the block gets moves it on by one."""
         ...
 
     def show_verdict(self, *, held: bool, title: str, finding: str) -> None:
-        """Show what became of something that was put to the test."""
+        """Show the outcome of one test."""
 
 
 @final
@@ -56,7 +57,7 @@ class PlainScreen:
 
 @final
 class RichScreen:
-    """A terminal: colours, and a bar that goes away when it is full."""
+    """A terminal: colours, and a bar that disappears when its block ends."""
 
     __slots__ = ("_console",)
 
@@ -64,16 +65,13 @@ class RichScreen:
         self._console = console
 
     def say(self, text: str) -> None:
-        # The terminal wraps long lines itself, so that a window can be widened afterwards.
+        # The terminal wraps long lines itself, and does so anew when its window grows.
         self._console.print(Text(text), soft_wrap=True)
 
     @contextmanager
     def show_progress(self, title: str, total: int) -> Generator[Callable[[], None], None, None]:
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-        )
+        description = TextColumn("{task.description}", markup=False)
+        columns = (description, BarColumn(), MofNCompleteColumn())
         bar = Progress(*columns, console=self._console, auto_refresh=False, transient=True)
         task = bar.add_task(title, total=total)
         drawn_at = time.monotonic()
@@ -95,14 +93,11 @@ class RichScreen:
 
 
 def choose_screen() -> Screen:
-    """A bar where a person watches, lines elsewhere."""
+    """Choose a bar for a terminal, and lines for anything else."""
     console = Console()
     if console.is_terminal and not console.is_dumb_terminal:
         return RichScreen(console)
     return PlainScreen()
-
-
-_MARK_WIDTH: Final = 6
 
 
 def _verdict(*, held: bool, title: str, finding: str) -> str:

@@ -1,16 +1,15 @@
 """Proofs for code that runs on trio, used by conpool's own tests and meant for yours.
 
-Most tests of concurrent code try the one order in which things happen to happen. These try all:
+Most tests of concurrent code try one order of events, the one that happens. These try all:
 
 - `cancel_everywhere` runs a scenario once for each point at which it can be cancelled;
-- `explore_schedules` runs it once for each order in which trio could run its tasks, but for what
-  stands under `fixed_order`;
-- `MemoryConnector` gives a pool servers in memory, so that time can be simulated;
-- `assert_quiescent` says whether a pool is as if nobody had ever used it.
+- `explore_schedules` runs it once for each order in which trio could run its tasks; blocks of
+  `fixed_order` are left out;
+- `MemoryConnector` gives a pool servers in memory, so that a test can simulate time;
+- `assert_quiescent` asserts that nobody uses a pool and that its books balance.
 
 The first two know nothing of pools or connections: they prove any code that runs on trio. They call
-`trio.run` themselves, over and over, so the test that uses them is synchronous, whatever the test
-framework. Nothing but trio is needed.
+`trio.run` themselves, many times, so call them from a synchronous test, whatever the framework.
 
 Example:
     A pool under every cancellation of a warm acquire:

@@ -1,21 +1,21 @@
-"""Cancel a scenario at each of its points in turn.
+"""Cancels a scenario at each of its points in turn.
 
-trio is cooperative: between two steps of tasks nothing happens, and a cancellation that comes in
-the middle of a step is one that came just before or just after it, as far as any *waiting* task can
-tell. So the instants between steps are all the instants there are:
+trio is cooperative: between two steps of tasks nothing happens. To a task that *waits*, a
+cancellation in the middle of another task's step looks like one just before or just after that
+step. So it is enough to cancel between steps, at these instants:
 
-1. before the scope is entered, which is how an outer scope that is already cancelled looks;
-2. while it is open, before each step of any task, child and background tasks included;
-3. while it is open and nothing is runnable: everybody waits, and time is about to pass.
+1. before the scope is entered: to the scenario, an outer scope was cancelled already;
+2. while the scope is open, before each step of any task, child and background tasks included;
+3. while the scope is open and no task is runnable: all wait, and time is about to pass.
 
-A scope that is cancelled at one of them cuts short every task in it that waits (its abort function
-runs there and then), and catches those that are about to go on at their next checkpoint. Each
-checkpoint of each task is hit in this way: while it waits there (3, or 2 before another's step),
-and after it was woken but before it runs (2). Instants after the scope was left change nothing and
-are not counted.
+A cancelled scope wakes every task in it that waits (trio calls its abort function at once). A task
+that is about to run gets `Cancelled` at its next checkpoint. In this way each checkpoint of each
+task is hit twice: while the task waits there (3, or 2 before the step of another task), and after
+it was woken but before it runs (2). After the scope was left, a cancellation changes nothing, so
+those instants do not count.
 
-A first run, which is not cancelled, counts the points; then each gets a run of its own. The order
-of the tasks is the same each time, so that a number means the same point in each.
+The first run is not cancelled, and counts the points. Then each point gets a run of its own. The
+tasks run in the same order each time, so that a number means the same point in each run.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ def cancel_everywhere(
     """Run `scenario` once for each checkpoint that it passes, cancelled there.
 
     Each run is a `trio.run` of its own; call it from a synchronous test. The scenario builds what
-    it needs, enters the scope it is given around the code that is to be cancelled, and may look
-    afterwards at what is left. Then `check` is awaited in the same run, outside of the scope. The
-    first run is not cancelled at all: scenario and check must hold then, too.
+    it needs, enters the scope that it gets around the code to cancel, and may then look at what is
+    left. After it `check` runs, outside of the scope. The first run is not cancelled: scenario and
+    check must hold then, too.
 
-    Points in child tasks and in background tasks count as well, as long as the scope is open: a
-    cancellation may come at any instant. With real sockets or threads, runs differ, and the points
-    that are reached are tried.
+    While the scope is open, points in child tasks and background tasks count as well, because a
+    cancellation may come at any instant. With real sockets or threads, runs differ, and a point
+    that a run does not reach is not tried.
 
     Example:
         >>> from trio.testing import MockClock
@@ -61,20 +61,19 @@ def cancel_everywhere(
         4
 
     Args:
-        scenario: What is to be cancelled. Ends by itself when it is not.
-        check: What must hold afterwards, wherever it was cancelled.
+        scenario: Takes the scope; ends by itself if nothing cancels it.
+        check: Raises if something is wrong after the scenario.
         clock: Makes the clock of each run; by default the real one. With
-            `trio.testing.MockClock(autojump_threshold=0)` waiting costs no time.
+            `trio.testing.MockClock(autojump_threshold=0)` waiting takes no time.
 
     Returns:
         How many points were tried.
 
     Raises:
-        BaseException: What `scenario` or `check` raises, as it is, with a note that names the
-            point.
+        BaseException: `scenario` or `check` raised it; a note names the point.
         AssertionError: A run would never have ended; the message says where each task was.
-        RuntimeError: `scenario` never enters its scope, trio runs already in this thread, or this
-            trio does not let its tasks be ordered.
+        RuntimeError: `scenario` never enters its scope, trio already runs in this thread, or
+            conpool cannot order the tasks of this version of trio.
     """
     _run.require_known_trio()
     points = _attempt(_Attempt(scenario, check, 0), clock).passed
@@ -119,7 +118,7 @@ class _Attempt(trio.abc.Instrument):
         self._of = of
         self._scope = trio.CancelScope()
         self._task: Task | None = None
-        self._turns: list[Task] = []  # of this batch, the next one last
+        self._turns: list[Task] = []  # tasks of this batch that are still to run, the next one last
         self._where = ""
 
     async def main(self) -> None:
@@ -142,7 +141,7 @@ class _Attempt(trio.abc.Instrument):
         if not self._turns or task is not self._turns[-1]:
             return  # trio's own
         self._turns.pop()
-        # After the last one of a batch, the next batch, if there is one, begins with this instant.
+        # After the last task of a batch, `arrange` counts this instant if there is another batch.
         if self._turns or not trio.lowlevel.current_statistics().tasks_runnable:
             self._maybe_pass_point()
 
@@ -173,10 +172,10 @@ class _Attempt(trio.abc.Instrument):
 
 
 def _is_open(scope: trio.CancelScope) -> bool:
-    """Whether the scope was entered and not yet left.
+    """Whether a task has entered the scope and not left it yet.
 
-    trio does not tell; this looks at a private field, and without that field each instant
-    counts, which costs runs that show nothing.
+    trio has no public way to ask. If a later trio lacks this private field, every instant counts,
+    which only costs needless runs.
     """
     return getattr(scope, "_cancel_status", scope) is not None
 

@@ -1,9 +1,9 @@
 """Connections in memory, to a coroutine instead of a server.
 
-A connector has no nursery, and its server must not die with the task that happened to dial. So each
-server runs in a system task of trio's, which ends with the run at the latest. What such a task
-raises would take the whole run down; here it is what a crash of a server is to its clients: the
-connection ends, and the error is logged and kept.
+A connector has no nursery, and a server must not die with the task that dialled it. So each server
+runs in a system task of trio, which ends with the run at the latest. An exception in a system task
+would end the whole run. So we catch what a server raises, log it and keep it; to the client the
+connection ends, as if the server had crashed.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class MemoryConnector(Connector):
     """Connects to coroutines in memory: no sockets, so `trio.testing.MockClock` applies.
 
     The client's end is a `trio.StapledStream`. `serve` runs in a task of its own with the server's
-    end; when it returns or raises, that end is closed. When both halves of the client's end are
-    closed, `serve` is cancelled: where it waits to receive it gets the end of file first, and the
+    end, which is closed when `serve` returns or raises. When the client has closed both halves of
+    its end, `serve` is cancelled. If it waits to receive, it first gets the end of file, and the
     cancellation at its next checkpoint.
 
     Example:
@@ -53,14 +53,14 @@ class MemoryConnector(Connector):
     def __init__(
         self, serve: Callable[[trio.abc.Stream], Awaitable[object]], *, delay: float = 0.0
     ) -> None:
-        """Connect to what `serve` makes of the server's end of each new stream.
+        """Connect each stream to a server of its own.
 
         Args:
-            serve: One connection's server. It gets the server's end of the stream.
+            serve: Serves one connection; it gets the server's end of the stream.
             delay: How long `connect` takes, in seconds on trio's clock; `math.inf` never connects.
 
         Raises:
-            ConfigError: `delay` is negative or no number.
+            ConfigError: `delay` is negative or not a number.
         """
         self._serve = serve
         self._delay = valid_seconds("delay", delay, positive=False)
@@ -68,9 +68,9 @@ class MemoryConnector(Connector):
         self._errors: list[Exception] = []
 
     async def connect(self, endpoint: AnyEndpoint) -> trio.abc.Stream:
-        """Start a server and return the client's end, `delay` seconds from now.
+        """Wait `delay` seconds, start a server, and return the client's end.
 
-        Cancelling it leaves nothing behind: the server starts when the delay is over.
+        Cancelling it leaves nothing behind.
         """
         await trio.sleep(self._delay)
         client, server = memory_stream_pair()
@@ -84,12 +84,12 @@ class MemoryConnector(Connector):
 
     @property
     def live(self) -> int:
-        """How many client ends are open, or half open."""
+        """How many client's ends are open, or half open."""
         return self._live
 
     @property
     def errors(self) -> tuple[Exception, ...]:
-        """What `serve` raised, but for what any server sees once its client is gone."""
+        """What `serve` raised, except the errors of a stream whose client had gone."""
         return tuple(self._errors)
 
     def __repr__(self) -> str:
@@ -103,7 +103,7 @@ class MemoryConnector(Connector):
         try:
             with life:
                 await self._serve(stream)
-        except* Exception as crash:  # noqa: BLE001 - what a server may raise is anybody's guess
+        except* Exception as crash:  # noqa: BLE001 - a user's server may raise anything
             for error in _leaves(crash):
                 self._note_crash(error, client_gone=life.cancel_called)
         finally:
@@ -111,13 +111,13 @@ class MemoryConnector(Connector):
 
     def _note_crash(self, error: Exception, *, client_gone: bool) -> None:
         if client_gone and isinstance(error, trio.BrokenResourceError | trio.ClosedResourceError):
-            return  # what any server sees then
+            return  # any server gets these then
         self._errors.append(error)
         _logger.error("a memory server crashed", exc_info=error)
 
 
 def _when_closed(stream: _MemoryStream, report: Callable[[], None]) -> None:
-    """Call `report` once, as soon as both halves are closed, in whatever way."""
+    """Call `report` once, as soon as both halves are closed."""
     halves = (stream.send_stream, stream.receive_stream)
     still_open = set(halves)
 
@@ -125,7 +125,7 @@ def _when_closed(stream: _MemoryStream, report: Callable[[], None]) -> None:
         half: MemorySendStream | MemoryReceiveStream, also: Callable[[], object] | None
     ) -> None:
         if also is not None:
-            also()  # the pump that tells the other end
+            also()  # trio's own hook, which tells the other end
         if half in still_open:
             still_open.remove(half)
             if not still_open:
@@ -141,7 +141,7 @@ def _close(stream: _MemoryStream) -> None:
 
 
 def _leaves(error: Exception) -> Iterator[Exception]:
-    """What is inside a group, of groups perhaps."""
+    """Find the errors in a group of groups, or yield the error itself."""
     if isinstance(error, ExceptionGroup):
         for inner in cast("ExceptionGroup[Exception]", error).exceptions:
             yield from _leaves(inner)

@@ -1,4 +1,4 @@
-"""What a pool's books say once nobody uses it."""
+"""Asserts that nobody uses a pool and that its books balance."""
 
 from __future__ import annotations
 
@@ -17,18 +17,14 @@ _SUMMED: Final = ("active", "idle", "connecting", "closing", "waiting")
 
 
 def assert_quiescent(pool: ConnectionPool[Any]) -> None:
-    """Raise AssertionError unless no lease, waiter or dial is outstanding and counts add up.
+    """Assert that no lease, waiter, dial or close is outstanding, and that the counts add up.
 
-    Idle connections may remain: the pool need not be closed, and its background tasks may run. What
-    was given back a moment ago may still be closing; `trio.testing.wait_all_tasks_blocked` lets it
-    end.
-
-    Args:
-        pool: A pool that nobody uses at this instant.
+    The pool may be open, with idle connections and background tasks. A connection that was given
+    back a moment ago may still be closing: first `await trio.testing.wait_all_tasks_blocked()`.
 
     Raises:
-        AssertionError: Something is outstanding, or the books contradict each other. The message
-            says all that is wrong and shows the pool's statistics.
+        AssertionError: Something is outstanding, or the counts contradict each other. The message
+            lists all that is wrong and shows the pool's statistics.
     """
     stats = pool.all_stats()
     wrong = _check_counts("the pool", stats)

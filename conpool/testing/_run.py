@@ -1,29 +1,29 @@
-"""One run of trio in which we put the tasks in order, and which cannot hang.
+"""One run of trio whose tasks run in the order that we choose, and which cannot hang.
 
-trio works in rounds: it waits for timers and I/O, takes every task that is runnable by then as one
-batch, and lets each of them run to its next checkpoint. What becomes runnable meanwhile belongs to
-the next batch. So the order inside the batches is all that scheduling leaves open; trio shuffles it
-to keep programs from relying on it. The proofs need that order in their own hands:
-`cancel_everywhere` the same one each time, `explore_schedules` each one once.
+trio works in rounds: it waits for timers and I/O, takes all runnable tasks as one batch, and runs
+each task of the batch to its next checkpoint. A task that becomes runnable meanwhile belongs to the
+next batch. So scheduling leaves only the order inside a batch open; trio shuffles it, to keep
+programs from relying on it. The proofs must control that order: `cancel_everywhere` needs the same
+order each time, and `explore_schedules` each order once.
 
-How it is done, here and nowhere else:
+How we control it, here and nowhere else:
 
-1. Under Hypothesis, trio sorts each batch by the age of its tasks and has `_r`, the `random.Random`
-   of its run loop, shuffle it. For the length of a run `_Order` stands in for `_r`, and the switch
-   for that mode is on.
-2. The init task and the one that serves `TrioToken.run_sync_soon` are left out and run first: what
-   they do in the midst of a run comes from threads and signals, whose moment is nobody's to choose.
-   All other tasks take part, system tasks too.
-3. `require_known_trio` runs three tasks in a given order before anything is believed. A trio whose
-   loop has changed is refused; no proof over an order that was not obeyed passes for one.
-4. `_Watch` sees a run that will never end: nothing is runnable and nobody is left to change that,
-   or the steps exceed `MAX_STEPS`. It cancels it; a run that outlasts even that (a shield, a loop
-   that eats `Cancelled`) is broken off from inside, and its coroutines are closed.
-5. Python's shared `random` is seeded alike for each run and put back afterwards, so that jitter
+1. For Hypothesis trio has a mode in which it sorts each batch by the age of its tasks, and then has
+   `_r`, the `random.Random` of its run loop, shuffle the batch. During a run we switch that mode
+   on, and `_Order` stands in for `_r`.
+2. Two tasks of trio itself, the init task and the one behind `TrioToken.run_sync_soon`, run first:
+   they act on threads and signals, whose moment nobody can choose. We order all other tasks, system
+   tasks too.
+3. `require_known_trio` first runs three tasks in a given order. If trio's loop has changed and does
+   not obey, it refuses that version of trio, because no proof would be one.
+4. `_Watch` notices a run that will never end: no task is runnable and nothing can change that, or
+   the steps exceed `MAX_STEPS`. It cancels the run. If the run goes on even then (a shield, a loop
+   that swallows `Cancelled`), it breaks the run off from inside, and the coroutines are closed.
+5. We seed Python's shared `random` alike for each run and restore it afterwards, so that jitter
    does not make two runs differ.
 
-Not in our hands: what comes from outside (sockets, threads, the real clock), the order of sets, and
-the order in which trio aborts several tasks of one scope.
+We do not control events from outside (sockets, threads, the real clock), the order of sets, and the
+order in which trio aborts several tasks of one scope.
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ from trio.lowlevel import Task
 from trio.testing import MockClock
 
 Arrange: TypeAlias = Callable[[list[Task]], None]
-"""Puts a batch, which comes oldest task first, into the order in which it shall run."""
+"""Puts a batch, whose oldest task is first, into the order in which it is to run."""
 
 MAX_STEPS: Final = 100_000
-"""Steps of tasks in one run before it counts as endless: a second or two. A scenario takes tens."""
+"""A run with more steps of tasks (a second or two) counts as endless; a scenario takes tens."""
 
 _STEPS_TO_END: Final = 10_000  # how long a cancelled scenario may take to clean up
-_PATIENCE: Final = 10.0  # real seconds for a socket or thread to answer, where time is simulated
-_NEVER: Final = 86_400.0  # trio waits this long for I/O, a day, where no timer is set
+_PATIENCE: Final = 10.0  # real seconds for a socket or thread to answer, if time is simulated
+_NEVER: Final = 86_400.0  # trio waits this long for I/O, a day, if no timer is set
 
 _LOOP: Final = "trio._core._run"
 _SOURCE: Final = "_r"
 _SWITCH: Final = "_ALLOW_DETERMINISTIC_SCHEDULING"
 
-_one_at_a_time: Final = threading.RLock()  # the run loop's source of order is one per process
+_one_at_a_time: Final = threading.RLock()  # all run loops of the process share `_r`
 
 
 def run(
@@ -66,11 +66,11 @@ def run(
     clock: trio.abc.Clock | None,
     instruments: Sequence[trio.abc.Instrument] = (),
 ) -> None:
-    """Run `main` under trio with its batches in the order that `arrange` gives them.
+    """Run `main` under trio, with each batch in the order that `arrange` gives it.
 
     Raises:
-        AssertionError: The run would never have ended; says where each task was.
-        BaseException: Whatever `main` raises.
+        AssertionError: The run would never have ended; the message says where each task was.
+        BaseException: What `main` raises.
     """
     watch = _Watch()
     order = _Order(arrange, watch)
@@ -78,7 +78,7 @@ def run(
     async def root() -> None:
         trio.lowlevel.current_task().name = "scenario"
         order.begin()
-        # The batch that this step belongs to was ordered before that; the next one is ours.
+        # trio ordered the batch of this step before that; the next batch is the first of ours.
         await trio.lowlevel.cancel_shielded_checkpoint()
         with watch.scope:
             await main()
@@ -90,7 +90,7 @@ def run(
         finally:
             if watch.verdict is not None:
                 _bury(watch.abandoned)
-                # A run that was broken off failed by our own hand, which explains nothing.
+                # If we broke the run off, its exception is our own and explains nothing.
                 cause = None if watch.broken_off else sys.exception()
                 raise AssertionError(watch.verdict) from cause
 
@@ -100,7 +100,7 @@ def run(
 
 @final
 class _Order:
-    """Stands in for trio's source of randomness and shuffles as it is told."""
+    """Stands in for trio's source of randomness, and shuffles by `arrange`."""
 
     def __init__(self, arrange: Arrange, watch: _Watch) -> None:
         self._arrange = arrange
@@ -114,12 +114,12 @@ class _Order:
         self._trios_own = _trios_own()
 
     def end(self) -> None:
-        """Order no more batches: what ends with the run can prove nothing."""
+        """Order no more batches: the end of the run itself proves nothing."""
         self._trios_own = None
 
     def shuffle(self, batch: MutableSequence[Any]) -> None:
-        """Called by trio in each round, with the batch sorted by age; it runs from the end."""
-        if threading.get_ident() != self._thread:  # another thread's run of trio
+        """Order a batch; trio calls this in each round, and then runs the batch from its end."""
+        if threading.get_ident() != self._thread:  # a run of trio in another thread
             self._instead_of.shuffle(batch)
             return
         self._watch.round_begins(len(batch))
@@ -166,14 +166,14 @@ def require_known_trio() -> None:
     """Make sure that trio lets us order its batches.
 
     Raises:
-        RuntimeError: It does not; this trio is newer than what conpool knows.
+        RuntimeError: It does not; conpool does not know this version of trio yet.
     """
     try:
         loop = _loop()
     except ImportError:
         loop = {}
     if not hasattr(loop.get(_SOURCE), "shuffle") or not isinstance(loop.get(_SWITCH), bool):
-        _refuse_trio(f"{_LOOP} has no {_SOURCE} and {_SWITCH} as they were")
+        _refuse_trio(f"{_LOOP} has no {_SOURCE} and {_SWITCH} of the known kind")
     ran: list[int] = []
 
     async def step(number: int) -> None:
@@ -195,7 +195,7 @@ def require_known_trio() -> None:
 def _refuse_trio(why: str) -> NoReturn:
     raise RuntimeError(
         f"conpool.testing cannot order the tasks of trio {trio.__version__}: {why}. "
-        "Use an older trio for these tests until conpool follows."
+        "Use an older trio for these tests until a newer conpool knows this one."
     )
 
 
@@ -203,12 +203,12 @@ def _refuse_trio(why: str) -> NoReturn:
 
 
 class _BrokenOff(BaseException):
-    """Raised inside trio's loop to leave a run that will not end."""
+    """We raise it inside trio's loop to leave a run that does not end."""
 
 
 @final
 class _Watch(trio.abc.Instrument):
-    """Ends a run that would not end by itself, and says why."""
+    """Ends a run that would never end, and says why."""
 
     def __init__(self) -> None:
         self.scope = trio.CancelScope()
@@ -242,7 +242,7 @@ class _Watch(trio.abc.Instrument):
     def before_io_wait(self, timeout: float) -> None:
         if timeout >= _NEVER and _is_stuck(timers_move=False):
             self._end("every task waits for another")
-            # trio has already decided how long to sleep
+            # trio has decided already how long to sleep: wake it
             trio.lowlevel.current_trio_token().run_sync_soon(lambda: None)
 
     def _end(self, why: str) -> None:
@@ -251,13 +251,13 @@ class _Watch(trio.abc.Instrument):
             self._steps_left = _STEPS_TO_END
             self.scope.cancel()
         else:
-            self.verdict += "\nnor does it end when it is cancelled"
+            self.verdict += "\nand it does not end when it is cancelled"
             self.broken_off = True
             self.abandoned = _all_tasks()
 
 
 def _is_stuck(*, timers_move: bool) -> bool:
-    """Whether nothing is left that could make a task runnable."""
+    """Whether nothing can make a task runnable any more."""
     statistics = trio.lowlevel.current_statistics()
     return (
         statistics.tasks_runnable == 0
@@ -269,7 +269,7 @@ def _is_stuck(*, timers_move: bool) -> bool:
 
 
 def _waiting_for_io(statistics: object) -> int:
-    """Sum up what each of trio's I/O backends calls its waiting tasks."""
+    """Sum up the waiting tasks, under the names that trio's I/O backends have for them."""
     kinds = ("", "_read", "_write", "_overlapped")
     waiting: int = sum(getattr(statistics, f"tasks_waiting{kind}", 0) for kind in kinds)
     return waiting
@@ -282,14 +282,14 @@ def _is_in_thread(task: Task) -> bool:
 
 
 def _bury(tasks: list[Task]) -> None:
-    """Close the coroutines of a run that was broken off, whatever they say about it."""
+    """Close the coroutines of a run that we broke off, and ignore their errors."""
     hook, sys.unraisablehook = sys.unraisablehook, _say_nothing
     try:
         for task in reversed(tasks):
             with suppress(BaseException):
                 task.coro.close()
             for nursery in task.child_nurseries:
-                # else the nursery complains to stderr when it is collected
+                # Otherwise the nursery complains to stderr when it is collected.
                 getattr(nursery, "_children", set[Task]()).clear()
         tasks.clear()
     finally:
@@ -304,7 +304,7 @@ def _say_nothing(_: object) -> None:
 
 
 def place(task: Task) -> str:
-    """Where a task that is not running stands: its innermost frame that is not trio's."""
+    """Say where a task waits: in its innermost frame that is not trio's."""
     theirs = trios = None
     for frame, line in task.iter_await_frames():
         where = f"{frame.f_code.co_filename}:{line} in {frame.f_code.co_name}"
@@ -317,20 +317,20 @@ def place(task: Task) -> str:
 
 
 def _all_tasks() -> list[Task]:
-    """Every task of the run, parents first."""
+    """Return every task of the run, parents first."""
     root = trio.lowlevel.current_root_task()
-    assert root is not None  # what runs in trio runs below it
+    assert root is not None  # trio is running
     found = [root]
-    for task in found:  # grows as it goes
+    for task in found:  # `found` grows meanwhile
         for nursery in task.child_nurseries:
             found.extend(sorted(nursery.child_tasks, key=lambda child: child.name))
     return found
 
 
 def _trios_own() -> frozenset[Task]:
-    """The init task, and the one in its outermost nursery, behind `TrioToken.run_sync_soon`."""
+    """Return the init task, and the task of its first nursery, behind `run_sync_soon`."""
     root = trio.lowlevel.current_root_task()
-    assert root is not None  # what runs in trio runs below it
+    assert root is not None  # trio is running
     return frozenset({root}).union(*(nursery.child_tasks for nursery in root.child_nurseries[:1]))
 
 

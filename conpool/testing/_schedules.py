@@ -1,16 +1,16 @@
-"""Run a scenario under every order that trio's scheduling could give it.
+"""Runs a scenario in every order that trio's scheduling could give its tasks.
 
 In each round trio runs a batch of runnable tasks, in any order (see `_run`). A schedule is one
-choice of order for each batch; a batch of n tasks offers n! of them, numbered lexicographically, 0
-being oldest task first. The choices of a run form a path in a tree, and the tree is walked depth
+choice of order for each batch. A batch of n tasks offers n! orders, numbered lexicographically; in
+order 0 the oldest task runs first. The choices of a run are a path in a tree, which we walk depth
 first:
 
-1. Run along a prefix of choices, then take 0 at each further batch, noting how many there were.
-2. Drop the last choices as long as they are the highest of their batch, and raise the one before.
-3. Nothing left to raise: all schedules have been run.
+1. Run along a prefix of choices, then choose 0 at each further batch, and note the batches.
+2. Drop choices from the end while they are the last of their batch; then raise the last one left.
+3. If there is none to raise, all schedules have run.
 
-Batches of one task leave no choice and are not noted. Time is simulated, so that the moments at
-which timers fire are the same in each run.
+A batch of one task leaves no choice and is not noted. Time is simulated, so that timers fire at the
+same moments in each run.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from conpool.testing import _run
 
 _T = TypeVar("_T")
 
-_fixed: Final[set[object]] = set()  # a mark for each open `fixed_order`
+_fixed: Final[set[object]] = set()  # one object for each open `fixed_order`
 
-_BATCHES_SHOWN: Final = 40  # in the note of a failure; the choices are given in full
+_BATCHES_SHOWN: Final = 40  # in the note of a failure, which gives all choices
 
 
 def explore_schedules(scenario: Callable[[], Awaitable[object]], *, limit: int = 100_000) -> int:
-    """Run `scenario` under every permutation of each batch of runnable tasks, depth first.
+    """Run `scenario` once for each permutation of each batch of runnable tasks.
 
     Each run is a `trio.run` of its own under an autojumping `trio.testing.MockClock`; call it from
-    a synchronous test. The scenario asserts what must hold, and has to behave the same if it is run
-    twice in the same order: build everything anew inside, and keep away from sockets and threads.
-    trio's two own tasks are not permuted, since they do nothing in the midst of such a run.
+    a synchronous test. The scenario asserts what must hold. Two runs in the same order must behave
+    the same, so the scenario must build everything anew, and use no sockets or threads. The two
+    tasks of trio itself are not permuted, because they do nothing during such a run.
 
-    The number grows with the factorial of the tasks that are runnable at once: three or four tasks
-    of a few steps each are a good size, and `fixed_order` keeps what surrounds them out of it.
+    The number of runs grows with the factorial of the tasks that are runnable at once: three or
+    four tasks of a few steps each are a good size. Use `fixed_order` around the rest.
 
     Example:
         >>> import trio
@@ -60,18 +60,17 @@ def explore_schedules(scenario: Callable[[], Awaitable[object]], *, limit: int =
         ['abc', 'acb', 'bac', 'bca', 'cab', 'cba']
 
     Args:
-        scenario: What is to be run; it fails by raising.
+        scenario: Raises if something is wrong.
         limit: Stop after so many schedules.
 
     Returns:
-        How many schedules were run; fewer than `limit` means all of them.
+        How many schedules ran. If it is less than `limit`, all of them did.
 
     Raises:
-        BaseException: What `scenario` raises, as it is, with a note that gives the schedule and how
-            to replay it.
+        BaseException: `scenario` raised it; a note gives the schedule, and says how to replay it.
         AssertionError: A run would never have ended; the message says where each task was.
-        RuntimeError: Two runs in the same order differed, trio runs already in this thread, or
-            this trio does not let its tasks be ordered.
+        RuntimeError: Two runs in the same order differed, trio already runs in this thread, or
+            conpool cannot order the tasks of this version of trio.
     """
     _run.require_known_trio()
     path: list[_Choice] = []
@@ -92,11 +91,10 @@ def explore_schedules(scenario: Callable[[], Awaitable[object]], *, limit: int =
 
 @contextmanager
 def fixed_order() -> Generator[None]:
-    """Leave what happens inside out of `explore_schedules`: there, the oldest task runs first.
+    """Have `explore_schedules` try one order only inside the block: the oldest task runs first.
 
-    Setting up and tearing down multiplies the number of schedules without showing anything new. It
-    applies to all tasks, as long as the block is open, from the next batch on. Outside of an
-    exploration it does nothing.
+    Use it around set-up and tear-down, which multiply the schedules and show nothing new. It
+    applies to all tasks, from the next batch on. Outside of `explore_schedules` it does nothing.
 
     Example:
         >>> import trio
@@ -120,21 +118,21 @@ def fixed_order() -> Generator[None]:
 
 
 def replay(scenario: Callable[[], Awaitable[object]], choices: Sequence[int]) -> None:
-    """Run `scenario` once in the order that the note of a failed exploration gives.
+    """Run `scenario` once, in the order that the note of a failure gives.
 
     Raises:
         BaseException: What `scenario` raises.
-        RuntimeError: The scenario offers other choices than when they were noted.
+        RuntimeError: The batches of this run differ from those of the failure.
     """
     _run.require_known_trio()
     _Schedule([_Choice(number, None) for number in choices]).run(scenario)
 
 
 class _Choice(NamedTuple):
-    """The order that one batch was given, and the tasks it was given to."""
+    """The order in which one batch ran."""
 
     number: int  # of the permutation
-    batch: tuple[str, ...] | None  # the names, oldest first; None: not known
+    batch: tuple[str, ...] | None  # the names of the tasks, oldest first; None: not known
 
     @property
     def is_last(self) -> bool:
@@ -143,7 +141,7 @@ class _Choice(NamedTuple):
 
 @final
 class _Schedule:
-    """One path through the tree: follows the choices it is given, then takes the first ones."""
+    """One path through the tree: takes the choices of `prefix`, then 0 for each further batch."""
 
     def __init__(self, prefix: list[_Choice]) -> None:
         self._prefix = prefix
@@ -160,7 +158,7 @@ class _Schedule:
             raise _not_the_same(f"it ended after {len(self._taken)} of {len(self._prefix)} choices")
 
     def next_path(self) -> list[_Choice]:
-        """The next path in depth-first order; empty after the last."""
+        """Return the next path in depth-first order; empty after the last."""
         path = self._taken
         while path and path[-1].is_last:
             path.pop()
@@ -169,10 +167,10 @@ class _Schedule:
         return path
 
     def describe(self) -> str:
-        """The schedule for people, and how to run it again."""
+        """Show the schedule, and how to run it again."""
         choices = [choice.number for choice in self._taken]
         while choices and not choices[-1]:
-            choices.pop()  # 0 is what a run takes by itself
+            choices.pop()  # a run chooses 0 by itself
         shown = [
             " → ".join(_permute(list(choice.batch or ()), choice.number)) for choice in self._taken
         ]
@@ -213,7 +211,7 @@ def _not_the_same(how: str) -> RuntimeError:
 
 
 def _permute(tasks: list[_T], number: int) -> list[_T]:
-    """Give the permutation with this number, in lexicographic order."""
+    """Return the permutation of `tasks` with this number in lexicographic order."""
     rest = tasks.copy()
     permuted: list[_T] = []
     while rest:

@@ -16,19 +16,19 @@ MUTATIONS = (
     Mutation(
         name="a cancelled block's connection is kept if no command is owed its reply",
         file="_connection/hand_over.py",
-        old="    if exc is not None and not wire.taints & VOUCHED:\n",
+        old="    if exc is not None and not exchange.taints & VOUCHED:\n",
         new=(
-            "    if exc is not None and not wire.taints & VOUCHED"
-            " and (wire.taints or not _is_cancellation(exc)):\n"
+            "    if exc is not None and not exchange.taints & VOUCHED"
+            " and (exchange.taints or not _is_cancellation(exc)):\n"
         ),
         tests=(_HANDED_OVER + "test_redis_py_2665",),
     ),
     Mutation(
         name="a cancelled block's connection is kept whatever is owed",
         file="_connection/hand_over.py",
-        old="    wire = link.exchange\n    if exc",
+        old="    exchange = link.exchange\n    if exc",
         new=(
-            "    wire = link.exchange\n    if exc is not None and _is_cancellation(exc):\n"
+            "    exchange = link.exchange\n    if exc is not None and _is_cancellation(exc):\n"
             "        return None\n    if exc"
         ),
         tests=(_HANDED_OVER + "test_redis_py_2624",),
@@ -43,8 +43,8 @@ MUTATIONS = (
     Mutation(
         name="a task that is still reading is forgotten when the lease ends",
         file="_connection/hand_over.py",
-        old="    if wire.in_progress or wire.taints & (",
-        new="    if wire.taints & (",
+        old="    if exchange.in_progress or exchange.taints & (",
+        new="    if exchange.taints & (",
         tests=(_HANDED_OVER + "test_cve_2025_47907",),
     ),
     Mutation(

@@ -59,8 +59,8 @@ MUTATIONS = (
     Mutation(
         name="an exception in the block does not spoil the connection",
         file="_connection/hand_over.py",
-        old="    if exc is not None and not wire.taints & VOUCHED:\n",
-        new="    if exc is not None and wire.taints & CUT_SEND:\n",
+        old="    if exc is not None and not exchange.taints & VOUCHED:\n",
+        new="    if exc is not None and exchange.taints & CUT_SEND:\n",
         tests=(_RELEASE,),
     ),
     Mutation(

@@ -26,8 +26,8 @@ MUTATIONS = (
     Mutation(
         name="an answer that came before the question was out is its answer",
         file="_connection/exchange.py",
-        old="            self.taints |= OWED  # once more: what came in meanwhile was no answer to all of it\n",
-        new="",
+        old="            self.taints |= OWED\n        except BaseException:\n",
+        new="        except BaseException:\n",
         tests=("tests/unit/connection/test_exchange.py",),
     ),
     Mutation(
@@ -40,8 +40,8 @@ MUTATIONS = (
     Mutation(
         name="the caller's word holds for the next caller",
         file="_connection/hand_over.py",
-        old="    wire.taints = 0  # the word of this caller does not hold for the next\n",
-        new="",
+        old="        link.exchange.taints = 0\n",
+        new="        link.exchange.taints &= VOUCHED\n",
         tests=("tests/unit/connection/test_hand_over.py",),
     ),
     Mutation(

@@ -58,8 +58,8 @@ def _find_faults(core: Core[Any, Any], now: float | None) -> Iterator[str]:
         for fault in _find_faults_of(sub, core):
             yield f"{sub.endpoint}: {fault}"
     if core.pool_limit.is_limited:
-        yield from _check_room(core.pool_limit, core)
-    yield from _check_agenda(core.timetable, core)
+        yield from _check_pool_limit(core.pool_limit, core)
+    yield from _check_timetable(core.timetable, core)
     if now is not None and core.is_open and core.timetable.next_at > now:
         for sub in core.subs.values():
             for fault in _check_no_lost_wakeup(sub, core.pool_limit, now):
@@ -178,7 +178,7 @@ def _check_dials(sub: AnySubPool) -> Iterator[str]:
 # ── the pool-wide limit ─────────────────────────────────────────────────────────
 
 
-def _check_room(pool_limit: PoolLimit, core: Core[Any, Any]) -> Iterator[str]:
+def _check_pool_limit(pool_limit: PoolLimit, core: Core[Any, Any]) -> Iterator[str]:
     subs = core.subs.values()
     charged = {entry for sub in subs for entry in sub.limit.borrowers}
     if pool_limit.limit.borrowers != charged:
@@ -266,7 +266,7 @@ def _lacks_warmth(sub: AnySubPool, target: int, pool_limit: PoolLimit, now: floa
 # ── time ────────────────────────────────────────────────────────────────────────
 
 
-def _check_agenda(timetable: Timetable, core: Core[Any, Any]) -> Iterator[str]:
+def _check_timetable(timetable: Timetable, core: Core[Any, Any]) -> Iterator[str]:
     rows = timetable._heap
     if rows and timetable.next_at > rows[0][0]:
         yield f"looks at {timetable.next_at}, the first is due at {rows[0][0]}"

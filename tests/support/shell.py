@@ -1,6 +1,6 @@
 """The shell, played by hand: a test says what happens outside, and sees what the core makes of it.
 
-`Shell` does what the engine and the lender do, synchronously and without sockets: it performs effects in
+`Shell` does what the engine and `_lending` do, synchronously and without sockets: it performs effects in
 order, looks at connections before they are lent, and reports. Dials and graceful closes stay
 pending until the test ends them; time passes when the test says so. After every step it calls
 `invariants.check`, and at every hand-over it checks for itself, from what it has seen, that the

@@ -585,8 +585,8 @@ class Walked:
         most = self.world.options.get("max_connecting_per_endpoint", math.inf)
         has_slot = idle or self.network.count(endpoint) < self.limits[endpoint]
         full = self.network.count() >= (self.world.total or math.inf)
-        has_free_slot = not full or self.pool.all_stats().idle
-        if any(peer.is_closing for peer in self.network.live()) or not (has_slot and has_free_slot):
+        pool_has_slot = not full or self.pool.all_stats().idle
+        if any(peer.is_closing for peer in self.network.live()) or not (has_slot and pool_has_slot):
             return
         dialling = self.network.dialling[endpoint]
         assert dialling >= min(len(waiting), most), (

@@ -1,4 +1,4 @@
-"""Closing by force at once, and closing with a goodbye that cannot last."""
+"""Closing at once and by force, and closing gracefully within a time limit."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FOREVER = 60.0
 
 
 class Resource(AsyncResource):
-    """Closes as a test wants it to."""
+    """Closes in the way that a test chooses."""
 
     def __init__(self, outcome: BaseException | None = None, *, hangs: bool = False) -> None:
         self.outcome, self.hangs = outcome, hangs

@@ -1,4 +1,4 @@
-"""The clean-release table: what keeps a connection, and as what it is closed otherwise (G3, G4)."""
+"""The rules of clean hand-over: why a connection is kept, or closed with which reason (G3, G4)."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_untouched_connection_is_kept() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mark", "reason"),
+    ("taint", "reason"),
     [
         (CUT_SEND, CloseReason.INCOMPLETE),
         (CUT_RECEIVE, CloseReason.INCOMPLETE),
@@ -71,8 +71,8 @@ def test_untouched_connection_is_kept() -> None:
         (ENDED, CloseReason.PEER_CLOSED),
     ],
 )
-def test_each_mark_has_its_reason(mark: int, reason: CloseReason) -> None:
-    assert why_not_clean(make_link(mark), None) is reason
+def test_each_taint_has_its_reason(taint: int, reason: CloseReason) -> None:
+    assert why_not_clean(make_link(taint), None) is reason
 
 
 def test_operation_in_progress_is_incomplete_whatever_was_said() -> None:
@@ -104,7 +104,7 @@ def test_word_of_the_caller_outweighs_the_exception() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mark", "reason"),
+    ("taint", "reason"),
     [
         (CUT_SEND, CloseReason.INCOMPLETE),
         (HALF_CLOSED, CloseReason.DISCARDED),
@@ -112,9 +112,9 @@ def test_word_of_the_caller_outweighs_the_exception() -> None:
         (ENDED, CloseReason.PEER_CLOSED),
     ],
 )
-def test_word_of_the_caller_does_not_outweigh_the_rest(mark: int, reason: CloseReason) -> None:
-    assert why_not_clean(make_link(VOUCHED | mark), None) is reason
-    assert why_not_clean(make_link(VOUCHED | mark), ValueError()) is reason
+def test_word_of_the_caller_does_not_outweigh_the_rest(taint: int, reason: CloseReason) -> None:
+    assert why_not_clean(make_link(VOUCHED | taint), None) is reason
+    assert why_not_clean(make_link(VOUCHED | taint), ValueError()) is reason
 
 
 def test_word_does_not_hold_for_the_next_caller() -> None:
@@ -193,7 +193,7 @@ async def test_cancelled_block_costs_the_connection(autojump_clock: MockClock) -
 async def test_timeout_that_the_block_swallowed_costs_the_connection(
     autojump_clock: MockClock,
 ) -> None:
-    """F090 G3: nothing was raised, yet the answer may still come, and would be the next caller's."""
+    """F090 G3: nothing was raised, but the next caller would read the answer if it still came."""
     async with open_pool(Network(answer_after(2))) as pool:
         async with pool.connection(HERE) as connection:
             with trio.move_on_after(1) as scope:
@@ -241,7 +241,7 @@ async def test_timeout_swallowed_by_a_task_of_the_block_costs_the_connection(
 async def test_timeout_swallowed_in_a_send_costs_the_connection_even_if_vouched_for(
     autojump_clock: MockClock,
 ) -> None:
-    """F090: of an interrupted send nobody knows how much the peer has."""
+    """F090: nobody knows how much of an interrupted send the peer has."""
 
     async with open_pool(Narrow()) as pool:
         async with pool.connection(HERE) as connection:
@@ -319,7 +319,7 @@ async def test_half_closed_connection_is_discarded_even_if_vouched_for() -> None
 
 
 async def test_peer_that_was_seen_to_close_is_not_lent_again() -> None:
-    """G3: a stream without a socket cannot be looked at, but the lease saw the end itself."""
+    """G3: the pool cannot probe a stream without a socket, but the lease saw the end itself."""
 
     async def greet_and_go(stream: trio.abc.Stream) -> None:
         await stream.send_all(b"bye")
@@ -347,7 +347,7 @@ async def test_peer_that_closed_as_it_had_announced_surprises_nobody() -> None:
 async def test_task_that_is_still_inside_a_receive_costs_the_connection(
     autojump_clock: MockClock,
 ) -> None:
-    """F095 G6: and it is told so at once."""
+    """F095 G6: and the task gets the error at once."""
     outcome: list[BaseException] = []
 
     async def receive(connection: Connection[None]) -> None:

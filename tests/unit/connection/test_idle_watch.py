@@ -1,4 +1,4 @@
-"""Idle connections that their peer closes are closed on our side too, with no traffic (DESIGN: the idle watch)."""
+"""When its peer closes an idle connection, the pool closes it, too, with no traffic."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ async def running_server() -> AsyncIterator[Server]:
 
 
 class Closed:
-    """Collects what `on_closed` says, and can be waited for."""
+    """Collects the calls of `on_closed`; a test can wait for them."""
 
     def __init__(self) -> None:
         self.reasons: list[CloseReason] = []
@@ -164,7 +164,7 @@ async def test_a_close_during_a_lease_is_left_to_the_look_at_its_end() -> None:
 
 @linux_only
 async def test_an_event_of_a_descriptor_that_has_a_new_owner_harms_nobody() -> None:
-    """A fork keeps the old socket open: epoll still knows it by a number that another has now."""
+    """A fork keeps the old socket open: epoll knows it by a number that another socket has now."""
     closed = Closed()
     async with running_server() as server, ConnectionPool(NEVER_REAPED, on_closed=closed) as pool:
         conn = await pool.acquire(server.endpoint)
@@ -173,7 +173,7 @@ async def test_an_event_of_a_descriptor_that_has_a_new_owner_harms_nobody() -> N
         inherited = os.dup(number)
         try:
             watch = pool._engine.watch
-            # What a close in a forked child's shadow amounts to: the number is not taken out.
+            # As when a forked child keeps the file: the close does not take the number out.
             watch._by_descriptor.pop(number)
             pool.discard(conn)
             await pool.warm(server.endpoint, 1)
@@ -209,7 +209,7 @@ async def test_a_detached_stream_is_watched_no_more() -> None:
 
 
 class TwinConnector(Connector):
-    """Opens one socket again and again. Linux watches the same socket in at most 500 ways (EINVAL)."""
+    """Opens one socket again and again; Linux watches one socket at most 500 times (EINVAL)."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock

@@ -1,4 +1,4 @@
-"""The open end of a connection: what it is made of, and what can be asked of it."""
+"""The open end of a connection: how the pool probes and closes it."""
 
 from __future__ import annotations
 
@@ -95,21 +95,21 @@ async def test_g6_once_closed_its_wire_leads_nowhere() -> None:
     client, server = await tcp_pair()
     async with server:
         link = Link(client)
-        wire = link.exchange
+        exchange = link.exchange
         link.try_close_now()
         for operation in (
-            wire.send_all(b"x"),
-            wire.receive_some(),
-            wire.wait_send_all_might_not_block(),
-            wire.send_eof(),
+            exchange.send_all(b"x"),
+            exchange.receive_some(),
+            exchange.wait_send_all_might_not_block(),
+            exchange.send_eof(),
         ):
             with pytest.raises(trio.ClosedResourceError):
                 await operation
-        await wire.aclose()
+        await exchange.aclose()
 
 
 class Slow(trio.abc.Stream):
-    """Cannot be closed without awaiting, and does not mind being used until then."""
+    """Only an await can close it; until then it works."""
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         await trio.lowlevel.checkpoint()
@@ -127,13 +127,13 @@ class Slow(trio.abc.Stream):
 
 async def test_g6_not_even_while_its_stream_has_still_to_be_closed() -> None:
     link = Link(Slow())
-    wire = link.exchange
-    await wire.send_all(b"x")
+    exchange = link.exchange
+    await exchange.send_all(b"x")
     assert not link.try_close_now()
     with pytest.raises(trio.ClosedResourceError):
-        await wire.send_all(b"x")
+        await exchange.send_all(b"x")
     with pytest.raises(trio.ClosedResourceError):
-        await wire.receive_some()
+        await exchange.receive_some()
 
 
 async def test_what_moves_through_its_wire_moves_on_the_stream() -> None:

@@ -1,4 +1,4 @@
-"""The look at a connection: what it tells apart, and that it takes nothing from a healthy one."""
+"""The probe: what it tells apart, and that it takes nothing from a healthy connection."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ UNREAD_DATA = CloseReason.UNREAD_DATA
 
 
 async def arrival(sock: trio.SocketStream) -> None:
-    """Wait until something can be read, be it the end."""
+    """Wait until there is something to read, or the end."""
     with trio.fail_after(5):
         await trio.lowlevel.wait_readable(sock.socket)
 
@@ -136,7 +136,7 @@ async def test_a_tls_stream_that_somebody_else_made_is_taken_to_be_alive(
 
 
 class Buffered(Stream):
-    """A stream that can keep back what is sent, so that a test decides how it is cut to packets."""
+    """A stream that can hold bytes back, so that a test decides how they are cut into packets."""
 
     def __init__(self, below: trio.SocketStream) -> None:
         self.below = below
@@ -173,7 +173,7 @@ class Sides:
     def __init__(
         self, client: EncryptedStream, server: trio.SSLStream[Stream], wire: Buffered
     ) -> None:
-        self.client, self.server, self.exchange = client, server, wire
+        self.client, self.server, self.wire = client, server, wire
         self.source = find_source(client)
         self.socket = socket_of(client)
 
@@ -186,9 +186,9 @@ class Sides:
 
     async def cut_record(self, data: bytes, at: int) -> tuple[bytes, bytes]:
         """The record that `data` would travel in, cut in two."""
-        self.exchange.keep()
+        self.wire.keep()
         await self.server.send_all(data)
-        record = self.exchange.take()
+        record = self.wire.take()
         return record[:at], record[at:]
 
 
@@ -268,10 +268,10 @@ async def test_data_behind_the_tickets_is_unread(tls: Sides) -> None:
 async def test_the_second_record_of_a_packet_is_unread_when_only_the_first_was_read(
     tls: Sides,
 ) -> None:
-    tls.exchange.keep()
+    tls.wire.keep()
     await tls.server.send_all(b"one")
     await tls.server.send_all(b"two")
-    await tls.exchange.send_all(tls.exchange.take())
+    await tls.wire.send_all(tls.wire.take())
     assert await tls.client.receive_some() == b"one"
     assert not tls.socket.socket.is_readable()
     assert tls.probe() is UNREAD_DATA
@@ -287,26 +287,26 @@ async def test_the_rest_of_a_record_is_unread(tls: Sides) -> None:
 @pytest.mark.parametrize("at", [1, 4, 5, 6, 20])
 async def test_f061_part_of_a_record_means_alive_and_is_not_lost(tls: Sides, at: int) -> None:
     first, second = await tls.cut_record(b"answer", at)
-    await tls.exchange.send_all(first)
+    await tls.wire.send_all(first)
     assert await tls.look_after_arrival() is None
     assert tls.probe() is None
-    await tls.exchange.send_all(second)
+    await tls.wire.send_all(second)
     assert await tls.client.receive_some() == b"answer"
     assert tls.probe() is None
 
 
 async def test_a_record_that_comes_in_two_parts_is_unread(tls: Sides) -> None:
     first, second = await tls.cut_record(b"answer", 10)
-    await tls.exchange.send_all(first)
+    await tls.wire.send_all(first)
     assert await tls.look_after_arrival() is None
-    await tls.exchange.send_all(second)
+    await tls.wire.send_all(second)
     assert await tls.look_after_arrival() is UNREAD_DATA
 
 
 async def test_a_record_that_breaks_off_means_closed(tls: Sides) -> None:
     first, _ = await tls.cut_record(b"answer", 10)
-    await tls.exchange.send_all(first)
-    await tls.exchange.below.send_eof()
+    await tls.wire.send_all(first)
+    await tls.wire.below.send_eof()
     assert await tls.look_after_arrival() in {None, PEER_CLOSED}
     assert tls.probe() is PEER_CLOSED
 
@@ -332,17 +332,17 @@ async def test_data_before_a_goodbye_is_unread(tls: Sides) -> None:
 
 
 async def test_f060_the_end_without_a_goodbye_means_closed(tls: Sides) -> None:
-    await tls.exchange.below.send_eof()
+    await tls.wire.below.send_eof()
     assert await tls.look_after_arrival() is PEER_CLOSED
 
 
 async def test_a_reset_under_tls_means_closed(tls: Sides) -> None:
-    close_stream(tls.exchange.below, "reset")
+    close_stream(tls.wire.below, "reset")
     assert await tls.look_after_arrival() is PEER_CLOSED
 
 
 async def test_f062_garbage_means_closed(tls: Sides) -> None:
-    await tls.exchange.send_all(b"HTTP/1.1 408 Request Time-out\r\n\r\n")
+    await tls.wire.send_all(b"HTTP/1.1 408 Request Time-out\r\n\r\n")
     assert await tls.look_after_arrival() is PEER_CLOSED
 
 
@@ -359,7 +359,7 @@ async def test_being_asked_for_a_certificate_while_idle_is_not_data(
         ssl_object.verify_client_post_handshake()
         await both.server.send_all(b"")
         ssl_object.do_handshake()
-        await both.exchange.send_all(both.server._outgoing.read())
+        await both.wire.send_all(both.server._outgoing.read())
         assert await both.look_after_arrival() is None
         await exchange_over(both)
         assert both.server.getpeercert() is not None

@@ -137,7 +137,7 @@ async def test_a_cancelled_handshake_leaves_the_transport_to_the_caller(
         nursery.start_soon(encrypt, client_end, TLS(client_ssl), "localhost")
         await wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
-    assert client_end.socket.fileno() == -1  # closed by this test, and by nobody before it
+    assert client_end.socket.fileno() == -1  # this test closes it, and nobody before
 
 
 @pytest.mark.parametrize("compatible", [False, True])
@@ -159,7 +159,7 @@ async def test_f060_whether_an_end_without_goodbye_is_an_end_is_the_endpoints_ch
 async def test_f060_a_context_that_hides_such_an_end_is_not_listened_to_and_left_as_it_was(
     server_ssl: ssl.SSLContext, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On Python before 3.11.4 every context does, and an answer that was cut off looks complete."""
+    """Before Python 3.11.4 every context hides it: an answer that was cut off looks complete."""
     hides = ssl.OP_IGNORE_UNEXPECTED_EOF
     monkeypatch.setattr(tls_tap, "HIDES_TRUNCATION", hides)
     context = certificates.client_context()

@@ -264,7 +264,7 @@ def test_of_waiters_with_the_usual_deadline_only_the_first_is_noted(
     assert repr(ledger.timetable) == "<Timetable of 1, next at 3.0>"
 
 
-def test_shows_its_limit_its_outbox_and_its_agenda(ledger: Ledger, sub: AnySubPool) -> None:
+def test_shows_its_limit_its_outbox_and_its_timetable(ledger: Ledger, sub: AnySubPool) -> None:
     ledger.open(sub, 0.0)
     assert repr(ledger) == (
         "<Ledger <PoolLimit <Limit 1/9>, 0 wanted, 0 closing>, 1 effects,"

@@ -10,7 +10,7 @@ ENDPOINT = Endpoint("db.example", 5432)
 
 
 def refused(addresses: int) -> ConnectError:
-    """An error of so many addresses, each of which refused."""
+    """The error after each of so many addresses refused."""
     text = os.strerror(errno.ECONNREFUSED)
     attempts = [OSError(errno.ECONNREFUSED, text) for _ in range(addresses)]
     return ConnectError(

@@ -109,7 +109,7 @@ def test_an_acquire_timeout_says_that_the_callers_hold_it_all_themselves_f098() 
     *_, own, advice = str(error).splitlines()
     assert error.deadlock
     assert own == "the caller itself holds 1 of them"
-    assert advice.startswith("deadlock: the callers themselves hold all the connections")
+    assert advice.startswith("deadlock: the tasks that wait for a connection hold all")
     assert "remedies" not in str(error)
 
 
@@ -133,12 +133,14 @@ def test_a_closed_pool_is_a_closed_resource_of_trio() -> None:
     assert str(error) == "pool orders is closed"
 
 
-@pytest.mark.parametrize(("seconds", "said"), [(12.0, "in 12s"), (0.0, "by others right now")])
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(12.0, "tries again in 12s"), (0.0, "is trying it now")]
+)
 def test_an_open_circuit_says_when_it_is_tried_again(seconds: float, said: str) -> None:
     error = CircuitOpen(endpoint=ENDPOINT, retry_after=seconds)
     assert (error.endpoint, error.retry_after) == (ENDPOINT, seconds)
     assert str(error).startswith("no connection to db.example:5432, phase connect: ")
-    assert str(error).endswith(f"it is tried again {said}")
+    assert str(error).endswith(f"the pool {said}")
 
 
 def test_a_group_without_a_server_lists_every_reason_f122() -> None:
@@ -197,7 +199,7 @@ def test_a_traceback_names_the_error_as_users_import_it(error: PoolError) -> Non
 
 
 def told(error: BaseException) -> dict[str, object]:
-    """All that an error says, with the errors in it as text: exceptions have no equality."""
+    """All attributes of an error, with other errors as text, since those have no equality."""
     fields = {name: repr(value) for name, value in vars(error).items()}
     return fields | {"str": str(error), "args": error.args, "errno": getattr(error, "errno", None)}
 

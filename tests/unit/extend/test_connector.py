@@ -7,7 +7,7 @@ from conpool._values.endpoint import Endpoint
 
 
 class Unfinished(Connector):
-    """Has nothing of its own."""
+    """Overrides nothing."""
 
 
 async def test_connect_is_needed() -> None:

@@ -16,7 +16,7 @@ class Greeting(Driver[bytes]):
 
 
 class Native(NativeDriver[str]):
-    """Has nothing of its own."""
+    """Overrides nothing."""
 
 
 async def test_open_is_needed() -> None:

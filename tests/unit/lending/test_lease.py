@@ -431,7 +431,7 @@ async def test_task_inside_an_operation_learns_that_the_pool_closed_the_connecti
         assert trio.current_time() == 1
 
 
-# ── for the lender ──────────────────────────────────────────────────────────────
+# ── for the pool ────────────────────────────────────────────────────────────────
 
 
 async def test_lease_is_ended_once() -> None:

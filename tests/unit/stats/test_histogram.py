@@ -30,7 +30,7 @@ def exact_quantile(durations: list[float], q: float) -> float:
 
 
 def test_the_error_is_a_ninth() -> None:
-    """As the documentation says, in which no number is computed."""
+    """The documentation says so; it does not compute the number."""
     assert pytest.approx(1 / 9) == QUANTILE_ERROR
 
 

@@ -15,7 +15,7 @@ HERE = Endpoint("db.example", 5432)
 
 
 class Books:
-    """A pool as far as it is asked."""
+    """As much of a pool as `assert_quiescent` asks."""
 
     def __init__(self, stats: PoolStats) -> None:
         self.stats = stats

@@ -23,7 +23,7 @@ def as_they_come(batch: list[Task]) -> None:
 
 @pytest.fixture(name="loop")
 def unchecked_loop() -> Iterator[ModuleType]:
-    """trio's run loop, and no memory of having checked it."""
+    """trio's run loop, which conpool then checks anew."""
     _run.require_known_trio.cache_clear()
     yield importlib.import_module("trio._core._run")
     _run.require_known_trio.cache_clear()
@@ -113,7 +113,7 @@ def test_trio_without_the_module_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
 def test_trio_that_does_not_obey_is_refused(
     loop: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # names that are still there, but that the loop no longer looks at
+    # the names are still there, but the loop does not use them
     unused = {"_r": random.Random(), "_ALLOW_DETERMINISTIC_SCHEDULING": False}
     monkeypatch.setattr(_run, "_loop", lambda: unused)
     monkeypatch.setattr(loop, "_ALLOW_DETERMINISTIC_SCHEDULING", False)
@@ -160,7 +160,7 @@ def test_deadlock_behind_a_shield_is_broken_off(capfd: pytest.CaptureFixture[str
         finally:
             ended.append("its finally ran")
 
-    with pytest.raises(AssertionError, match="nor does it end when it is cancelled"):
+    with pytest.raises(AssertionError, match="and it does not end when it is cancelled"):
         _run.run(scenario, as_they_come, clock=mock_clock())
     assert ended == ["its finally ran"]
     assert capfd.readouterr() == ("", "")
@@ -187,7 +187,7 @@ def test_busy_loop_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(AssertionError, match="it was still running after 1,000 steps") as caught:
         _run.run(scenario, as_they_come, clock=None)
-    assert "nor does it end" not in caught.value.args[0]
+    assert "it does not end when" not in caught.value.args[0]
 
 
 def test_busy_loop_that_eats_cancellations_is_broken_off(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,7 +199,7 @@ def test_busy_loop_that_eats_cancellations_is_broken_off(monkeypatch: pytest.Mon
             with suppress(trio.Cancelled):
                 await trio.lowlevel.checkpoint()
 
-    with pytest.raises(AssertionError, match="nor does it end when it is cancelled"):
+    with pytest.raises(AssertionError, match="and it does not end when it is cancelled"):
         _run.run(scenario, as_they_come, clock=None)
 
 

@@ -1,4 +1,4 @@
-"""Small semaphores, some wrong in ways that real pools were: the machinery tells them apart."""
+"""Small semaphores; some are wrong in ways that real pools were, and the proofs must notice."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class ForgetfulSemaphore:
 
 
 class TicketSemaphore:
-    """Wrong: a ticket with an Event; what a cancelled waiter is given is lost (aiohttp #9670)."""
+    """Wrong: a ticket with an Event; a cancelled waiter loses its token (aiohttp #9670)."""
 
     def __init__(self, tokens: int) -> None:
         self.free = tokens

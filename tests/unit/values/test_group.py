@@ -45,7 +45,7 @@ def test_a_group_holds_endpoints_only(member: Any) -> None:
 
 @pytest.mark.parametrize("members", [A, None, 7], ids=repr)
 def test_a_single_endpoint_is_no_group(members: Any) -> None:
-    with pytest.raises(ConfigError, match="several endpoints"):
+    with pytest.raises(ConfigError, match="an iterable of endpoints"):
         EndpointGroup(members)
 
 

@@ -105,7 +105,7 @@ async def fork(pool: ConnectionPool[None]) -> None:
 async def test_a_pool_makes_the_moves_in_its_table_and_no_other(
     pool_moves: PoolMoves, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
-    """Whatever is asked of it in each of its states."""
+    """Whatever a caller asks of it in each of its states."""
     verbs: list[Callable[[ConnectionPool[None]], Awaitable[None]]] = [open_again, close, fork]
     for verb in verbs:
         async with make_pool(Network()) as pool:

@@ -214,7 +214,7 @@ def test_amqp_tells_the_default_virtual_host_from_the_empty_one() -> None:
 
 @pytest.mark.parametrize("url", ["mysql://a%00b@h.example/", "mysql://h.example/a%0Ab"])
 def test_control_characters_in_a_login_are_refused(url: str) -> None:
-    """A NUL would end the user name in the server's eyes, and what follows be something else."""
+    """A server would end the user name at a NUL, and read the rest as something else."""
     with pytest.raises(ConfigError, match="control character"):
         parse_url(url)
 
@@ -315,7 +315,7 @@ def test_a_raw_password_is_refused_before_its_start_becomes_a_host(
 
 
 def chained(error: BaseException | None) -> str:
-    """Write out an error and whatever hangs on it, suppressed or not."""
+    """Write out an error with its causes and contexts, suppressed ones too."""
     if error is None:
         return ""
     own = "".join(traceback.format_exception_only(error)) + repr(error.args)
@@ -332,7 +332,7 @@ def chained(error: BaseException | None) -> str:
 def test_no_error_shows_any_part_of_a_password(
     scheme: str, before: str, after: str, tail: str
 ) -> None:
-    """G9. Nor does what is built, if the URL could be read after all."""
+    """G9. Nor does the result, if the URL can be read after all."""
     error: ConfigError | None = None
     parsed: Parsed | None = None
     try:

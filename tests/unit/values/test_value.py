@@ -71,7 +71,7 @@ def test_every_kind_of_value_is_walked() -> None:
 
 @pytest.mark.parametrize("cls", VARIED, ids=lambda cls: cls.__name__)
 def test_every_field_is_walked(cls: type[Value]) -> None:
-    """G5. A context cannot stand beside alpn: test_encryption tells contexts apart."""
+    """G5. A context cannot stand beside alpn: test_tls tells contexts apart."""
     assert names_of(cls) - set(VARIED[cls]) == ({"context"} if cls is TLS else set())
 
 
