@@ -5,24 +5,28 @@ tense what has happened. The core changes its books at once; `pump` then decides
 and `effects` says what the shell must do. The core takes `now` as an argument, awaits nothing, and
 knows neither tasks nor sockets, so the real code can be model-checked.
 
-1. `pop_newest` takes the newest idle connection, and closes those that have lapsed on the way.
-   The shell probes what it got, and lends it or reports it `condemned`.
-2. A caller that finds none is `queued`. Waiters stand in line by arrival. The dial of a waiter, if
-   limits and gate allow one, runs on its own account: the waiter takes whichever comes first.
-3. A connection comes back (`released`, `returned_unused`) or comes into being (`dialled`). Then
-   `_place` closes it, if it has outlived its lifetime, uses, generation or limit; or lends it to
-   the oldest waiter that can have it; or lays it on the idle stack.
+1. `pop_newest` takes an idle connection, the newest first, and closes those that have lapsed on
+   the way. The shell probes what it got, and lends it or reports it `condemned`.
+2. A caller that finds none, or one that must be checked, is `queued`. A dial or a check is under
+   way for a waiter if the limits and the gate allow one; the waiter takes whatever comes first.
+3. A connection comes back (`released`, `returned_unused`), has been `checked`, or comes into being
+   (`dialled`). All of them end in `_keep_or_close`: closed, if it has outlived its lifetime, uses,
+   generation or limit; lent to the oldest waiter that can have it; else laid on the idle stack.
 4. A connection that leaves (`condemned`) keeps its slot until the shell reports it `closed`.
-5. Slots of a pool-wide limit go to the sub-pools in line for them, oldest waiter first.
-6. The ledger notes every sub-pool that a report has touched. Only `pump` turns free slots and idle
-   connections into leases and dials there, until none is left: so no wake-up can be lost.
+5. A dial that has failed is news (`_spread`). Nobody is told of it who may still be served.
+6. Under a pool-wide limit slots go to the sub-pools in line for them, oldest waiter first.
+7. The ledger notes every sub-pool that a report has touched. `pump` turns free slots and idle
+   connections into leases and dials there, until none is left: the only place that does, so no
+   wake-up can be lost.
+8. What concerns many is done a few at a time (`chores`).
 
-A connection changes its state only through these reports:
+These calls and the pump change a connection's state:
 
-    CONNECTING → ACTIVE  dialled            ACTIVE → IDLE     released, returned_unused, dialled
-    CONNECTING → CLOSED  dial_failed        ACTIVE → CLOSING  the same three, and condemned
-    IDLE → ACTIVE        pop_newest, reserved                 CLOSING → CLOSED  closed
+    CONNECTING → ACTIVE  dialled            ACTIVE → IDLE     released, returned_unused, dialled,
+    CONNECTING → CLOSED  dial_failed                          checked
+    IDLE → ACTIVE        pop_newest, pump   ACTIVE → CLOSING  the same four, and condemned
     IDLE → CLOSING       condemned, and whatever expires, evicts or clears
+    CLOSING → CLOSED     closed
 """
 
 from __future__ import annotations
@@ -34,8 +38,12 @@ from random import Random
 from typing import Final, Generic, final
 
 from conpool._core import keeping
+from conpool._core.checks import Checks
+from conpool._core.chores import PIECE, Chores
 from conpool._core.dials import Dials
 from conpool._core.effects import Effect
+from conpool._core.ending import Ending
+from conpool._core.failures import Failures
 from conpool._core.gate import Gate
 from conpool._core.ledger import Ledger
 from conpool._core.orders import Orders
@@ -77,7 +85,7 @@ class Core(Generic[LinkT, TaskT]):
     """The policy of one pool, and the way into its books."""
 
     __slots__ = (
-        "_arrivals",
+        "_chores",
         "_config",
         "_dials",
         "_ledger",
@@ -85,8 +93,12 @@ class Core(Generic[LinkT, TaskT]):
         "_random",
         "_serving",
         "_warming",
+        "checks",
         "dropped_counters",
         "effects",
+        "ending",
+        "failures",
+        "is_checked",
         "orders",
         "pool_limit",
         "pop_newest",
@@ -97,17 +109,28 @@ class Core(Generic[LinkT, TaskT]):
     )
 
     def __init__(
-        self, config: PoolConfig, overrides: Mapping[AnyEndpoint, PoolConfig], random: Random
+        self,
+        config: PoolConfig,
+        overrides: Mapping[AnyEndpoint, PoolConfig],
+        random: Random,
+        *,
+        is_checked: bool = False,
     ) -> None:
         self._config = config
         self._overrides = overrides
         self._random = random
         self.pool_limit = PoolLimit(config.max_connections)
+        self.is_checked = is_checked
+        """Whether there is a way to ask a peer: otherwise no check is ever due."""
         self._ledger = Ledger(self.pool_limit)
+        self._chores = Chores(self._ledger)
         self._warming = Warming(self._ledger)
         self._dials = Dials(self._ledger, self._warming)
         self._serving = Serving(self._ledger, self._dials)
-        self.orders = Orders(self._ledger)
+        self.checks = Checks(self._ledger, self._chores, self._warming)
+        self.failures = Failures(self._ledger, self._chores)
+        self.ending = Ending(self._ledger, self._chores)
+        self.orders = Orders(self._ledger, self._chores)
         self.pop_newest: Callable[[AnySubPool, float], Entry[LinkT, TaskT] | None]
         self.pop_newest = self._serving.pop_newest
         self.effects: deque[Effect[LinkT, TaskT]] = self._ledger.effects
@@ -118,7 +141,6 @@ class Core(Generic[LinkT, TaskT]):
         self.dropped_counters = Counters()
         """The counters of sub-pools that have been dropped."""
         self.state = PoolState.NEW
-        self._arrivals = 0
 
     # ── the pool as a whole ─────────────────────────────────────────────────────
 
@@ -136,14 +158,7 @@ class Core(Generic[LinkT, TaskT]):
     def shut(self, now: float) -> None:
         """The pool closes: it serves nobody any more and keeps nothing idle."""
         self.move(PoolState.DRAINING)
-        for sub in self.subs.values():
-            for waiter in list(sub.queue):
-                self._ledger.refuse(waiter, WaitOutcome.POOL_CLOSED)
-            for warmer in list(sub.warmers):
-                self._ledger.end_warming(warmer, None)
-            self._ledger.forget(sub)
-        for sub in self.subs.values():
-            self.orders.dismiss(sub, CloseReason.POOL_CLOSED, now)
+        self.ending.begin(self.subs.values(), now)
 
     # ── a caller needs a connection ─────────────────────────────────────────────
 
@@ -158,34 +173,28 @@ class Core(Generic[LinkT, TaskT]):
         """Return the sub-pool of `endpoint` to be read; an empty one, if there is none."""
         return self.subs.get(endpoint) or self._make_subpool(endpoint, -math.inf)
 
-    def may_queue(self, sub: AnySubPool, now: float) -> bool:
-        """True if one more may wait: the queue has room, or a dial for it can start now."""
-        if sub.max_waiting is None or len(sub.queue) < sub.max_waiting:
+    def may_queue(self, sub: AnySubPool, fresh: bool, now: float) -> bool:
+        """True if one more may wait: the queue has room, or something can start for it now."""
+        if sub.max_waiting is None or sub.waiting < sub.max_waiting:
             return True
-        has_slot = sub.limit.has_free_slot and self.pool_limit.limit.has_free_slot
-        return has_slot and sub.gate.is_open(now) and sub.connecting < sub.max_connecting
+        has_idle = len(sub.idle) > len(sub.reserved)
+        if has_idle and not (fresh or sub.waiting or sub.gate.is_paused):
+            return True
+        has_slot = sub.limit.has_free_slot or (fresh and has_idle)
+        if not has_slot or sub.connecting >= (1 if sub.gate.is_failing else sub.max_connecting):
+            return False
+        return sub.gate.is_open(now) and (has_idle or self.pool_limit.may_make_way)
 
     def queued(self, waiter: AnyWaiter, now: float) -> None:
-        """`waiter` joins the end of the queue; if it was served a dead connection, its head."""
-        if waiter.had_turn:
-            self._ledger.return_to_head(waiter, now)
-        else:
-            self._arrivals += 1
-            waiter.number = self._arrivals
-            self._ledger.enqueue(waiter, now)
+        """`waiter` joins the end of the queue; one that has had its turn returns to its place."""
+        if not waiter.had_turn:
+            self._ledger.arrivals += 1
+            waiter.number = self._ledger.arrivals
+        self._ledger.enqueue(waiter, now)
 
     def withdrawn(self, waiter: AnyWaiter, now: float) -> None:
-        """`waiter` was cancelled. Its dial, if it has one, goes on for whoever needs it."""
+        """`waiter` was cancelled. What is under way for it goes on for whoever needs it."""
         self._ledger.dequeue(waiter)
-
-    def offer_failed(self, waiter: AnyWaiter, reason: CloseReason, now: float) -> None:
-        """The idle connection that `waiter` was given is dead: the waiter returns to the head."""
-        entry = waiter.entry
-        assert entry is not None
-        waiter.entry = None
-        waiter.had_turn = True
-        self._ledger.return_to_head(waiter, now)
-        self.condemned(entry, reason, now)
 
     def lease_began(
         self, entry: AnyEntry, holder: TaskT, waited: float, now: float
@@ -212,26 +221,14 @@ class Core(Generic[LinkT, TaskT]):
         self._ledger.activate(entry)
         self._ledger.dial_over(entry)
         sub.gate.succeeded()
+        if not sub.gate.is_failing:
+            sub.outage = None  # the news is out of date
         sub.counters.total_created += 1
         sub.counters.connect_time.add(now - entry.created_at)
         jitter = sub.config.lifetime_jitter * self._random.random()
         keeping.begin_life(entry, sub.config.max_connection_lifetime * (1.0 - jitter), now)
         keeping.begin_idling(entry, now)
-        self._place(entry, now)
-
-    def dial_failed(self, entry: AnyEntry, error: Exception | None, now: float) -> None:
-        """The dial of `entry` has failed with `error`; None: the closing pool has given it up."""
-        sub = entry.sub
-        self._ledger.strike_off(entry)
-        debtor = self._ledger.dial_over(entry)
-        if error is None:
-            return
-        sub.counters.errors += 1
-        sub.gate.failed(error, now)
-        if isinstance(debtor, Waiter):
-            self._ledger.refuse(debtor, WaitOutcome.DIAL_FAILED, error)
-        elif debtor is not None:
-            self._ledger.end_warming(debtor, error)
+        self._keep_or_close(entry, now)
 
     # ── a connection comes back, or goes ────────────────────────────────────────
 
@@ -251,8 +248,8 @@ class Core(Generic[LinkT, TaskT]):
         if reason is not None:
             self.condemned(entry, reason, now)
             return
-        # `begin_idling`, `why_not_kept` and `place`, spelled out for the commonest case: the
-        # connection may be kept, and nobody has a use for it now.
+        # `begin_idling`, `why_not_kept` and `lend_or_keep`, spelled out for the commonest case:
+        # the connection may be kept, and nobody has a use for it now.
         entry.was_idle = False
         entry.idle_since = now
         lapses_at = now + sub.max_idle_time
@@ -263,25 +260,28 @@ class Core(Generic[LinkT, TaskT]):
             and entry.uses < sub.max_uses
             and entry.generation == sub.generation
             and entry.doomed is None
-            and not sub.may_be_unwanted
+            and not sub.is_strict
             and self.state is _OPEN
         ):
-            if sub.queue or sub.is_scarce:
-                self._serving.place(entry, now)
+            if sub.waiting or sub.is_scarce:
+                self._serving.lend_or_keep(entry, now)
             else:
                 self._ledger.push_idle(entry)
         else:
-            self._place(entry, now)
+            if sub.gate.is_in_doubt:
+                sub.gate.proved()
+                sub.note_strictness()
+                self._ledger.touch(sub)
+            self._keep_or_close(entry, now)
 
     def returned_unused(self, entry: AnyEntry, reason: CloseReason | None, now: float) -> None:
-        """Nobody has used `entry`, taken or reserved: close it for `reason`, or let it idle on."""
-        entry.check = None
+        """Nobody has used `entry`, which was taken: close it for `reason`, or let it idle on."""
         if entry.state is not _ACTIVE:
             return
         if reason is not None:
             self.condemned(entry, reason, now)
         else:
-            self._place(entry, now)
+            self._keep_or_close(entry, now)
 
     def condemned(self, entry: AnyEntry, reason: CloseReason, now: float) -> None:
         """`entry`, idle or active, must be closed by force."""
@@ -305,48 +305,41 @@ class Core(Generic[LinkT, TaskT]):
         elif now >= entry.lapses_at:
             self._ledger.condemn(entry, keeping.why_lapsed(entry, now), gracefully=True)
 
-    def check_began(self, entry: AnyEntry, holder: TaskT, now: float) -> Lease[LinkT, TaskT]:
-        """`holder` has the peer of `entry`, taken or reserved, asked before a lease begins."""
-        entry.check = Lease(entry, holder, now)
-        return entry.check
-
-    def check_ended(self, entry: AnyEntry, now: float) -> None:
-        """The check of `entry` is over, with whatever result."""
-        entry.check = None
-
-    def reserved(self, entry: AnyEntry, now: float) -> None:
-        """`entry`, idle, will be checked in the background: nobody gets it until it is returned."""
-        self._ledger.reserve(entry)
-        entry.checked_at = now
+    def checked(self, entry: AnyEntry, reason: CloseReason | None, now: float) -> None:
+        """The check of `entry` is over, and has found `reason` to close it, or none."""
+        if self.checks.over(entry, reason, now):
+            self._keep_or_close(entry, now)
 
     # ── time passes ─────────────────────────────────────────────────────────────
 
     def ticked(self, now: float) -> None:
-        """Time has passed: refuse waiters whose time is up, go on where a gate has opened."""
-        for item in self.timetable.pop_due(now):
+        """Time has passed: refuse waiters whose time is up, go on where something has fallen due.
+
+        It does no more than a piece of work: what is left is still due.
+        """
+        for item in self.timetable.pop_due(now, PIECE):
             if isinstance(item, Waiter):
                 self._ledger.refuse(item, WaitOutcome.TIMEOUT)
             else:
-                self._time_out_queue(item, now)
+                self._time_out_line(item, now)
+                self._chores.go_on(item, now)
                 self._ledger.touch(item)
 
-    def swept(self, sub: AnySubPool, now: float) -> bool:
+    def swept(self, sub: AnySubPool, now: float) -> None:
         """Once in a while: go on with what waits for nothing but time, or drop what nobody needs.
 
-        Returns True if `sub` was dropped; the caller then tidies the timetable, since a stale row
-        would keep the sub-pool alive. Its counters stay in the pool's totals.
+        Its counters stay in the pool's totals.
         """
         self._ledger.touch(sub)
         self.pump(now)
         kept_until = max(sub.used_at + KEEP_BARE, sub.gate.opens_at, sub.warm_not_before)
         if now < kept_until or not sub.is_bare or self.subs.get(sub.endpoint) is not sub:
-            return False
+            return
         del self.subs[sub.endpoint]
         self.dropped_counters.absorb(sub.counters)
         # A lease closed under its holder may still report its end: count it in the pool's totals.
         sub.counters = self.dropped_counters
         self._ledger.forget(sub)
-        return True
 
     # ── the rules ───────────────────────────────────────────────────────────────
 
@@ -355,41 +348,50 @@ class Core(Generic[LinkT, TaskT]):
         touched, pool_limit = self.touched, self.pool_limit
         while touched:
             sub, _ = touched.popitem()
+            if self.state is not _OPEN:
+                continue
             limit = sub.limit
-            if sub.queue and (
+            if sub.waiting and (
                 sub.idle or len(limit.borrowers) < limit.total or sub.claim is not None
             ):
-                self._serving.serve_from_idle(sub, now)
+                if sub.idle:
+                    self._serving.look_at_idle(sub, now)
                 self._dials.dial_for_waiters(sub, now)
-            if (sub.min_idle or sub.warmers) and self.is_open:
+            if sub.min_idle or sub.warmers:
                 self._warming.warm(sub, now)
             if pool_limit.wanted or pool_limit.cold:
                 self._dials.share_out(now)
 
-    def _place(self, entry: AnyEntry, now: float) -> None:
+    def _keep_or_close(self, entry: AnyEntry, now: float) -> None:
         """Keep `entry`, which is active, clean and nobody's, or close it."""
         reason = keeping.why_not_kept(entry, now) if self.is_open else CloseReason.POOL_CLOSED
         if reason is None:
-            self._serving.place(entry, now)
+            self._serving.lend_or_keep(entry, now)
         else:
             self._ledger.condemn(entry, reason, gracefully=True)
 
-    def _time_out_queue(self, sub: AnySubPool, now: float) -> None:
-        """Refuse those in the queue whose time is up; they are the first, but for own deadlines."""
-        late: list[Waiter[LinkT, TaskT]] = []
-        for waiter in sub.queue:
-            if waiter.has_own_deadline:
-                continue
+    def _time_out_line(self, sub: AnySubPool, now: float) -> None:
+        """Refuse those in line whose time is up: in the order of their deadlines they are first.
+
+        Behind them stand those that have rows of their own in the timetable.
+        """
+        for _ in range(PIECE):
+            waiter = next(iter(sub.queue.line), None)
+            if waiter is None or waiter.is_timed:
+                return
             if waiter.deadline > now:
                 self.timetable.look_at(sub, waiter.deadline)
-                break
-            late.append(waiter)
-        for waiter in late:
+                return
             self._ledger.refuse(waiter, WaitOutcome.TIMEOUT)
+        self.timetable.look_at(sub, now)
 
     def _make_subpool(self, endpoint: AnyEndpoint, now: float) -> SubPool[LinkT, TaskT]:
         config = self._overrides.get(endpoint, self._config)
-        return SubPool(endpoint, config, Gate(self._random), now, self.pool_limit.is_limited)
+        sub: SubPool[LinkT, TaskT]
+        sub = SubPool(endpoint, config, Gate(self._random), now, self.pool_limit.is_limited)
+        if self.is_checked:
+            sub.check_after = config.health_check_after
+        return sub
 
     def __repr__(self) -> str:
         return f"<Core {self.state.value}, {len(self.subs)} endpoints, {self.pool_limit!r}>"

@@ -25,6 +25,22 @@ class Dial(Generic[LinkT, TaskT]):
 
 @final
 @dataclass(slots=True)
+class GiveUp(Generic[LinkT, TaskT]):
+    """End the dial of `entry` now, then report `dial_failed` without an error."""
+
+    entry: Entry[LinkT, TaskT]
+
+
+@final
+@dataclass(slots=True)
+class Check(Generic[LinkT, TaskT]):
+    """Probe `entry`, have its peer asked if that is due, then report `checked`."""
+
+    entry: Entry[LinkT, TaskT]
+
+
+@final
+@dataclass(slots=True)
 class Close(Generic[LinkT, TaskT]):
     """Close `entry`, with a goodbye if `gracefully`, then report `closed`."""
 
@@ -32,4 +48,11 @@ class Close(Generic[LinkT, TaskT]):
     gracefully: bool
 
 
-Effect: TypeAlias = Waiter[LinkT, TaskT] | Warmer[TaskT] | Dial[LinkT, TaskT] | Close[LinkT, TaskT]
+Effect: TypeAlias = (
+    Waiter[LinkT, TaskT]
+    | Warmer[TaskT]
+    | Dial[LinkT, TaskT]
+    | GiveUp[LinkT, TaskT]
+    | Check[LinkT, TaskT]
+    | Close[LinkT, TaskT]
+)

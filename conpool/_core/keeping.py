@@ -1,6 +1,7 @@
-"""Whether a connection may be kept: its age, uses, generation, fate, and its endpoint's limits.
+"""Whether a connection may be kept: age, uses, generation and fate, and its endpoint's limits.
 
-Only the shell knows what has moved on it, and whether its peer is still there.
+What has moved on it, and whether its peer is still there, is not known here: the shell reports it.
+`Core.released` repeats the rules of `why_not_kept` for speed: change both.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from conpool._values.states import CloseReason
 
 
 def why_not_kept(entry: AnyEntry, now: float) -> CloseReason | None:
-    """Return why `entry`, which came back clean, must be closed; None if it may be lent again."""
+    """Return why `entry`, which has come back clean, must be closed; None if it may be kept."""
     sub = entry.sub
     if entry.doomed is not None:
         return entry.doomed
@@ -22,7 +23,7 @@ def why_not_kept(entry: AnyEntry, now: float) -> CloseReason | None:
         return CloseReason.IDLE_TIME
     if entry.uses >= sub.max_uses:
         return CloseReason.USES
-    return _why_unwanted(sub) if sub.may_be_unwanted else None
+    return _why_unwanted(sub) if sub.is_strict else None
 
 
 def why_lapsed(entry: AnyEntry, now: float) -> CloseReason:
@@ -46,22 +47,21 @@ def begin_idling(entry: AnyEntry, now: float) -> None:
     entry.lapses_at = lapses_at if lapses_at < expires_at else expires_at  # noqa: FURB136
 
 
-def set_limit(sub: AnySubPool, total: int) -> list[AnyEntry]:
-    """Change the limit of `sub`; return the idle connections that are now surplus, oldest first."""
-    sub.limit.total = total
-    sub.resized = total != sub.config.max_connections_per_endpoint
-    surplus = _count_surplus(sub)
-    sub.may_be_unwanted = surplus > 0 or not sub.max_idle_time
-    return list(sub.idle)[: max(0, surplus)]
+def silent_since(entry: AnyEntry) -> float:
+    """Return when `entry`, which is not lent, was last used or has last answered a check."""
+    return max(entry.idle_since, entry.checked_at)
+
+
+def needs_check(entry: AnyEntry, now: float) -> bool:
+    """Whether `entry` must be checked before it is lent."""
+    return entry.was_idle and now - silent_since(entry) >= entry.sub.check_after
 
 
 def _why_unwanted(sub: AnySubPool) -> CloseReason | None:
-    if _count_surplus(sub) > 0:
+    if sub.count_surplus() > 0:
         return CloseReason.SURPLUS
-    is_wanted = sub.max_idle_time or sub.queue or sub.warmers
-    return None if is_wanted else CloseReason.IDLE_TIME
-
-
-def _count_surplus(sub: AnySubPool) -> int:
-    """Return by how much the connections that are not on their way out exceed the limit."""
-    return len(sub.limit.borrowers) - sub.closing - sub.limit.total
+    if sub.waiting or sub.warmers:
+        return None
+    if len(sub.idle) >= sub.max_idle:
+        return CloseReason.SURPLUS
+    return None if sub.max_idle_time else CloseReason.IDLE_TIME

@@ -2,16 +2,17 @@
 
 No decisions. Every method leaves the books balanced: states, stacks, counts, both limits, and the
 outbox that tells the shell what the core has decided. Every method also notes which sub-pools it
-has touched: `Core.pump` looks at these next, so nobody has to remember to call it.
+has touched: the core's pump looks at these next (`Core.pump`), so nobody has to remember to call
+it.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from itertools import takewhile
 from typing import Any, TypeAlias, final
 
-from conpool._core.effects import Close, Dial, Effect
+from conpool._core.effects import Check, Close, Dial, Effect, GiveUp
 from conpool._core.pool_limit import PoolLimit
 from conpool._core.records import (
     AnyEntry,
@@ -25,6 +26,7 @@ from conpool._core.records import (
 from conpool._core.timetable import Timetable
 from conpool._values.states import CloseReason, ConnectionState
 
+_CONNECTING = ConnectionState.CONNECTING
 _IDLE = ConnectionState.IDLE
 _ACTIVE = ConnectionState.ACTIVE
 
@@ -35,7 +37,7 @@ AnyEffect: TypeAlias = Effect[Any, Any]
 class Ledger:
     """The books of one pool, apart from the sub-pools' own."""
 
-    __slots__ = ("_dials", "effects", "pool_limit", "timetable", "touched")
+    __slots__ = ("_dials", "arrivals", "effects", "pool_limit", "timetable", "touched")
 
     def __init__(self, pool_limit: PoolLimit) -> None:
         self.pool_limit = pool_limit
@@ -44,32 +46,36 @@ class Ledger:
         """The outbox: what the shell must do, in order."""
         self.touched: dict[AnySubPool, None] = {}
         """The sub-pools in which something has changed since the pump last looked."""
+        self.arrivals = 0
+        """The number of the last waiter that has come."""
         self._dials = 0
 
     # ── connections ─────────────────────────────────────────────────────────────
 
-    def open(self, sub: AnySubPool, now: float) -> AnyEntry:
+    def open(self, sub: AnySubPool, awaited_by: AnyWaiter | AnyWarmer | None, now: float) -> None:
         """Enter a connection that is to be dialled, and charge its slots."""
         self._dials += 1
-        entry: AnyEntry = Entry(self._dials, sub, now)
+        entry: AnyEntry = Entry(self._dials, sub, now, arrivals=self.arrivals)
         sub.limit.charge(entry)
         if self.pool_limit.is_limited:
             self.pool_limit.limit.charge(entry)
         sub.connecting += 1
-        self.touched[sub] = None
+        if isinstance(awaited_by, Waiter):
+            self._provide(awaited_by, entry)
+        else:
+            entry.awaited_by = awaited_by
+            sub.spare_dials[entry] = None
+        self._look_again_at(sub)
         self.effects.append(Dial(entry))
-        return entry
 
     def activate(self, entry: AnyEntry) -> None:
         """CONNECTING → ACTIVE."""
-        sub = entry.sub
+        entry.sub.active += 1
+        self._leave_connecting(entry)
         entry.move(_ACTIVE)
-        sub.connecting -= 1
-        sub.active += 1
-        self.touched[sub] = None
 
     def pop_newest(self, sub: AnySubPool) -> AnyEntry:
-        """IDLE → ACTIVE, for the newest of `sub`. The pump has nothing to gain from that."""
+        """IDLE → ACTIVE, for the newest of `sub`. The pump need not look: no slot became free."""
         entry, _ = sub.idle.popitem()
         if self.pool_limit.is_limited:
             self.pool_limit.left_idle(entry)
@@ -78,16 +84,11 @@ class Ledger:
         sub.active += 1
         return entry
 
-    def reserve(self, entry: AnyEntry) -> None:
-        """IDLE → ACTIVE, for a certain one."""
-        del entry.sub.idle[entry]
-        if self.pool_limit.is_limited:
-            self.pool_limit.left_idle(entry)
-        entry.move(_ACTIVE)
-        entry.sub.active += 1
-
     def push_idle(self, entry: AnyEntry) -> None:
-        """ACTIVE → IDLE, on top of the stack, if nobody has a use for it: the pump is not told."""
+        """ACTIVE → IDLE, on top of the stack.
+
+        Call it only if nobody wants the connection, because the pump does not look.
+        """
         sub = entry.sub
         entry.was_idle = True
         entry.state = _IDLE  # the caller has made sure that it was active
@@ -96,29 +97,29 @@ class Ledger:
         if self.pool_limit.is_limited:
             self.pool_limit.became_idle(entry)
 
-    def push_idle_back(self, entry: AnyEntry) -> None:
-        """ACTIVE → IDLE, in its place by age. On top it would be lent first and never grow old."""
-        sub = entry.sub
-        younger = list(
-            takewhile(lambda other: other.idle_since > entry.idle_since, reversed(sub.idle))
-        )
-        self.push_idle(entry)
-        self.touched[sub] = None
-        for other in reversed(younger):
-            del sub.idle[other]
-            sub.idle[other] = None
-            if self.pool_limit.is_limited:
-                self.pool_limit.left_idle(other)
-                self.pool_limit.became_idle(other)
+    def set_idle_aside(self, sub: AnySubPool, reason: CloseReason) -> None:
+        """Take all idle connections of `sub` from the stack, to be closed for `reason`.
+
+        Those that are checked in the background stay. One step, however many there are.
+        """
+        leaving = sub.idle
+        sub.idle = dict(sub.reserved)
+        for entry in sub.reserved:
+            del leaving[entry]
+        sub.leaving |= dict.fromkeys(leaving, reason)
 
     def condemn(self, entry: AnyEntry, reason: CloseReason, *, gracefully: bool) -> None:
         """IDLE or ACTIVE → CLOSING; the slots stay charged."""
         sub = entry.sub
         if entry.state is _IDLE:
-            del sub.idle[entry]
+            if sub.leaving.pop(entry, None) is None:
+                del sub.idle[entry]
+            sub.reserved.pop(entry, None)
             if self.pool_limit.is_limited:
                 self.pool_limit.left_idle(entry)
         else:
+            if entry.is_checking:
+                self.check_over(entry)
             sub.active -= 1
         entry.move(ConnectionState.CLOSING)
         entry.reason = reason
@@ -128,68 +129,158 @@ class Ledger:
         self.touched[sub] = None
         self.effects.append(Close(entry, gracefully))
 
+    def give_up(self, entry: AnyEntry) -> None:
+        """Have the dial of `entry` ended; its slots stay charged until it is over."""
+        sub = entry.sub
+        if entry.is_given_up:
+            return
+        sub.void += not entry.is_void
+        entry.is_given_up = True
+        self._forsake(entry)
+        if self.pool_limit.is_limited:
+            self.pool_limit.closing_began()
+        self._look_again_at(sub)
+        self.effects.append(GiveUp(entry))
+
     def strike_off(self, entry: AnyEntry) -> None:
         """CONNECTING or CLOSING → CLOSED, and repay its slots. Nothing else repays them."""
         sub = entry.sub
-        if entry.state is ConnectionState.CONNECTING:
-            sub.connecting -= 1
+        if entry.state is _CONNECTING:
+            self._leave_connecting(entry)
         else:
             sub.closing -= 1
             if self.pool_limit.is_limited:
                 self.pool_limit.closed()
         entry.move(ConnectionState.CLOSED)
+        if entry.generation != sub.generation:
+            _lose_survivor(sub, entry.generation)
         sub.limit.repay(entry)
         self.pool_limit.limit.repay(entry)
+        self.touched[sub] = None
+
+    def _leave_connecting(self, entry: AnyEntry) -> None:
+        sub = entry.sub
+        sub.connecting -= 1
+        sub.void -= entry.is_void
+        if entry.is_given_up and self.pool_limit.is_limited:
+            self.pool_limit.closed()
+        self._look_again_at(sub)
+
+    def begin_generation(self, sub: AnySubPool) -> None:
+        """No connection of `sub` that exists now will be lent again. One step."""
+        count = len(sub.limit.borrowers) - sum(sub.survivors.values())
+        if count:
+            sub.survivors[sub.generation] = count
+        sub.generation += 1
+        sub.void = sub.connecting
+        sub.spare_dials = {}
+        self._look_again_at(sub)
+
+    # ── checks ──────────────────────────────────────────────────────────────────
+
+    def begin_check(self, entry: AnyEntry, waiter: AnyWaiter | None) -> None:
+        """Have `entry`, which is active and nobody's, checked for `waiter`, or for any of them."""
+        sub = entry.sub
+        entry.is_checking = True
+        sub.checking += 1
+        if waiter is not None:
+            self._provide(waiter, entry)
+        else:
+            sub.spare_checks[entry] = None
+        self._look_again_at(sub)
+        self.effects.append(Check(entry))
+
+    def check_over(self, entry: AnyEntry) -> None:
+        """The check of `entry` is over, with whatever result."""
+        entry.is_checking = False
+        entry.sub.checking -= 1
+        self._forsake(entry)
+        self._look_again_at(entry.sub)
+
+    def reserve(self, entry: AnyEntry) -> None:
+        """`entry` is checked in the background: it keeps its place, and nobody gets it."""
+        entry.sub.reserved[entry] = None
+        entry.lapses_at = -math.inf
+
+    def unreserve(self, entry: AnyEntry) -> None:
+        """The check of `entry` in the background is over."""
+        sub = entry.sub
+        del sub.reserved[entry]
+        entry.lapses_at = min(entry.idle_since + sub.max_idle_time, entry.expires_at)
         self.touched[sub] = None
 
     # ── waiters ─────────────────────────────────────────────────────────────────
 
     def enqueue(self, waiter: AnyWaiter, now: float) -> None:
-        """Put `waiter` at the end of the queue of each of its sub-pools.
+        """Put `waiter` in the queue of each of its sub-pools: at the end, unless it comes back.
 
-        Where all connections are lent it can have nothing, and the pump is not told.
+        If all connections are lent, it can get nothing yet, so the pump does not look.
         """
         waiter.queued = True
-        for sub in waiter.subs:
-            sub.queue[waiter] = None
-            sub.used_at = now
-            if sub.idle or sub.is_scarce or len(sub.limit.borrowers) < sub.limit.total:
-                self.touched[sub] = None
-            if waiter.deadline < sub.due_at and not waiter.has_own_deadline:
-                self.timetable.look_at(sub, waiter.deadline)
-        if waiter.has_own_deadline:
+        if waiter.had_turn or waiter.fresh or len(waiter.subs) > 1:
+            self._enqueue_apart(waiter, now)
+            return
+        (sub,) = waiter.subs
+        sub.waiting += 1
+        sub.queue.line[waiter] = None
+        sub.used_at = now
+        if sub.idle or sub.is_scarce or len(sub.limit.borrowers) < sub.limit.total:
+            self._look_again_at(sub)
+        if waiter.is_timed or sub.timed:
+            # Behind one with its own row, everybody has one: so those without come first in line.
+            sub.timed += 1
             self.timetable.add(waiter)
+        elif waiter.deadline < sub.due_at:
+            self.timetable.look_at(sub, waiter.deadline)
 
-    def return_to_head(self, waiter: AnyWaiter, now: float) -> None:
-        """Put `waiter` before all who came later. Its dial may still be under way."""
-        self.enqueue(waiter, now)
-        if waiter.dial is not None and waiter.dial.dial_for is not waiter:
-            waiter.dial = None
+    def _enqueue_apart(self, waiter: AnyWaiter, now: float) -> None:
+        coming = waiter.coming
+        if coming is not None and coming.awaited_by is not waiter:
+            coming = waiter.coming = None
         for sub in waiter.subs:
-            queue = sub.queue
-            if waiter.dial is not None:
-                sub.dialled_for += 1
-            earlier = list(takewhile(lambda other: _is_before(other, waiter), queue))
-            for first in (waiter, *reversed(earlier)):
-                queue.move_to_end(first, last=False)
+            sub.waiting += 1
+            sub.used_at = now
+            if waiter.had_turn:
+                sub.queue.put_aside(waiter)
+            elif waiter.fresh:
+                sub.queue.fresh_line[waiter] = None
+            else:
+                sub.queue.line[waiter] = None
+                sub.timed += 1
+            self._look_again_at(sub)
+        if coming is not None:  # it is under way for `waiter` again
+            coming.sub.spare_dials.pop(coming, None)
+            coming.sub.spare_checks.pop(coming, None)
+            self._look_again_at(coming.sub)
+        self.timetable.add(waiter)
 
     def dequeue(self, waiter: AnyWaiter) -> None:
-        """Take `waiter` out of every queue. Its dial goes on, for nobody in particular.
+        """Take `waiter` out of every queue. What is under way for it goes on, for nobody yet.
 
         That frees no slot, so the pump is told only where others may be next in line.
         """
         waiter.queued = False
         for sub in waiter.subs:
-            del sub.queue[waiter]
-            if waiter.dial is not None:
-                sub.dialled_for -= 1
+            sub.waiting -= 1
+            self._leave_queue(waiter, sub)
             if sub.claim is waiter:
                 self.pool_limit.stand_in_line(sub, None, 0)
-                self.touched[sub] = None
+                self._look_again_at(sub)
             elif sub.is_scarce:
-                self.touched[sub] = None  # warming waits until there are fewer waiters
-        if waiter.has_own_deadline:
+                self._look_again_at(sub)  # warming waits until there are fewer waiters
+        coming = waiter.coming
+        if coming is not None:
+            self._abandon(coming)
+        if waiter.row is not None:
             self.timetable.remove(waiter)
+
+    def _leave_queue(self, waiter: AnyWaiter, sub: AnySubPool) -> None:
+        line = sub.queue.line
+        if waiter in line:
+            del line[waiter]
+            sub.timed -= waiter.is_timed
+        else:
+            sub.queue.remove(waiter)
 
     def hand_over(self, waiter: AnyWaiter, entry: AnyEntry) -> None:
         """`entry` is the waiter's own from here on."""
@@ -206,32 +297,60 @@ class Ledger:
         waiter.error = error
         self.effects.append(waiter)
 
-    # ── dials ───────────────────────────────────────────────────────────────────
-
-    def dial_is_for(self, entry: AnyEntry, waiter: AnyWaiter) -> None:
-        """The dial of `entry` is for `waiter`."""
-        entry.dial_for = waiter
-        waiter.dial = entry
-        for sub in waiter.subs:
-            sub.dialled_for += 1
+    # ── what is under way, and for whom ─────────────────────────────────────────
 
     def dial_over(self, entry: AnyEntry) -> AnyWaiter | AnyWarmer | None:
-        """The dial of `entry` is over: return whom it was for, if that one still waits."""
-        debtor = entry.dial_for
-        entry.dial_for = None
-        if debtor is None or not debtor.queued:
-            return None
-        if isinstance(debtor, Waiter):
-            debtor.dial = None
-            for sub in debtor.subs:
-                sub.dialled_for -= 1
-        return debtor
+        """The dial of `entry` is over: return for whom it was, if that one still waits."""
+        awaited_by = entry.awaited_by
+        self._forsake(entry)
+        return awaited_by if awaited_by is not None and awaited_by.queued else None
+
+    def _provide(self, waiter: AnyWaiter, entry: AnyEntry) -> None:
+        """`entry` is dialled or checked for `waiter`, which is queued."""
+        entry.awaited_by = waiter
+        self._set_coming(waiter, entry)
+        if not waiter.is_timed:
+            self.timetable.add(waiter)
+
+    def _set_coming(self, waiter: AnyWaiter, entry: AnyEntry | None) -> None:
+        for sub in waiter.subs:
+            self._leave_queue(waiter, sub)
+        waiter.coming = entry
+        for sub in waiter.subs:
+            sub.queue.put_aside(waiter)
+            self._look_again_at(sub)
+
+    def _abandon(self, entry: AnyEntry) -> None:
+        """The waiter for which `entry` is dialled or checked has gone."""
+        sub = entry.sub
+        if entry.is_checking:
+            sub.spare_checks[entry] = None
+        elif entry.state is _CONNECTING and not entry.is_void:
+            sub.spare_dials[entry] = None
+        self._note_spare(sub)
+
+    def _forsake(self, entry: AnyEntry) -> None:
+        """Nothing is under way any more that could make `entry` of use to whoever awaits it."""
+        awaited_by, entry.awaited_by = entry.awaited_by, None
+        entry.sub.spare_dials.pop(entry, None)
+        entry.sub.spare_checks.pop(entry, None)
+        if isinstance(awaited_by, Waiter) and awaited_by.queued:
+            self._set_coming(awaited_by, None)
+
+    def _look_again_at(self, sub: AnySubPool) -> None:
+        self.touched[sub] = None
+        if sub.shares_limit:
+            self._note_spare(sub)
+
+    def _note_spare(self, sub: AnySubPool) -> None:
+        if sub.shares_limit:
+            self.pool_limit.note_spare(sub)
 
     # ── warming, and the sub-pool as a whole ────────────────────────────────────
 
     def start_warming(self, warmer: AnyWarmer) -> None:
         """`warmer` waits from here on."""
-        warmer.sub.warmers.append(warmer)
+        warmer.sub.warmers[warmer] = None
         warmer.sub.note_scarcity()
         self.touched[warmer.sub] = None
 
@@ -243,10 +362,9 @@ class Ledger:
 
     def leave_warming(self, warmer: AnyWarmer) -> None:
         """`warmer` waits no more."""
-        sub = warmer.sub
         warmer.queued = False
-        sub.warmers.remove(warmer)
-        sub.note_scarcity()
+        del warmer.sub.warmers[warmer]
+        warmer.sub.note_scarcity()
 
     def touch(self, sub: AnySubPool) -> None:
         """Have the pump look at `sub`."""
@@ -259,11 +377,13 @@ class Ledger:
         """
         self.touched.pop(sub, None)
         self.timetable.drop(sub)
-        self.pool_limit.cold.pop(sub, None)
+        self.pool_limit.forget(sub)
 
     def __repr__(self) -> str:
         return f"<Ledger {self.pool_limit!r}, {len(self.effects)} effects, {self.timetable!r}>"
 
 
-def _is_before(other: AnyWaiter, waiter: AnyWaiter) -> bool:
-    return other is not waiter and other.number <= waiter.number
+def _lose_survivor(sub: AnySubPool, generation: int) -> None:
+    sub.survivors[generation] -= 1
+    if not sub.survivors[generation]:
+        del sub.survivors[generation]

@@ -2,53 +2,66 @@
 
 from __future__ import annotations
 
+from functools import partial
+from itertools import islice
 from typing import final
 
-from conpool._core.keeping import set_limit
+from conpool._core.chores import Chores
 from conpool._core.ledger import Ledger
-from conpool._core.records import AnySubPool, AnyWarmer
+from conpool._core.records import AnyEntry, AnySubPool, AnyWarmer
 from conpool._values.states import CloseReason, ConnectionState
 
+_CONNECTING = ConnectionState.CONNECTING
 _IDLE = ConnectionState.IDLE
 _ACTIVE = ConnectionState.ACTIVE
 
 
 @final
 class Orders:
-    """Reports of orders that somebody gave; like the core's own, they change the books at once."""
+    """The caller's orders for one endpoint. Each changes the books at once.
 
-    __slots__ = ("_ledger",)
+    What an order has done to a connection may take a few steps where there are many of them; none of
+    them is lent meanwhile.
+    """
 
-    def __init__(self, ledger: Ledger) -> None:
+    __slots__ = ("_chores", "_ledger")
+
+    def __init__(self, ledger: Ledger, chores: Chores) -> None:
         self._ledger = ledger
+        self._chores = chores
 
-    def cleared(self, sub: AnySubPool, now: float) -> None:
-        """Nothing of `sub` that exists now may be lent again."""
-        sub.generation += 1
-        self.dismiss(sub, CloseReason.CLEARED, now)
+    def cleared(self, sub: AnySubPool, interrupts: bool, now: float) -> None:
+        """Nothing of `sub` that exists now may be lent again; with `interrupts`, nor used."""
+        for entry in list(sub.reserved):  # a check must not hold up what has to go
+            self._ledger.condemn(entry, CloseReason.CLEARED, gracefully=False)
+        borrowers = list(sub.limit.borrowers)
+        self._ledger.begin_generation(sub)
+        self.close_idle(sub, CloseReason.CLEARED, now)
+        if sub.active or sub.connecting:
+            do = self._interrupt_old if interrupts else self._end_old
+            self._chores.begin(sub, do, borrowers, now)
 
     def moved(self, sub: AnySubPool, addresses: frozenset[str], now: float) -> None:
-        """The name now resolves to `addresses`: close connections to others, lent ones later."""
-        for entry in list(sub.limit.borrowers):
-            if entry.address is None or entry.address in addresses:
-                continue
-            if entry.state is _IDLE:
-                self._ledger.condemn(entry, CloseReason.MOVED, gracefully=True)
-            elif entry.state is _ACTIVE:
-                entry.doomed = entry.doomed or CloseReason.MOVED
+        """The name leads to `addresses` now: close idle connections to others, lent ones later."""
+        do = partial(self._leave, addresses)
+        self._chores.begin(sub, do, list(sub.limit.borrowers), now)
 
     def close_idle(self, sub: AnySubPool, reason: CloseReason, now: float) -> int:
         """Close the idle connections of `sub`; return how many there were."""
-        entries = list(sub.idle)
-        for entry in entries:
-            self._ledger.condemn(entry, reason, gracefully=True)
-        return len(entries)
+        count = len(sub.idle) - len(sub.reserved)
+        if count:
+            self._ledger.set_idle_aside(sub, reason)
+            self._chores.begin(sub, self._close_leaving, list(sub.leaving), now)
+        return count
 
     def limit_set(self, sub: AnySubPool, total: int, now: float) -> None:
         """The limit of `sub` is now `total`; surplus connections go, the idle ones at once."""
-        for entry in set_limit(sub, total):
-            self._ledger.condemn(entry, CloseReason.SURPLUS, gracefully=True)
+        sub.limit.total = total
+        sub.resized = total != sub.config.max_connections_per_endpoint
+        sub.note_strictness()
         self._ledger.touch(sub)
+        surplus = islice(sub.idle, max(0, sub.count_surplus()))
+        self._chores.begin(sub, self._shed, list(surplus), now)
 
     def paused(self, sub: AnySubPool, now: float) -> None:
         """`sub` lends and dials nothing until it is `resumed`."""
@@ -70,9 +83,38 @@ class Orders:
         if warmer.queued:
             self._ledger.leave_warming(warmer)
 
-    def dismiss(self, sub: AnySubPool, reason: CloseReason, now: float) -> None:
-        """Close what is idle, taken, handed over or checked: no lease of that may begin."""
-        for entry in list(sub.limit.borrowers):
-            if entry.state is _ACTIVE and not entry.leases:
-                self._ledger.condemn(entry, reason, gracefully=False)
-        self.close_idle(sub, reason, now)
+    # ── what they do to one connection ──────────────────────────────────────────
+
+    def _end_old(self, entry: AnyEntry, now: float) -> None:
+        """End what belongs to an older generation, but for the leases that have begun."""
+        if entry.generation == entry.sub.generation:
+            return
+        if entry.state is _CONNECTING:
+            self._ledger.give_up(entry)
+        elif entry.state is _ACTIVE and not entry.leases:
+            self._ledger.condemn(entry, CloseReason.CLEARED, gracefully=False)
+
+    def _interrupt_old(self, entry: AnyEntry, now: float) -> None:
+        if entry.state is _ACTIVE and entry.generation != entry.sub.generation:
+            self._ledger.condemn(entry, CloseReason.CLEARED, gracefully=False)
+        else:
+            self._end_old(entry, now)
+
+    def _leave(self, addresses: frozenset[str], entry: AnyEntry, now: float) -> None:
+        if entry.address is None or entry.address in addresses:
+            return
+        if entry.state is _IDLE:
+            is_checked = entry in entry.sub.reserved
+            self._ledger.condemn(entry, CloseReason.MOVED, gracefully=not is_checked)
+        elif entry.state is _ACTIVE:
+            entry.doomed = entry.doomed or CloseReason.MOVED
+
+    def _close_leaving(self, entry: AnyEntry, now: float) -> None:
+        reason = entry.sub.leaving.get(entry)
+        if reason is not None:
+            self._ledger.condemn(entry, reason, gracefully=True)
+
+    def _shed(self, entry: AnyEntry, now: float) -> None:
+        sub = entry.sub
+        if entry in sub.idle and entry not in sub.reserved and sub.count_surplus() > 0:
+            self._ledger.condemn(entry, CloseReason.SURPLUS, gracefully=True)

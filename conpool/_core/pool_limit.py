@@ -1,21 +1,26 @@
-"""The pool-wide limit: which endpoint gets the next slot, and which idle connection makes way.
+"""The pool-wide limit: which endpoint gets the next slot, and what makes way for it.
 
 Each sub-pool that wants a dial, and could have it but for the pool-wide limit, stands in line once,
-with its oldest waiter that has no dial; the oldest of those waiters is first. Others may overtake
-it: a connection that comes back goes to a waiter of its own endpoint, even a younger one, since a
-connection reused is cheaper than one closed and one dialled. But that happens to the first in line
-at most `MAX_OVERTAKES` times; then a connection is closed to make room.
+with its oldest waiter for whom nothing is under way; the oldest of those waiters is first. Others
+may overtake it: a connection that comes back goes to a waiter of its own endpoint, even a younger
+one, since a connection reused is cheaper than one closed and one dialled. But that happens to the
+first in line at most `MAX_OVERTAKES` times; then a connection is closed to make room.
 
-A pool without such a limit has this object too, with nobody in line and a yes to every dial.
+The connection that has been idle for longest makes way first; where none is idle, a dial or a check
+does that no waiter needs.
+
+A pool without such a limit has this object too: nobody stands in its line, and every dial may
+start.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 from collections import OrderedDict
-from heapq import heapify, heappop, heappush
 from typing import Final, final
 
+from conpool._core.heap import Heap, Row
 from conpool._core.limit import Limit
 from conpool._core.records import AnyEntry, AnySubPool, AnyWaiter
 
@@ -26,19 +31,21 @@ Small enough that nobody starves, large enough that two busy endpoints do not sp
 closing each other's connections: at most one lease in nine costs a dial.
 """
 
-_FEW: Final = 64
-
 
 @final
 class PoolLimit:
     """The slots of the whole pool, and the sub-pools in line for them."""
 
     __slots__ = (
-        "_count",
+        "_idle",
+        "_latest",
         "_line",
+        "_put_back",
+        "_put_back_rows",
+        "_rows",
+        "_spare",
         "closing",
         "cold",
-        "idle_by_age",
         "is_limited",
         "limit",
         "wanted",
@@ -48,34 +55,77 @@ class PoolLimit:
         self.is_limited = total is not None
         """False: nothing is charged, and the ledger spares itself the calls."""
         self.limit: Limit[AnyEntry] = Limit(sys.maxsize if total is None else total)
-        self.idle_by_age: OrderedDict[AnyEntry, None] = OrderedDict()
-        """All idle connections, the longest idle first."""
         self.closing = 0
-        """Connections on their way out: their slots come free without anyone's doing."""
+        """Connections and dials on their way out: their slots come free without anyone's doing."""
         self.wanted = 0
         """Slots that those in line want, all together."""
         self.cold: OrderedDict[AnySubPool, None] = OrderedDict()
         """Sub-pools that may lack nothing but a slot to be as warm as somebody asked for."""
-        self._line: list[tuple[int, int, AnySubPool]] = []
-        self._count = 0
+        self._spare: OrderedDict[AnySubPool, None] = OrderedDict()
+        """Sub-pools with a dial or a check that no waiter of theirs needs."""
+        self._line: Heap[AnySubPool] = Heap()
+        self._rows: dict[AnySubPool, Row] = {}
+        self._idle: OrderedDict[AnyEntry, None] = OrderedDict()
+        """Idle connections, the longest idle first, but for those that were put back unused."""
+        self._latest = -math.inf
+        self._put_back: Heap[AnyEntry] = Heap()
+        self._put_back_rows: dict[AnyEntry, Row] = {}
 
     # ── connections, as the ledger moves them ───────────────────────────────────
 
     def became_idle(self, entry: AnyEntry) -> None:
-        """`entry` is the one that became idle last."""
-        self.idle_by_age[entry] = None
+        """`entry` is idle, and counts as idle since `idle_since`."""
+        if entry.idle_since >= self._latest:
+            self._latest = entry.idle_since
+            self._idle[entry] = None
+        else:
+            self._put_back_rows[entry] = self._put_back.push(entry.idle_since, entry)
 
     def left_idle(self, entry: AnyEntry) -> None:
         """`entry` is idle no more."""
-        del self.idle_by_age[entry]
+        if entry in self._idle:
+            del self._idle[entry]
+        else:
+            self._put_back.drop(self._put_back_rows.pop(entry))
+
+    def find_longest_idle(self) -> AnyEntry | None:
+        """Return the connection that has been idle for longest; None if none is idle."""
+        first = next(iter(self._idle), None)
+        other = self._put_back.first() if self._put_back_rows else None
+        if first is None or (other is not None and other.idle_since < first.idle_since):
+            return other
+        return first
 
     def closing_began(self) -> None:
-        """A connection is on its way out."""
+        """A connection or a dial is on its way out."""
         self.closing += 1
 
     def closed(self) -> None:
-        """A connection that was on its way out is gone."""
+        """One that was on its way out is gone."""
         self.closing -= 1
+
+    def note_spare(self, sub: AnySubPool) -> None:
+        """Find out whether `sub` has a dial or a check that could make way."""
+        if sub.find_spare() is not None:
+            self._spare[sub] = None
+        else:
+            self._spare.pop(sub, None)
+
+    def find_spare(self) -> AnyEntry | None:
+        """Return a dial or a check that no waiter needs; None if there is none."""
+        sub = next(iter(self._spare), None)
+        return None if sub is None else sub.find_spare()
+
+    @property
+    def may_make_way(self) -> bool:
+        """Whether something holds a slot that a waiter could have."""
+        return self.limit.has_free_slot or bool(self._idle or self._put_back_rows or self._spare)
+
+    def forget(self, sub: AnySubPool) -> None:
+        """`sub` stands in no line any more."""
+        self.stand_in_line(sub, None, 0)
+        self.cold.pop(sub, None)
+        self._spare.pop(sub, None)
 
     # ── the line ────────────────────────────────────────────────────────────────
 
@@ -86,20 +136,15 @@ class PoolLimit:
         if waiter is sub.claim:
             return
         sub.claim = waiter
+        row = self._rows.pop(sub, None)
+        if row is not None:
+            self._line.drop(row)
         if waiter is not None:
-            self._count += 1
-            heappush(self._line, (waiter.number, self._count, sub))
-            if len(self._line) > 2 * self.wanted + _FEW:
-                self._line = [row for row in self._line if _stands(row)]
-                heapify(self._line)
+            self._rows[sub] = self._line.push(waiter.number, sub)
 
     def find_first(self) -> AnySubPool | None:
         """Return the sub-pool that is first in line."""
-        while self._line:
-            if _stands(self._line[0]):
-                return self._line[0][2]
-            heappop(self._line)
-        return None
+        return self._line.first()
 
     @property
     def lacks_slots(self) -> bool:
@@ -112,13 +157,13 @@ class PoolLimit:
         return first is not None and first.overtaken >= MAX_OVERTAKES
 
     def was_overtaken(self, waiter: AnyWaiter) -> None:
-        """`waiter` was lent a connection: count it if an older waiter is in line for its slot."""
+        """`waiter` was lent a connection: count it if an older one stands in line for its slot."""
         first = self._find_overtaken(waiter)
         if first is not None:
             first.overtaken += 1
 
     def _find_overtaken(self, waiter: AnyWaiter) -> AnyWaiter | None:
-        """Return the first in line, if it is older than `waiter` and no slot comes free for it."""
+        """Return the first in line, if older than `waiter` and no slot comes free for it."""
         if not self.lacks_slots:
             return None
         first = self.find_first()
@@ -127,8 +172,3 @@ class PoolLimit:
 
     def __repr__(self) -> str:
         return f"<PoolLimit {self.limit!r}, {self.wanted} wanted, {self.closing} closing>"
-
-
-def _stands(row: tuple[int, int, AnySubPool]) -> bool:
-    number, _, sub = row
-    return sub.claim is not None and sub.claim.number == number

@@ -13,12 +13,14 @@ from __future__ import annotations
 import enum
 import math
 import sys
-from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeAlias, TypeVar, final
 
 from conpool._core.gate import Gate
+from conpool._core.heap import Row
 from conpool._core.limit import Limit
+from conpool._core.queue import Queue
 from conpool._stats.counters import Counters
 from conpool._stats.snapshot import EndpointStats
 from conpool._values.config import PoolConfig
@@ -57,16 +59,27 @@ class Entry(Generic[LinkT, TaskT]):
     leases: dict[Lease[LinkT, TaskT], None] = field(default_factory=dict[Any, None])
     """The leases that have begun and not ended."""
     check: Lease[LinkT, TaskT] | None = None
-    """Who has the connection checked for itself; that one holds it, but has no lease yet."""
+    """The task that has this connection checked. It holds the connection; no lease has begun."""
+    is_checking: bool = False
+    """Whether it is active because a waiter has it checked."""
     doomed: CloseReason | None = None
     """Why it must be closed when its lease ends, whatever else holds."""
-    dial_for: Waiter[LinkT, TaskT] | Warmer[TaskT] | None = None
-    """Whom a failure of the dial fails; None once that one has gone."""
+    awaited_by: Waiter[LinkT, TaskT] | Warmer[TaskT] | None = None
+    """For whom the dial or the check is under way; that one may have gone since."""
+    arrivals: int = 0
+    """The number of the last waiter that had come when the dial began."""
+    is_given_up: bool = False
+    """Whether the core has told the shell to end the dial."""
     reason: CloseReason | None = None
     """Why it is closed, or being closed."""
 
     def __post_init__(self) -> None:
         self.generation = self.sub.generation
+
+    @property
+    def is_void(self) -> bool:
+        """Whether a dial is under way in vain: its connection may not be lent, or is given up."""
+        return self.is_given_up or self.generation != self.sub.generation
 
     def move(self, state: ConnectionState) -> None:
         """Go to `state`; a move that is not in the table is a bug."""
@@ -104,7 +117,7 @@ class Waiter(Generic[LinkT, TaskT]):
     """One acquire that could not be served at once: what it wants, and what it has been given.
 
     It stands in the queue of each of its sub-pools and leaves all of them at once: served, refused
-    or withdrawn. It has at most one dial of its own across all of them.
+    or withdrawn. At most one dial or check is under way for it, across all of them.
     """
 
     # No __slots__: a field that most waiters never change costs nothing as a default of the class,
@@ -115,7 +128,10 @@ class Waiter(Generic[LinkT, TaskT]):
     queued = False
     had_turn = False
     """Whether it was served before, with a connection that was dead: it returns to the head."""
-    dial: Entry[LinkT, TaskT] | None = None
+    coming: Entry[LinkT, TaskT] | None = None
+    """The connection that is dialled or checked for it. It takes whatever comes first."""
+    row: Row | None = None
+    """Its place in the timetable, if it has one of its own."""
     overtaken = 0
     """How often a younger waiter was lent a connection that could have made room for this one."""
     entry: Entry[LinkT, TaskT] | None = None
@@ -132,7 +148,7 @@ class Waiter(Generic[LinkT, TaskT]):
         since: float,
         deadline: float,
         fresh: bool,
-        has_own_deadline: bool = True,
+        is_timed: bool = True,
     ) -> None:
         self.subs = subs
         self.since = since
@@ -140,8 +156,8 @@ class Waiter(Generic[LinkT, TaskT]):
         self.deadline = deadline
         self.fresh = fresh
         """Whether it wants a connection that was dialled for it, not one that was used before."""
-        self.has_own_deadline = has_own_deadline
-        """Whether the deadline is not the sub-pool's usual one, counted from arrival."""
+        self.is_timed = is_timed
+        """Whether it needs a row in the timetable. Its sub-pool's row covers the usual deadline."""
 
     def __repr__(self) -> str:
         state = "queued" if self.queued else self.outcome or self.entry or "idle"
@@ -170,7 +186,7 @@ class SubPool(Generic[LinkT, TaskT]):
 
     Connections are counted by state and charged to `limit`. `idle` is a stack: a dict gives the
     newest, and drops any other, in one step. `queue` holds the waiters in the order of their
-    arrival; it is an `OrderedDict`, since a plain dict slows down when emptied from the front.
+    arrival.
     """
 
     endpoint: AnyEndpoint
@@ -182,6 +198,8 @@ class SubPool(Generic[LinkT, TaskT]):
     counters: Counters = field(default_factory=Counters)
     due_at: float = math.inf
     """When the timetable returns this sub-pool: no later than a waiter or the gate needs it."""
+    row: Row | None = None
+    """Its place in the timetable."""
     # Copies of what the hot path asks of `config`.
     acquire_timeout: float = field(init=False)
     max_idle_time: float = field(init=False)
@@ -189,33 +207,58 @@ class SubPool(Generic[LinkT, TaskT]):
     min_idle: int = field(init=False)
     max_uses: float = field(init=False)
     max_connecting: int = field(init=False)
+    max_idle: float = field(init=False)
+    check_after: float = math.inf
+    """Seconds of silence after which a connection is checked before it is lent."""
 
     limit: Limit[Entry[LinkT, TaskT]] = field(init=False)
     idle: dict[Entry[LinkT, TaskT], None] = field(default_factory=dict[Any, None])
+    reserved: dict[Entry[LinkT, TaskT], None] = field(default_factory=dict[Any, None])
+    """Idle connections that are checked in the background: nobody gets them until that is over."""
+    leaving: dict[Entry[LinkT, TaskT], CloseReason] = field(default_factory=dict[Any, Any])
+    """Idle connections that have been cleared, and are closed a few at a time."""
     active: int = 0
+    checking: int = 0
+    """How many of the active are checked because a waiter asked."""
     connecting: int = 0
+    void: int = 0
+    """How many dials are under way in vain (see `Entry.is_void`)."""
     closing: int = 0
+    spare_dials: dict[Entry[LinkT, TaskT], None] = field(default_factory=dict[Any, None])
+    """Dials under way, and not in vain, that no waiter asked for, or whose waiter has gone."""
+    spare_checks: dict[Entry[LinkT, TaskT], None] = field(default_factory=dict[Any, None])
+    """Checks whose waiter has gone."""
     generation: int = 0
     """Raised by `clear`: a connection of an older one is not lent again."""
+    survivors: dict[int, int] = field(default_factory=dict[int, int])
+    """How many connections are left of each older generation; the oldest first."""
+    chores: list[Chore[LinkT, TaskT]] = field(default_factory=list[Any])
+    """What must be done to many connections, a few at a time."""
     resized: bool = False
-    may_be_unwanted: bool = field(init=False)
-    """False if no connection that returns can be one too many: that saves asking."""
+    is_strict: bool = field(init=False)
+    """False if a connection that returns clean may be kept without a closer look."""
 
-    queue: OrderedDict[Waiter[LinkT, TaskT], None] = field(default_factory=OrderedDict[Any, None])
-    dialled_for: int = 0
-    """How many in the queue have a dial of their own."""
+    queue: Queue[Waiter[LinkT, TaskT]] = field(default_factory=Queue[Any])
+    waiting: int = 0
+    """How many are in the queue."""
+    timed: int = 0
+    """How many of those in line have a row of their own in the timetable."""
+    outage: Outage | None = None
+    """The news that waiters are being told."""
     wanted: int = 0
     """How many dials only the pool-wide limit holds back."""
     claim: Waiter[LinkT, TaskT] | None = None
     """The waiter with which this sub-pool stands in line for the pool-wide limit."""
 
-    warmers: list[Warmer[TaskT]] = field(default_factory=list[Any])
+    warmers: dict[Warmer[TaskT], None] = field(default_factory=dict[Any, None])
     is_scarce: bool = field(init=False)
     """False if only the next caller can have a use for an idle connection: that saves asking."""
     short_lives: int = 0
     """Connections in a row that were lost while new and unused (see `Warming.lost`)."""
     warm_not_before: float = -math.inf
     """Holds back those dials that nobody waits for."""
+    silent: int = 0
+    """Connections in a row that did not answer a check."""
 
     def __post_init__(self) -> None:
         config = self.config
@@ -223,11 +266,18 @@ class SubPool(Generic[LinkT, TaskT]):
         self.max_idle_time = config.max_idle_time
         self.max_waiting = config.max_waiting_per_endpoint
         self.min_idle = config.min_idle_per_endpoint
+        most = config.max_idle_per_endpoint
+        self.max_idle = math.inf if most is None else most
         self.max_uses = config.max_connection_uses or math.inf
         self.max_connecting = config.max_connecting_per_endpoint or sys.maxsize
         self.limit = Limit(config.max_connections_per_endpoint)
-        self.may_be_unwanted = not self.max_idle_time
+        self.note_strictness()
         self.note_scarcity()
+
+    def note_strictness(self) -> None:
+        """Find out whether a connection that returns may be one too many, or ends a doubt."""
+        may_exceed = self.max_idle < math.inf or not self.max_idle_time
+        self.is_strict = may_exceed or self.gate.is_in_doubt or self.count_surplus() > 0
 
     def note_scarcity(self) -> None:
         """Find out whether warming or the pool-wide limit may have a use for what becomes idle."""
@@ -238,11 +288,26 @@ class SubPool(Generic[LinkT, TaskT]):
         """Whether dropping this sub-pool would lose nothing but its counters."""
         return not (
             self.limit.borrowers
-            or self.queue
+            or self.waiting
             or self.warmers
             or self.resized
             or self.gate.is_paused
         )
+
+    @property
+    def is_in_circulation(self) -> bool:
+        """Whether a connection is lent or checked, and so may soon serve a waiter."""
+        return self.active > 0 or bool(self.reserved)
+
+    def count_surplus(self) -> int:
+        """Return by how much the connections that are to stay exceed the limit."""
+        going = self.closing + len(self.leaving) + self.void
+        return len(self.limit.borrowers) - going - self.limit.total
+
+    def count_coming(self) -> int:
+        """Return how many dials and checks under way may serve a waiter."""
+        checks = min(self.checking, self.queue.count_usual()) if self.checking else 0
+        return checks + self.connecting - self.void
 
     def count_wanted_dials(self) -> int:
         """Return how many more dials the waiters want and this endpoint's own limits allow.
@@ -252,22 +317,21 @@ class SubPool(Generic[LinkT, TaskT]):
         free = self.limit.total - len(self.limit.borrowers)
         if free <= 0:
             return 0
-        wanted = min(len(self.queue), self.max_connecting) - self.connecting
-        return max(0, min(wanted, free))
+        return min(free, self.count_lacking())
 
-    def find_undialled(self) -> Waiter[LinkT, TaskT] | None:
-        """Return the oldest waiter without a dial of its own.
+    def count_lacking(self) -> int:
+        """Return how many more dials the waiters want, whether or not there are slots."""
+        lacking = min(self.waiting - self.count_coming(), self.queue.count_unprovided())
+        return max(0, min(lacking, self.max_connecting - self.connecting))
 
-        In a cold burst only the newcomer has none; looking there first keeps a burst of n dials
-        from taking n² steps.
-        """
-        if self.dialled_for == len(self.queue):
-            return None
-        if self.dialled_for == len(self.queue) - 1:
-            newest = next(reversed(self.queue))
-            if newest.dial is None:
-                return newest
-        return next(waiter for waiter in self.queue if waiter.dial is None)
+    def find_spare(self) -> Entry[LinkT, TaskT] | None:
+        """Return a dial or a check that no waiter of this endpoint needs; None if there is none."""
+        usual = self.queue.count_usual()
+        if self.spare_checks and self.checking > usual:
+            return next(iter(self.spare_checks))
+        if self.spare_dials and self.count_coming() > self.waiting:
+            return next(iter(self.spare_dials))
+        return None
 
     def count_open(self) -> int:
         """Return how many connections are open and in use or ready for it."""
@@ -278,11 +342,11 @@ class SubPool(Generic[LinkT, TaskT]):
         return EndpointStats.of(
             self.endpoint,
             limit=self.limit.total,
-            active=self.active,
-            idle=len(self.idle),
+            active=self.active + len(self.reserved),
+            idle=len(self.idle) - len(self.reserved),
             connecting=self.connecting,
-            closing=self.closing,
-            waiting=len(self.queue),
+            closing=self.closing + len(self.leaving),
+            waiting=self.waiting,
             counters=self.counters,
         )
 
@@ -290,8 +354,28 @@ class SubPool(Generic[LinkT, TaskT]):
         return (
             f"<SubPool {self.endpoint}: {len(self.idle)} idle, {self.active} active,"
             f" {self.connecting} connecting, {self.closing} closing,"
-            f" {len(self.queue)} waiting, limit {self.limit.total}>"
+            f" {self.waiting} waiting, limit {self.limit.total}>"
         )
+
+
+@final
+@dataclass(slots=True, eq=False)
+class Chore(Generic[LinkT, TaskT]):
+    """Something to be done to many connections of a sub-pool, a few at a time."""
+
+    do: Callable[[Entry[LinkT, TaskT], float], object]
+    entries: list[Entry[LinkT, TaskT]]
+    """The last comes first."""
+
+
+@final
+@dataclass(slots=True)
+class Outage:
+    """What the waiters who had come by a moment must be told."""
+
+    error: Exception
+    arrivals: int
+    """The number of the last of them."""
 
 
 # Inside the core, where nobody looks at a link or a task.

@@ -3,16 +3,20 @@
 The oldest waiter comes first, with two exceptions. A waiter that wants a `fresh` connection passes
 on what was used before. And a waiter of this endpoint goes without, once the first in line for the
 pool-wide limit has been overtaken often enough: then the connection is closed to make room.
+
+An idle connection may have died unseen. So the shell looks at it first, on behalf of a waiter, as
+it dials on behalf of one: the waiter stays in the queue, and takes whatever comes first.
 """
 
 from __future__ import annotations
 
 from typing import final
 
+from conpool._core.chores import PIECE
 from conpool._core.dials import Dials
 from conpool._core.keeping import why_lapsed
 from conpool._core.ledger import Ledger
-from conpool._core.records import AnyEntry, AnySubPool
+from conpool._core.records import AnyEntry, AnySubPool, AnyWaiter
 from conpool._values.states import CloseReason
 
 
@@ -28,28 +32,44 @@ class Serving:
         self._dials = dials
 
     def pop_newest(self, sub: AnySubPool, now: float) -> AnyEntry | None:
-        """Take the newest idle connection of `sub` that has not lapsed; close those that have."""
+        """Take the newest idle connection of `sub` that may be lent; close those that have lapsed.
+
+        Those that are checked in the background stay.
+        """
         sub.used_at = now
+        reserved: list[AnyEntry] = []
+        found: AnyEntry | None = None
         while sub.idle:
             entry = self._ledger.pop_newest(sub)
             if now < entry.lapses_at:
-                return entry
-            self._ledger.condemn(entry, why_lapsed(entry, now), gracefully=True)
-        return None
+                if not reserved:
+                    return entry
+                found = entry
+                break
+            if entry in sub.reserved:
+                reserved.append(entry)
+            else:
+                self._ledger.condemn(entry, why_lapsed(entry, now), gracefully=True)
+        for entry in reversed(reserved):
+            self._ledger.push_idle(entry)
+        return found
 
-    def place(self, entry: AnyEntry, now: float) -> None:
+    def lend_or_keep(self, entry: AnyEntry, now: float) -> None:
         """Lend `entry`, which is active and nobody's, to a waiter, or lay it on the idle stack."""
         sub = entry.sub
-        if sub.queue and not sub.gate.is_paused:
-            limit = self._pool_limit
-            passed = 0
-            for waiter in sub.queue:
-                if waiter.fresh and (entry.uses or entry.was_idle):
-                    passed += waiter.dial is None
-                    if waiter.dial is None and self._dials.lacks_slot(sub, passed, now):
-                        self._ledger.condemn(entry, CloseReason.EVICTED, gracefully=True)
-                        return
-                    continue
+        if sub.waiting and not sub.gate.is_paused:
+            queue = sub.queue
+            waiter: AnyWaiter | None
+            if not (queue.rows or queue.fresh_line):
+                waiter = next(iter(queue.line))  # nearly always
+            else:
+                is_used = entry.uses > 0 or entry.was_idle
+                waiter = queue.find(is_usual=is_used)
+                if is_used and self._dials.must_make_way(sub, waiter, now):
+                    self._ledger.condemn(entry, CloseReason.EVICTED, gracefully=True)
+                    return
+            if waiter is not None:
+                limit = self._pool_limit
                 if limit.wanted:
                     if limit.must_make_way(waiter):
                         self._ledger.condemn(entry, CloseReason.EVICTED, gracefully=True)
@@ -57,13 +77,19 @@ class Serving:
                     limit.was_overtaken(waiter)
                 self._ledger.hand_over(waiter, entry)
                 return
-        self._ledger.push_idle_back(entry)
+        self._ledger.push_idle(entry)
+        self._ledger.touch(sub)
 
-    def serve_from_idle(self, sub: AnySubPool, now: float) -> None:
-        """Serve waiters from the idle stack: after a pause, or where others want only new ones."""
-        while sub.idle and not sub.gate.is_paused:
-            waiter = next((waiter for waiter in sub.queue if not waiter.fresh), None)
-            entry = None if waiter is None else self.pop_newest(sub, now)
-            if waiter is None or entry is None:
-                break
-            self._ledger.hand_over(waiter, entry)
+    def look_at_idle(self, sub: AnySubPool, now: float) -> None:
+        """Have idle connections looked at for waiters: the newest first, one for each waiter."""
+        if sub.gate.is_paused:
+            return
+        for _ in range(PIECE):
+            if not sub.idle or sub.checking >= sub.queue.count_usual():
+                return
+            entry = self.pop_newest(sub, now)
+            if entry is None:
+                return
+            waiter = sub.queue.find(is_usual=True, is_unprovided=True)
+            self._ledger.begin_check(entry, waiter)
+        self._ledger.timetable.look_at(sub, now)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Final, final
 
+from conpool._core.chores import PIECE
 from conpool._core.gate import CEILING
 from conpool._core.ledger import Ledger
 from conpool._core.records import AnyEntry, AnySubPool
@@ -44,17 +45,17 @@ class Warming:
             # The limit may have been lowered since: then that is all there can be.
             if sub.count_open() >= min(warmer.target, sub.limit.total):
                 self._ledger.end_warming(warmer, None)
-        while self._lacks_warmth(sub, now):
-            if not sub.gate.is_open(now):
-                self._ledger.timetable.look_at(sub, sub.gate.opens_at)
+        for _ in range(PIECE):
+            if not self._lacks_warmth(sub, now):
                 return
-            if now < sub.warm_not_before:
-                self._ledger.timetable.look_at(sub, sub.warm_not_before)
+            not_before = max(sub.gate.opens_at, sub.warm_not_before)
+            if now < not_before:
+                self._ledger.timetable.look_at(sub, not_before)
                 return
             sub.gate.attempted(now)
             self._delay(sub, now)
-            entry = self._ledger.open(sub, now)
-            entry.dial_for = next(iter(sub.warmers), None)
+            self._ledger.open(sub, next(iter(sub.warmers), None), now)
+        self._ledger.timetable.look_at(sub, now)
 
     def lost(self, entry: AnyEntry, reason: CloseReason, now: float) -> None:
         """`entry` is closed for `reason`: if it was new and unused, warming takes its time."""
@@ -63,17 +64,17 @@ class Warming:
             self._delay(entry.sub, now, lost=1)
 
     def _lacks_warmth(self, sub: AnySubPool, now: float) -> bool:
-        waiting = len(sub.queue)
-        if waiting > sub.connecting:
+        coming = sub.count_coming()
+        if sub.waiting > coming:
             return False
         if not sub.limit.has_free_slot or sub.connecting >= sub.max_connecting:
             return False
-        if all(sub.count_open() + sub.connecting >= warmer.target for warmer in sub.warmers):
+        open_soon = sub.count_open() + sub.connecting - sub.void
+        if all(open_soon >= warmer.target for warmer in sub.warmers):
             # `min_idle` lapses after `max_idle_time` without an acquire, just when its idle ones
-            # expire, so nothing is redialled.
-            is_asked_for = now - sub.used_at < sub.max_idle_time
-            spare = sub.connecting - waiting
-            if not is_asked_for or len(sub.idle) + spare >= sub.min_idle:
+            # expire, so nothing is redialled. While dials fail nobody asks for more of them.
+            is_asked_for = now - sub.used_at < sub.max_idle_time and sub.gate.is_trusted
+            if not is_asked_for or len(sub.idle) + coming - sub.waiting >= sub.min_idle:
                 return False
         if self._pool_limit.wanted or not self._pool_limit.limit.has_free_slot:
             self._pool_limit.cold[sub] = None

@@ -82,6 +82,8 @@ class PoolConfig:
     """Most dials of one endpoint at the same time."""
     min_idle_per_endpoint: int = option(0, count(0))
     """Idle connections that the pool keeps warm for an endpoint in use."""
+    max_idle_per_endpoint: int | None = option(None, count(0, optional=True))
+    """Most idle connections of one endpoint: the pool closes one that is given back beyond it."""
     max_waiting_per_endpoint: int | None = option(None, count(0, optional=True))
     """Most tasks that wait for one endpoint; the next one gets `QueueFull`."""
     max_idle_time: float = option(60.0, seconds())
@@ -96,10 +98,16 @@ class PoolConfig:
     """Seconds for queueing, dialling and checking together; 0 lends only idle connections."""
     connect_timeout: float = option(10.0, seconds(positive=True))
     """Seconds for one dial; above 0."""
+    outage_grace: float = option(1.0, seconds())
+    """Seconds from an endpoint's first failed dial for which those who queue for it wait on.
+
+    After that the pool tells all of them of a failure: within about 1.5 seconds more. 0 tells all
+    at once; with `math.inf` a failed dial fails nobody but the caller for whom it began.
+    """
     health_check_timeout: float = option(5.0, seconds(positive=True))
     """Seconds for a check or a reset; above 0."""
     health_check_after: float = option(0.0, seconds())
-    """A connection that was idle for fewer seconds than this is lent without a check."""
+    """A connection used or checked fewer seconds ago than this is lent without a check."""
     health_check_interval: float = option(math.inf, seconds(positive=True))
     """Seconds between background checks of an idle connection; above 0."""
     close_timeout: float = option(1.0, seconds())
@@ -119,7 +127,8 @@ class PoolConfig:
 
     def _check_min_idle(self) -> None:
         wanted = self.min_idle_per_endpoint
-        for name in ("max_connections_per_endpoint", "max_connections"):
+        limits = ("max_connections_per_endpoint", "max_connections", "max_idle_per_endpoint")
+        for name in limits:
             limit: int | None = getattr(self, name)
             if limit is not None and wanted > limit:
                 raise ConfigError(

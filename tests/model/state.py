@@ -120,7 +120,10 @@ def name_of(shell: Shell, *, is_symmetric: bool, with_uses: bool, with_age: bool
     queued = [waiter for sub in core.subs.values() for waiter in sub.queue]
     queued.sort(key=lambda waiter: waiter.number)
     ranks = {waiter: rank for rank, waiter in enumerate(queued)}
-    ages = {e: age for age, e in enumerate(core.pool_limit.idle_by_age)}
+    idle = [e for sub in core.subs.values() for e in (*sub.idle, *sub.leaving)]
+    ages = {e: age for age, e in enumerate(sorted(idle, key=lambda e: e.idle_since))}
+    if not core.pool_limit.is_limited:
+        ages = {}
     parts = [
         _name_sub(sub, shell, ranks, ages, with_uses, with_age)
         for _, sub in sorted(core.subs.items(), key=lambda item: item[0].port)  # type: ignore[union-attr]
@@ -131,7 +134,8 @@ def name_of(shell: Shell, *, is_symmetric: bool, with_uses: bool, with_age: bool
         parts = [(sub.endpoint.port, part) for sub, part in _with(core.subs, parts)]
     orphans = sorted(
         (at - shell.now, item.min_idle)
-        for at, _, item in core.timetable._heap
+        for heap in (core.timetable._rows._rows, core.timetable._rows._left)
+        for at, _, item in heap
         if isinstance(item, records.SubPool) and core.subs.get(item.endpoint) is not item
     )
     return (core.state.value, tuple(parts), tuple(orphans))
@@ -153,18 +157,23 @@ def _name_sub(
     now = shell.now
     borrowers = sub.limit.borrowers
     names = {entry: name_entry(entry, now, ranks, with_uses) for entry in borrowers}
-    others = sorted(names[entry] for entry in borrowers if entry not in sub.idle)
+    others = sorted(names[entry] for entry in borrowers if entry not in sub.idle and entry not in sub.leaving)
     return (
         tuple([(names[entry], ages.get(entry, 0)) for entry in sub.idle]),
+        tuple([(names[entry], ages.get(entry, 0)) for entry in sub.leaving]),
         tuple(others),
         tuple([_name_waiter(waiter, now, ranks) for waiter in sub.queue]),
         tuple([warmer.target for warmer in sub.warmers]),
         sub.limit.total,
         sub.gate.is_paused,
-        sub.may_be_unwanted,
+        sub.is_strict,
         sub.resized,
         sub.gate.is_failing,
         max(sub.gate._not_before - now, 0.0),
+        sub.gate.is_in_doubt,
+        sub.gate.is_trusted,
+        _name_outage(sub, now, ranks),
+        min(sub.silent, 2),
         min(sub.short_lives, 1),
         max(sub.warm_not_before - now, -SHORT_LIFE),
         sub.wanted,
@@ -181,6 +190,17 @@ def _name_sub(
     )
 
 
+def _name_outage(sub: SubPool, now: float, ranks: dict[Waiter, int]) -> Name:
+    """For how long the endpoint has failed, and who is still to be told of it."""
+    since = sub.gate.outage_since
+    lasts = _NEVER if since is None else min(now - since, min(sub.config.outage_grace, 9.0))
+    told = _NEVER
+    if sub.outage is not None:
+        told = sum(waiter.number <= sub.outage.arrivals for waiter in ranks)
+    chores = tuple([len(chore.entries) for chore in sub.chores])
+    return (lasts, told, chores)
+
+
 def _find_place(sub: SubPool, pool_limit: PoolLimit) -> int:
     """Return which one `sub` is of those that wait for a slot to be warm."""
     return list(pool_limit.cold).index(sub) if sub in pool_limit.cold else _NEVER
@@ -190,15 +210,16 @@ def name_entry(entry: Entry, now: float, ranks: dict[Waiter, int], with_uses: bo
     """What can matter about a connection from now on."""
     state, sub = entry.state, entry.sub
     is_old = entry.generation != sub.generation
+    awaited_by = entry.awaited_by
+    if awaited_by is None or not awaited_by.queued:
+        number = _NEVER
+    elif isinstance(awaited_by, records.Waiter):
+        number = ranks[awaited_by]
+    else:
+        number = 100 + [*sub.warmers].index(awaited_by)
     if state is ConnectionState.CONNECTING:
-        debtor = entry.dial_for
-        if debtor is None or not debtor.queued:
-            number = _NEVER
-        elif isinstance(debtor, records.Waiter):
-            number = ranks[debtor]
-        else:
-            number = 100 + sub.warmers.index(debtor)
-        return (1, is_old, number)
+        waits = sum(waiter.number <= entry.arrivals for waiter in ranks if sub in waiter.subs)
+        return (1, is_old, entry.is_given_up, number, waits)
     if state is ConnectionState.CLOSING:
         return (4, entry.link.is_handed_over)
     is_kept = state is ConnectionState.IDLE
@@ -214,6 +235,7 @@ def name_entry(entry: Entry, now: float, ranks: dict[Waiter, int], with_uses: bo
         entry.link.dead,
         used,
         is_taken and not is_newly_dialled(entry) and entry.was_idle,
+        (entry in sub.reserved, entry.is_checking, number),
         max(entry.expires_at - now, 0.0),
         max(entry.lapses_at - now, 0.0) if is_kept or is_taken else 0.0,
         0.0 if entry.uses else min(now - entry.created_at, SHORT_LIFE),
@@ -225,8 +247,8 @@ def _name_waiter(waiter: Waiter, now: float, ranks: dict[Waiter, int]) -> Name:
         ranks[waiter],
         waiter.fresh,
         waiter.deadline - now,
-        waiter.has_own_deadline,
-        waiter.dial is not None,
+        waiter.is_timed,
+        waiter.coming is not None,
         waiter.overtaken,
         waiter.task.passed if waiter.task else 0,
     )

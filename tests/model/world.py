@@ -22,7 +22,17 @@ ALWAYS: Final = frozenset({"ask", "released", "dialled"})
 """What happens in every world."""
 
 COOPERATIVE: Final = frozenset(
-    {"dialled", "closed", "released", "a second passes", "resumed", "put back", "begun", "swept"}
+    {
+        "begun",
+        "check succeeded",
+        "closed",
+        "dial ended",
+        "dialled",
+        "released",
+        "resumed",
+        "a second passes",
+        "swept",
+    }
 )
 """What will happen by itself, sooner or later, where nobody asks for more and nothing fails."""
 
@@ -42,6 +52,10 @@ class World:
     """Whether graceful closes take their time."""
     is_lazy: bool = False
     """Whether tasks may run late after a hand-over."""
+    is_checked: bool = False
+    """Whether connections are checked before they are lent, if they have been silent."""
+    is_slow: bool = False
+    """Whether dials that are given up take their time to end."""
     happens: frozenset[str] = field(default_factory=frozenset)
     """Which events there are, beside those of every world; `_DEEDS` lists them."""
     at_least: int = 100
@@ -51,7 +65,12 @@ class World:
         """Return the shell of the first state."""
         settings = dict(self.settings)
         shell = Shell(
-            random=OneSecond(), is_courteous=self.is_courteous, is_lazy=self.is_lazy, **settings
+            random=OneSecond(),
+            is_courteous=self.is_courteous,
+            is_lazy=self.is_lazy,
+            is_checked=self.is_checked,
+            is_slow_to_give_up=self.is_slow,
+            **settings,
         )
         share(shell.core._config)
         for endpoint in ENDPOINTS[: self.endpoints]:
@@ -100,9 +119,11 @@ class World:
         for position, entry in enumerate(shell.dials):
             for kind in self._among("dialled", "dial failed"):
                 yield kind, position, _liken(entry, shell)
+            if entry.is_given_up:
+                yield "dial ended", position, _liken(entry, shell)
         for position, entry in enumerate(shell.closes):
             yield "closed", position, _liken(entry, shell)
-        yield from self._find_looks(shell, may_ask=may_ask)
+        yield from self._find_looks(shell)
         yield from ((kind, 0, 0) for kind in self._among("a second passes"))
 
     def _among(self, *kinds: str) -> list[str]:
@@ -120,6 +141,9 @@ class World:
             elif entry.state is ConnectionState.ACTIVE:
                 for kind in self._among("released", "discarded", "interrupted"):
                     yield kind, position, _liken(entry, shell)
+                if entry.link.leases == 1:
+                    for kind in self._among("lost early"):
+                        yield kind, position, _liken(entry, shell)
             else:
                 yield "released", position, _liken(entry, shell)
 
@@ -129,8 +153,8 @@ class World:
             sub = shell.core.subs.get(ENDPOINTS[number])
             if sub is None:
                 continue
-            if "cleared" in self.happens:
-                yield "cleared", number, number
+            for kind in self._among("cleared", "cleared and interrupted"):
+                yield kind, number, number
             if "paused" in self.happens:
                 yield "resumed" if sub.gate.is_paused else "paused", number, number
             if "limit set" in self.happens:
@@ -144,20 +168,16 @@ class World:
             if kind in self.happens:
                 yield kind, 0, 0
 
-    def _find_looks(self, shell: Shell, *, may_ask: bool) -> Iterator[tuple[str, int, Any]]:
+    def _find_looks(self, shell: Shell) -> Iterator[tuple[str, int, Any]]:
         """What happens to connections of their own accord, or because somebody looks."""
         for position, entry in enumerate(_find_idle(shell)):
             for kind in self._among("peer closed", "reserved"):
                 if kind != "peer closed" or not entry.link.dead:
                     yield kind, position, position
-        for position, entry in enumerate(_find_reserved(shell)):
+        for position, entry in enumerate(shell.checks):
             likeness = _liken(entry, shell)
-            yield "put back", position, likeness
+            yield "check succeeded", position, likeness
             yield "check failed", position, likeness
-            if may_ask:
-                yield "asked again", position, likeness
-            if "peer closed" in self.happens and not entry.link.dead:
-                yield "peer closed in a check", position, likeness
 
 
 def _liken(entry: Entry, shell: Shell) -> Any:
@@ -177,7 +197,7 @@ def happen(shell: Shell, event: Event) -> None:
     assert claim is not None
     younger = [caller for caller in shell.callers if _is_younger(caller, claim)]
     _DEEDS[kind](shell, position)
-    if claim.queued and claim.dial is None:
+    if claim.queued and claim.coming is None:
         assert claim.task is not None
         claim.task.passed += sum(caller.entry is not None for caller in younger)
         assert claim.task.passed <= limits.MAX_OVERTAKES, f"{claim!r} was passed too often"
@@ -188,19 +208,7 @@ def _is_younger(caller: Caller, claim: Waiter) -> bool:
 
 
 def _find_idle(shell: Shell) -> list[Entry]:
-    return [entry for sub in _in_order(shell) for entry in sub.idle]
-
-
-def _find_reserved(shell: Shell) -> list[Entry]:
-    """Active, and nobody's: reserved for a check."""
-    held = {caller.entry for caller in shell.callers}
-    found = [
-        entry
-        for sub in _in_order(shell)
-        for entry in sub.limit.borrowers
-        if entry.state is ConnectionState.ACTIVE and entry not in held
-    ]
-    return sorted(found, key=lambda entry: entry.id)
+    return [entry for sub in _in_order(shell) for entry in sub.idle if entry not in sub.reserved]
 
 
 def _in_order(shell: Shell) -> list[SubPool]:
@@ -218,12 +226,6 @@ def _on_endpoint(deed: Callable[[Shell, AnyEndpoint], object]) -> Callable[[Shel
     return do
 
 
-def _ask_again(shell: Shell, position: int) -> None:
-    entry = _find_reserved(shell)[position]
-    shell.check_fails(entry)
-    shell.ask(entry.sub.endpoint, is_first=True)
-
-
 _DEEDS: Final[dict[str, Callable[[Shell, int], object]]] = {
     "ask": _on_endpoint(lambda shell, endpoint: shell.ask(endpoint)),
     "ask fresh": _on_endpoint(lambda shell, endpoint: shell.ask(endpoint, fresh=True)),
@@ -236,14 +238,17 @@ _DEEDS: Final[dict[str, Callable[[Shell, int], object]]] = {
     "interrupted": lambda shell, position: shell.interrupt(shell.callers[position]),
     "dialled": lambda shell, position: shell.dial_succeeds(shell.dials[position]),
     "dial failed": lambda shell, position: shell.dial_fails(shell.dials[position]),
+    "dial ended": lambda shell, position: shell.dial_ends(shell.dials[position]),
+    "lost early": lambda shell, position: shell.lose_early(shell.callers[position]),
     "closed": lambda shell, position: shell.close_ends(shell.closes[position]),
     "peer closed": lambda shell, position: shell.peer_closes(_find_idle(shell)[position]),
-    "peer closed in a check": lambda shell, p: shell.peer_closes(_find_reserved(shell)[p]),
     "reserved": lambda shell, position: shell.reserve(_find_idle(shell)[position]),
-    "put back": lambda shell, position: shell.put_back_unused(_find_reserved(shell)[position]),
-    "asked again": _ask_again,
-    "check failed": lambda shell, position: shell.check_fails(_find_reserved(shell)[position]),
+    "check succeeded": lambda shell, position: shell.check_succeeds(shell.checks[position]),
+    "check failed": lambda shell, position: shell.check_fails(shell.checks[position]),
     "cleared": _on_endpoint(lambda shell, endpoint: shell.clear(endpoint)),
+    "cleared and interrupted": _on_endpoint(
+        lambda shell, endpoint: shell.clear(endpoint, interrupts=True)
+    ),
     "swept": lambda shell, _: shell.sweep(),
     "paused": _on_endpoint(lambda shell, endpoint: shell.pause(endpoint)),
     "resumed": _on_endpoint(lambda shell, endpoint: shell.resume(endpoint)),
@@ -251,7 +256,7 @@ _DEEDS: Final[dict[str, Callable[[Shell, int], object]]] = {
     "lowered": _on_endpoint(lambda shell, endpoint: shell.set_limit(1, endpoint)),
     "warming": _on_endpoint(lambda shell, endpoint: shell.warm(2, endpoint)),
     "warming cancelled": _on_endpoint(
-        lambda shell, endpoint: shell.cancel_warming(shell.sub(endpoint).warmers[0])
+        lambda shell, endpoint: shell.cancel_warming(next(iter(shell.sub(endpoint).warmers)))
     ),
     "shut": lambda shell, _: shell.shut(),
     "a second passes": lambda shell, _: shell.advance(1.0),

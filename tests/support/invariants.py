@@ -18,7 +18,7 @@ from typing import Any
 from conpool._core import pool_limit
 from conpool._core.core import Core
 from conpool._core.pool_limit import PoolLimit
-from conpool._core.records import AnyEntry, AnySubPool, AnyWaiter, SubPool, Waiter, Warmer
+from conpool._core.records import AnyEntry, AnySubPool, AnyWaiter, Waiter, Warmer
 from conpool._core.timetable import Timetable
 from conpool._values.states import ConnectionState
 
@@ -46,9 +46,19 @@ def show(core: Core[Any, Any]) -> str:
     for sub in core.subs.values():
         lines.append(f"  {sub!r}{' paused' if sub.gate.is_paused else ''}")
         entries = sorted(sub.limit.borrowers, key=lambda entry: entry.id)
-        lines += [f"    {entry!r} for {entry.dial_for!r}" for entry in entries]
-        lines += [f"    {waiter!r} dial {waiter.dial!r}" for waiter in sub.queue]
+        lines += [f"    {entry!r}{_mark(entry)} for {entry.awaited_by!r}" for entry in entries]
+        lines += [f"    {waiter!r} coming {waiter.coming!r}" for waiter in sub.queue]
     return "\n".join(lines)
+
+
+def _mark(entry: AnyEntry) -> str:
+    marks = {
+        "reserved": entry in entry.sub.reserved,
+        "leaving": entry in entry.sub.leaving,
+        "checked": entry.is_checking,
+        "void": entry.state is CONNECTING and entry.is_void,
+    }
+    return "".join(f" {mark}" for mark, is_set in marks.items() if is_set)
 
 
 def _find_faults(core: Core[Any, Any], now: float | None) -> Iterator[str]:
@@ -75,7 +85,8 @@ def _find_faults_of(sub: AnySubPool, core: Core[Any, Any]) -> Iterator[str]:
     yield from _check_queue(sub)
     yield from _check_dials(sub)
     yield from _check_tally(sub)
-    if not core.is_open and (sub.queue or sub.idle or sub.warmers):
+    is_over = not core.is_open and not core.ending.is_under_way
+    if is_over and (sub.queue or sub.idle or sub.leaving or sub.warmers):
         yield "the pool has closed, and this is idle or waits"
 
 
@@ -87,7 +98,7 @@ def _check_connections(sub: AnySubPool) -> Iterator[str]:
     borrowers = sub.limit.borrowers
     found = Counter(entry.state for entry in borrowers)
     booked = {
-        IDLE: len(sub.idle),
+        IDLE: len(sub.idle) + len(sub.leaving),
         ACTIVE: sub.active,
         CONNECTING: sub.connecting,
         CLOSING: sub.closing,
@@ -99,14 +110,22 @@ def _check_connections(sub: AnySubPool) -> Iterator[str]:
         yield f"{len(borrowers)} slots are charged for {sum(booked.values())} connections"
     if not sub.idle.keys() <= borrowers:
         yield "an idle connection has no slot"
-    ages = [entry.idle_since for entry in sub.idle]
-    if ages != sorted(ages):
-        yield f"the stack is not in order: idle since {ages}"
-    surplus = len(borrowers) - sub.closing - sub.limit.total
-    if surplus > 0 and not sub.may_be_unwanted:
+    surplus = sub.count_surplus()
+    if surplus > 0 and not sub.is_strict:
         yield f"{len(borrowers)} connections, with a limit of {sub.limit.total} (G1)"
-    if sub.idle and surplus > 0:
+    if set(sub.idle) - set(sub.reserved) and surplus > 0 and not sub.chores:
         yield "idle connections are kept beyond the limit"
+    if not sub.reserved.keys() <= sub.idle.keys() or sub.idle.keys() & sub.leaving.keys():
+        yield f"{sub.reserved} are reserved, {sub.leaving} leave"
+    void = sum(entry.state is CONNECTING and entry.is_void for entry in borrowers)
+    checking = sum(entry.is_checking for entry in borrowers)
+    if (void, checking) != (sub.void, sub.checking):
+        yield f"{void} void, {checking} checked, the books say {sub.void}, {sub.checking}"
+    old = Counter(e.generation for e in borrowers if e.generation != sub.generation)
+    if old != sub.survivors:
+        yield f"{old} are left of older generations, the books say {sub.survivors}"
+    if any(entry.generation != sub.generation for entry in sub.idle):
+        yield "an idle connection is older than the last clear (G24)"
     for entry in borrowers:
         yield from _check_entry(entry, sub)
 
@@ -115,7 +134,7 @@ def _check_entry(entry: AnyEntry, sub: AnySubPool) -> Iterator[str]:
     state = entry.state
     if entry.sub is not sub:
         yield f"{entry!r} belongs elsewhere"
-    if (entry in sub.idle) != (state is IDLE):
+    if (entry in sub.idle or entry in sub.leaving) != (state is IDLE):
         yield f"{entry!r} is on the idle stack, or is not"
     if len(entry.leases) > 1:
         yield f"{entry!r} is lent {len(entry.leases)} times (G2)"
@@ -125,12 +144,12 @@ def _check_entry(entry: AnyEntry, sub: AnySubPool) -> Iterator[str]:
         yield f"{entry!r} is lent"
     if (entry.reason is None) == (state is CLOSING):
         yield f"{entry!r} closes because of {entry.reason}"
-    if entry.dial_for is not None and state is not CONNECTING:
-        yield f"{entry!r} is open, and still dialled for {entry.dial_for!r}"
+    if entry.awaited_by is not None and not (state is CONNECTING or entry.is_checking):
+        yield f"nothing of {entry!r} is under way, and {entry.awaited_by!r} awaits it"
+    if entry.is_checking and state is not ACTIVE:
+        yield f"{entry!r} is checked for a waiter, and not active"
     if state is IDLE and (entry.leases or not entry.was_idle):
         yield f"{entry!r} is idle and lent, or does not know that it was idle"
-    if state is IDLE and entry.generation != sub.generation:
-        yield f"{entry!r} is idle, and older than the last clear (G24)"
 
 
 # ── those who wait ──────────────────────────────────────────────────────────────
@@ -139,6 +158,15 @@ def _check_entry(entry: AnyEntry, sub: AnySubPool) -> Iterator[str]:
 def _check_queue(sub: AnySubPool) -> Iterator[str]:
     """G10, G13."""
     latest = -1
+    if len(sub.queue) != sub.waiting:
+        yield f"{len(sub.queue)} in the queue, the books say {sub.waiting}"
+    if sub.timed != sum(waiter.is_timed for waiter in sub.queue.line):
+        yield f"not {sub.timed} of those in line have a row in the timetable"
+    for line in (sub.queue.line, sub.queue.fresh_line):
+        if any(waiter.coming is not None for waiter in line):
+            yield "somebody stands in line for whom something is under way"
+        if [*line] != sorted(line, key=lambda waiter: waiter.number):
+            yield "a line is not in order (G13)"
     for waiter in sub.queue:
         if not waiter.queued or sub not in waiter.subs:
             yield f"{waiter!r} stands in a queue where it does not wait"
@@ -155,22 +183,30 @@ def _check_queue(sub: AnySubPool) -> Iterator[str]:
 
 
 def _check_dials(sub: AnySubPool) -> Iterator[str]:
-    """Every dial knows whom it is for, and that one knows its dial."""
-    with_dial = 0
+    """Every dial and check knows whom it is for, and that one knows it."""
+    unprovided = 0
     for waiter in sub.queue:
-        dial = waiter.dial
-        if dial is not None:
-            with_dial += 1
-            if dial.state is not CONNECTING or dial.dial_for is not waiter:
-                yield f"{waiter!r} counts on {dial!r}, which is for {dial.dial_for!r}"
-    if with_dial != sub.dialled_for:
-        yield f"{with_dial} in the queue have a dial, the books say {sub.dialled_for}"
+        coming = waiter.coming
+        unprovided += coming is None
+        if coming is not None and coming.awaited_by is not waiter:
+            yield f"{waiter!r} counts on {coming!r}, which is for {coming.awaited_by!r}"
+    if unprovided != sub.queue.count_unprovided():
+        yield f"nothing is under way for {unprovided}, not {sub.queue.count_unprovided()}"
+    usual = sum(not waiter.fresh for waiter in sub.queue)
+    if usual != sub.queue.count_usual():
+        yield f"{usual} take a used connection, not {sub.queue.count_usual()}"
     for entry in sub.limit.borrowers:
-        debtor = entry.dial_for
-        if isinstance(debtor, Waiter) and debtor.queued and debtor.dial is not entry:
-            yield f"{entry!r} is dialled for {debtor!r}, which does not know"
-        if isinstance(debtor, Warmer) and debtor.queued and debtor not in sub.warmers:
-            yield f"{entry!r} is dialled for {debtor!r}, which is not in the list"
+        awaited_by = entry.awaited_by
+        is_awaited = isinstance(awaited_by, Waiter) and awaited_by.queued
+        if isinstance(awaited_by, Waiter) and is_awaited and awaited_by.coming is not entry:
+            yield f"{entry!r} is for {awaited_by!r}, which does not know"
+        if isinstance(awaited_by, Warmer) and awaited_by.queued and awaited_by not in sub.warmers:
+            yield f"{entry!r} is for {awaited_by!r}, which is not in the list"
+        is_spare_dial = entry.state is CONNECTING and not entry.is_void and not is_awaited
+        if is_spare_dial != (entry in sub.spare_dials):
+            yield f"{entry!r} is a spare dial, or is not"
+        if (entry.is_checking and not is_awaited) != (entry in sub.spare_checks):
+            yield f"{entry!r} is a spare check, or is not"
     if sub.connecting > sub.max_connecting:
         yield f"{sub.connecting} dials, at most {sub.max_connecting} are allowed"
 
@@ -186,16 +222,23 @@ def _check_pool_limit(pool_limit: PoolLimit, core: Core[Any, Any]) -> Iterator[s
         yield f"charged to an endpoint or to the pool, not to both: {odd} (G1)"
     if len(pool_limit.limit.borrowers) > pool_limit.limit.total:
         yield f"{len(charged)} connections, with {pool_limit.limit.total} for the whole pool (G1)"
-    if pool_limit.idle_by_age.keys() != {entry for sub in subs for entry in sub.idle}:
+    idle = {entry for sub in subs for entry in (*sub.idle, *sub.leaving)}
+    if {*pool_limit._idle, *pool_limit._put_back_rows} != idle:
         yield "the pool's list of idle connections is not its endpoints'"
+    longest = pool_limit.find_longest_idle()
+    oldest = min((entry.idle_since for entry in idle), default=None)
+    if oldest != (None if longest is None else longest.idle_since):
+        yield f"{longest!r} is not the one that has been idle for longest"
     for sub in subs:
-        if list(sub.idle) != [entry for entry in pool_limit.idle_by_age if entry.sub is sub]:
-            yield f"{sub.endpoint}: the order by age is not the stack's"
+        if (sub.find_spare() is not None) != (sub in pool_limit._spare):
+            yield f"{sub.endpoint}: has a spare dial or check, and the pool does not know"
         yield from _check_claim(sub, pool_limit)
-    for name in ("closing", "wanted"):
-        parts = sum(getattr(sub, name) for sub in subs)
-        if getattr(pool_limit, name) != parts:
-            yield f"{name} is {getattr(pool_limit, name)}, the endpoints have {parts}"
+    closing = sum(sub.closing for sub in subs)
+    closing += sum(e.is_given_up and e.state is CONNECTING for e in charged)
+    if pool_limit.closing != closing:
+        yield f"{closing} are on their way out, not {pool_limit.closing}"
+    if pool_limit.wanted != sum(sub.wanted for sub in subs):
+        yield f"{sum(sub.wanted for sub in subs)} slots are wanted, not {pool_limit.wanted}"
 
 
 def _check_claim(sub: AnySubPool, pool_limit: PoolLimit) -> Iterator[str]:
@@ -204,11 +247,12 @@ def _check_claim(sub: AnySubPool, pool_limit: PoolLimit) -> Iterator[str]:
         yield f"{sub.endpoint}: wants {sub.wanted} slots, in line with {claim!r}"
     if claim is None:
         return
-    if claim not in sub.queue or claim.dial is not None:
+    if claim not in sub.queue or claim.coming is not None:
         yield f"{sub.endpoint}: stands in line with {claim!r}"
     if sub.gate.is_paused:
         yield f"{sub.endpoint}: stands in line, though it is paused"
-    if (claim.number, sub) not in [(number, row) for number, _, row in pool_limit._line]:
+    row = pool_limit._rows.get(sub)
+    if row is None or (row[0], row[2]) != (claim.number, sub):
         yield f"{sub.endpoint}: has a claim, and no place in line"
 
 
@@ -219,11 +263,13 @@ def _check_no_lost_wakeup(sub: AnySubPool, pool_limit: PoolLimit, now: float) ->
     """G12: no slot is free, and nothing idle is fit, while somebody waits who could have it."""
     if sub.gate.is_paused or not sub.queue:
         return
-    if sub.idle and any(not waiter.fresh for waiter in sub.queue):
+    usual = sum(not waiter.fresh for waiter in sub.queue)
+    if set(sub.idle) - set(sub.reserved) and usual > sub.checking:
         yield "somebody waits, and there is an idle connection (G12)"
-    wanted = min(len(sub.queue), sub.max_connecting) - sub.connecting
-    undialled = next((waiter for waiter in sub.queue if waiter.dial is None), None)
-    if wanted <= 0 or undialled is None:
+    coming = sub.connecting - sub.void + min(sub.checking, usual)
+    wanted = min(len(sub.queue) - coming, sub.max_connecting - sub.connecting)
+    unprovided = next((waiter for waiter in sub.queue if waiter.coming is None), None)
+    if wanted <= 0 or unprovided is None:
         return
     if now < sub.gate.opens_at:
         if sub.due_at > sub.gate.opens_at and (sub.limit.has_free_slot or sub.idle):
@@ -232,57 +278,64 @@ def _check_no_lost_wakeup(sub: AnySubPool, pool_limit: PoolLimit, now: float) ->
     if sub.gate.is_failing:
         wanted = 1
     if not sub.limit.has_free_slot:
-        if sub.idle and sub.closing < wanted:
+        if sub.idle and sub.closing + sub.void + len(sub.leaving) < wanted:
             yield "somebody waits for a new connection, an idle one holds its slot (G12)"
     elif not pool_limit.is_limited:
         yield "somebody waits, and a slot is free (G12)"
     else:
-        yield from _check_no_slot_left(sub, undialled, wanted, pool_limit)
+        yield from _check_no_slot_left(sub, unprovided, wanted, pool_limit)
 
 
 def _check_no_slot_left(
-    sub: AnySubPool, undialled: AnyWaiter, wanted: int, pool_limit: PoolLimit
+    sub: AnySubPool, unprovided: AnyWaiter, wanted: int, pool_limit: PoolLimit
 ) -> Iterator[str]:
-    """`undialled` can only wait for the pool-wide limit: it stands in line, and there is nothing to give."""
+    """`unprovided` can only wait for the pool-wide limit: it stands in line, and there is nothing to give."""
     wanted = min(wanted, sub.limit.total - len(sub.limit.borrowers))
-    if sub.wanted != wanted or sub.claim is not undialled:
+    if sub.wanted != wanted or sub.claim is not unprovided:
         yield f"{wanted} slots are wanted, {sub.wanted} with {sub.claim!r} in line (G12)"
     if pool_limit.limit.has_free_slot:
         yield "somebody stands in line, and the pool has a slot (G12)"
-    elif pool_limit.idle_by_age and pool_limit.closing < pool_limit.wanted:
-        yield "somebody stands in line, and an idle connection holds a slot (G12)"
+    elif pool_limit.closing < pool_limit.wanted and (
+        pool_limit.find_longest_idle() or pool_limit.find_spare()
+    ):
+        yield "somebody stands in line, and what nobody needs holds a slot (G12)"
 
 
 def _lacks_warmth(sub: AnySubPool, target: int, pool_limit: PoolLimit, now: float) -> bool:
     """Whether one who warms waits, with a slot free that nobody else wants."""
-    opening = len(sub.limit.borrowers) - sub.closing
+    opening = len(sub.limit.borrowers) - sub.closing - sub.void - len(sub.leaving)
     is_held_back = sub.gate.is_paused or now < max(sub.gate.opens_at, sub.warm_not_before)
     is_full = not sub.limit.has_free_slot or sub.connecting >= sub.max_connecting
     if pool_limit.is_limited and (pool_limit.wanted or not pool_limit.limit.has_free_slot):
         is_full = True
-    return opening < target and len(sub.queue) <= sub.connecting and not (is_held_back or is_full)
+    return (
+        opening < target and len(sub.queue) <= sub.count_coming() and not (is_held_back or is_full)
+    )
 
 
 # ── time ────────────────────────────────────────────────────────────────────────
 
 
 def _check_timetable(timetable: Timetable, core: Core[Any, Any]) -> Iterator[str]:
-    rows = timetable._heap
-    if rows and timetable.next_at > rows[0][0]:
-        yield f"looks at {timetable.next_at}, the first is due at {rows[0][0]}"
+    rows = [row for heap in (timetable._rows._rows, timetable._rows._left) for row in heap]
+    live = {(at, item) for at, _, item in rows if item is not None}
+    if live and timetable.next_at > min(at for at, _ in live):
+        yield f"looks at {timetable.next_at}, the first is due at {min(at for at, _ in live)}"
     waiters = {waiter for sub in core.subs.values() for waiter in sub.queue}
-    expected = {w for w in waiters if w.has_own_deadline and w.deadline != math.inf}
-    listed = {item for at, _, item in rows if isinstance(item, Waiter) and at == item.deadline}
-    if not expected <= listed:
-        yield f"nobody will say that the time of {expected - listed} is up"
-    attended = {(at, item) for at, _, item in rows if isinstance(item, SubPool)}
-    living = len(expected) + sum(at == sub.due_at for at, sub in attended)
-    if timetable._current != living:
-        yield f"{timetable._current} rows of the timetable matter, counted again: {living}"
+    expected = {(w.deadline, w) for w in waiters if w.is_timed and w.deadline != math.inf}
+    subs = {(sub.due_at, sub) for sub in core.subs.values() if sub.due_at != math.inf}
+    if live != expected | subs:
+        yield f"the timetable has {live}, not {expected | subs}"
+    if timetable._rows.live != len(live):
+        yield f"{len(live)} rows of the timetable matter, not {timetable._rows.live}"
     for sub in core.subs.values():
-        if sub.due_at != math.inf and (sub.due_at, sub) not in attended:
-            yield f"{sub.endpoint}: is to be attended at {sub.due_at}, nobody knows"
-        usual = (w.deadline for w in sub.queue if not w.has_own_deadline)
+        untimed = [not waiter.is_timed for waiter in sub.queue.line]
+        if untimed != sorted(untimed, reverse=True):
+            yield f"{sub.endpoint}: somebody without a row stands behind one with a row"
+        aside = sub.queue.rows.keys() | sub.queue.fresh_line.keys()
+        if not all(waiter.is_timed for waiter in aside):
+            yield f"{sub.endpoint}: somebody stands aside and has no row"
+        usual = (w.deadline for w in sub.queue if not w.is_timed)
         if sub.due_at > min(usual, default=math.inf):
             yield f"{sub.endpoint}: nobody will say that the time of its first waiter is up"
 

@@ -20,9 +20,9 @@ from collections.abc import Callable
 from random import Random
 from typing import Any, Final, TypeAlias, TypeVar, TypeVarTuple, final
 
-from conpool._core import records
+from conpool._core import keeping, records
 from conpool._core.core import Core
-from conpool._core.effects import Close, Dial
+from conpool._core.effects import Check, Close, Dial, GiveUp
 from conpool._core.gate import Gate
 from conpool._core.records import AnySubPool, WaitOutcome
 from conpool._values.config import PoolConfig
@@ -125,14 +125,15 @@ class Shell:
 
     __slots__ = (
         "callers",
+        "checks",
         "closes",
         "core",
         "dials",
         "is_courteous",
         "is_lazy",
+        "is_slow_to_give_up",
         "is_watched",
         "now",
-        "put_back",
         "warmed",
     )
 
@@ -144,30 +145,36 @@ class Shell:
         random: Random | None = None,
         is_courteous: bool = False,
         is_lazy: bool = False,
+        is_slow_to_give_up: bool = False,
+        is_checked: bool = False,
         is_watched: bool = True,
         **settings: Any,
     ) -> None:
         """`settings` are fields of the configuration; whatever they leave out is `PATIENT`."""
         config = config or PoolConfig(**(PATIENT | settings))
-        self.core: Core[Wire, Caller] = Core(config, overrides or {}, random or SteadyRandom())
+        self.core: Core[Wire, Caller] = Core(
+            config, overrides or {}, random or SteadyRandom(), is_checked=is_checked
+        )
         self.core.move(PoolState.OPEN)
         self.is_courteous = is_courteous
         """Whether connections say goodbye: their graceful closes take until `close_ends`."""
         self.is_lazy = is_lazy
         """Whether tasks run late: a lease begins only with `begin`, and much may happen before."""
+        self.is_slow_to_give_up = is_slow_to_give_up
+        """Whether a dial that is given up goes on until the test ends it."""
         self.is_watched = is_watched
         """Whether the books are checked after each step; not where there are thousands of waiters."""
         self.now = 0.0
         self.dials: list[Entry] = []
         """Dials under way, the oldest first."""
+        self.checks: list[Entry] = []
+        """Checks under way, the oldest first."""
         self.closes: list[Entry] = []
         """Graceful closes under way, the oldest first."""
         self.callers: list[Caller] = []
         """Those who wait or hold a connection."""
         self.warmed: list[Warmer] = []
         """Warmers that have been told to go on."""
-        self.put_back: set[Waiter] = set()
-        """Who went back to the head of the line in this step."""
 
     def sub(self, endpoint: AnyEndpoint = HERE) -> SubPool:
         return self.core.find_subpool(endpoint, self.now)
@@ -186,6 +193,9 @@ class Shell:
         caller = Caller(endpoint)
         sub = self.sub(endpoint)
         entry = None if fresh or is_first else self.take(endpoint)
+        if entry is not None and keeping.needs_check(entry, self.now):
+            self.core.returned_unused(entry, None, self.now)
+            entry = None
         self.callers.append(caller)
         if entry is not None:
             self._hand_over(entry, caller)
@@ -227,10 +237,11 @@ class Shell:
         entry = caller.entry
         assert entry is not None
         assert not caller.has_begun
-        if entry.state is ConnectionState.ACTIVE:
+        if entry.state is ConnectionState.ACTIVE and entry.generation == entry.sub.generation:
             self._begin(entry, caller)
             self.settle()
             return
+        self.core.returned_unused(entry, None, self.now)
         entry.link.is_handed_over = False
         caller.entry = None
         if self.core.is_open:
@@ -277,16 +288,32 @@ class Shell:
         self.report(self.core.condemned, caller.entry, CloseReason.CLEARED)
 
     def put_back_unused(self, entry: Entry) -> None:
-        """What was taken, or reserved for a check, is not wanted after all."""
+        """What was taken is not wanted after all."""
         self.report(self.core.returned_unused, entry, None)
+
+    def lose_early(self, caller: Caller) -> None:
+        """The peer ends the connection in its first lease, before its first byte."""
+        lease = self._end_lease(caller)
+        self.core.released(lease, CloseReason.PEER_CLOSED, self.now)
+        self.report(self.core.failures.lost_early, lease.entry, Refused())
+
+    # ── checks ──────────────────────────────────────────────────────────────────
 
     def reserve(self, entry: Entry) -> None:
         """An idle connection is checked in the background."""
-        self.report(self.core.reserved, entry)
+        self.report(self.core.checks.reserved, entry)
+        self.checks.append(entry)
 
-    def check_fails(self, entry: Entry) -> None:
-        """The check of a reserved connection has failed."""
-        self.report(self.core.condemned, entry, CloseReason.UNHEALTHY)
+    def check_succeeds(self, entry: Entry) -> None:
+        """The peer of a connection that is checked has answered."""
+        self.checks.remove(entry)
+        self.core.checks.answered(entry, self.now)
+        self.report(self.core.checked, entry, None)
+
+    def check_fails(self, entry: Entry, reason: CloseReason = CloseReason.UNHEALTHY) -> None:
+        """The check of a connection has failed."""
+        self.checks.remove(entry)
+        self.report(self.core.checked, entry, reason)
 
     # ── what happens outside ────────────────────────────────────────────────────
 
@@ -302,8 +329,14 @@ class Shell:
     def dial_fails(self, which: AnyEndpoint | Entry = HERE) -> Entry:
         """The dial `which`, or the oldest one to that endpoint, fails."""
         entry = self._pop_dial(which)
-        self.report(self.core.dial_failed, entry, Refused())
+        self.report(self.core.failures.dial_failed, entry, Refused())
         return entry
+
+    def dial_ends(self, entry: Entry) -> None:
+        """A dial that was given up is over."""
+        assert entry.is_given_up
+        self.dials.remove(entry)
+        self.report(self.core.failures.dial_failed, entry, None)
 
     def close_ends(self, which: AnyEndpoint | Entry = HERE) -> None:
         """The graceful close `which`, or the oldest one of that endpoint, ends."""
@@ -330,19 +363,19 @@ class Shell:
         for sub in list(self.core.subs.values()):
             self.report(self.core.swept, sub)
             for entry in list(sub.idle):
-                if entry.state is ConnectionState.IDLE:
+                if entry.state is ConnectionState.IDLE and entry not in sub.reserved:
                     reason = CloseReason.PEER_CLOSED if entry.link.dead else None
                     self.report(self.core.inspected, entry, reason)
 
     # ── what the pool is told ───────────────────────────────────────────────────
 
-    def clear(self, endpoint: AnyEndpoint = HERE) -> None:
+    def clear(self, endpoint: AnyEndpoint = HERE, *, interrupts: bool = False) -> None:
         sub = self.sub(endpoint)
         for entry in sub.limit.borrowers:
             if not hasattr(entry, "link"):  # still being dialled
                 entry.link = Wire(self.now)
             entry.link.cleared = True
-        self.report(self.core.orders.cleared, sub)
+        self.report(self.core.orders.cleared, sub, interrupts)
 
     def close_idle(self, endpoint: AnyEndpoint = HERE) -> int:
         return self.report(self.core.orders.close_idle, self.sub(endpoint), CloseReason.CLEARED)
@@ -367,9 +400,11 @@ class Shell:
     def shut(self) -> None:
         """The pool closes; its dials are given up."""
         self.report(self.core.shut)
+        while self.core.ending.is_under_way:
+            self.report(self.core.ending.went_on)
         for entry in list(self.dials):
             self.dials.remove(entry)
-            self.report(self.core.dial_failed, entry, None)
+            self.report(self.core.failures.dial_failed, entry, None)
 
     # ── the other half of the conversation ──────────────────────────────────────
 
@@ -382,7 +417,6 @@ class Shell:
     def settle(self) -> None:
         """Do what the core wants done, then look whether its books are right."""
         self.perform()
-        self.put_back.clear()
         if self.is_watched:
             check(self.core, self.now)
 
@@ -399,8 +433,25 @@ class Shell:
                 self.warmed.append(effect)
             elif isinstance(effect, Dial):
                 self.dials.append(effect.entry)
+            elif isinstance(effect, GiveUp):
+                self._give_up(effect.entry)
+            elif isinstance(effect, Check):
+                self._check(effect.entry)
             else:
                 self._close(effect)
+
+    def _give_up(self, entry: Entry) -> None:
+        if not self.is_slow_to_give_up:
+            self.dials.remove(entry)
+            self.core.failures.dial_failed(entry, None, self.now)
+
+    def _check(self, entry: Entry) -> None:
+        if entry.link.dead:
+            self.core.checked(entry, CloseReason.PEER_CLOSED, self.now)
+        elif keeping.needs_check(entry, self.now):
+            self.checks.append(entry)
+        else:
+            self.core.checked(entry, None, self.now)
 
     def _close(self, effect: Close[Wire, Caller]) -> None:
         if effect.gracefully and self.is_courteous:
@@ -412,10 +463,6 @@ class Shell:
         caller = waiter.task
         assert caller is not None
         entry = waiter.entry
-        if entry is not None and entry.was_idle and entry.link.dead:
-            self.put_back.add(waiter)
-            self.core.offer_failed(waiter, CloseReason.PEER_CLOSED, self.now)
-            return
         caller.waiter = None
         if entry is None:
             caller.outcome, caller.error = waiter.outcome, waiter.error
@@ -429,7 +476,7 @@ class Shell:
         is_new = is_newly_dialled(entry)
         assert is_new or not waiter.fresh, f"{waiter!r} wanted a new connection, got {entry!r}"
         for other in entry.sub.queue:
-            if other.number < waiter.number and other not in self.put_back:
+            if other.number < waiter.number:
                 passed_over = is_new or not other.fresh
                 assert not passed_over, f"{waiter!r} was served before {other!r} (G13)"
 

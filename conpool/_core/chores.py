@@ -1,0 +1,67 @@
+"""Long work in short pieces, so that nobody else has to wait while it is done.
+
+Whatever concerns many waiters or connections of an endpoint is done `PIECE` at a time. What is left
+falls due at once: the timer comes back to it, and other tasks run in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Final, final
+
+from conpool._core.ledger import Ledger
+from conpool._core.records import AnyEntry, AnySubPool, Chore, Outage, WaitOutcome
+
+PIECE: Final = 100
+"""How many waiters or connections one step is about: a millisecond or two of work."""
+
+
+@final
+class Chores:
+    """Does the work that many connections or waiters of a sub-pool are in for."""
+
+    __slots__ = ("_ledger",)
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def begin(
+        self,
+        sub: AnySubPool,
+        do: Callable[[AnyEntry, float], object],
+        entries: Iterable[AnyEntry],
+        now: float,
+    ) -> None:
+        """Call `do` for each of `entries`: for the first ones now, for the others soon."""
+        chore = Chore(do, [*entries][::-1])
+        if chore.entries:
+            sub.chores.append(chore)
+            self.go_on(sub, now)
+
+    def tell(self, sub: AnySubPool, outage: Outage, now: float) -> None:
+        """Refuse the waiters whom `outage` is about."""
+        sub.outage = outage
+        self.go_on(sub, now)
+
+    def go_on(self, sub: AnySubPool, now: float) -> None:
+        """Do the next piece of what is left to do."""
+        left = PIECE
+        while left and sub.outage is not None:
+            left -= 1
+            self._tell_oldest(sub, sub.outage)
+        while left and sub.chores:
+            left -= 1
+            chore = sub.chores[0]
+            entry = chore.entries.pop()
+            if not chore.entries:
+                del sub.chores[0]
+            chore.do(entry, now)
+        if sub.outage is not None or sub.chores:
+            self._ledger.timetable.look_at(sub, now)
+
+    def _tell_oldest(self, sub: AnySubPool, outage: Outage) -> None:
+        waiter = sub.queue.find()
+        if waiter is None or waiter.number > outage.arrivals:
+            sub.outage = None
+        else:
+            self._ledger.refuse(waiter, WaitOutcome.DIAL_FAILED, outage.error)

@@ -1,0 +1,72 @@
+"""The end of a pool: it turns away who waits, and closes what nobody uses, a few at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import final
+
+from conpool._core.chores import PIECE, Chores
+from conpool._core.ledger import Ledger
+from conpool._core.records import AnyEntry, AnySubPool, WaitOutcome
+from conpool._values.states import CloseReason, ConnectionState
+
+_ACTIVE = ConnectionState.ACTIVE
+
+
+@final
+class Ending:
+    """Ends one sub-pool after the other."""
+
+    __slots__ = ("_chores", "_ledger", "_left")
+
+    def __init__(self, ledger: Ledger, chores: Chores) -> None:
+        self._ledger = ledger
+        self._chores = chores
+        self._left: list[AnySubPool] = []
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether `went_on` must be reported again."""
+        return bool(self._left)
+
+    def begin(self, subs: Iterable[AnySubPool], now: float) -> None:
+        """End all of `subs`: the first ones now, the others with `went_on`."""
+        self._left = [*subs][::-1]
+        self.went_on(now)
+
+    def went_on(self, now: float) -> None:
+        """Do the next piece."""
+        left = PIECE
+        while self._left and left > 0:
+            sub = self._left[-1]
+            left = self._empty(sub, left - 1)
+            if not (sub.waiting or sub.idle or sub.leaving):
+                self._left.pop()
+                self._dismiss_active(sub, now)
+
+    def _empty(self, sub: AnySubPool, left: int) -> int:
+        """Refuse and close at most `left` of what `sub` has; return how many are left to do."""
+        ledger = self._ledger
+        ledger.forget(sub)
+        sub.chores.clear()
+        sub.outage = None
+        for warmer in list(sub.warmers):
+            ledger.end_warming(warmer, None)
+        while left and (waiter := sub.queue.find()) is not None:
+            left -= 1
+            ledger.refuse(waiter, WaitOutcome.POOL_CLOSED)
+        while left and (sub.idle or sub.leaving):
+            left -= 1
+            entry = next(iter(sub.leaving or sub.idle))
+            is_checked = entry in sub.reserved
+            ledger.condemn(entry, CloseReason.POOL_CLOSED, gracefully=not is_checked)
+        return left
+
+    def _dismiss_active(self, sub: AnySubPool, now: float) -> None:
+        """Close what was taken, handed over or checked: no lease of that may begin."""
+        if sub.active:
+            self._chores.begin(sub, self._dismiss, sub.limit.borrowers, now)
+
+    def _dismiss(self, entry: AnyEntry, now: float) -> None:
+        if entry.state is _ACTIVE and not entry.leases:
+            self._ledger.condemn(entry, CloseReason.POOL_CLOSED, gracefully=False)

@@ -1,0 +1,77 @@
+"""What a failed dial means, and who is told of it.
+
+The news of an outage travels fast, but nobody is told who may still be served: not while a
+connection of the endpoint is lent or checked, nor while another dial is under way. Otherwise the
+waiter for which the dial was started is told at once. The others wait on for `outage_grace`, so
+that a restart of the server costs its callers a pause and not an error; then all are told who were
+waiting when the dial began.
+"""
+
+from __future__ import annotations
+
+from typing import Final, final
+
+from conpool._core.chores import Chores
+from conpool._core.gate import CEILING
+from conpool._core.ledger import Ledger
+from conpool._core.records import AnyEntry, AnyWaiter, AnyWarmer, Outage, Waiter, WaitOutcome
+
+EARLY: Final = CEILING
+"""A connection that ends sooner after its dial, in seconds, may have been no use to anybody.
+
+The longest back-off: connections that live longer are redialled no faster than it allows.
+"""
+
+
+@final
+class Failures:
+    """Reports of what went wrong with a dial."""
+
+    __slots__ = ("_chores", "_ledger")
+
+    def __init__(self, ledger: Ledger, chores: Chores) -> None:
+        self._ledger = ledger
+        self._chores = chores
+
+    def dial_failed(self, entry: AnyEntry, error: Exception | None, now: float) -> None:
+        """The dial of `entry` has failed with `error`; with None, it was given up."""
+        awaited_by = self._ledger.dial_over(entry)
+        self._ledger.strike_off(entry)
+        if error is None:
+            return
+        entry.sub.counters.errors += 1
+        entry.sub.gate.failed(error, now)
+        self._spread(entry, error, awaited_by, now)
+
+    def lost_early(self, entry: AnyEntry, error: Exception, now: float) -> None:
+        """The first lease of `entry` is over: its peer has ended it before its first byte.
+
+        A server that accepts and hangs up is of no more use than one that refuses.
+        """
+        entry.sub.gate.failed(error, now, in_doubt=True)
+        entry.sub.note_strictness()
+        self._ledger.touch(entry.sub)
+        self._spread(entry, error, None, now)
+
+    def _spread(
+        self,
+        entry: AnyEntry,
+        error: Exception,
+        awaited_by: AnyWaiter | AnyWarmer | None,
+        now: float,
+    ) -> None:
+        """Tell of the `error` of `entry` who cannot be served in spite of it."""
+        sub = entry.sub
+        if isinstance(awaited_by, Waiter):
+            is_helped = sub.is_in_circulation or sub.connecting > sub.void
+            if awaited_by.fresh or not is_helped:
+                self._ledger.refuse(awaited_by, WaitOutcome.DIAL_FAILED, error)
+        elif awaited_by is not None:
+            self._ledger.end_warming(awaited_by, error)
+        if sub.is_in_circulation or sub.connecting > sub.void:
+            return
+        since = sub.gate.outage_since
+        if since is not None and now - since >= sub.config.outage_grace:
+            for warmer in list(sub.warmers):
+                self._ledger.end_warming(warmer, error)
+            self._chores.tell(sub, Outage(error, entry.arrivals), now)

@@ -1,0 +1,124 @@
+"""The queue of one endpoint: its waiters, in the order of their arrival.
+
+Nearly all of them stand in `line`: any connection will do, and nothing is under way for them. Those
+who want a fresh one stand in `fresh_line`. The others have left these two, and stand aside: those
+for whom a dial or a check is under way, and those who have come back.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar, final
+
+from conpool._core.heap import Heap, Row
+
+
+class Queued(Protocol):
+    """What a queue asks of a waiter."""
+
+    number: int
+    fresh: bool
+
+    @property
+    def coming(self) -> object | None:
+        """What is under way for it."""
+        ...
+
+
+W = TypeVar("W", bound=Queued)
+
+_Kind: TypeAlias = tuple[bool, bool]
+"""Whether the waiter wants a fresh connection, and whether something is under way for it."""
+
+
+@final
+class Queue(Generic[W]):
+    """Waiters by number; whoever stands in a line has joined at its end."""
+
+    __slots__ = ("_aside", "fresh_line", "line", "rows")
+
+    def __init__(self) -> None:
+        # Ordered dictionaries, because a plain one slows down when it is emptied from the front.
+        self.line: OrderedDict[W, None] = OrderedDict()
+        self.fresh_line: OrderedDict[W, None] = OrderedDict()
+        self._aside: dict[_Kind, Heap[W]] = {}
+        self.rows: dict[W, tuple[Heap[W], Row]] = {}
+        """Who stands aside, and where."""
+
+    def put_aside(self, waiter: W) -> None:
+        """Have `waiter` stand aside, by what it wants and what is under way for it."""
+        kind = (waiter.fresh, waiter.coming is not None)
+        heap = self._aside.get(kind)
+        if heap is None:
+            heap = self._aside[kind] = Heap()
+        self.rows[waiter] = heap, heap.push(waiter.number, waiter)
+
+    def remove(self, waiter: W) -> None:
+        """Have `waiter` leave, wherever it stands."""
+        aside = self.rows.pop(waiter, None)
+        if aside is not None:
+            heap, row = aside
+            heap.drop(row)
+        elif waiter.fresh:
+            del self.fresh_line[waiter]
+        else:
+            del self.line[waiter]
+
+    def find(self, *, is_usual: bool = False, is_unprovided: bool = False) -> W | None:
+        """Return the oldest waiter; None if there is none.
+
+        Args:
+            is_usual: Leave out those who want a fresh connection.
+            is_unprovided: Leave out those for whom a dial or a check is under way.
+        """
+        oldest = next(iter(self.line), None)
+        if not is_usual and self.fresh_line:
+            oldest = _older(oldest, next(iter(self.fresh_line)))
+        if self.rows:
+            for (is_fresh, is_provided), heap in self._aside.items():
+                if not ((is_fresh and is_usual) or (is_provided and is_unprovided)):
+                    oldest = _older(oldest, heap.first())
+        return oldest
+
+    def count_unprovided(self) -> int:
+        """Return for how many nothing is under way."""
+        aside = self._count((False, False)) + self._count((True, False))
+        return len(self.line) + len(self.fresh_line) + aside
+
+    def count_usual(self) -> int:
+        """Return how many take a connection that was used before."""
+        return len(self.line) + self._count((False, False)) + self._count((False, True))
+
+    def count_fresh_before(self, waiter: W | None, most: int) -> int:
+        """Return how many before `waiter` want a fresh one and have nothing under way for them.
+
+        It counts no further than `most`; with None it counts all of them.
+        """
+        aside = self._count((True, False))  # they have come back: they precede nearly everyone
+        if waiter is None:
+            return aside + len(self.fresh_line)
+        first = islice(self.fresh_line, max(0, most - aside))
+        return aside + sum(fresh.number < waiter.number for fresh in first)
+
+    def _count(self, kind: _Kind) -> int:
+        heap = self._aside.get(kind)
+        return 0 if heap is None else heap.live
+
+    def __len__(self) -> int:
+        return len(self.line) + len(self.fresh_line) + len(self.rows)
+
+    def __iter__(self) -> Iterator[W]:
+        everyone: list[Any] = [*self.line, *self.fresh_line, *self.rows]
+        everyone.sort(key=lambda waiter: waiter.number)
+        return iter(everyone)
+
+    def __repr__(self) -> str:
+        return f"<Queue of {len(self)}>"
+
+
+def _older(one: W | None, other: W | None) -> W | None:
+    if one is None or (other is not None and other.number < one.number):
+        return other
+    return one
