@@ -1,7 +1,8 @@
-"""The worlds that are searched: small enough to see all of each, different enough to see all that matters.
+"""The worlds that are searched: small enough to see all of each, different enough to matter.
 
-Two connections for each endpoint, and two or three waiters, are enough for every rule to meet every other: a
-limit of one has no order among connections, and a third of anything behaves as the second does.
+Two connections for each endpoint, and two or three waiters, are enough for every rule to meet every
+other: a limit of one has no order among connections, and a third of anything behaves as the second
+does.
 """
 
 from __future__ import annotations
@@ -41,6 +42,63 @@ SMALL: Final = (
         settings=PAIR,
         is_courteous=True,
         happens=_happens("cleared", "discarded", "limit set", "paused", "warming"),
+        at_least=1000,
+    ),
+    World(
+        name="one endpoint, checked before it lends, callers that lose patience",
+        settings=PAIR,
+        waiters=2,
+        is_checked=True,
+        happens=_happens("ask fresh", "cleared", "discarded", "peer closed", "reserved"),
+        at_least=1000,
+    ),
+    World(
+        name="one endpoint, checked after a silence, connections that get old",
+        settings=PAIR
+        | {"health_check_after": 2, "max_idle_time": 4, "max_connection_lifetime": 6},
+        waiters=2,
+        is_checked=True,
+        happens=_happens("a second passes", "paused", "reserved"),
+        at_least=1000,
+    ),
+    World(
+        name="one endpoint, few kept idle, old dials that hang",
+        settings=PAIR | {"max_idle_per_endpoint": 1},
+        waiters=2,
+        is_slow=True,
+        happens=_happens("cleared", "cleared and interrupted", "discarded", "limit set"),
+        at_least=500,
+    ),
+    World(
+        name="one endpoint, an outage and its grace",
+        settings=PAIR | {"outage_grace": 2},
+        happens=_happens("a second passes", "ask fresh", "dial failed", "lost early"),
+        at_least=500,
+    ),
+    World(
+        name="one endpoint, no grace, warmed while dials fail",
+        settings=PAIR | {"outage_grace": 0, "min_idle_per_endpoint": 1, "max_idle_time": 4},
+        waiters=2,
+        happens=_happens("a second passes", "dial failed", "swept", "warming"),
+        at_least=500,
+    ),
+    World(
+        name="two endpoints share one slot, dials and checks that nobody waits for",
+        settings=PAIR | {"max_connections": 1},
+        endpoints=2,
+        waiters=2,
+        is_checked=True,
+        is_slow=True,
+        happens=_happens("discarded", "cleared", "reserved"),
+        at_least=1000,
+    ),
+    World(
+        name="two endpoints share two slots, dials that nobody waits for, warmed",
+        settings=PAIR | {"max_connections": 2},
+        endpoints=2,
+        waiters=2,
+        is_slow=True,
+        happens=_happens("ask fresh", "warming"),
         at_least=1000,
     ),
     World(
