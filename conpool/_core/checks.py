@@ -56,8 +56,9 @@ class Checks:
             return False  # it was closed meanwhile
         if reason is not None:
             self._close(entry, reason, now)
-        elif entry.state is _IDLE and now >= entry.lapses_at:
-            self._ledger.condemn(entry, why_lapsed(entry, now), gracefully=True)
+        elif entry.state is _IDLE and (now >= entry.lapses_at or sub.count_surplus() > 0):
+            why = why_lapsed(entry, now) if now >= entry.lapses_at else CloseReason.SURPLUS
+            self._ledger.condemn(entry, why, gracefully=True)
         return entry.state is _ACTIVE
 
     def answered(self, entry: AnyEntry, now: float) -> None:

@@ -60,8 +60,10 @@ class Orders:
         sub.resized = total != sub.config.max_connections_per_endpoint
         sub.note_strictness()
         self._ledger.touch(sub)
-        surplus = islice(sub.idle, max(0, sub.count_surplus()))
-        self._chores.begin(sub, self._shed, list(surplus), now)
+        surplus = sub.count_surplus()
+        if surplus > 0:
+            oldest = islice(sub.idle, surplus + len(sub.reserved))
+            self._chores.begin(sub, self._shed, oldest, now)
 
     def paused(self, sub: AnySubPool, now: float) -> None:
         """`sub` lends and dials nothing until it is `resumed`."""

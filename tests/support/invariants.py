@@ -278,6 +278,8 @@ def _check_no_lost_wakeup(sub: AnySubPool, pool_limit: PoolLimit, now: float) ->
     if sub.gate.is_failing:
         wanted = 1
     if not sub.limit.has_free_slot:
+        fresh = sum(waiter.fresh and waiter.coming is None for waiter in sub.queue)
+        wanted = min(wanted, fresh - len(sub.spare_dials))
         if sub.idle and sub.closing + sub.void + len(sub.leaving) < wanted:
             yield "somebody waits for a new connection, an idle one holds its slot (G12)"
     elif not pool_limit.is_limited:
