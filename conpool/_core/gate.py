@@ -26,7 +26,7 @@ _ENOUGH_DOUBLINGS: Final = 16
 class Gate:
     """Whether dials to one endpoint may start."""
 
-    __slots__ = ("_failures", "_not_before", "_random", "is_paused", "last_error")
+    __slots__ = ("_failures", "_not_before", "_random", "is_paused", "last_error", "outage_since")
 
     def __init__(self, random: Random) -> None:
         self._random = random
@@ -35,6 +35,8 @@ class Gate:
         self.is_paused: bool = False
         self.last_error: Exception | None = None
         """What the last dial failed with; None once one has succeeded."""
+        self.outage_since: float | None = None
+        """When the first dial failed of those that have failed since one succeeded."""
 
     def is_open(self, now: float) -> bool:
         """Whether a dial may start now."""
@@ -61,6 +63,7 @@ class Gate:
         self._failures = 0
         self._not_before = -math.inf
         self.last_error = None
+        self.outage_since = None
 
     def failed(self, error: Exception, now: float) -> None:
         """A dial has failed.
@@ -69,6 +72,8 @@ class Gate:
         for seconds because a server was away for a moment.
         """
         self.last_error = error
+        if self.outage_since is None:
+            self.outage_since = now
         self._failures = self._failures or 1
         self._put_off(now)
 

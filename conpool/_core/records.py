@@ -123,8 +123,8 @@ class Waiter(Generic[LinkT, TaskT]):
     outcome: WaitOutcome | None = None
     error: Exception | None = None
     task: TaskT | None = None
-    in_deadlock = False
-    """Whether those who held the connections were waiting themselves when its time was up."""
+    slots: Any = None
+    """What the shell found of the slots that it waited for, when its time was up."""
 
     def __init__(
         self,
@@ -273,8 +273,9 @@ class SubPool(Generic[LinkT, TaskT]):
         """Return how many connections are open and in use or ready for it."""
         return len(self.idle) + self.active
 
-    def snapshot(self) -> EndpointStats:
+    def snapshot(self, now: float) -> EndpointStats:
         """Return the statistics of this moment."""
+        first = next(iter(self.queue), None)
         return EndpointStats.of(
             self.endpoint,
             limit=self.limit.total,
@@ -283,6 +284,8 @@ class SubPool(Generic[LinkT, TaskT]):
             connecting=self.connecting,
             closing=self.closing,
             waiting=len(self.queue),
+            oldest_wait=0.0 if first is None else now - first.since,
+            paused=self.gate.is_paused,
             counters=self.counters,
         )
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from threading import get_ident
 from types import CoroutineType, TracebackType
-from typing import Any, Final, Generic, NoReturn, TypeVar, cast, final
+from typing import Any, Final, Generic, NoReturn, TypeVar, final
 
 import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled, current_task, enable_ki_protection
@@ -27,10 +27,9 @@ from conpool._connection.hand_over import end_exchange
 from conpool._connection.pooled import PooledEntry, PooledSub, PooledWaiter
 from conpool._core.records import Waiter, WaitOutcome
 from conpool._engine.engine import Engine
-from conpool._engine.holders import find_holders
-from conpool._errors.connect import ConnectError
-from conpool._errors.pool import AcquireTimeout, PoolClosed, QueueFull
+from conpool._errors.pool import AcquireTimeout, PoolClosed
 from conpool._lending.lease import Connection
+from conpool._lending.refusal import make_queue_full, make_timeout
 from conpool._lending.release import Releaser
 from conpool._lending.waiting import park
 from conpool._values.endpoint import AnyEndpoint
@@ -213,7 +212,7 @@ class Acquirer:
             await checkpoint()
         if not (sub.max_waiting is None or waiter.had_turn or self._core.may_queue(sub, now)):
             await checkpoint()
-            raise QueueFull(endpoint=sub.endpoint, stats=sub.snapshot(), pool_name=self._name)
+            raise make_queue_full(self._core, sub, now, pool_name=self._name)
 
     def _take(self, sub: PooledSub, now: float) -> PooledEntry | None:
         """Take the newest idle connection that is fit to be lent, unless others come first."""
@@ -273,11 +272,15 @@ class Acquirer:
                 self._engine.report_quietly(self._core.withdrawn, waiter)
         if entry is not None:
             self._put_back(entry, exc)
-        if isinstance(exc, AcquireTimeout):
-            sub.counters.acquire_timeouts += 1
-        elif isinstance(exc, trio.Cancelled):
-            sub.counters.acquire_cancelled += 1
         now = self._engine.now()
+        counters = sub.counters
+        if isinstance(exc, AcquireTimeout):
+            counters.acquire_timeouts += 1
+        elif isinstance(exc, trio.Cancelled):
+            counters.acquire_cancelled += 1
+        has_queued = waiter is not None and waiter.task is not None
+        if isinstance(exc, AcquireTimeout) or has_queued:
+            counters.wait_time.add(now - since)  # it has waited in vain
         self._news.add(self._news.acquire_failed, sub.endpoint, exc, now - since)
         self._engine.perform(now)
 
@@ -299,20 +302,9 @@ class Acquirer:
         self._time_out(sub, "queue" if waiter.dial is None else "connect", waiter)
 
     def _time_out(self, sub: PooledSub, phase: AcquirePhase, waiter: PooledWaiter) -> NoReturn:
-        now = self._engine.now()
-        holders = find_holders(sub, now)
-        last_error = cast("ConnectError | None", sub.gate.last_error)
-        raise AcquireTimeout(
-            endpoint=sub.endpoint,
-            phase=phase,
-            waited=now - waiter.since,
-            stats=sub.snapshot(),
-            holders=holders.lines,
-            deadlock=waiter.in_deadlock,
-            held_by_caller=holders.held_by_caller,
-            last_connect_error=last_error,
-            pool_name=self._name,
-        ) from last_error
+        raise make_timeout(
+            self._core, sub, waiter, self._engine.now(), phase=phase, pool_name=self._name
+        )
 
 
 @final

@@ -350,19 +350,29 @@ class ConnectionPool(Generic[SessionT]):
 
     def stats(self, endpoint: Target) -> EndpointStats:
         """Return a snapshot of one endpoint's numbers: zeros for one never seen."""
-        return self._core.peek(valid_target(endpoint)).snapshot()
+        return self._core.peek(valid_target(endpoint)).snapshot(self._now())
 
     def all_stats(self) -> PoolStats:
         """Return a snapshot of all numbers; printed, it is a table for people."""
-        endpoints = {endpoint: sub.snapshot() for endpoint, sub in self._core.subs.items()}
-        return PoolStats.of(self.name, endpoints, self._core.dropped_counters)
+        core, now = self._core, self._now()
+        endpoints = {endpoint: sub.snapshot(now) for endpoint, sub in core.subs.items()}
+        pool_limit = core.pool_limit
+        total = pool_limit.limit.total if pool_limit.is_limited else None
+        return PoolStats.of(self.name, endpoints, core.dropped_counters, total)
+
+    def _now(self) -> float:
+        # Before the pool is open there may be no clock, and nobody waits.
+        return self._engine.now() if self._engine.thread else 0.0
 
     def __repr__(self) -> str:
-        stats = self.all_stats()
+        core = self._core
+        count, limit = len(core.subs), core.pool_limit.limit
+        # Debuggers and logs ask for this at any time: it costs the same however much the pool holds.
+        connections = f", {len(limit.borrowers)} of {limit.total} connections"
         return (
-            f"<conpool.ConnectionPool {self.name!r} {self._core.state.value}:"
-            f" {len(stats.endpoints)} endpoints, {stats.active} active, {stats.idle} idle,"
-            f" {stats.connecting} connecting, {stats.closing} closing, {stats.waiting} waiting>"
+            f"<conpool.ConnectionPool {self.name!r} {core.state.value}:"
+            f" {count} {'endpoint' if count == 1 else 'endpoints'}"
+            f"{connections if core.pool_limit.is_limited else ''}>"
         )
 
 
