@@ -48,7 +48,7 @@ class Holders(NamedTuple):
     """How many leases there are beyond those in `lines`."""
     held_by_caller: int
     counts: str
-    """How many connections in each state take up the slots."""
+    """Of the whole pool's slots: how many connections in each state take them up."""
 
 
 class _Described(NamedTuple):
@@ -94,8 +94,9 @@ class Slots:
         # There may be 10,000 leases: all loops over them run in C, and take a few milliseconds in all.
         entries: list[PooledEntry] = list(self._limit.borrowers)
         states = list(map(_state_of, entries))
-        counts = (f"{states.count(state)} {state.value}" for state in _COUNTED)
-        self._counts = f"{', '.join(counts)}, limit {self._limit.total}"
+        if self.is_pool_wide:
+            counts = (f"{states.count(state)} {state.value}" for state in _COUNTED)
+            self._counts = f"{', '.join(counts)}, limit {self._limit.total}"
         active = compress(entries, map(is_, states, repeat(_ACTIVE)))
         leases = sorted(_find_leases(list(active)), key=attrgetter("since"))
         self._held = Counter(map(attrgetter("holder"), leases))

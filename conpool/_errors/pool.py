@@ -68,11 +68,11 @@ class AcquireTimeout(DetailedError, trio.TooSlowError):
         self.last_connect_error = obstacles.last_connect_error
         when = f"within {duration(waited)}" if waited > 0 else "at once"
         remedies = list(obstacles.name_remedies(phase))
-        if phase == "queue" and not (self.stats.paused or self.deadlock):
-            last = "turn callers away early with max_waiting_per_endpoint"
-            remedies.append(
-                last if remedies else "allow more time: opening a connection takes longer"
-            )
+        if obstacles.whole_pool or obstacles.is_endpoint_full:
+            if phase == "queue" and remedies and not self.stats.paused:
+                remedies.append("turn callers away early with max_waiting_per_endpoint")
+        elif not (remedies or self.deadlock):
+            remedies.append("allow more time: opening a connection takes longer")
         super().__init__(
             _message(
                 f"no connection to {endpoint} {when}, phase {phase}", obstacles, remedies, pool_name

@@ -305,6 +305,11 @@ class ConnectionPool(Generic[SessionT]):
         """`clear`, then wait until every connection that it covered is gone.
 
         If it is cancelled, the pool still never lends those connections again.
+
+        Raises:
+            RuntimeError: This task holds one of them itself, and would wait for itself. Nothing has
+                changed. (A holder that waits for another task to drain is not noticed, and waits for
+                ever.)
         """
         await self._steering.drain(endpoint)
 
@@ -323,6 +328,9 @@ class ConnectionPool(Generic[SessionT]):
     @enable_ki_protection
     def set_limit(self, endpoint: AnyEndpoint, max_connections: int) -> None:
         """Change the limit of `endpoint`. The pool closes surplus connections: idle ones now, others later.
+
+        Until the others have been given back, there are more connections than the new limit, and the
+        statistics show that.
 
         Raises:
             ConfigError: `max_connections` is not an int of at least 1.

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import final
 
 import trio
+from trio.lowlevel import current_task
 
-from conpool._connection.pooled import PooledSub, PooledWarmer
+from conpool._connection.pooled import PooledEntry, PooledSub, PooledWarmer
 from conpool._core.records import Warmer
 from conpool._engine.engine import Engine
 from conpool._errors.pool import PoolClosed
@@ -15,7 +16,7 @@ from conpool._lending.waiting import park_warmer
 from conpool._values.config_error import ConfigError
 from conpool._values.endpoint import AnyEndpoint
 from conpool._values.group import valid_target
-from conpool._values.states import CloseReason
+from conpool._values.states import CloseReason, ConnectionState
 from conpool._values.validation import valid_count
 
 
@@ -65,9 +66,24 @@ class Steering:
     async def drain(self, endpoint: AnyEndpoint | None) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
         covered = {entry for sub in self._covered(endpoint) for entry in sub.limit.borrowers}
+        self._refuse_to_wait_for_oneself(covered)
         self.clear(endpoint, interrupt_in_use=False)
         await self._engine.wait_closed(covered)
         await trio.lowlevel.checkpoint()
+
+    def _refuse_to_wait_for_oneself(self, covered: set[PooledEntry]) -> None:
+        caller = current_task()
+        count = sum(
+            lease is not None and lease.holder is caller
+            for entry in covered
+            if entry.state is ConnectionState.ACTIVE
+            for lease in (*entry.leases, entry.check)
+        )
+        if count:
+            raise RuntimeError(
+                f"this task holds {count} of the connections that it would wait for: end the leases"
+                " first, or call clear(), which does not wait"
+            )
 
     def pause(self, endpoint: AnyEndpoint | None) -> None:
         for sub in self._covered(None) if endpoint is None else [self._find(endpoint)]:
