@@ -141,12 +141,10 @@ class Tick:
             limit = full
         slots = self._slots.get(limit)
         if slots is None:
-            # Who has not slept is in no deadlock: it has not waited for anybody.
-            is_deadlock = limit is full and waiter.task is not None and self._is_deadlocked(limit)
             slots = Slots(
                 limit,
                 is_pool_wide=limit is self._core.pool_limit.limit,
-                is_deadlock=is_deadlock,
+                is_deadlock=limit is full and self._is_deadlocked(limit),
             )
             self._slots[limit] = slots
         return slots

@@ -26,6 +26,7 @@ def make_timeout(
     obstacles = _find_obstacles(core, sub, now)
     if phase != "check":  # else it waited for an answer, and not for a slot
         slots: Slots = waiter.slots or Tick(core).find_slots(waiter, sub)
+        waiter.slots = None  # it knows tasks, and the error's traceback keeps the waiter alive
         holders = slots.find_holders(now)
         obstacles = replace(
             obstacles,

@@ -6,9 +6,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from conpool import AcquireTimeout, ConnectError, ConnectionPool, Endpoint
+from conpool import AcquireTimeout, ConnectError, Connection, ConnectionPool, Endpoint
 from conpool._engine import holders
-from tests.support.pools import HERE, THERE, Network, hold, make_pool, open_pool, settle
+from tests.support.pools import HERE, THERE, Network, hold, make_pool, open_pool, settle, use
 
 ELSEWHERE = Endpoint("elsewhere.example", 5432)
 
@@ -126,6 +126,26 @@ async def test_f134_a_dial_under_way_is_not_blamed_on_the_pool_wide_limit(
         assert (error.phase, error.holders, error.deadlock) == ("connect", (), False)
         assert "pool-wide" not in str(error)
         assert "allow more time" in str(error)
+
+
+async def test_f134_who_waited_for_a_check_is_not_sent_to_those_who_hold(
+    autojump_clock: MockClock,
+) -> None:
+    async def hang(connection: Connection[None]) -> bool:
+        await trio.sleep(3)
+        return False
+
+    async with (
+        open_pool(max_connections_per_endpoint=2, health_check=hang) as pool,
+        trio.open_nursery() as nursery,
+    ):
+        await nursery.start(hold, pool, HERE, 10)
+        await use(pool)
+        error = await time_out(pool, timeout=2)
+        assert (error.phase, error.holders) == ("check", ())
+        assert str(error).endswith("\nremedies: allow more time; lower health_check_timeout")
+        assert pool.stats(HERE).wait_time.max == 2
+        nursery.cancel_scope.cancel()
 
 
 # ── pauses and back-off ─────────────────────────────────────────────────────────
@@ -246,17 +266,37 @@ async def test_f134_deadlock_across_pools_is_found_where_endpoints_are_full(
     assert tasks.deadlocks == [True]
 
 
-async def test_f134_of_another_pools_own_limit_nothing_is_said(autojump_clock: MockClock) -> None:
-    """Which of its slots are free for whom, this pool does not know."""
-    tasks = Nesting()
+async def test_f134_the_limit_of_one_pool_is_not_taken_for_that_of_another(
+    autojump_clock: MockClock,
+) -> None:
+    """The holder waits for a dial in a pool that has slots left, and so will go on."""
+    network = Network()
+    network.silent.add(ELSEWHERE)
     async with (
-        make_pool(Network(), max_connections_per_endpoint=1, acquire_timeout=5) as one,
-        make_pool(Network(), max_connections=1, acquire_timeout=9) as other,
+        make_pool(Network(), max_connections=1, acquire_timeout=5) as one,
+        make_pool(network, acquire_timeout=9) as other,
         trio.open_nursery() as nursery,
     ):
-        nursery.start_soon(tasks.nest, (other, THERE), (one, HERE))
-        nursery.start_soon(hold_both, (one, HERE), (other, HERE))
-    assert tasks.deadlocks == [False]
+        nursery.start_soon(hold_both, (one, HERE), (other, ELSEWHERE))
+        await settle()
+        error = await time_out(one, THERE)
+        assert len(error.holders) == 1
+        assert not error.deadlock
+        nursery.cancel_scope.cancel()
+
+
+async def test_f134_who_may_not_wait_learns_of_the_deadlock_of_others(
+    autojump_clock: MockClock,
+) -> None:
+    async with (
+        open_pool(max_connections_per_endpoint=1, acquire_timeout=5) as pool,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(hold_both, (pool, HERE), (pool, THERE))
+        nursery.start_soon(hold_both, (pool, THERE), (pool, HERE))
+        await settle()
+        assert (await time_out(pool, timeout=0)).deadlock
+        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("what", ["a dial", "a pause", "nothing"])

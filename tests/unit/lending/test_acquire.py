@@ -711,6 +711,7 @@ async def test_f148_where_nobody_may_wait_back_off_is_named_with_its_cause(
     ("options", "endpoint", "why"),
     [
         ({"max_connections_per_endpoint": 1}, HERE, "all slots are taken"),
+        ({"max_connections_per_endpoint": 1, "max_connections": 1}, HERE, "all slots are taken"),
         ({"max_connections": 1}, THERE, "the pool-wide limit is used up"),
     ],
 )
