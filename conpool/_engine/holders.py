@@ -1,8 +1,8 @@
 """Who holds the slots that a caller waited for in vain, and whether that can ever end.
 
-A time-out comes when a pool is at its worst, and often to hundreds of callers in one tick of the timer. So
-the engine makes one `Slots` for each limit and tick, and all who waited for that limit share it: the first
-of them to wake describes the holders, the others use its text.
+A time-out comes when a pool is at its worst, and often to hundreds of callers in one tick of the
+timer. So the engine makes one `Slots` for each limit and tick, and all who waited for that limit
+share it: the first of them to wake describes the holders, the others use its text.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from conpool._core.records import Waiter, WaitOutcome
 from conpool._values.states import ConnectionState
 
 _DESCRIBED: Final = 12
-"""How many holders an error describes: more than that nobody reads, and each costs a walk along its frames."""
+"""How many holders an error describes. Nobody reads more, and each costs a walk over its frames."""
 
 _MOST_LOOKED_AT: Final = 1_000
-"""Leases looked at in one tick to find deadlocks: about a millisecond. Beyond that no deadlock is told."""
+"""Leases looked at in one tick to find deadlocks, in about a millisecond; beyond, none is told."""
 
 _ACTIVE = ConnectionState.ACTIVE
 _COUNTED: Final = (
@@ -91,7 +91,7 @@ class Slots:
         return Holders(lines, self._held.total() - len(lines), held_by_caller, self._counts)
 
     def _describe(self, now: float) -> None:
-        # There may be 10,000 leases: all loops over them run in C, and take a few milliseconds in all.
+        # There may be 10,000 leases: all loops over them run in C, a few milliseconds together.
         entries: list[PooledEntry] = list(self._limit.borrowers)
         states = list(map(_state_of, entries))
         if self.is_pool_wide:
@@ -121,10 +121,10 @@ def _find_leases(active: list[PooledEntry]) -> Iterator[PooledLease]:
 class Tick:
     """Finds, for waiters whose time is up in the same tick, the slots that they waited for.
 
-    A deadlock is a set of limits of which no slot can come free, because each is taken by a lease whose
-    holder waits for a slot of such a limit itself. So the search starts at one limit, goes on to those that
-    the holders wait for, and ends at the first slot that may come free: one that is not lent, or whose
-    holder waits for nothing in a pool.
+    A deadlock is a set of limits of which no slot can come free, because each is taken by a lease
+    whose holder waits for a slot of such a limit itself. So the search starts at one limit, goes on
+    to those that the holders wait for, and ends at the first slot that may come free: one that is
+    not lent, or whose holder waits for nothing in a pool.
     """
 
     def __init__(self, core: PooledCore) -> None:
@@ -134,7 +134,7 @@ class Tick:
         self._looked_at = 0
 
     def find_slots(self, waiter: PooledWaiter, sub: PooledSub) -> Slots:
-        """Return the slots of `sub`, for which `waiter` waits, or those of the whole pool if they are used up."""
+        """Return what `waiter` waits for: slots of `sub`, or of the whole pool if that is full."""
         full = self._find_full_limit(sub)
         limit = sub.limit
         if full is not None and waiter.dial is None and not sub.gate.is_paused:
@@ -150,7 +150,7 @@ class Tick:
         return slots
 
     def _find_full_limit(self, sub: PooledSub) -> PooledLimit | None:
-        """Return the limit that keeps waiters of `sub` from a connection; None if none does, or nobody knows."""
+        """Return the limit that keeps waiters of `sub` from a slot, if one is known to do so."""
         if not sub.limit.has_free_slot:
             return sub.limit
         pool_limit = self._core.pool_limit.limit
@@ -189,7 +189,7 @@ class Tick:
 
 
 def _waits(waiter: object) -> bool:
-    """Whether a task sleeps as `waiter` and has got nothing, or was waiting until this very moment."""
+    """Whether a task sleeps as `waiter`, or would, had its time not run out this very moment."""
     return isinstance(waiter, Waiter) and (waiter.queued or waiter.outcome is WaitOutcome.TIMEOUT)
 
 

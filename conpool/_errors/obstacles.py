@@ -1,6 +1,7 @@
-"""What keeps a caller from a connection, in words: which limit, which trouble, and what helps against it.
+"""What keeps a caller from a connection, in words: which limit or trouble, and what helps.
 
-Remedies follow from the cause. Nobody is told to hold connections for less time when nobody holds any.
+Remedies follow from the cause: nobody is told to hold connections for less time when nobody holds
+any.
 """
 
 from __future__ import annotations
@@ -60,11 +61,12 @@ class Obstacles:
     def explain(self) -> Iterator[str]:
         """Say what is in the way, a line for each thing."""
         if self.stats.paused:
-            yield "the endpoint is paused: the pool lends and dials nothing for it until it is resumed"
+            yield "the endpoint is paused: the pool lends and dials nothing until resume is called"
         if self.whole_pool:
             yield f"the pool-wide limit is used up: {self.whole_pool}"
         if self.failing_for is not None:
-            yield f"no dial has succeeded for {duration(self.failing_for)}{self._describe_next_dial()}"
+            when = self._describe_next_dial()
+            yield f"no dial has succeeded for {duration(self.failing_for)}{when}"
         if self.last_connect_error is not None:
             yield f"last connect error: {self.last_connect_error}"
         if self.holders:
@@ -77,9 +79,9 @@ class Obstacles:
         if self.is_deadlock:
             limit = "max_connections" if self.whole_pool else "max_connections_per_endpoint"
             yield (
-                "deadlock: the tasks that hold these connections all wait for a connection themselves;"
-                f" acquire once and pass the connection on, or raise {limit} above the number of"
-                " such tasks"
+                "deadlock: the tasks that hold these connections all wait for a connection"
+                " themselves; acquire once and pass the connection on, or raise"
+                f" {limit} above the number of such tasks"
             )
 
     def _describe_next_dial(self) -> str:

@@ -35,10 +35,10 @@ class AcquireTimeout(DetailedError, trio.TooSlowError):
         stats: The endpoint's numbers at that moment.
         holders: A line for each lease, the longest first, a dozen at most: task name, where it
             waits now, seconds held.
-        deadlock: Whether those who hold the connections all wait for one themselves, of this endpoint
-            or of another one, whose holders wait in turn. False where the pool cannot tell: where
-            more than a thousand leases would have to be looked at, or a holder waits for a child
-            task that waits for a connection.
+        deadlock: Whether those who hold the connections all wait for one themselves, of this
+            endpoint or of another one, whose holders wait in turn. False where the pool cannot
+            tell: where more than a thousand leases would have to be looked at, or a holder waits
+            for a child task that waits for a connection.
         last_connect_error: The error of the endpoint's last dial, if that dial failed.
     """
 
@@ -83,8 +83,8 @@ class AcquireTimeout(DetailedError, trio.TooSlowError):
 class QueueFull(DetailedError):
     """`max_waiting_per_endpoint` tasks wait already, or the queue sheds load.
 
-    With a limit of 0 nobody may wait, and this says what the caller would have had to wait for. If that
-    is the back-off after failed dials, the last connect error is its cause.
+    With a limit of 0 nobody may wait, and this says what the caller would have had to wait for. If
+    that is the back-off after failed dials, the last connect error is its cause.
 
     Attributes:
         endpoint: The endpoint or group that the caller asked for.

@@ -101,8 +101,8 @@ class EndpointStats:
     """The numbers of one endpoint, or of a group, at one instant.
 
     `print(pool.stats(endpoint))` shows them to people. `limit` is at least the sum of `active`,
-    `idle`, `connecting` and `closing`. After `set_limit` has lowered it, that holds once the surplus
-    connections have been given back and closed.
+    `idle`, `connecting` and `closing`. After `set_limit` has lowered it, that holds once the
+    surplus connections have been given back and closed.
     """
 
     endpoint: Target
@@ -225,7 +225,7 @@ class PoolStats:
     name: str
     """The pool's name."""
     limit: int | None
-    """Most connections that may exist at once, over all endpoints (`max_connections`); None: no limit."""
+    """Most connections of all endpoints at once (`max_connections`); None: no limit."""
     oldest_wait: float
     """How long the first of those who wait has waited so far, in seconds; 0.0 if nobody waits."""
     endpoints: Mapping[AnyEndpoint, EndpointStats]

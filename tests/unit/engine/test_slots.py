@@ -1,4 +1,4 @@
-"""Which slots a caller waited for in vain: who holds them, in which pool, and in how long a circle (F134, F147)."""
+"""Which slots a caller waited for in vain, and who holds them, across endpoints (F134, F147)."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ async def test_f134_a_pause_is_named_and_not_the_limit_of_the_pool(
         assert error.stats.paused
         assert error.stats.oldest_wait == 0.0
         assert str(error).splitlines()[1:] == [
-            "the endpoint is paused: the pool lends and dials nothing for it until it is resumed",
+            "the endpoint is paused: the pool lends and dials nothing until resume is called",
             "remedies: call resume for the endpoint",
         ]
 

@@ -75,7 +75,7 @@ def test_f134_the_pool_wide_limit_is_named_where_it_is_the_cause() -> None:
 @pytest.mark.parametrize("phase", ["queue", "connect"])
 def test_f134_a_pause_is_named_and_limits_are_not(phase: AcquirePhase) -> None:
     assert lines_of(phase, stats=stats_of(paused=True, active=2)) == [
-        "the endpoint is paused: the pool lends and dials nothing for it until it is resumed",
+        "the endpoint is paused: the pool lends and dials nothing until resume is called",
         "remedies: call resume for the endpoint",
     ]
 
@@ -111,8 +111,9 @@ def test_f134_an_attempt_that_is_due_is_not_put_into_the_future(
 
 
 def test_f134_slow_dials_want_time_or_warmth_and_no_higher_limit() -> None:
+    ahead = "open connections ahead of need with warm or min_idle_per_endpoint"
     assert lines_of("connect", stats=stats_of(connecting=1)) == [
-        "remedies: allow more time; open connections ahead of need with warm or min_idle_per_endpoint"
+        f"remedies: allow more time; {ahead}",
     ]
 
 

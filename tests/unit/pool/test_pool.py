@@ -697,7 +697,7 @@ async def test_statistics_tell_what_happened(autojump_clock: MockClock) -> None:
     assert stats.errors == 1
     assert stats.closed_by_reason == {CloseReason.DISCARDED: 1}
     assert stats.closed_by_reason[CloseReason.ERROR] == 0
-    # Two were lent one, after 2 s and at once; others waited in vain: 5 s, 1 s, and 2 s for a failed dial.
+    # Two were lent one, after 2 s and at once; others waited in vain: 5 s, 1 s, and 2 s for a dial.
     assert (stats.wait_time.count, stats.wait_time.total) == (5, 10)
     assert (stats.connect_time.count, stats.connect_time.max) == (1, 2)
     assert (stats.use_time.count, stats.use_time.total) == (2, 6)
