@@ -365,6 +365,9 @@ class LeaseBlock(Generic[SessionT]):
     def __await__(self) -> NoReturn:
         raise TypeError(_HOW_TO_ENTER)
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a block cannot be copied or pickled: call connection() for each")
+
     def __repr__(self) -> str:
         return f"<pool.connection({self._endpoint})>"
 

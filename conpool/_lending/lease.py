@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ssl
 from types import TracebackType
-from typing import Any, Generic, Protocol, TypeVar, final
+from typing import Any, Generic, NoReturn, Protocol, TypeVar, final
 
 import trio
 from trio.lowlevel import enable_ki_protection
@@ -216,8 +216,17 @@ class Connection(trio.abc.HalfCloseableStream, Generic[SessionT]):
         return self._lease.entry.link.peer_address
 
     @property
+    def fresh(self) -> bool:
+        """Whether it was opened for this lease: neither used nor idle since.
+
+        If it is not fresh and its peer closes it at once, try once more: the peer may have given it up while
+        it was idle. That may also happen to a connection that was never lent before.
+        """
+        return self._uses == 1 and not self._lease.entry.idled_unused
+
+    @property
     def reused(self) -> bool:
-        """Whether it was lent before: if its peer closes in that very moment, retry once."""
+        """Whether it was lent before. Whether it may be stale, `fresh` says."""
         return self._uses > 1
 
     @property
@@ -234,6 +243,13 @@ class Connection(trio.abc.HalfCloseableStream, Generic[SessionT]):
         if self._exchange is CLOSED_STREAM:
             raise trio.ClosedResourceError(f"{self!r}")
         return self._lease
+
+    def __reduce__(self) -> NoReturn:
+        # `copy`, `deepcopy` and `pickle` all end here.
+        raise TypeError(
+            "a lease cannot be copied or pickled: a second handle would outlive it"
+            " and reach the traffic of the next caller"
+        )
 
     def __repr__(self) -> str:
         state = "given back" if self._exchange is CLOSED_STREAM else f"use {self._uses}"

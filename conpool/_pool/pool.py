@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from itertools import count
 from random import Random
 from types import MappingProxyType, TracebackType
-from typing import Any, Final, Generic, Self, TypeVar, overload
+from typing import Any, Final, Generic, NoReturn, Self, TypeVar, overload
 
 from trio.lowlevel import enable_ki_protection
 
@@ -356,6 +356,12 @@ class ConnectionPool(Generic[SessionT]):
         """Return a snapshot of all numbers; printed, it is a table for people."""
         endpoints = {endpoint: sub.snapshot() for endpoint, sub in self._core.subs.items()}
         return PoolStats.of(self.name, endpoints, self._core.dropped_counters)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"pool {self.name} cannot be copied or pickled: its connections and tasks exist once."
+            " Make another pool, from the same config"
+        )
 
     def __repr__(self) -> str:
         stats = self.all_stats()

@@ -152,7 +152,7 @@ NAMED: dict[type, str] = {
     Timetable: "_heap",
 }
 LEFT_OUT: dict[type, str] = {
-    Entry: "address check checked_at doomed id idle_since reason sub",
+    Entry: "address check checked_at doomed id idle_since idled_unused reason sub",
     Lease: "entry holder since",
     Waiter: "entry error had_turn in_deadlock outcome queued since subs task",
     Warmer: "error queued sub task",
