@@ -1,21 +1,21 @@
 """The whole policy of the pool, without I/O: who is lent what, what is dialled, what is closed.
 
-The shell (`_engine`, and above it `_lending` and `_pool`) asks questions, and reports in the past tense
-what has happened. The core changes its books at once; `pump` then decides what can be done next, and
-`effects` says what the shell must do. The core takes `now` as an argument, awaits nothing, and knows
-neither tasks nor sockets, so the real code can be model-checked.
+The shell (`_engine`, and above it `_lending` and `_pool`) asks questions, and reports in the past
+tense what has happened. The core changes its books at once; `pump` then decides what can be done,
+and `effects` says what the shell must do. The core takes `now` as an argument, awaits nothing, and
+knows neither tasks nor sockets, so the real code can be model-checked.
 
-1. `pop_newest` takes an idle connection, the newest first, and closes those that have lapsed on the way.
+1. `pop_newest` takes the newest idle connection, and closes those that have lapsed on the way.
    The shell probes what it got, and lends it or reports it `condemned`.
-2. A caller that finds none is `queued`. Every waiter stands in line by arrival. Its dial, if the limits and
-   the gate allow one, runs on its own account: the waiter takes whichever comes first.
-3. A connection comes back (`released`, `returned_unused`) or comes into being (`dialled`). All three end in
-   `_place`: closed, if it has outlived its lifetime, uses, generation or limit; lent to the oldest waiter
-   that can have it; else laid on the idle stack.
+2. A caller that finds none is `queued`. Waiters stand in line by arrival. The dial of a waiter, if
+   limits and gate allow one, runs on its own account: the waiter takes whichever comes first.
+3. A connection comes back (`released`, `returned_unused`) or comes into being (`dialled`). Then
+   `_place` closes it, if it has outlived its lifetime, uses, generation or limit; or lends it to
+   the oldest waiter that can have it; or lays it on the idle stack.
 4. A connection that leaves (`condemned`) keeps its slot until the shell reports it `closed`.
-5. Under a pool-wide limit slots go to the sub-pools in line for them, oldest waiter first (`pool_limit`).
-6. The ledger notes every sub-pool that a report has touched. `pump` turns free slots and idle connections
-   into leases and dials there, until none is left: the only place that does, so no wake-up can be lost.
+5. Slots of a pool-wide limit go to the sub-pools in line for them, oldest waiter first.
+6. The ledger notes every sub-pool that a report has touched. Only `pump` turns free slots and idle
+   connections into leases and dials there, until none is left: so no wake-up can be lost.
 
 A connection changes its state only through these reports:
 
@@ -65,7 +65,7 @@ _ACTIVE = ConnectionState.ACTIVE
 _OPEN = PoolState.OPEN
 
 KEEP_BARE: Final = 5.0
-"""Seconds for which the pool remembers an endpoint that holds nothing but counters, after its last use.
+"""Seconds after its last use for which the pool remembers an endpoint that holds only counters.
 
 Long enough that one asked every second keeps its statistics, short enough that a crawler's million
 endpoints take the memory of those of the last few seconds.
@@ -159,14 +159,14 @@ class Core(Generic[LinkT, TaskT]):
         return self.subs.get(endpoint) or self._make_subpool(endpoint, -math.inf)
 
     def may_queue(self, sub: AnySubPool, now: float) -> bool:
-        """True if one more may wait: the queue is below its limit, or a dial for it can start now."""
+        """True if one more may wait: the queue has room, or a dial for it can start now."""
         if sub.max_waiting is None or len(sub.queue) < sub.max_waiting:
             return True
         has_slot = sub.limit.has_free_slot and self.pool_limit.limit.has_free_slot
         return has_slot and sub.gate.is_open(now) and sub.connecting < sub.max_connecting
 
     def queued(self, waiter: AnyWaiter, now: float) -> None:
-        """`waiter` joins the end of the queue or, having been served a dead connection, returns to its head."""
+        """`waiter` joins the end of the queue; if it was served a dead connection, its head."""
         if waiter.had_turn:
             self._ledger.return_to_head(waiter, now)
         else:
@@ -220,7 +220,7 @@ class Core(Generic[LinkT, TaskT]):
         self._place(entry, now)
 
     def dial_failed(self, entry: AnyEntry, error: Exception | None, now: float) -> None:
-        """The dial of `entry` has failed with `error`; with None, the closing pool has given it up."""
+        """The dial of `entry` has failed with `error`; None: the closing pool has given it up."""
         sub = entry.sub
         self._ledger.strike_off(entry)
         debtor = self._ledger.dial_over(entry)
@@ -274,10 +274,7 @@ class Core(Generic[LinkT, TaskT]):
         sub.counters.use_time.add(now - lease.since)
 
     def returned_unused(self, entry: AnyEntry, reason: CloseReason | None, now: float) -> None:
-        """`entry` was taken or reserved, and nobody has used it: its idle time goes on as before.
-
-        It must be closed for `reason`, if there is one.
-        """
+        """Nobody has used `entry`, taken or reserved: close it for `reason`, or let it idle on."""
         entry.check = None
         if entry.state is not _ACTIVE:
             return
@@ -309,7 +306,7 @@ class Core(Generic[LinkT, TaskT]):
             self._ledger.condemn(entry, keeping.why_lapsed(entry, now), gracefully=True)
 
     def check_began(self, entry: AnyEntry, holder: TaskT, now: float) -> Lease[LinkT, TaskT]:
-        """`holder` has the peer of `entry`, which it has taken or reserved, asked before a lease begins."""
+        """`holder` has the peer of `entry`, taken or reserved, asked before a lease begins."""
         entry.check = Lease(entry, holder, now)
         return entry.check
 
@@ -336,8 +333,8 @@ class Core(Generic[LinkT, TaskT]):
     def swept(self, sub: AnySubPool, now: float) -> bool:
         """Once in a while: go on with what waits for nothing but time, or drop what nobody needs.
 
-        Returns True if `sub` was dropped; the caller then tidies the timetable, since a stale row would
-        keep the sub-pool alive. The pool keeps the counters of a dropped sub-pool in its totals.
+        Returns True if `sub` was dropped; the caller then tidies the timetable, since a stale row
+        would keep the sub-pool alive. Its counters stay in the pool's totals.
         """
         self._ledger.touch(sub)
         self.pump(now)

@@ -1,8 +1,8 @@
 """When a dial starts, and for which waiter: free slots become new connections here.
 
 Three things hold a dial back: the endpoint's own limits, its gate, and the pool-wide limit.
-`dial_for_waiters` runs through them in that order for one sub-pool; `share_out` gives the pool-wide slots to
-the sub-pools in line, and what they leave to warming.
+`dial_for_waiters` runs through them in that order for one sub-pool; `share_out` gives the
+pool-wide slots to the sub-pools in line, and what they leave to warming.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Dials:
             self._make_way_for_fresh(sub, now)
 
     def lacks_slot(self, sub: AnySubPool, waiting: int, now: float) -> bool:
-        """Whether `waiting` waiters that want new connections need more slots than come free by themselves."""
+        """Whether `waiting` waiters for new connections need more slots than come free anyway."""
         if sub.limit.has_free_slot:
             return sub.claim is not None and self._pool_limit.lacks_slots
         spare = sub.connecting - sub.dialled_for  # dials whose waiters have gone serve these

@@ -1,10 +1,10 @@
 """What the core wants done: its half of the conversation with the shell.
 
-While it changes the books, the core puts effects into its outbox. Once the books are right, the engine
-performs them in order and reports what became of each.
+While it changes the books, the core puts effects into its outbox. Once the books are right, the
+engine performs them in order and reports what became of each.
 
-A waiter or a warmer in the outbox is to be woken; its own fields say with what. (They stand for themselves
-because one is made for every lease that had to wait.)
+A waiter or a warmer in the outbox is to be woken; its own fields say with what. (They stand for
+themselves because one is made for every lease that had to wait.)
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The gate of an endpoint: may it dial now, and when does that change?
 
-Two reasons close it: the caller has paused the endpoint, or a dial has failed and the next one waits.
-After a failure each attempt puts off the next one for longer, whatever becomes of it, until one succeeds:
-exponentially, with full jitter. A uniform draw from zero to the ceiling spreads the clients of a restarted
-server best; jitter on top of a fixed delay keeps them in step.
+Two reasons close it: the caller has paused the endpoint, or a dial has failed and the next waits.
+After a failure each attempt, whatever becomes of it, puts off the next one for longer, until one
+succeeds: exponentially, with full jitter. A uniform draw from zero to the ceiling spreads the
+clients of a restarted server best; jitter on top of a fixed delay keeps them in step.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ class Gate:
     def failed(self, error: Exception, now: float) -> None:
         """A dial has failed.
 
-        Dials that ran side by side met the same trouble and count as one failure: a busy client must not wait
-        for seconds because a server was away for a moment.
+        Dials that ran side by side met the same trouble and count as one failure: a busy client
+        must not wait for seconds because a server was away for a moment.
         """
         self.last_error = error
         self._failures = self._failures or 1

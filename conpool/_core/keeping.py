@@ -1,6 +1,6 @@
-"""Whether a connection may be kept: its age, uses, generation and fate, and the limits of its endpoint.
+"""Whether a connection may be kept: its age, uses, generation, fate, and its endpoint's limits.
 
-What has moved on it, and whether its peer is still there, is not known here: the shell reports that.
+Only the shell knows what has moved on it, and whether its peer is still there.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from conpool._values.states import CloseReason
 
 
 def why_not_kept(entry: AnyEntry, now: float) -> CloseReason | None:
-    """Return why `entry`, which has come back clean, must be closed; None if it may be lent again."""
+    """Return why `entry`, which came back clean, must be closed; None if it may be lent again."""
     sub = entry.sub
     if entry.doomed is not None:
         return entry.doomed
@@ -47,7 +47,7 @@ def begin_idling(entry: AnyEntry, now: float) -> None:
 
 
 def set_limit(sub: AnySubPool, total: int) -> list[AnyEntry]:
-    """Change the limit of `sub`; return the idle connections that are now too many, the oldest first."""
+    """Change the limit of `sub`; return the idle connections that are now surplus, oldest first."""
     sub.limit.total = total
     sub.resized = total != sub.config.max_connections_per_endpoint
     surplus = _count_surplus(sub)

@@ -1,8 +1,8 @@
 """Bookkeeping: each connection, slot and place in a queue is moved here, so that all counts agree.
 
-No decisions. Every method leaves the books balanced: states, stacks, counts, both limits, and the outbox
-that tells the shell what the core has decided. Every method also notes which sub-pools it has touched: the
-core's pump looks at these next (`Core.pump`), so nobody has to remember to call it.
+No decisions. Every method leaves the books balanced: states, stacks, counts, both limits, and the
+outbox that tells the shell what the core has decided. Every method also notes which sub-pools it
+has touched: `Core.pump` looks at these next, so nobody has to remember to call it.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Ledger:
         entry.sub.active += 1
 
     def push_idle(self, entry: AnyEntry) -> None:
-        """ACTIVE → IDLE, on top of the stack. Only for one that nobody has a use for: the pump is not told."""
+        """ACTIVE → IDLE, on top of the stack, if nobody has a use for it: the pump is not told."""
         sub = entry.sub
         entry.was_idle = True
         entry.state = _IDLE  # the caller has made sure that it was active
@@ -97,7 +97,7 @@ class Ledger:
             self.pool_limit.became_idle(entry)
 
     def push_idle_back(self, entry: AnyEntry) -> None:
-        """ACTIVE → IDLE, in its place by age. On top it would be lent again first and never grow old."""
+        """ACTIVE → IDLE, in its place by age. On top it would be lent first and never grow old."""
         sub = entry.sub
         younger = list(
             takewhile(lambda other: other.idle_since > entry.idle_since, reversed(sub.idle))

@@ -1,7 +1,7 @@
 """A limit on connections: trio's `CapacityLimiter` without its waiting face.
 
-Who waits, and in which order, is the core's business. What is left is the arithmetic that must never
-go wrong: a token is charged before the dial and repaid once, after the close.
+Who waits, and in which order, is the core's business. What is left is the arithmetic that must
+never go wrong: a token is charged before the dial and repaid once, after the close.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ class Orders:
         self.dismiss(sub, CloseReason.CLEARED, now)
 
     def moved(self, sub: AnySubPool, addresses: frozenset[str], now: float) -> None:
-        """The name now resolves to `addresses`: close idle connections to others now, lent ones later."""
+        """The name now resolves to `addresses`: close connections to others, lent ones later."""
         for entry in list(sub.limit.borrowers):
             if entry.address is None or entry.address in addresses:
                 continue
@@ -71,7 +71,7 @@ class Orders:
             self._ledger.leave_warming(warmer)
 
     def dismiss(self, sub: AnySubPool, reason: CloseReason, now: float) -> None:
-        """Close what is idle, and what was taken, handed over or checked: no lease of that may begin."""
+        """Close what is idle, taken, handed over or checked: no lease of that may begin."""
         for entry in list(sub.limit.borrowers):
             if entry.state is _ACTIVE and not entry.leases:
                 self._ledger.condemn(entry, reason, gracefully=False)

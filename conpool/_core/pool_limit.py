@@ -1,12 +1,12 @@
 """The pool-wide limit: which endpoint gets the next slot, and which idle connection makes way.
 
-Each sub-pool that wants a dial, and could have it but for the pool-wide limit, stands in line once, with its
-oldest waiter that has no dial; the oldest of those waiters is first. Others may overtake it: a connection
-that comes back goes to a waiter of its own endpoint, even a younger one, since a connection reused is cheaper
-than one closed and one dialled. But that happens to the first in line at most `MAX_OVERTAKES` times; then a
-connection is closed to make room.
+Each sub-pool that wants a dial, and could have it but for the pool-wide limit, stands in line once,
+with its oldest waiter that has no dial; the oldest of those waiters is first. Others may overtake
+it: a connection that comes back goes to a waiter of its own endpoint, even a younger one, since a
+connection reused is cheaper than one closed and one dialled. But that happens to the first in line
+at most `MAX_OVERTAKES` times; then a connection is closed to make room.
 
-A pool without such a limit has this object too: nobody stands in its line, and it says yes to every dial.
+A pool without such a limit has this object too, with nobody in line and a yes to every dial.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from conpool._core.records import AnyEntry, AnySubPool, AnyWaiter
 MAX_OVERTAKES: Final = 8
 """How often younger waiters of other endpoints may be served before the first in line.
 
-Small enough that nobody starves, large enough that two busy endpoints do not spend their time closing each
-other's connections: at most one lease in nine costs a dial.
+Small enough that nobody starves, large enough that two busy endpoints do not spend their time
+closing each other's connections: at most one lease in nine costs a dial.
 """
 
 _FEW: Final = 64
@@ -112,7 +112,7 @@ class PoolLimit:
         return first is not None and first.overtaken >= MAX_OVERTAKES
 
     def was_overtaken(self, waiter: AnyWaiter) -> None:
-        """`waiter` was lent a connection: count it if an older waiter stands in line for its slot."""
+        """`waiter` was lent a connection: count it if an older waiter is in line for its slot."""
         first = self._find_overtaken(waiter)
         if first is not None:
             first.overtaken += 1

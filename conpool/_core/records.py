@@ -1,11 +1,11 @@
-"""The records of one pool: its connections and leases, those who wait, and the sub-pools that hold them.
+"""The records of one pool: connections, leases, those who wait, and the sub-pools that hold them.
 
-They know of each other, which is why they share a file. `core` decides who is served, dialled for or
-closed; `ledger` makes every change that concerns more than one field.
+They know of each other, which is why they share a file. `core` decides who is served, dialled for
+or closed; `ledger` makes every change that concerns more than one field.
 
-`LinkT` is what the shell keeps of an open connection, `TaskT` is a task. The core carries both and looks
-into neither; the shell says what they are (`_connection/pooled.py`), so that a type checker follows a
-connection from the idle stack to its lease.
+`LinkT` is what the shell keeps of an open connection, `TaskT` is a task. The core carries both and
+looks into neither; the shell says what they are (`_connection/pooled.py`), so that a type checker
+follows a connection from the idle stack to its lease.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ TaskT = TypeVar("TaskT")
 class Entry(Generic[LinkT, TaskT]):
     """One connection from before its dial until after its close.
 
-    The core writes every field but `link` and `address`; the engine sets those two when the dial has
-    succeeded, before it reports that.
+    The core writes every field but `link` and `address`; the engine sets those two when the dial
+    has succeeded, before it reports that.
     """
 
     id: int
@@ -105,18 +105,18 @@ class WaitOutcome(enum.Enum):
 class Waiter(Generic[LinkT, TaskT]):
     """One acquire that could not be served at once: what it wants, and what it has been given.
 
-    It stands in the queue of each of its sub-pools and leaves all of them at once: served, refused or
-    withdrawn. It has at most one dial of its own across all of them.
+    It stands in the queue of each of its sub-pools and leaves all of them at once: served, refused
+    or withdrawn. It has at most one dial of its own across all of them.
     """
 
-    # No __slots__: a field that most waiters never change costs nothing as a default of the class, and one
-    # waiter is made for every lease that has to wait.
+    # No __slots__: a field that most waiters never change costs nothing as a default of the class,
+    # and one waiter is made for every lease that has to wait.
 
     number = 0
     """Its place in the order of arrival, across the whole pool."""
     queued = False
     had_turn = False
-    """Whether it was served before, with a connection that turned out dead: it returns to the head."""
+    """Whether it was served before, with a connection that was dead: it returns to the head."""
     dial: Entry[LinkT, TaskT] | None = None
     overtaken = 0
     """How often a younger waiter was lent a connection that could have made room for this one."""
@@ -170,9 +170,9 @@ class Warmer(Generic[TaskT]):
 class SubPool(Generic[LinkT, TaskT]):
     """What the pool knows of one endpoint.
 
-    Connections are counted by state and charged to `limit`. `idle` is a stack: a dict gives the newest in
-    one step and drops any other in one step too. `queue` holds the waiters in the order of their arrival;
-    it is an `OrderedDict`, since a plain dict slows down when it is emptied from the front.
+    Connections are counted by state and charged to `limit`. `idle` is a stack: a dict gives the
+    newest, and drops any other, in one step. `queue` holds the waiters in the order of their
+    arrival; it is an `OrderedDict`, since a plain dict slows down when emptied from the front.
     """
 
     endpoint: AnyEndpoint
@@ -213,7 +213,7 @@ class SubPool(Generic[LinkT, TaskT]):
 
     warmers: list[Warmer[TaskT]] = field(default_factory=list[Any])
     is_scarce: bool = field(init=False)
-    """False if an idle connection can be of use to nobody but the next caller: that saves asking."""
+    """False if only the next caller can have a use for an idle connection: that saves asking."""
     short_lives: int = 0
     """Connections in a row that were lost while new and unused (see `Warming.lost`)."""
     warm_not_before: float = -math.inf
@@ -260,8 +260,8 @@ class SubPool(Generic[LinkT, TaskT]):
     def find_undialled(self) -> Waiter[LinkT, TaskT] | None:
         """Return the oldest waiter without a dial of its own.
 
-        In a cold burst only the newcomer has none; looking there first keeps a burst of n dials from
-        taking n² steps.
+        In a cold burst only the newcomer has none; looking there first keeps a burst of n dials
+        from taking n² steps.
         """
         if self.dialled_for == len(self.queue):
             return None

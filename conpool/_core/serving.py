@@ -1,8 +1,8 @@
 """Who gets a connection: one that has come back, or one from the idle stack.
 
-The oldest waiter comes first, with two exceptions. A waiter that wants a `fresh` connection passes on what was
-used before. And a waiter of this endpoint goes without, once the first in line for the pool-wide limit has
-been overtaken often enough: then the connection is closed to make room.
+The oldest waiter comes first, with two exceptions. A waiter that wants a `fresh` connection passes
+on what was used before. And a waiter of this endpoint goes without, once the first in line for the
+pool-wide limit has been overtaken often enough: then the connection is closed to make room.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Serving:
         self._dials = dials
 
     def pop_newest(self, sub: AnySubPool, now: float) -> AnyEntry | None:
-        """Take the newest idle connection of `sub` that has not lapsed, and close those that have."""
+        """Take the newest idle connection of `sub` that has not lapsed; close those that have."""
         sub.used_at = now
         while sub.idle:
             entry = self._ledger.pop_newest(sub)
@@ -60,7 +60,7 @@ class Serving:
         self._ledger.push_idle_back(entry)
 
     def serve_from_idle(self, sub: AnySubPool, now: float) -> None:
-        """Serve waiters from the idle stack: after a pause, or where others want new connections only."""
+        """Serve waiters from the idle stack: after a pause, or where others want only new ones."""
         while sub.idle and not sub.gate.is_paused:
             waiter = next((waiter for waiter in sub.queue if not waiter.fresh), None)
             entry = None if waiter is None else self.pop_newest(sub, now)

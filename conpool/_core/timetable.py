@@ -1,11 +1,11 @@
 """What falls due when: the time-outs of waiters, and the moments when dials may go on.
 
-Nearly every waiter is served long before its deadline, so keeping time for each must cost next to nothing:
+Nearly every waiter is served long before its deadline, so keeping time for each must cost little:
 
-1. Waiters with the endpoint's own `acquire_timeout` come due in the order in which they queue. Only their
-   sub-pool is in the timetable, once, for the first of them; the core looks at it again when that time comes.
-2. A waiter with a deadline of its own has a row itself, in a heap with lazy deletion: rows that no longer
-   count are dropped when they surface, or all together once they outnumber those that do.
+1. Waiters with the endpoint's own `acquire_timeout` come due in the order in which they queue.
+   Only their sub-pool is in the timetable, once, for the first; then the core looks at it again.
+2. A waiter with a deadline of its own has a row itself, in a heap with lazy deletion: rows that no
+   longer count are dropped when they surface, or together once they outnumber those that do.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _Row: TypeAlias = tuple[float, int, AnyWaiter | AnySubPool]
 
 @final
 class Timetable:
-    """Waiters and sub-pools by the time when the core must look at them; seconds on the pool's clock."""
+    """Waiters and sub-pools by the time when the core must look at them, on the pool's clock."""
 
     __slots__ = ("_count", "_current", "_heap", "next_at")
 
@@ -35,7 +35,7 @@ class Timetable:
         self._current = 0
         """Rows that count: those of waiters that are queued, and one of every sub-pool."""
         self.next_at = math.inf
-        """When to call `pop_due` next: never too late, perhaps too early; infinite if nothing is due."""
+        """When to call `pop_due` next: never too late, perhaps too early; infinite for never."""
 
     def add(self, waiter: AnyWaiter) -> None:
         """Have `pop_due` return `waiter` at its deadline."""
@@ -69,8 +69,8 @@ class Timetable:
             self.tidy()
 
     def tidy(self) -> None:
-        """Drop all rows that no longer count; until they fall due they keep alive whatever they name."""
-        # A sub-pool whose time was moved forth and back, or a waiter that came back, may have several.
+        """Drop the rows that no longer count, which would keep alive whatever they name."""
+        # A sub-pool whose time was moved forth and back, or a waiter that came back, may have two.
         current = {row[2]: row for row in self._heap if _counts(row)}
         self._heap = list(current.values())
         heapify(self._heap)
@@ -85,8 +85,8 @@ class Timetable:
         while self._heap and self._heap[0][0] <= now:
             at, _, item = heappop(self._heap)
             if not isinstance(item, Waiter):
-                # A row counts only if its time is still current; otherwise each move would leave one more
-                # live row.
+                # A row counts only if its time is still current; otherwise each move would leave
+                # one more live row.
                 if at == item.due_at:
                     self._current -= 1
                     item.due_at = math.inf

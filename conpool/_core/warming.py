@@ -1,10 +1,10 @@
 """Warming: dials that no caller waits for, so that connections are open before somebody needs them.
 
 Two things ask for them: `min_idle_per_endpoint`, as long as the endpoint is in use, and callers of
-`warm`, who wait until a number of connections are open. Warming never evicts and never goes before a waiter.
-It takes its time where connections are lost as soon as they are open: otherwise a server that accepts and
-hangs up, because it is full or refuses our certificate (TLS 1.3 lets it say so after the handshake), would
-be dialled as fast as it can hang up.
+`warm`, who wait until a number of connections are open. Warming never evicts and never goes before
+a waiter. It takes its time where connections are lost as soon as they are open: otherwise a server
+that accepts and hangs up, because it is full or refuses our certificate (TLS 1.3 lets it say so
+after the handshake), would be dialled as fast as it can hang up.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from conpool._values.states import CloseReason
 SHORT_LIFE: Final = CEILING
 """Lost sooner than this, in seconds, a connection counts as short-lived.
 
-Equal to the longest back-off: connections that live longer are redialled no faster than back-off allows.
+The longest back-off: connections that live longer are redialled no faster than it allows.
 """
 
 _BY_PEER: Final = frozenset(
@@ -57,7 +57,7 @@ class Warming:
             entry.dial_for = next(iter(sub.warmers), None)
 
     def lost(self, entry: AnyEntry, reason: CloseReason, now: float) -> None:
-        """`entry` is closed for `reason`: if it was new and nobody had used it, warming takes its time."""
+        """`entry` is closed for `reason`: if it was new and unused, warming takes its time."""
         is_short_lived = now - entry.created_at < SHORT_LIFE
         if is_short_lived and not entry.uses and reason in _BY_PEER:
             self._delay(entry.sub, now, lost=1)
@@ -69,8 +69,8 @@ class Warming:
         if not sub.limit.has_free_slot or sub.connecting >= sub.max_connecting:
             return False
         if all(sub.count_open() + sub.connecting >= warmer.target for warmer in sub.warmers):
-            # `min_idle` lapses after `max_idle_time` without an acquire, just when its idle ones expire, so
-            # nothing is redialled.
+            # `min_idle` lapses after `max_idle_time` without an acquire, just when its idle ones
+            # expire, so nothing is redialled.
             is_asked_for = now - sub.used_at < sub.max_idle_time
             spare = sub.connecting - waiting
             if not is_asked_for or len(sub.idle) + spare >= sub.min_idle:
@@ -81,7 +81,7 @@ class Warming:
         return True
 
     def _delay(self, sub: AnySubPool, now: float, lost: int = 0) -> None:
-        """While connections are lost at once, each attempt puts off the next one, as after a failure."""
+        """While connections are lost at once, each attempt delays the next, as after a failure."""
         if now - sub.warm_not_before >= SHORT_LIFE:
             sub.short_lives = 0  # none was lost since then, or dials are slow enough by themselves
         sub.short_lives += lost

@@ -1,8 +1,8 @@
 """The tasks that a pool runs for itself: one host, one timer, and two nurseries.
 
-They live in nurseries that are shielded from whatever cancels the pool's block, so that the pool still works
-for cleanup code there; they end when the pool does. They run in the context (`contextvars`) in which the pool
-was opened, and are protected from KeyboardInterrupt, which belongs to the main task.
+They live in nurseries that are shielded from whatever cancels the pool's block, so the pool still
+works for cleanup code there; they end when the pool does. They run in the context (`contextvars`)
+in which the pool was opened, protected from KeyboardInterrupt, which belongs to the main task.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class Background:
 
     @enable_ki_protection
     async def _keep_time(self) -> None:
-        """Ring when a time is up. One timer serves all waiters, since a cancel scope for each costs more."""
+        """Ring when a time is up. One timer serves all waiters: a cancel scope each costs more."""
         while True:
             self.rings_at = self._ring()
             with trio.CancelScope(deadline=self.rings_at) as self._alarm:

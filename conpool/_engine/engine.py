@@ -1,9 +1,9 @@
 """Does what the core has decided, and reports to the core what came of it.
 
-`report` is the one door: it stamps the time, tells the core what has happened, has the core decide what can be
-done next, does that, and tells the observers. They come last, when the books are right again, and may call
-any synchronous method of the pool. Nobody outside this folder calls core and engine one after the other; where
-the idle hit and the give-back of a clean connection spell out `report`, they say so.
+`report` is the one door: it stamps the time, tells the core what has happened, has the core decide
+what can be done next, does that, and tells the observers. They come last, when the books are right
+again, and may call any synchronous method of the pool. Nobody outside this folder calls core and
+engine in turn; the idle hit and the give-back of a clean connection spell out `report`, and say so.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Engine:
         self.some_closed = trio.lowlevel.ParkingLot()
         """Where tasks wait for connections to be gone."""
         self.now: Callable[[], float] = trio.current_time
-        """The time on the clock of the pool's run; once it is open, without trio's detour to find it."""
+        """The clock of the pool's run; once the pool is open, without trio's detour to find it."""
         self.thread = 0
         """The thread of the pool's run; 0 until the pool is opened."""
         self.token: trio.lowlevel.TrioToken | None = None
@@ -98,7 +98,7 @@ class Engine:
             self.watch.close()
 
     def stop_serving(self) -> None:
-        """Serve nobody any more, and give up all dials. Once the background dies, none could be started."""
+        """Serve nobody any more, and give up all dials: a dying background could start none."""
         if self.core.is_open:
             now = self.now()
             self.core.shut(now)
@@ -151,7 +151,7 @@ class Engine:
         return self._timetable.next_at
 
     def _mark_deadlocks(self) -> None:
-        """Mark timed-out waiters that were deadlocked, before any of them wakes and releases what it holds."""
+        """Mark timed-out waiters that were deadlocked, before one wakes and releases anything."""
         late: dict[PooledSub, list[PooledWaiter]] = {}
         for effect in self._effects:
             if isinstance(effect, Waiter) and effect.outcome is WaitOutcome.TIMEOUT:
@@ -219,7 +219,7 @@ class Engine:
         if entry.reason is CloseReason.DETACHED or self._close_now(entry, effect.gracefully):
             self._note_closed(entry)
             return
-        # Only streams that need an await to close get here; if the close is graceful, let them say goodbye.
+        # Only streams that need an await to close get here; if gracefully, they say goodbye.
         try:
             self.background.spawn(
                 self._close,
@@ -232,7 +232,7 @@ class Engine:
             self._note_closed(entry)
 
     def _close_now(self, entry: PooledEntry, gracefully: bool) -> bool:
-        """Close by force, if nothing better can be done or is due; return False if it takes an await."""
+        """Close by force, if nothing better is possible or due; return False if it must await."""
         if self.background.has_ended:
             entry.link.try_close_now()
             return True
@@ -255,7 +255,7 @@ class Engine:
         self.some_closed.unpark_all()
 
     def interrupt(self, sub: PooledSub, reason: CloseReason, holder: Task | None = None) -> None:
-        """Close the lent connections of `sub` under their leases: all, or only those of `holder`."""
+        """Close the lent connections of `sub` under their leases: all, or only `holder`'s."""
         now = self.now()
         for entry in list(sub.limit.borrowers):
             is_meant = holder is None or any(lease.holder is holder for lease in entry.leases)

@@ -20,7 +20,7 @@ class Holders(NamedTuple):
 
 
 def find_holders(sub: PooledSub, now: float) -> Holders:
-    """Say who holds the connections of `sub`, where each holder waits and for how long it has held."""
+    """Say who holds connections of `sub`, where each holder waits and for how long it has held."""
     caller = current_task()
     leases = sorted(_find_leases(sub), key=lambda lease: lease.since)
     return Holders(

@@ -1,7 +1,7 @@
 """Tells observers what has happened, once the books are right again.
 
-An observer is a guest: the pool logs what it raises and goes on, and an event that nobody watches costs the
-pool the test of an empty tuple.
+An observer is a guest: the pool logs what it raises and goes on. An event that nobody watches costs
+the pool the test of an empty tuple.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _log: Final = logging.getLogger("conpool")
 class News:
     """What has happened, and who wants to hear it.
 
-    For each event an attribute holds the calls that somebody wants to get. `add` notes an event for them;
-    `deliver` makes the calls, once the books are right again:
+    For each event an attribute holds the calls that somebody wants to get. `add` notes an event for
+    them; `deliver` makes the calls, once the books are right again:
 
         news.add(news.acquired, info, waited)
 
@@ -91,8 +91,8 @@ class News:
     def deliver(self) -> None:
         """Tell the watchers what has happened, in order.
 
-        They may call the pool, which may make more news. The call that is delivering tells that as well, after
-        everything that came before.
+        They may call the pool, which may make more news. The call that is delivering tells that as
+        well, after everything that came before.
         """
         if self.is_held:
             return

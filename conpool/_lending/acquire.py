@@ -1,16 +1,16 @@
 """Lending: from the moment a caller asks for a connection until its lease begins.
 
 1. One test for cancellation, before anything is taken.
-2. The idle hit, inline: an idle connection that passes the probe is taken at once. One full checkpoint follows,
-   so that lending is fair to other tasks; a cancellation that arrives there puts the connection back.
-3. Everything else is one loop (`_obtain`) over one `Waiter`: get a connection, idle or through the queue, then
-   have its peer checked if that is due. If the connection is dead, the waiter goes round again, and queues at
-   the head, since it had its turn. After two failed checks it wants a new connection, so that a server that
-   has restarted cannot make it try all the dead ones in turn.
+2. The idle hit, inline: an idle connection that passes the probe is taken. A full checkpoint
+   follows, so that lending is fair; a cancellation that arrives there puts the connection back.
+3. Everything else is one loop (`_obtain`) over one `Waiter`: get a connection, idle or through the
+   queue, then have its peer checked if that is due. If the connection is dead, the waiter goes
+   round again, and queues at the head, since it had its turn. After two failed checks it wants a
+   new connection, so that a server that has restarted cannot make it try all the dead ones.
 4. The lease begins: only now do the counters and the observers hear of it.
 
-No await between taking a connection and owning it can lose it: whatever this task has taken stands in its
-waiter or in `entry`, and one `except BaseException` puts it back.
+No await between taking a connection and owning it can lose it: whatever this task has taken stands
+in its waiter or in `entry`, and one `except BaseException` puts it back.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class Acquirer:
                 if entry is not None:
                     await checkpoint()
             if entry is None or entry.state is not _ACTIVE:
-                # None was idle; or someone (`clear`, the closing pool) closed it amid the checkpoint.
+                # None was idle; or `clear` or the closing pool closed it amid the checkpoint.
                 has_own_deadline = timeout is not None
                 deadline = since + (sub.acquire_timeout if timeout is None else timeout)
                 waiter = Waiter((sub,), since, deadline, fresh, has_own_deadline)
@@ -141,7 +141,7 @@ class Acquirer:
         return connection
 
     def refuse_if_closed(self) -> None:
-        """Raise `PoolClosed` unless the pool is open; `RuntimeError` in another thread than its own."""
+        """Raise `PoolClosed` unless the pool is open; `RuntimeError` in another thread."""
         if self._engine.thread not in (0, get_ident()):
             raise RuntimeError(f"pool {self._name} belongs to another thread")
         if self._core.state is PoolState.NEW:
@@ -164,8 +164,7 @@ class Acquirer:
             if self._is_checked and not waiter.fresh:
                 entry = waiter.entry = self._take(sub, now)
             if entry is None:
-                # An idle connection is not to be had: queue for whichever comes first, a returned one or a
-                # dialled one.
+                # None is idle: queue for whichever comes first, a returned one or a dialled one.
                 if (
                     waiter.deadline <= now
                     or sub.max_waiting is not None
@@ -209,7 +208,7 @@ class Acquirer:
             await checkpoint()
             self._time_out(sub, "queue", waiter)
         if trio.current_effective_deadline() <= now:
-            # The deadline has passed but trio has not delivered the cancellation; this checkpoint does.
+            # The deadline has passed; this checkpoint has trio deliver the cancellation.
             await checkpoint()
         if not (sub.max_waiting is None or waiter.had_turn or self._core.may_queue(sub, now)):
             await checkpoint()
@@ -282,7 +281,7 @@ class Acquirer:
         self._engine.perform(now)
 
     def _put_back(self, entry: PooledEntry, exc: BaseException) -> None:
-        """Give back a connection that was taken and not lent because of `exc`, perhaps amid a check."""
+        """Give back a connection that was taken, perhaps checked, and not lent because of `exc`."""
         reason = None
         if entry.state is _ACTIVE:
             reason = end_exchange(entry.link, exc if entry.link.exchange.taints else None)
@@ -319,8 +318,8 @@ class Acquirer:
 class LeaseBlock(Generic[SessionT]):
     """`async with pool.connection(…)`: acquires on entry, gives back on exit.
 
-    A class and not a generator, since that saves a lease the cost of a checkpoint; and it holds no cancel scope
-    or nursery, so that another task may release the lease, and leases may end in another order.
+    A class and not a generator, since that saves a lease the cost of a checkpoint. It holds no
+    cancel scope or nursery, so another task may release the lease, and the order is free.
     """
 
     __slots__ = ("_acquirer", "_endpoint", "_fresh", "_releaser", "_timeout", "connection")
@@ -342,10 +341,12 @@ class LeaseBlock(Generic[SessionT]):
         """What was lent for this block; the acquirer notes it here."""
 
     def __aenter__(self) -> CoroutineType[Any, Any, Connection[SessionT]]:
-        # Not `async def`: a coroutine around the acquirer's would cost every lease a quarter microsecond.
+        # Not `async def`: a coroutine around the acquirer's costs a lease a quarter microsecond.
         if self.connection is not None:
             raise RuntimeError("this block has been entered already: call connection() for each")
-        return self._acquirer.acquire(self._endpoint, self._timeout, self._fresh, self)  # type: ignore[return-value] # mypy: it is
+        return self._acquirer.acquire(  # type: ignore[return-value] # mypy: it is
+            self._endpoint, self._timeout, self._fresh, self
+        )
 
     @enable_ki_protection
     async def __aexit__(

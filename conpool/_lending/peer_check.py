@@ -1,8 +1,8 @@
 """Asking the peer of a connection whether it is alive: one way, for callers and for the reaper.
 
-A check takes a round trip. It is due for a connection that was idle for `health_check_after`, before it is
-lent, and, with `health_check_interval`, for an idle one in the background. It is bounded in time, and whatever
-it leaves behind on the connection is judged like the end of a lease.
+A check takes a round trip. It is due for a connection that was idle for `health_check_after`,
+before it is lent, and, with `health_check_interval`, for an idle one in the background. It is
+bounded in time, and whatever it leaves behind on the connection is judged like the end of a lease.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class PeerCheck:
     async def run(self, entry: PooledEntry, timeout: float) -> CloseReason | None:
         """Have the peer of `entry`, which nobody holds, asked; return why it cannot be lent.
 
-        The lease that the hook gets ends with the check: a hook that keeps it keeps nothing. If cancelled, the
-        check counts as cut short, and the caller must judge the connection.
+        The lease that the hook gets ends with the check: a hook that keeps it keeps nothing. If
+        cancelled, the check counts as cut short, and the caller must judge the connection.
         """
         core, now = self._engine.core, self._engine.now()
         lease: Connection[Any] = Connection(

@@ -1,7 +1,7 @@
 """The end of a lease: given back, discarded, detached, or dropped by its holder.
 
-All of it is synchronous, so none of it can be cancelled: the slot is free, or on its way to be, when the call
-returns.
+All of it is synchronous, so none of it can be cancelled: when the call returns, the slot is free,
+or on its way to be.
 """
 
 # pyright: reportPrivateUsage=false
@@ -54,9 +54,7 @@ class Releaser:
             elif link.poll(0):
                 reason = link.probe()
             if entry.doomed and reason is CloseReason.PEER_CLOSED:
-                reason = (
-                    entry.doomed
-                )  # a peer that said that it would close has not surprised anyone
+                reason = entry.doomed  # the peer had said that it would close
         # `Engine.report`, spelled out.
         now = self._engine.now()
         core, news = self._core, self._news
@@ -91,8 +89,8 @@ class Releaser:
     def dropped(self, lease: PooledLease) -> None:
         """The handle of `lease` was garbage-collected: take the connection back, and complain.
 
-        Garbage is collected at any time, in the midst of a change to the books or in another thread, so
-        nothing may be changed here.
+        Garbage is collected at any time, in the midst of a change to the books or in another
+        thread, so nothing may be changed here.
         """
         entry = lease.entry
         token = self._engine.token

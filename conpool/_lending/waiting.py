@@ -1,8 +1,8 @@
 """Where a caller that waits for a connection, or for warmth, goes to sleep. The engine wakes it.
 
-Hand-over is one step: the core takes the waiter out of the queue, and the engine reschedules its task. From
-then on the connection is the waiter's own. If the task is cancelled before that, it leaves the queue inside
-its abort function, so that nothing can be handed to it any more.
+Hand-over is one step: the core takes the waiter out of the queue, and the engine reschedules its
+task. From then on the connection is the waiter's own. If the task is cancelled before that, it
+leaves the queue inside its abort function, so that nothing can be handed to it any more.
 """
 
 from __future__ import annotations

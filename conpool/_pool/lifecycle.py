@@ -1,17 +1,17 @@
 """How a pool begins and ends: OPEN → DRAINING → CLOSED, and nothing outlives its block.
 
-The block's own nursery holds one child, the host of all background tasks. It is shielded: a cancellation of
-the block must not take the timer and the dials away from cleanup code that still uses the pool. The exception
-that ends the block never passes through that nursery, and so comes out as it was.
+The block's own nursery holds one child, the host of all background tasks. It is shielded: a
+cancellation of the block must not take the timer and the dials away from cleanup code that still
+uses the pool. The block's exception never passes through that nursery, so it comes out as it was.
 
 Closing:
 
 1. The pool serves nobody any more: it refuses waiters, closes idle connections and gives up dials.
-2. Leases have `shutdown_grace` seconds to end, unless the block ended badly. Those of the task that closes
-   have none, since it cannot end them while it waits here.
+2. Leases have `shutdown_grace` seconds to end, unless the block ended badly. Those of the task that
+   closes have none, since it cannot end them while it waits here.
 3. The pool closes the connections that are still lent, under their leases.
-4. The last goodbyes are said, then the host ends. This part is shielded, and nothing in it takes longer than
-   `close_timeout`.
+4. The last goodbyes are said, then the host ends. This part is shielded, and nothing in it takes
+   longer than `close_timeout`.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ class Lifecycle:
 
     async def _leave_nursery(self, exc: BaseException | None) -> None:
         if exc is not None and self._nursery.cancel_scope.cancel_called:
-            # A background task died of a KeyboardInterrupt or the like, and trio cancelled the block
-            # for it: `exc` is that cancellation, and the nursery raises what was behind it.
+            # A background task died of a KeyboardInterrupt or the like, and trio cancelled the
+            # block: `exc` is that cancellation, and the nursery raises what was behind it.
             await self._nursery_manager.__aexit__(type(exc), exc, exc.__traceback__)
         else:
             await self._nursery_manager.__aexit__(None, None, None)
@@ -109,7 +109,7 @@ class Lifecycle:
         try:
             self._engine.stop_serving()
             self._interrupt(current_task())
-            # With no grace, do not checkpoint: a `Cancelled` here would replace the block's own exception.
+            # No grace, no checkpoint: a `Cancelled` here would replace the block's own exception.
             if grace:
                 with trio.move_on_after(grace):
                     await self._engine.wait_closed(self._find_borrowers())
@@ -143,8 +143,8 @@ class Lifecycle:
         for sub in core.subs.values():
             sub.idle.clear()
             for entry in sub.limit.borrowers:
-                # Not moved: nothing has become of it. The end of a lease must not look into the parent's
-                # socket.
+                # Not moved: nothing has become of it. The end of a lease must not look into the
+                # parent's socket.
                 if entry.state is not ConnectionState.CONNECTING:
                     entry.link.exchange.cut()
                 entry.state = ConnectionState.CLOSED

@@ -44,7 +44,7 @@ _numbers = count(1)
 class ConnectionPool(Generic[SessionT]):
     """Lend connections to any number of endpoints, inside one `async with` block.
 
-    Opening a connection costs several round trips. A pool keeps connections that are in order and lends
+    Opening a connection costs round trips. A pool keeps connections that are in order and lends
     them again, to one task at a time, within true limits for each endpoint and for all together.
 
         async with conpool.ConnectionPool() as pool:
@@ -53,16 +53,16 @@ class ConnectionPool(Generic[SessionT]):
                 await conn.send_all(request)
                 reply = await read_reply(conn)  # yours: it reads the reply to its end
 
-    Everything that the pool starts ends with its block. Any number of tasks of one `trio.run` may use it; it
-    is not thread-safe.
+    Everything that the pool starts ends with its block. Any number of tasks of one `trio.run` may
+    use it; it is not thread-safe.
 
     Args:
         config: Limits and times for every endpoint.
         driver: What a protocol does with its connections. Comes with a later release.
         overrides: Endpoints with limits and times of their own. What concerns the pool as a whole
             (`max_connections`, `shutdown_grace`, `reap_interval`) must be as in `config`.
-        health_check: The pool calls it before it lends a connection that was idle for `health_check_after`
-            seconds, and lends that only if the hook returns true within `health_check_timeout` seconds.
+        health_check: Called for a connection that was idle for `health_check_after` seconds: the
+            pool lends it only if the hook returns true within `health_check_timeout` seconds.
         on_created: Called when a connection has been opened.
         on_reused: Called when a connection is lent that was lent before.
         on_closed: Called when a connection has been closed, with the reason.
@@ -154,17 +154,17 @@ class ConnectionPool(Generic[SessionT]):
 
     @enable_ki_protection
     async def aclose(self) -> None:
-        """Close the pool: no more leases, `shutdown_grace` seconds for those under way, then the end.
+        """Close the pool: no new leases, `shutdown_grace` seconds for those that run, then the end.
 
-        Waiters get `PoolClosed` at once. Leases of the task that closes get no grace, since it cannot end
-        them while it waits here. Afterwards the pool has no task and no socket. Idempotent; several tasks
-        may wait.
+        Waiters get `PoolClosed` at once. Leases of the task that closes get no grace, since it
+        cannot end them while it waits here. Afterwards the pool has no task and no socket.
+        Idempotent; several tasks may wait.
 
         If it is cancelled, the pool closes everything by force before the cancellation goes on.
 
         Raises:
-            RuntimeError: The pool's own connector or background check has called it; these would have to
-                end first.
+            RuntimeError: The pool's own connector or background check has called it; these would
+                have to end first.
         """
         await self._lifecycle.close()
 
@@ -185,8 +185,8 @@ class ConnectionPool(Generic[SessionT]):
     ) -> AbstractAsyncContextManager[Connection[SessionT]]:
         """Lend a connection for the length of an `async with` block.
 
-        At the block's end the pool keeps the connection only if nothing of this exchange can reach the next
-        caller: see `release`, and `Connection.mark_clean` for what the pool cannot know.
+        At the block's end the pool keeps the connection only if nothing of this exchange can reach
+        the next caller: see `release`, and `Connection.mark_clean` for what the pool cannot know.
 
         Args:
             endpoint: The peer to talk to.
@@ -221,8 +221,8 @@ class ConnectionPool(Generic[SessionT]):
     ) -> Connection[SessionT]:
         """Lend a connection until `release` or `discard`; arguments and errors as for `connection`.
 
-        Use it for a lease that no single block can hold, such as that of a transaction object. If it is
-        cancelled, it has lent nothing.
+        Use it for a lease that no single block can hold, such as that of a transaction object. If
+        it is cancelled, it has lent nothing.
         """
         if timeout is not None:
             timeout = valid_seconds("timeout", timeout, positive=False)
@@ -242,9 +242,9 @@ class ConnectionPool(Generic[SessionT]):
     def release(self, connection: Connection[SessionT]) -> None:
         """Give the connection back. The caller vouches that no exception cut the exchange short.
 
-        The pool keeps it only if no operation on it was cut short, an answer has come since the last send,
-        and the peer has neither closed it nor sent anything that is unread. Synchronous: it cannot be
-        cancelled or block. Nothing happens if the lease has ended.
+        The pool keeps it only if no operation on it was cut short, an answer has come since the
+        last send, and the peer has neither closed it nor sent anything that is unread. Synchronous:
+        it cannot be cancelled or block. Nothing happens if the lease has ended.
 
         Raises:
             ValueError: The lease is another pool's.
@@ -254,7 +254,7 @@ class ConnectionPool(Generic[SessionT]):
 
     @enable_ki_protection
     def discard(self, connection: Connection[SessionT]) -> None:
-        """End the lease and close the connection. Synchronous. Nothing happens if the lease has ended.
+        """End the lease and close the connection. Synchronous and idempotent.
 
         Raises:
             ValueError: The lease is another pool's.
@@ -272,8 +272,8 @@ class ConnectionPool(Generic[SessionT]):
     async def warm(self, endpoint: AnyEndpoint, count: int) -> None:
         """Dial until `count` connections are open, idle or in use.
 
-        It never evicts and never goes before a waiter: while others need the slots, it waits. If it is
-        cancelled, its dials go on, and the connections that they open become idle.
+        It never evicts and never goes before a waiter: while others need the slots, it waits. If it
+        is cancelled, its dials go on, and the connections that they open become idle.
 
         Raises:
             ConfigError: `count` is negative, or more than the endpoint's or the pool's limit.
@@ -312,7 +312,7 @@ class ConnectionPool(Generic[SessionT]):
 
     @enable_ki_protection
     def pause(self, endpoint: AnyEndpoint | None = None) -> None:
-        """Lend and dial nothing for `endpoint`, or for all that are known, until `resume`; acquires wait."""
+        """Lend and dial nothing for `endpoint`, or all known, until `resume`: acquires wait."""
         self._steering.pause(endpoint)
 
     @enable_ki_protection
@@ -322,7 +322,7 @@ class ConnectionPool(Generic[SessionT]):
 
     @enable_ki_protection
     def set_limit(self, endpoint: AnyEndpoint, max_connections: int) -> None:
-        """Change the limit of `endpoint`. The pool closes surplus connections: idle ones now, others later.
+        """Change the limit of `endpoint`; surplus connections close, the lent ones when given back.
 
         Raises:
             ConfigError: `max_connections` is not an int of at least 1.

@@ -1,4 +1,4 @@
-"""What must happen with no traffic at all: connections age, peers close, endpoints are forgotten."""
+"""What must happen with no traffic: connections age, peers close, endpoints are forgotten."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from conpool._lending.peer_check import PeerCheck
 from conpool._values.states import CloseReason, ConnectionState
 
 _BATCH: Final = 500
-"""Connections or endpoints inspected between two checkpoints: a few milliseconds' worth at the most."""
+"""Connections or endpoints inspected between two checkpoints: a few milliseconds' worth."""
 
 
 @final
 class Reaper:
-    """Looks at every idle connection once every `interval` seconds, and at once if its peer closes it."""
+    """Looks at every idle connection each `interval` seconds, and at once if its peer closes it."""
 
     def __init__(self, engine: Engine, peer_check: PeerCheck, interval: float) -> None:
         self._engine = engine
