@@ -238,8 +238,8 @@ class Core(Generic[LinkT, TaskT]):
     def released(self, lease: AnyLease, reason: CloseReason | None, now: float) -> None:
         """`lease` is over. Its connection is clean and alive, or must be closed for `reason`.
 
-        A lease whose connection the pool has closed meanwhile is only counted: its sub-pool may have been
-        dropped, and its counters added to the pool's totals.
+        A lease whose connection the pool has closed meanwhile is only counted: its sub-pool may
+        have been dropped, and its counters added to the pool's totals.
         """
         entry = lease.entry
         sub = entry.sub
@@ -248,13 +248,13 @@ class Core(Generic[LinkT, TaskT]):
             if reason is not None:
                 self.condemned(entry, reason, now)
             else:
-                # `begin_idling`, `why_not_kept` and `place`, spelled out for the commonest case: the
-                # connection may be kept, and nobody has a use for it now.
+                # `begin_idling`, `why_not_kept` and `place`, spelled out for the commonest case:
+                # the connection may be kept, and nobody has a use for it now.
                 entry.was_idle = False
                 entry.idle_since = now
-                lapses_at = now + sub.max_idle_time
+                end = now + sub.max_idle_time
                 expires_at = entry.expires_at
-                entry.lapses_at = lapses_at if lapses_at < expires_at else expires_at  # noqa: FURB136
+                entry.lapses_at = end if end < expires_at else expires_at  # noqa: FURB136
                 if (
                     now < expires_at
                     and entry.uses < sub.max_uses
@@ -269,7 +269,7 @@ class Core(Generic[LinkT, TaskT]):
                         self._ledger.push_idle(entry)
                 else:
                     self._place(entry, now)
-        # Last: if a call above raises, the lease still stands in the books, and can be ended by force.
+        # Last: if a call above raises, the books still have the lease, and it can be ended again.
         del entry.leases[lease]
         sub.counters.use_time.add(now - lease.since)
 

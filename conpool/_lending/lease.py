@@ -15,12 +15,16 @@ from trio.lowlevel import enable_ki_protection
 from conpool._connection.exchange import CLOSED_STREAM
 from conpool._connection.pooled import PooledLease
 from conpool._values.endpoint import AnyEndpoint
+from conpool._values.states import CloseReason
 
 SessionT = TypeVar("SessionT")
 
 
 class Owner(Protocol):
     """What a lease asks of the pool that it belongs to."""
+
+    unended: dict[PooledLease, CloseReason]
+    """Leases that nobody has any more, and that the pool must still end."""
 
     def discard(self, connection: Connection[Any]) -> None:
         """End the lease and close the connection."""
@@ -40,6 +44,10 @@ class Owner(Protocol):
 
     async def is_healthy(self, connection: Connection[Any]) -> bool:
         """Probe the connection, and ask its peer if there is a way to."""
+        ...
+
+    def refuse_other_thread(self) -> None:
+        """Raise `RuntimeError` in another thread than the pool's own."""
         ...
 
 
@@ -154,6 +162,7 @@ class Connection(trio.abc.HalfCloseableStream, Generic[SessionT]):
         Raises:
             trio.ClosedResourceError: The lease has ended.
         """
+        self._owner.refuse_other_thread()
         self._held().entry.link.exchange.vouch()
 
     @enable_ki_protection
@@ -258,7 +267,12 @@ class Connection(trio.abc.HalfCloseableStream, Generic[SessionT]):
 
     def __del__(self) -> None:
         if self._exchange is not CLOSED_STREAM:
-            self._owner.dropped(self._lease)
+            try:
+                self._owner.dropped(self._lease)
+            except BaseException:
+                # Garbage may be collected where there is no room for a call, and this is none.
+                self._owner.unended[self._lease] = CloseReason.DISCARDED
+                raise
 
 
 # For the owner, which must end a lease and may not see into it otherwise.
@@ -270,11 +284,6 @@ def end_lease(connection: Connection[Any]) -> PooledLease | None:
         return None
     connection._exchange = CLOSED_STREAM  # noqa: SLF001
     return connection._lease  # noqa: SLF001
-
-
-def find_owner(connection: Connection[Any]) -> Owner:
-    """Return the owner that `connection` came from."""
-    return connection._owner  # noqa: SLF001
 
 
 def held_lease(connection: Connection[Any]) -> PooledLease:

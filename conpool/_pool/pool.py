@@ -20,7 +20,7 @@ from conpool._extend.connector import Connector
 from conpool._extend.driver import Driver
 from conpool._extend.observer import ConnectionInfo, Observer
 from conpool._lending.acquire import Acquirer, LeaseBlock
-from conpool._lending.lease import Connection, find_owner
+from conpool._lending.lease import Connection
 from conpool._lending.release import Releaser
 from conpool._pool.follow import Follower
 from conpool._pool.lifecycle import Lifecycle
@@ -129,10 +129,10 @@ class ConnectionPool(Generic[SessionT]):
         news = News(observers, on_created=on_created, on_reused=on_reused, on_closed=on_closed)
         connector = connector or TCPConnector()
         self._engine = Engine(self._core, connector, news)
-        self._releaser = Releaser(self._engine, health_check)
+        self._releaser = Releaser(self._engine, health_check, self.name)
         self._acquirer = Acquirer(self._engine, self._releaser, self.name)
-        self._steering = Steering(self._engine, self._acquirer, self.name)
-        reaper = Reaper(self._engine, self._releaser.peer_check, config.reap_interval)
+        self._steering = Steering(self._engine, self._acquirer, self._releaser, self.name)
+        reaper = Reaper(self._engine, self._releaser, config.reap_interval)
         follower = Follower(self._engine, connector, config.reap_interval)
         self._lifecycle = Lifecycle(self._engine, reaper, follower, config.shutdown_grace)
 
@@ -150,6 +150,7 @@ class ConnectionPool(Generic[SessionT]):
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
+        self._releaser.refuse_other_thread()
         await self._lifecycle.leave(exc)  # noqa: ASYNC102 - cancelled, it ends at once
 
     @enable_ki_protection
@@ -166,6 +167,7 @@ class ConnectionPool(Generic[SessionT]):
             RuntimeError: The pool's own connector or background check has called it; these would
                 have to end first.
         """
+        self._releaser.refuse_other_thread()
         await self._lifecycle.close()
 
     @property
@@ -205,9 +207,7 @@ class ConnectionPool(Generic[SessionT]):
         if timeout is not None:
             timeout = valid_seconds("timeout", timeout, positive=False)
         # Not `LeaseBlock[SessionT](…)`: that costs every lease a quarter of a checkpoint.
-        block: LeaseBlock[SessionT] = LeaseBlock(
-            self._acquirer, self._releaser, endpoint, timeout, fresh
-        )
+        block: LeaseBlock[SessionT] = LeaseBlock(self._acquirer, endpoint, timeout, fresh)
         return block
 
     @enable_ki_protection
@@ -249,8 +249,7 @@ class ConnectionPool(Generic[SessionT]):
         Raises:
             ValueError: The lease is another pool's.
         """
-        self._check_own(connection)
-        self._releaser.give_back(connection, None)
+        self._releaser.release(connection)
 
     @enable_ki_protection
     def discard(self, connection: Connection[SessionT]) -> None:
@@ -259,12 +258,8 @@ class ConnectionPool(Generic[SessionT]):
         Raises:
             ValueError: The lease is another pool's.
         """
-        self._check_own(connection)
+        self._releaser.refuse_stranger(connection)
         self._releaser.discard(connection)
-
-    def _check_own(self, connection: Connection[SessionT]) -> None:
-        if find_owner(connection) is not self._releaser:
-            raise ValueError(f"{connection!r} was not lent by pool {self.name}")
 
     # ── warming and clearing ────────────────────────────────────────────────────
 
@@ -354,7 +349,7 @@ class ConnectionPool(Generic[SessionT]):
 
     def all_stats(self) -> PoolStats:
         """Return a snapshot of all numbers; printed, it is a table for people."""
-        endpoints = {endpoint: sub.snapshot() for endpoint, sub in self._core.subs.items()}
+        endpoints = {endpoint: sub.snapshot() for endpoint, sub in self._core.subs.copy().items()}
         return PoolStats.of(self.name, endpoints, self._core.dropped_counters)
 
     def __reduce__(self) -> NoReturn:
