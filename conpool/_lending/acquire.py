@@ -16,6 +16,7 @@ in its waiter or in `entry`, and one `except BaseException` puts it back.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from threading import get_ident
 from types import CoroutineType, TracebackType
 from typing import Any, Final, Generic, NoReturn, TypeVar, cast, final
@@ -28,6 +29,7 @@ from conpool._connection.pooled import PooledEntry, PooledSub, PooledWaiter
 from conpool._core.records import Waiter, WaitOutcome
 from conpool._engine.engine import Engine
 from conpool._engine.holders import find_holders
+from conpool._engine.room import with_room
 from conpool._errors.connect import ConnectError
 from conpool._errors.pool import AcquireTimeout, PoolClosed, QueueFull
 from conpool._lending.lease import Connection
@@ -116,7 +118,7 @@ class Acquirer:
                 entry = await self._obtain(waiter, sub, since)
                 now = self._engine.now()
         except BaseException as exc:
-            self._roll_back(sub, waiter, entry, exc, since)
+            with_room(partial(self._roll_back, sub, waiter, entry, exc, since))
             raise
         lease = self._core.lease_began(entry, current_task(), now - since, now)
         connection: Connection[Any] = Connection(self._releaser, lease)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ssl
 from types import TracebackType
-from typing import Any, Generic, NoReturn, Protocol, TypeVar, final
+from typing import Any, Final, Generic, NoReturn, Protocol, TypeVar, final
 
 import trio
 from trio.lowlevel import enable_ki_protection
@@ -18,6 +18,9 @@ from conpool._values.endpoint import AnyEndpoint
 from conpool._values.states import CloseReason
 
 SessionT = TypeVar("SessionT")
+
+_DISCARDED: Final = CloseReason.DISCARDED
+"""A name of its own: looking up a member of an enum takes a call."""
 
 
 class Owner(Protocol):
@@ -271,7 +274,7 @@ class Connection(trio.abc.HalfCloseableStream, Generic[SessionT]):
                 self._owner.dropped(self._lease)
             except BaseException:
                 # Garbage may be collected where there is no room for a call, and this is none.
-                self._owner.unended[self._lease] = CloseReason.DISCARDED
+                self._owner.unended[self._lease] = _DISCARDED
                 raise
 
 

@@ -30,6 +30,10 @@ from conpool._values.states import CloseReason, ConnectionState
 
 _ACTIVE = ConnectionState.ACTIVE
 
+# Looking up a member of an enum takes a call, and near the recursion limit there may be none.
+_DISCARDED: Final = CloseReason.DISCARDED
+_ERROR: Final = CloseReason.ERROR
+
 _log: Final = logging.getLogger("conpool")
 
 
@@ -37,7 +41,7 @@ _log: Final = logging.getLogger("conpool")
 class Releaser:
     """Takes the connections of one pool back: the owner of its leases."""
 
-    __slots__ = ("_core", "_engine", "_name", "_news", "peer_check", "unended")
+    __slots__ = ("_core", "_engine", "_name", "_news", "_told", "peer_check", "unended")
 
     def __init__(self, engine: Engine, health_check: HealthCheck | None, name: str) -> None:
         self._engine = engine
@@ -45,6 +49,8 @@ class Releaser:
         self._news = engine.news
         self._name = name
         self.peer_check = PeerCheck(engine, health_check, self)
+        self._told: PooledLease | None = None
+        """The last lease of whose end the observers hear: only once, also if it needs two tries."""
         self.unended: dict[PooledLease, CloseReason] = {}
         """Leases that nobody has any more, and that the books still have; see `end_rest`."""
 
@@ -98,13 +104,14 @@ class Releaser:
             # `Engine.report`, spelled out.
             now = self._engine.now()
             core, news = self._core, self._news
-            core.released(lease, None, now)
             if news.released:
                 news.add_about(news.released, entry, now - lease.since)
+                self._told = lease
+            core.released(lease, None, now)
             if core.touched or core.effects or news.pending:
                 self._engine.perform(now)
         except BaseException as error:
-            self.unended[lease] = CloseReason.ERROR  # no call: there may be no room for one
+            self.unended[lease] = _ERROR  # no call: there may be no room for one
             with_more_room(partial(self._recover, error))
             if not isinstance(error, OSError):
                 raise
@@ -142,7 +149,7 @@ class Releaser:
         thread, so nothing may be changed here.
         """
         entry = lease.entry
-        self.unended[lease] = CloseReason.DISCARDED
+        self.unended[lease] = _DISCARDED
         with suppress(trio.RunFinishedError):
             self._call_soon()
         if entry.state is not _ACTIVE:
@@ -173,7 +180,7 @@ class Releaser:
         try:
             self._close(lease, reason)
         except BaseException as error:
-            self.unended[lease] = CloseReason.DISCARDED
+            self.unended[lease] = _DISCARDED
             with_more_room(partial(self._recover, error))
             if not isinstance(error, OSError):
                 raise
@@ -205,8 +212,10 @@ class Releaser:
         entry = lease.entry
         now = self._engine.now()
         if lease in entry.leases:
+            if self._told is not lease:
+                self._news.add_about(self._news.released, entry, now - lease.since)
+                self._told = lease
             self._core.released(lease, reason, now)
-            self._news.add_about(self._news.released, entry, now - lease.since)
         elif entry.check is lease and entry.state is _ACTIVE:  # a health hook's
             self._core.condemned(entry, reason, now)
         self._engine.perform(now)
