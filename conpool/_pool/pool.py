@@ -54,7 +54,8 @@ class ConnectionPool(Generic[SessionT]):
                 reply = await read_reply(conn)  # yours: it reads the reply to its end
 
     Everything that the pool starts ends with its block. Any number of tasks of one `trio.run` may
-    use it; it is not thread-safe.
+    use it. It is not thread-safe: in another thread only `stats`, `all_stats` and `repr` work, and
+    all else raises RuntimeError. Have `trio.from_thread` call it.
 
     Args:
         config: Limits and times for every endpoint.
@@ -247,6 +248,8 @@ class ConnectionPool(Generic[SessionT]):
         it cannot be cancelled or block. Nothing happens if the lease has ended.
 
         Raises:
+            RuntimeError: This is another thread than the pool's; call it with `trio.from_thread`.
+            TypeError: It is no lease.
             ValueError: The lease is another pool's.
         """
         self._releaser.release(connection)
@@ -256,6 +259,8 @@ class ConnectionPool(Generic[SessionT]):
         """End the lease and close the connection. Synchronous and idempotent.
 
         Raises:
+            RuntimeError: This is another thread than the pool's.
+            TypeError: It is no lease.
             ValueError: The lease is another pool's.
         """
         self._releaser.refuse_stranger(connection)

@@ -77,7 +77,11 @@ async def test_f143_a_call_from_another_thread_is_refused_before_anything_change
     name: str,
 ) -> None:
     """F020"""
-    await check_refused(partial(trio.to_thread.run_sync, CALLS[name]))
+
+    async def call(pool: Pool, lease: Lease) -> None:
+        await trio.to_thread.run_sync(CALLS[name], pool, lease)
+
+    await check_refused(call)
 
 
 @pytest.mark.parametrize("name", AWAITED)
@@ -87,7 +91,10 @@ async def test_f143_what_another_threads_run_awaits_is_refused_before_anything_c
     async def elsewhere(pool: Pool, lease: Lease) -> None:
         await AWAITED[name](pool, lease)
 
-    await check_refused(partial(trio.to_thread.run_sync, trio.run, elsewhere))
+    async def call(pool: Pool, lease: Lease) -> None:
+        await trio.to_thread.run_sync(trio.run, elsewhere, pool, lease)
+
+    await check_refused(call)
 
 
 @pytest.mark.parametrize("name", READS)
