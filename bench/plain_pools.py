@@ -1,7 +1,7 @@
 """Pools of ten lines, written here to compare with.
 
-They promise nothing: they do not count a connection while it closes, do not probe an idle one, and do
-not notice an unfinished exchange.
+They promise nothing: they do not count a connection while it closes, do not probe an idle one, and
+do not notice an unfinished exchange.
 """
 
 from __future__ import annotations

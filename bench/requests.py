@@ -49,8 +49,8 @@ async def measure_requests(scale: Scale) -> Table:
         f"{count} requests in sequence, {len(_REQUEST)} bytes there and back",
         ("", "µs each", "times as fast", "target"),
         rows,
-        "On loopback, where a round trip costs nothing: reuse saves more elsewhere. The time is that of"
-        " client and server together; the certificate's key is P-256.",
+        "On loopback, where a round trip costs nothing: reuse saves more elsewhere. The time is"
+        " that of client and server together; the certificate's key is P-256.",
     )
 
 

@@ -55,7 +55,7 @@ class Rival(abc.ABC):
 
     @abc.abstractmethod
     async def ask_and_lose_patience(self) -> None:
-        """Borrow a connection, start an exchange, swallow its time-out, leave the block normally."""
+        """Borrow a connection, start an exchange, swallow its time-out, leave the block calmly."""
 
     async def ask_host(self, host: int) -> int:
         """As `ask`, for one of many hosts."""

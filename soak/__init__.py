@@ -1,4 +1,4 @@
-"""Mixed traffic, faults and cancellations for as long as one likes; afterwards nothing is left over.
+"""Mixed traffic, faults and cancellations for as long as one likes; then nothing is left over.
 
 `python -m soak 30` runs for thirty minutes, `--seed` repeats a run's choices. It exits with 1
 and names what is left if anything is.

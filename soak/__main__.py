@@ -1,4 +1,4 @@
-"""`python -m soak 30`: thirty minutes of mixed traffic; exit code 1, and a list, if anything is wrong."""
+"""`python -m soak 30`: thirty minutes of traffic; exit code 1, and a list, if anything is wrong."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """An echo server that answers each request with its number, and that often misbehaves.
 
-A request is a line that begins with a number; what follows the number only makes it long. The answer is
-the number. Nothing else that has digits is ever sent, so that a number that answers another request
-can only have come from an earlier lease.
+A request is a line that begins with a number; what follows the number only makes it long. The
+answer is the number. Nothing else that has digits is ever sent, so that a number that answers
+another request can only have come from an earlier lease.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import trio
 
 LOOPBACK: Final = "127.0.0.1"
 UNASKED: Final = b"!\n"
-"""What is said unasked: when a connection is greeted late, behind an answer, or while it is idle."""
+"""What is said unasked: when a connection is greeted late, behind an answer, or during idleness."""
 
 _GONE = (trio.BrokenResourceError, trio.ClosedResourceError)
 _LONGEST = 1 << 20
@@ -46,7 +46,7 @@ class EchoServer:
         self.has_faults = True
 
     async def run(self, task_status: trio.TaskStatus[None]) -> None:
-        """Serve until cancelled, with a restart now and then: all connections are cut, then refused."""
+        """Serve until cancelled. Now and then restart: cut all connections, then refuse them."""
         started = False
         while True:
             with trio.CancelScope() as life:

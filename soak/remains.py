@@ -20,10 +20,10 @@ from conpool._core.records import Entry, SubPool, Waiter
 _BOOKS: Final = (Entry, Link, SubPool, Waiter)
 
 ALLOWED_GROWTH: Final = 2.0
-"""MiB by which memory may grow over the second half: the allocator's own unrest. A leak of 100 bytes
-for each lease would be ten times as much in a minute."""
+"""MiB by which memory may grow over the second half: the allocator's own unrest. A leak of 100
+bytes for each lease would be ten times as much in a minute."""
 SHORTEST_JUDGED: Final = 150.0
-"""Seconds of run below which memory still grows for good reasons: caches fill, the heap finds its size."""
+"""Seconds of run below which memory still grows for good reasons: caches fill, the heap settles."""
 
 
 @final
@@ -100,8 +100,8 @@ class Memory:
     async def sample(self, interval: float) -> None:
         """Note it every so often, garbage apart.
 
-        What was freed is given back to the system first: else the holes that OpenSSL's short-lived pieces leave
-        among others would count, and they take many minutes to reach their size.
+        What was freed is given back to the system first: else the holes that OpenSSL's short-lived
+        pieces leave among others would count, and they take many minutes to reach their size.
         """
         while True:
             gc.collect()

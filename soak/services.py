@@ -1,4 +1,4 @@
-"""What the traffic talks to: for each kind of server, a request with a number and its one right answer."""
+"""What the traffic talks to: for each kind of server, a numbered request and its right answer."""
 
 from __future__ import annotations
 

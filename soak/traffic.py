@@ -140,7 +140,7 @@ class Caller:
             await self._service.receive(conn, number, bytearray())
 
     async def _swallow_timeout(self, conn: Lease) -> None:
-        """Time runs out, and the caller goes on as if nothing had happened; the pool must know better."""
+        """Time runs out, the caller goes on as if nothing had happened; the pool knows better."""
         number, buffer, sent = next(_numbers), bytearray(), False
         with trio.move_on_after(self._random.expovariate(1 / 0.001)) as scope:
             await self._service.send(conn, number)

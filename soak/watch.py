@@ -135,7 +135,7 @@ class EveryStep(trio.abc.Instrument):
 
 
 async def sample_steps(record: Record) -> None:
-    """For a moment every now and then, check after every step; always would leave no time to run."""
+    """For a moment now and then, check after every step; always would leave no time to run."""
     while True:
         await trio.sleep(1.0)
         instrument = EveryStep(record)

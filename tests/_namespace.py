@@ -1,4 +1,4 @@
-"""A network of one's own: scripts that run where only they can break the loopback or use up ports."""
+"""A network of one's own: scripts that break the loopback or use up ports where only they do."""
 
 from __future__ import annotations
 
@@ -27,9 +27,12 @@ def run_in_namespace(script: str) -> Any:
     )
     if allowed.returncode != 0:
         pytest.skip(f"network namespaces are not allowed here: {allowed.stderr.decode()}")
-    code = f"import subprocess; subprocess.run([{ip!r}, 'link', 'set', 'lo', 'up'], check=True)\n{script}"
+    setup = f"import subprocess; subprocess.run([{ip!r}, 'link', 'set', 'lo', 'up'], check=True)"
     done = subprocess.run(
-        [*inside, sys.executable, "-c", code], capture_output=True, check=False, timeout=40
+        [*inside, sys.executable, "-c", f"{setup}\n{script}"],
+        capture_output=True,
+        check=False,
+        timeout=40,
     )
     assert done.returncode == 0, done.stderr.decode()
     assert done.stderr == b""

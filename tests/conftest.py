@@ -1,4 +1,4 @@
-"""Fixtures for all tests: certificates, real servers, and a watch over what a test leaves behind."""
+"""Fixtures for all tests: certificates, real servers, and a watch over what tests leave behind."""
 
 from __future__ import annotations
 

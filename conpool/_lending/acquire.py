@@ -320,7 +320,7 @@ class LeaseBlock(Generic[SessionT]):
     """`async with pool.connection(…)`: acquires on entry, gives back on exit.
 
     A class and not a generator, since that saves a lease the cost of a checkpoint. It holds no
-    cancel scope or nursery, so another task may release the lease, and the order is free.
+    cancel scope or nursery, so leases may end in any order, and in other tasks.
     """
 
     __slots__ = ("_acquirer", "_endpoint", "_fresh", "_timeout", "connection")

@@ -207,7 +207,10 @@ MUTATIONS: Final = (
         "a failed dial fails whoever is oldest",
         "_core/core.py",
         "                self._ledger.refuse(debtor, WaitOutcome.DIAL_FAILED, error)\n",
-        "                self._ledger.refuse(next(iter(sub.queue)), WaitOutcome.DIAL_FAILED, error)\n",
+        (
+            "                self._ledger.refuse(next(iter(sub.queue)),"
+            " WaitOutcome.DIAL_FAILED, error)\n"
+        ),
     ),
     plant(
         "a paused endpoint keeps its place in line",
@@ -323,7 +326,10 @@ MUTATIONS: Final = (
     plant(
         "warming goes before those in line",
         "_core/dials.py",
-        "        if self._pool_limit is not None and (self._pool_limit.wanted or not self._pool_limit.limit.has_free_slot):\n",
+        (
+            "        if self._pool_limit is not None and (self._pool_limit.wanted"
+            " or not self._pool_limit.limit.has_free_slot):\n"
+        ),
         "        if self._pool_limit is not None and not self._pool_limit.limit.has_free_slot:\n",
     ),
     plant(
@@ -336,6 +342,9 @@ MUTATIONS: Final = (
         "a connection may be lent while it closes",
         "_values/states.py",
         "        (_S.CLOSING, _S.CLOSED),  # its file is closed\n",
-        "        (_S.CLOSING, _S.CLOSED),  # its file is closed\n        (_S.CLOSING, _S.ACTIVE),\n",
+        (
+            "        (_S.CLOSING, _S.CLOSED),  # its file is closed\n"
+            "        (_S.CLOSING, _S.ACTIVE),\n"
+        ),
     ),
 )

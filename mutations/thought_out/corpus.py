@@ -153,7 +153,10 @@ MUTATIONS = (
     Mutation(
         name="a connection whose check failed belongs to nobody",
         file="_lending/acquire.py",
-        old="            self._core.condemned(entry, reason, now)\n            self._engine.perform(trio.current_time())\n",
+        old=(
+            "            self._core.condemned(entry, reason, now)\n"
+            "            self._engine.perform(trio.current_time())\n"
+        ),
         new="            self._engine.perform(trio.current_time())\n",
         tests=(_SLOTS + "test_asyncpg_1269",),
     ),
@@ -182,9 +185,12 @@ MUTATIONS = (
     Mutation(
         name="what comes back is laid aside, and those who wait are woken to fetch it",
         file="_core/core.py",
-        old="            if sub.queue and not sub.paused:\n                self._give(entry, now)\n",
+        old=(
+            "            if sub.queue and not sub.paused:\n                self._give(entry, now)\n"
+        ),
         new=(
-            "            if sub.queue and not sub.paused:\n                self._ledger.push_idle(entry)\n"
+            "            if sub.queue and not sub.paused:\n"
+            "                self._ledger.push_idle(entry)\n"
             "                return\n"
         ),
         tests=(_FAIRNESS + "test_aiohttp_4936",),
@@ -281,8 +287,14 @@ MUTATIONS = (
     Mutation(
         name="the reaper hurries",
         file="_pool/reap.py",
-        old="            await trio.sleep(self._config.reap_interval)\n            await self.sweep()\n",
-        new="            await trio.sleep(self._config.reap_interval / 9)\n            await self.sweep()\n",
+        old=(
+            "            await trio.sleep(self._config.reap_interval)\n"
+            "            await self.sweep()\n"
+        ),
+        new=(
+            "            await trio.sleep(self._config.reap_interval / 9)\n"
+            "            await self.sweep()\n"
+        ),
         tests=(_SHUTDOWN + "test_caqti_139",),
     ),
     Mutation(

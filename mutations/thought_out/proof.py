@@ -31,28 +31,40 @@ MUTATIONS = (
     Mutation(
         name="a cancellation that comes after the hand-over is swallowed",
         file="_lending/acquire.py",
-        old="            await checkpoint_if_cancelled()  # that may have come after the hand-over\n",
+        old=(
+            "            await checkpoint_if_cancelled()"
+            "  # that may have come after the hand-over\n"
+        ),
         new="            pass\n",
         tests=(_ACQUIRE,),
     ),
     Mutation(
         name="an idle connection is lost if its taker is cancelled",
         file="_lending/acquire.py",
-        old="            if entry is not None:\n                self._put_back(entry)\n            self._failed",
+        old=(
+            "            if entry is not None:\n"
+            "                self._put_back(entry)\n"
+            "            self._failed"
+        ),
         new="            self._failed",
         tests=(_ACQUIRE,),
     ),
     Mutation(
         name="a connection is lost if its check is cancelled",
         file="_lending/acquire.py",
-        old="            except BaseException as exc:\n                self._put_back(entry, exc)\n",
+        old=(
+            "            except BaseException as exc:\n                self._put_back(entry, exc)\n"
+        ),
         new="            except BaseException:\n",
         tests=(_ACQUIRE,),
     ),
     Mutation(
         name="a connection whose check was cut short is lent again",
         file="_lending/acquire.py",
-        old="        reason = why_not_clean(entry.link, exc if entry.link.exchange.taints else None)\n",
+        old=(
+            "        reason = why_not_clean(entry.link,"
+            " exc if entry.link.exchange.taints else None)\n"
+        ),
         new="        reason = None\n",
         tests=(_ACQUIRE,),
     ),
@@ -66,7 +78,11 @@ MUTATIONS = (
     Mutation(
         name="a receive that a time-out in the block cut short is forgotten",
         file="_connection/exchange.py",
-        old="        except BaseException:\n            self.taints |= CUT_RECEIVE\n            raise\n",
+        old=(
+            "        except BaseException:\n"
+            "            self.taints |= CUT_RECEIVE\n"
+            "            raise\n"
+        ),
         new="        except BaseException:\n            self.taints &= ~OWED\n            raise\n",
         tests=(_RELEASE,),
     ),
@@ -106,7 +122,12 @@ MUTATIONS = (
         name="a close that is cancelled leaves the leases alone",
         file="_pool/lifecycle.py",
         old="        finally:\n            try:\n                self._interrupt(None)\n",
-        new="            self._interrupt(None)\n        finally:\n            try:\n                pass\n",
+        new=(
+            "            self._interrupt(None)\n"
+            "        finally:\n"
+            "            try:\n"
+            "                pass\n"
+        ),
         tests=(_POOL,),
     ),
     Mutation(
@@ -143,7 +164,10 @@ MUTATIONS = (
         name="whoever comes last is served first",
         file="_core/ledger.py",
         old="            sub.queue[waiter] = None\n",
-        new="            sub.queue[waiter] = None\n            sub.queue.move_to_end(waiter, last=False)\n",
+        new=(
+            "            sub.queue[waiter] = None\n"
+            "            sub.queue.move_to_end(waiter, last=False)\n"
+        ),
         tests=(_SCHEDULES,),
     ),
     Mutation(
@@ -157,7 +181,10 @@ MUTATIONS = (
     Mutation(
         name="the pump does not run when a dial has failed",
         file="_core/core.py",
-        old="                self._ledger.end_warming(debtor, error)\n        self._pump(sub, now)\n",
+        old=(
+            "                self._ledger.end_warming(debtor, error)\n"
+            "        self._pump(sub, now)\n"
+        ),
         new="                self._ledger.end_warming(debtor, error)\n",
         tests=(_SCHEDULES,),
     ),

@@ -122,14 +122,20 @@ MUTATIONS = (
     Mutation(
         name="a long sweep lets nobody run",
         file="_pool/reap.py",
-        old="                    self._engine.perform(trio.current_time())\n                    await trio.lowlevel.checkpoint()\n",
+        old=(
+            "                    self._engine.perform(trio.current_time())\n"
+            "                    await trio.lowlevel.checkpoint()\n"
+        ),
         new="                    self._engine.perform(trio.current_time())\n",
         tests=("tests/unit/pool/test_reap.py",),
     ),
     Mutation(
         name="nothing that is idle is seen to end",
         file="_pool/reap.py",
-        old="                    self._core.inspected(entry, entry.link.probe(), self._engine.now())\n",
+        old=(
+            "                    self._core.inspected(entry, entry.link.probe(),"
+            " self._engine.now())\n"
+        ),
         new="                    pass\n",
         tests=("tests/unit/connection/test_idle_watch.py", "tests/faults/test_idle.py"),
     ),
@@ -279,14 +285,20 @@ MUTATIONS = (
     Mutation(
         name="who waits for a dial is told of a deadlock",
         file="_engine/holders.py",
-        old="    if sub.limit.has_free_slot and (pool_limit is None or pool_limit.limit.has_free_slot):\n",
+        old=(
+            "    if sub.limit.has_free_slot and (pool_limit is None"
+            " or pool_limit.limit.has_free_slot):\n"
+        ),
         new="    if False:\n",
         tests=("tests/unit/engine/test_holders.py",),
     ),
     Mutation(
         name="sweep closes what was taken meanwhile",
         file="_pool/reap.py",
-        old="                if entry.state is ConnectionState.IDLE:\n                    self._inspect(",
+        old=(
+            "                if entry.state is ConnectionState.IDLE:\n"
+            "                    self._inspect("
+        ),
         new="                if entry:\n                    self._inspect(",
         tests=("tests/unit/pool/test_reap.py",),
     ),
@@ -321,7 +333,9 @@ MUTATIONS = (
     Mutation(
         name="a dial runs in the context of who caused it",
         file="_engine/engine.py",
-        old="self._context.run(lambda: self._dial_nursery.start_soon(self._dial, entry, name=name))",
+        old=(
+            "self._context.run(lambda: self._dial_nursery.start_soon(self._dial, entry, name=name))"
+        ),
         new="self._dial_nursery.start_soon(self._dial, entry, name=name)",
         tests=("tests/unit/engine/test_engine.py",),
     ),

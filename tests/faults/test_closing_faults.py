@@ -41,7 +41,8 @@ class Crowd:
         plain = Endpoint(LOOPBACK, proxy.port)
         secure = Endpoint(LOOPBACK, proxy.port, tls=tls)
         checked = Endpoint(LOOPBACK, proxy.port, partition="checked")
-        start: Callable[..., None] = partial(self._nursery.start_soon, self._note)  # type: ignore[arg-type]
+        start: Callable[..., None]
+        start = partial(self._nursery.start_soon, self._note)  # type: ignore[arg-type]
         async with case.pool.connection(checked):
             pass
         start("checked", self._use, case, checked)

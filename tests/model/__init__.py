@@ -1,7 +1,7 @@
-"""A model checker for the real core: every state that a small world can reach, and every law in each.
+"""A model checker for the real core: every state that a small world can reach, every law in each.
 
-`world` says what can happen next, `state` tells states apart, `search` visits them all. The core is not
-modelled: it is the core itself, copied for each event.
+`world` says what can happen next, `state` tells states apart, `search` visits them all. The core is
+not modelled: it is the core itself, copied for each event.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The policy of one endpoint once more, written for its brevity: lists, and rules applied until none fits.
+"""The policy of one endpoint once more, but brief: lists, and rules applied until none fits.
 
-It shares nothing with the core but its words. It knows no pool-wide limit and no warming. How long a
-back-off lasts is told to it, since that is a matter of arithmetic and tested as such.
+It shares nothing with the core but its words. It knows no pool-wide limit and no warming. It is
+told how long a back-off lasts, since that is a matter of arithmetic and tested as such.
 """
 
 from __future__ import annotations

@@ -112,8 +112,8 @@ def explore(world: World, limit: int = 5_000_000) -> Report:
 def _check_liveness(world: World, graph: _Graph) -> None:
     """Everybody is served in the end, in whatever order dials, closes, leases and delays end.
 
-    Of the states in which somebody waits, each has a way on, and there is no circle among them: so every way
-    leads out of them.
+    Of the states in which somebody waits, each has a way on, and there is no circle among them: so
+    every way leads out of them.
     """
     ways: dict[int, int] = {}
     """For each state in which somebody waits, how many ways lead to another such."""

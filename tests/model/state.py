@@ -1,12 +1,12 @@
 """Copies of a shell, and names for its states.
 
-Two shells are in the same state if nothing that can happen from now on can tell them apart. So the name
-of a state (`name_of`) leaves out what is only remembered: absolute times (what counts is how far away
-they are), numbers of connections and waiters (what counts is their order), counters, and rows
-of the timetable that would only have the core look once more.
+Two shells are in the same state if nothing that can happen from now on can tell them apart. So the
+name of a state (`name_of`) leaves out what is only remembered: absolute times (what counts is how
+far away they are), numbers of connections and waiters (what counts is their order), counters, and
+rows of the timetable that would only have the core look once more.
 
-Whatever is left out because an invariant ties it to something that is in, is checked at every step, before
-states are told apart: so no difference that matters can hide behind an equal name.
+Whatever is left out because an invariant ties it to something that is in, is checked at every step,
+before states are told apart: so no difference that matters can hide behind an equal name.
 """
 
 from __future__ import annotations
@@ -113,8 +113,8 @@ def name_of(shell: Shell, *, is_symmetric: bool, with_uses: bool, with_age: bool
     """Return the name of the state that `shell` is in.
 
     With `is_symmetric`, endpoints that have traded places make no difference. `with_uses` says
-    whether it matters that a connection has been used at all (a limit on uses always does), `with_age`
-    whether it matters when an endpoint was used last.
+    whether it matters that a connection has been used at all (a limit on uses always does),
+    `with_age` whether it matters when an endpoint was used last.
     """
     core = shell.core
     queued = [waiter for sub in core.subs.values() for waiter in sub.queue]
@@ -123,7 +123,10 @@ def name_of(shell: Shell, *, is_symmetric: bool, with_uses: bool, with_age: bool
     ages = {e: age for age, e in enumerate(core.pool_limit.idle_by_age)}
     parts = [
         _name_sub(sub, shell, ranks, ages, with_uses, with_age)
-        for _, sub in sorted(core.subs.items(), key=lambda item: item[0].port)  # type: ignore[union-attr]
+        for _, sub in sorted(
+            core.subs.items(),
+            key=lambda item: item[0].port,  # type: ignore[union-attr]
+        )
     ]
     if is_symmetric:
         parts.sort()

@@ -1,7 +1,7 @@
 """Every state of small worlds, and every law in each; the worlds are in `tests.model.worlds`.
 
-The laws: what `tests.support.invariants` says of every state, what `tests.support.shell` sees for itself at
-every hand-over, and that whoever waits is served in the end (`tests.model.search`). With
+The laws: what `tests.support.invariants` says of every state, what `tests.support.shell` sees for
+itself at every hand-over, and that whoever waits is served in the end (`tests.model.search`). With
 `CONPOOL_LARGE_MODEL=1` in the environment larger worlds are searched too, for some twenty minutes.
 """
 
@@ -36,7 +36,7 @@ AnyCore: TypeAlias = Core[Any, Any]
 OVERTAKES = 2
 """As good as `MAX_OVERTAKES` to see that there is a bound, and fewer states."""
 
-# The large ones take minutes each: `CONPOOL_LARGE_MODEL=1 python -m pytest tests/model/test_model.py`.
+# The large ones take minutes: `CONPOOL_LARGE_MODEL=1 python -m pytest tests/model/test_model.py`.
 WORLDS = [  # each takes seconds, but the machine may be busy
     pytest.param(world, id=world.name, marks=pytest.mark.timeout(300)) for world in SMALL
 ]
@@ -60,7 +60,7 @@ def test_every_law_holds_in_every_state(
 
 
 def _can_pass(world: World) -> bool:
-    """Whether one of two endpoints can be served again and again while the other waits for slots."""
+    """Whether one of two endpoints can be served again and again while the other needs slots."""
     limit = world.settings.get("max_connections")
     return world.endpoints > 1 and limit is not None and world.waiters > 1
 
@@ -132,8 +132,9 @@ def test_the_order_of_connections_and_the_time_are_no_part_of_a_state() -> None:
     assert TINY.name_of(one) == TINY.name_of(other)
 
 
-# What the name of a state has, and what it leaves out because nothing depends on it, or because it follows from the
-# rest. A new field must be looked at and entered here; one that matters belongs in `tests.model.state`.
+# What the name of a state has, and what it leaves out because nothing depends on it, or because it
+# follows from the rest. A new field must be looked at and entered here; one that matters belongs in
+# `tests.model.state`.
 NAMED: dict[type, str] = {
     Entry: "created_at dial_for expires_at generation lapses_at leases link state uses was_idle",
     Lease: "",
@@ -156,11 +157,11 @@ LEFT_OUT: dict[type, str] = {
     Lease: "entry holder since",
     Waiter: "entry error had_turn in_deadlock outcome queued since subs task",
     Warmer: "error queued sub task",
-    SubPool: "acquire_timeout active closing config connecting counters dialled_for due_at endpoint generation"
-    " max_connecting max_idle_time max_uses max_waiting min_idle is_scarce shares_limit",
+    SubPool: "acquire_timeout active closing config connecting counters dialled_for due_at endpoint"
+    " generation max_connecting max_idle_time max_uses max_waiting min_idle is_scarce shares_limit",
     Gate: "_random last_error",
-    Core: "_arrivals _config _dials _ledger _overrides _random _serving _warming dropped_counters effects"
-    " orders pop_newest touched",
+    Core: "_arrivals _config _dials _ledger _overrides _random _serving _warming dropped_counters"
+    " effects orders pop_newest touched",
     PoolLimit: "_count _line closing is_limited wanted",
     Ledger: "_dials effects pool_limit timetable touched",
     Dials: "_ledger _pool_limit _warming",

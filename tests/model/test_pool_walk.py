@@ -1,10 +1,11 @@
 """Random walks over the whole pool, its shell included, in simulated time.
 
-A plan is a list of deeds, drawn by Hypothesis: callers come, are cancelled and give back in every way
-that there is; servers are late, hang up, speak unasked, refuse; the clock moves; operators clear,
-drain, pause, warm, set limits. A deed that is impossible in its turn is left out, so that a plan from which
-something is taken away stays a plan. Some deeds wait until every task is blocked before the next one,
-others do not: then what they cause happens in the same moment, in an order that is drawn, too.
+A plan is a list of deeds, drawn by Hypothesis: callers come, are cancelled and give back in every
+way that there is; servers are late, hang up, speak unasked, refuse; the clock moves; operators
+clear, drain, pause, warm, set limits. A deed that is impossible in its turn is left out, so that a
+plan from which something is taken away stays a plan. Some deeds wait until every task is blocked
+before the next one, others do not: then what they cause happens in the same moment, in an order
+that is drawn, too.
 
 Who callers and servers are, and what must hold, is in `tests.support.walked`.
 """
@@ -39,7 +40,7 @@ WALKS = settings(
 )
 
 Plan: TypeAlias = list[tuple[str, int, int, int | None]]
-"""What happens, two numbers that choose, and how many ticks pass before the next: None for as many as it takes."""
+"""What happens, two numbers that choose, and how many ticks pass before the next; None: enough."""
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -359,7 +360,7 @@ def act_out(world: World, plan: Plan) -> None:
     walk = Walk(world)
     try:
         _run.run(lambda: walk.main(plan), Random(world.order).shuffle, clock=walk.clock)
-    except BaseException as error:  # noqa: BLE001 - it is raised again, without the groups around it
+    except BaseException as error:  # noqa: BLE001 - it is raised again, without its groups
         cause = find_cause(error)
         cause.add_note("\n".join(walk.log))
         cause.add_note(show(walk.pool._core))

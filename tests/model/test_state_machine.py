@@ -1,8 +1,8 @@
 """Random walks that are longer than the model checker's paths, in larger worlds.
 
-One machine compares the core step by step with `tests.model.reference`; the other has several endpoints under a
-pool-wide limit, where only the laws are checked. Both end by letting everything go its way: then nobody may
-wait any more, and at the end of the pool nothing may be left.
+One machine compares the core step by step with `tests.model.reference`; the other has several
+endpoints under a pool-wide limit, where only the laws are checked. Both end by letting everything
+go its way: then nobody may wait any more, and at the end of the pool nothing may be left.
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ def deed(
 ) -> Callable[[F], F]:
     """Mark a method as something that happens.
 
-    Hypothesis's own rules would not do: it switches many of them off in each example, so that hardly
-    any connection gets from its dial to its release.
+    Hypothesis's own rules would not do: it switches many of them off in each example, so that
+    hardly any connection gets from its dial to its release.
     """
 
     def mark(method: F) -> F:
@@ -158,7 +158,7 @@ class Machine(RuleBasedStateMachine):
         return sorted(e.id for e in self.drained if e.state is not ConnectionState.CLOSED)
 
     def let_all_go(self) -> None:
-        """Dials succeed, closes end, leases are given back, time passes: until nothing is left to do."""
+        """Dials succeed, closes end, leases are given back, time passes: until nothing is left."""
         for _ in range(500):
             shell = self.shell
             if shell.closes:
@@ -402,7 +402,10 @@ class ComparedMachine(Machine):
             "refused": {n: c.outcome.value for c, n in self.numbers.items() if c.outcome},
             "idle": [entry.id for entry in sub.idle],
             "dialled": [
-                (e.id, callers[e.dial_for] if e.dial_for in sub.queue else None)  # type: ignore[index]
+                (
+                    e.id,
+                    callers[e.dial_for] if e.dial_for in sub.queue else None,  # type: ignore[index]
+                )
                 for e in shell.dials
             ],
             "checked": [entry.id for entry in find_reserved(shell)],

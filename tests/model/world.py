@@ -71,8 +71,8 @@ class World:
     def is_anyone_waiting(self, shell: Shell) -> bool:
         """Whether somebody waits who must not wait for ever.
 
-        Warming waits for as long as other endpoints need the slots, and starts again when what it has
-        opened gets too old or is lost; where nothing of that happens, it must end too.
+        Warming waits for as long as other endpoints need the slots, and starts again when what it
+        has opened gets too old or is lost; where nothing of that happens, it must end too.
         """
         must_end = self.endpoints == 1 and not self.happens & {"a second passes", "reserved"}
         return any(sub.queue or (sub.warmers and must_end) for sub in shell.core.subs.values())
@@ -161,7 +161,7 @@ class World:
 
 
 def _liken(entry: Entry, shell: Shell) -> Any:
-    """What is equal of two connections only if it does not matter which of them an event is about."""
+    """What is equal of two connections only if it does not matter which of them an event hits."""
     numbers = {waiter: waiter.number for sub in shell.core.subs.values() for waiter in sub.queue}
     return entry.sub.endpoint, name_entry(entry, shell.now, numbers, True)
 

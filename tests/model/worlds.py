@@ -1,7 +1,8 @@
-"""The worlds that are searched: small enough to see all of each, different enough to see all that matters.
+"""The worlds that are searched: small enough to see all of each, different enough to matter.
 
-Two connections for each endpoint, and two or three waiters, are enough for every rule to meet every other: a
-limit of one has no order among connections, and a third of anything behaves as the second does.
+Two connections for each endpoint, and two or three waiters, are enough for every rule to meet every
+other: a limit of one has no order among connections, and a third of anything behaves as the second
+does.
 """
 
 from __future__ import annotations

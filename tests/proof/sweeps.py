@@ -1,9 +1,9 @@
 """Every way in which a call can be told to stop, at every moment at which it can be told.
 
-A play builds its world, makes one call inside the scope that it is given, and sees what is left. It is
-run once for each point, cancelled there; once for each moment at which anything happens, with a deadline
-at that moment, and once for each pause between two such moments; and inside another scope that was
-cancelled before.
+A play builds its world, makes one call inside the scope that it is given, and sees what is left. It
+is run once for each point, cancelled there; once for each moment at which anything happens, with a
+deadline at that moment, and once for each pause between two such moments; and inside another scope
+that was cancelled before.
 """
 
 from __future__ import annotations

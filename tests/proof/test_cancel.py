@@ -1,4 +1,4 @@
-"""An acquire that is cancelled, wherever it is cancelled, leaves the pool as if it had not been made.
+"""An acquire that is cancelled, wherever it is, leaves the pool as if it had not been made.
 
 Cold, warm and queued; with a look at the connection, and with a question to its peer; over TLS. The
 bystanders fare as in a world without the call. Covers G10 and G15.

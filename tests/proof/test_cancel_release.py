@@ -1,8 +1,8 @@
 """A block that is cancelled, wherever it is cancelled, gives its slot back, and nothing else.
 
-Leases that end in every way (kept, closed by force or with a goodbye, handed over), with streams and
-callbacks that hang or raise. A connection that was cut short is never lent again, and nobody reads what
-was meant for another. Covers G3, G4 and G11.
+Leases that end in every way (kept, closed by force or with a goodbye, handed over), with streams
+and callbacks that hang or raise. A connection that was cut short is never lent again, and nobody
+reads what was meant for another. Covers G3, G4 and G11.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The same over real sockets: TCP, TLS and UNIX, on the real clock.
 
-Runs differ here, so less is compared; but the kernel, the handshake and the look are the real ones, and
-so is the server's count of its connections. `clean` says what must be so after each run.
+Runs differ here, so less is compared; but the kernel, the handshake and the look are the real ones,
+and so is the server's count of its connections. `clean` says what must be so after each run.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What happens to one endpoint at the same moment, in every order in which it can happen (see `stage`).
+"""What happens to one endpoint at the same moment, in every possible order (see `stage`).
 
 Whoever was not cancelled has been served in the end, in the order of arrival (G13).
 """
@@ -16,7 +16,7 @@ from .world import config
 
 @KINDS_OF_END
 def test_release_against_cancel_against_new_acquire(how: str, lingers: bool) -> None:
-    """aiohttp #9670: the woken waiter is cancelled and swallows the wake-up; #4936: a newcomer barges."""
+    """aiohttp #9670: a woken waiter, cancelled, swallows the wake-up; #4936: a newcomer barges."""
 
     async def scenario() -> None:
         stage = Stage(config(1), lingers=lingers)
@@ -89,7 +89,7 @@ def test_dial_against_the_cancellation_of_its_waiter(limit: int) -> None:
 
 
 def test_failing_dial_against_the_cancellation_of_its_waiter() -> None:
-    """asyncpg #1269, generic-connection-pool 0.8: what fails and is cancelled at once is counted twice, or never."""
+    """asyncpg #1269, generic-connection-pool 0.8: failed and cancelled, counted twice or never."""
 
     async def scenario() -> None:
         stage = Stage(config(1), delay=1.0)

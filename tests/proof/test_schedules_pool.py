@@ -1,4 +1,4 @@
-"""What happens to a whole pool at the same moment, in every order in which it can happen (see `stage`).
+"""What happens to a whole pool at the same moment, in every possible order (see `stage`).
 
 Closing, the limit over all endpoints, warmth, checks, and what operators do.
 """
@@ -101,7 +101,7 @@ def test_close_against_the_end_of_its_grace() -> None:
 def test_the_limit_of_the_pool_with_two_endpoints(
     monkeypatch: pytest.MonkeyPatch, overtakes: int, lingers: bool
 ) -> None:
-    """PgBouncer #131: nobody starves beside a busy neighbour, whether the slot changes hands or not."""
+    """PgBouncer #131: nobody starves beside a busy neighbour, whether slots change hands or not."""
     monkeypatch.setattr(pool_limit, "MAX_OVERTAKES", overtakes)
 
     async def scenario() -> None:

@@ -1,7 +1,7 @@
 """A pool in a world where everything is watched: its books, its sockets, its servers, its events.
 
-Bystanders hold connections and wait for them, as other users of the pool would. Whatever the call under
-test does or suffers, nobody may notice it by them.
+Bystanders hold connections and wait for them, as other users of the pool would. Whatever the call
+under test does or suffers, nobody may notice it by them.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ class World:
             await exchange(conn, name.encode() * 2)
         except BaseException as exc:
             self.held.remove(conn.id)
-            await block.__aexit__(type(exc), exc, exc.__traceback__)  # noqa: ASYNC102 - does not wait
+            await block.__aexit__(type(exc), exc, exc.__traceback__)  # noqa: ASYNC102 - no wait
             raise
         self.held.remove(conn.id)
         await block.__aexit__(None, None, None)

@@ -11,7 +11,7 @@ from ._server import Server, program
 
 @final
 class MariaDB(Server):
-    """One server whose `root` has no password. `settings` are its own: `MariaDB(wait_timeout=1)`."""
+    """A server whose `root` has no password, with its own `settings`: `MariaDB(wait_timeout=1)`."""
 
     label = "MariaDB"
     refuses_root = True

@@ -47,7 +47,7 @@ _TLS = """
 
 @final
 class Nginx(Server):
-    """Answers `/` with a greeting and `/echo/…` with the path, plain and, on a second port, over TLS.
+    """Answers `/` with a greeting and `/echo/…` with the path, also, on a second port, over TLS.
 
     `Nginx(certificates, keepalive_timeout="1s", keepalive_requests=50)` is a good maker of
     stale connections.

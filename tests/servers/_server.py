@@ -294,7 +294,7 @@ class Server(abc.ABC):
 
 
 def program(label: str, *candidates: str | Path | None) -> Path:
-    """The first of `candidates` that is there: names are looked up in PATH, paths taken as they are.
+    """The first of `candidates` that exists: names are looked up in PATH, paths taken as they are.
 
     Skips the test if none is.
     """

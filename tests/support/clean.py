@@ -1,12 +1,12 @@
 """What must be so after every fault, whatever it was: CLEAN.
 
-A test runs its fault in a `case`. When its block ends, and again when the pool has closed, this is so:
+A test runs its fault in a `case`. When its block ends, and again when the pool has closed:
 
 1. nothing is lent, dialled, closing or awaited, and all counts add up (S);
 2. every slot is back: those still charged are those of the idle connections;
 3. the pool's open sockets are its idle connections, and after the pool none;
 4. every event had its counterpart, and no connection two leases at once (G2, G26);
-5. at no step of any task were there more connections than the limit, or books that did not balance (G1);
+5. at no step of any task were there more connections than the limit, or unbalanced books (G1);
 6. no task of the pool is left that does not belong to it for life, and after the pool none (G19);
 7. the next acquire of something healthy takes one dial at the most, which succeeds.
 
@@ -150,7 +150,7 @@ class Recorder(conpool.Connector):
 
 @final
 class StepCheck(trio.abc.Instrument):
-    """Looks at the books after every `pace`-th step of any task. A fault is kept: trio would drop it."""
+    """Looks at the books after every `pace`-th step of any task. Keeps faults: trio drops them."""
 
     def __init__(self, case: Case, pace: int) -> None:
         self.faults: list[str] = []
@@ -281,7 +281,8 @@ async def clean(
     """A pool in which one fault happens; at the end of the block all that is above must hold.
 
     `then` is what can be connected to when the block ends; where that is only known later, set
-    `Case.then`. The books are looked at after every `pace`-th step. What the block itself raises comes out, unchecked.
+    `Case.then`. The books are looked at after every `pace`-th step. What the block itself raises
+    comes out, unchecked.
     """
     case = Case(config or PoolConfig(), then, **options)
     steps = StepCheck(case, pace)

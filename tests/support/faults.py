@@ -1,8 +1,9 @@
 """A TCP proxy that does to its connections whatever a bad network or a bad server would.
 
 It stands between the pool and a server. Everything passes until a test says otherwise: for one
-connection, through its `Passage`, or for those to come, through `FaultyProxy.prepare`, which sees each
-before its first byte. Nothing here waits for luck: what a test must wait for has a method to wait for.
+connection, through its `Passage`, or for those to come, through `FaultyProxy.prepare`, which sees
+each before its first byte. Nothing here waits for luck: what a test must wait for has a method to
+wait for.
 
     proxy = await start_proxy(nursery, server_port)
     proxy.prepare = lambda passage: passage.down.cut_after(100, "reset")

@@ -4,8 +4,8 @@
 shell call it after every step. Nothing here relies on the core's own conclusions: whatever can
 be counted from the connections themselves, or from the queues, is counted again.
 
-The guarantees are DESIGN's: G1 (bound), G2 (exclusive), G10 (nothing left of those who went), G12 (no
-lost wake-up), G13 (order), G30 (books that balance).
+The guarantees are DESIGN's: G1 (bound), G2 (exclusive), G10 (nothing left of those who went), G12
+(no lost wake-up), G13 (order), G30 (books that balance).
 """
 
 from __future__ import annotations
@@ -243,7 +243,7 @@ def _check_no_lost_wakeup(sub: AnySubPool, pool_limit: PoolLimit, now: float) ->
 def _check_no_slot_left(
     sub: AnySubPool, undialled: AnyWaiter, wanted: int, pool_limit: PoolLimit
 ) -> Iterator[str]:
-    """`undialled` can only wait for the pool-wide limit: it stands in line, and there is nothing to give."""
+    """`undialled` can only wait for the pool-wide limit: it is in line, with nothing to give it."""
     wanted = min(wanted, sub.limit.total - len(sub.limit.borrowers))
     if sub.wanted != wanted or sub.claim is not undialled:
         yield f"{wanted} slots are wanted, {sub.wanted} with {sub.claim!r} in line (G12)"
@@ -294,8 +294,10 @@ def _check_tally(sub: AnySubPool) -> Iterator[str]:
     counters = sub.counters
     opened = len(sub.idle) + sub.active + sub.closing
     if counters.total_created - counters.total_closed != opened:
-        yield f"{counters.total_created} created less {counters.total_closed} closed is not the {opened} that exist"
-    if sum(counters.closed_by_reason.values()) != counters.total_closed:
-        yield f"{counters.total_closed} closed, for {sum(counters.closed_by_reason.values())} reasons"
+        difference = f"{counters.total_created} created less {counters.total_closed} closed"
+        yield f"{difference} is not the {opened} that exist"
+    reasons = sum(counters.closed_by_reason.values())
+    if reasons != counters.total_closed:
+        yield f"{counters.total_closed} closed, for {reasons} reasons"
     if not 0 <= counters.total_reused <= counters.acquired:
         yield f"{counters.total_reused} reused, of {counters.acquired} lent"

@@ -1,8 +1,8 @@
 """The kernel's own table of TCP sockets: a witness that is not the pool.
 
 It is asked as `ss` asks it (sock_diag(7)), by port and without those that merely expire: reading
-/proc/net/tcp gives the same rows, but takes ten milliseconds where other programs have left ten thousand
-connections in TIME_WAIT. Where that is not allowed, /proc is read.
+/proc/net/tcp gives the same rows, but takes ten milliseconds where other programs have left ten
+thousand connections in TIME_WAIT. Where that is not allowed, /proc is read.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _own_inodes() -> set[int]:
     inodes = set()
     for descriptor in os.listdir(_OWN_FILES):  # noqa: PTH208 - see below
         try:
-            link = os.readlink(f"{_OWN_FILES}/{descriptor}")  # noqa: PTH115 - a path apiece takes longer
+            link = os.readlink(f"{_OWN_FILES}/{descriptor}")  # noqa: PTH115 - a path takes longer
         except FileNotFoundError:  # the one that lists the folder
             continue
         if link.startswith("socket:["):

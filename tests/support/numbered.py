@@ -1,8 +1,9 @@
 """Servers whose answers say whose they are, behind pairs of sockets and in simulated time.
 
 A request is a number and a semicolon, and so is its answer: whoever gets another's will know. Each
-server can be told to be late (then its answers come in two pieces), to hang up, to speak unasked, to refuse or delay dials. The streams that are open
-and the dials under way are counted here, without asking the pool.
+server can be told to be late (then its answers come in two pieces), to hang up, to speak unasked,
+to refuse or delay dials. The streams that are open and the dials under way are counted here,
+without asking the pool.
 """
 
 from __future__ import annotations

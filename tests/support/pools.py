@@ -74,7 +74,7 @@ async def exchange(connection: trio.abc.Stream, data: bytes = b"ping") -> bytes:
 
 
 class Network(MemoryConnector):
-    """Servers in memory that can be told to fail or to hang, and a record of who was dialled when."""
+    """Servers in memory that can be told to fail or hang, and a record of who was dialled when."""
 
     def __init__(self, serve: Serve = echo, *, delay: float = 0.0) -> None:
         super().__init__(serve)
@@ -224,7 +224,7 @@ async def hold(
 
 
 async def use(pool: ConnectionPool[Any], count: int = 1, endpoint: AnyEndpoint = HERE) -> list[int]:
-    """Have so many connections at the same time; return their numbers. The last is released last."""
+    """Have so many connections at once; return their numbers. The last is released last."""
     leases = [await pool.acquire(endpoint) for _ in range(count)]
     for lease in leases:
         pool.release(lease)

@@ -1,8 +1,8 @@
 """The shell, played by hand: a test says what happens outside, and sees what the core makes of it.
 
-`Shell` does what the engine and `_lending` do, synchronously and without sockets: it performs effects in
-order, looks at connections before they are lent, and reports. Dials and graceful closes stay
-pending until the test ends them; time passes when the test says so. After every step it calls
+`Shell` does what the engine and `_lending` do, synchronously and without sockets: it performs
+effects in order, looks at connections before they are lent, and reports. Dials and graceful closes
+stay pending until the test ends them; time passes when the test says so. After every step it calls
 `invariants.check`, and at every hand-over it checks for itself, from what it has seen, that the
 connection may be lent (G2, G21, G24) and that nobody was passed over (G13).
 
@@ -156,7 +156,7 @@ class Shell:
         self.is_lazy = is_lazy
         """Whether tasks run late: a lease begins only with `begin`, and much may happen before."""
         self.is_watched = is_watched
-        """Whether the books are checked after each step; not where there are thousands of waiters."""
+        """Whether the books are checked after each step; not where thousands of waiters are."""
         self.now = 0.0
         self.dials: list[Entry] = []
         """Dials under way, the oldest first."""
@@ -223,7 +223,7 @@ class Shell:
         return caller
 
     def begin(self, caller: Caller) -> None:
-        """`caller` runs again: its lease begins, or it must go back, since its connection was closed."""
+        """`caller` runs again: its lease begins, or it goes back, as its connection was closed."""
         entry = caller.entry
         assert entry is not None
         assert not caller.has_begun

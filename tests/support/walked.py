@@ -1,4 +1,4 @@
-"""One pool in simulated time, everybody around it, and what must hold (see `tests.model.test_pool_walk`).
+"""One pool in simulated time, all around it, and what must hold (see `tests.model.test_pool_walk`).
 
 What must hold is counted by those who see it: by the servers, whose answers carry the number of the
 request; by the connector, whose streams are open or not; by the callers, who note what they
@@ -49,7 +49,7 @@ ANY_TIME: Final = frozenset(
         CloseReason.USES,
     }
 )
-"""Reasons for which nobody but the pool is to blame. Of the others it is known whose fault they can be."""
+"""Reasons for which only the pool is to blame. Of the others it is known whose fault they are."""
 
 
 done: Final[Counter[str]] = Counter()

@@ -282,7 +282,9 @@ def test_a_back_off_is_not_forgotten_before_it_is_over() -> None:
 
 def test_a_timer_of_a_forgotten_endpoint_dials_nothing() -> None:
     """Found by the model checker: it opened a connection that was in no books."""
-    usual = PoolConfig(**(PATIENT | {"max_connections": 1, "acquire_timeout": 6}))  # type: ignore[arg-type]
+    usual = PoolConfig(
+        **(PATIENT | {"max_connections": 1, "acquire_timeout": 6}),  # type: ignore[arg-type]
+    )
     shell = Shell(usual, overrides={HERE: usual.replace(min_idle_per_endpoint=1)})
     first = shell.ask(HERE)
     shell.dial_succeeds(HERE)

@@ -202,7 +202,7 @@ def test_an_idle_connection_makes_way_for_a_new_one_only_at_the_limit() -> None:
 
 
 def test_as_many_make_way_at_once_as_want_new_connections() -> None:
-    """Found by the model checker: the second waited for the goodbye of the first one's predecessor."""
+    """Found by the model checker: the second waited for the goodbye of the first's predecessor."""
     shell = Shell(max_connections_per_endpoint=2, is_courteous=True)
     for caller in [shell.lend(), shell.lend()]:
         shell.release(caller)
@@ -234,7 +234,7 @@ def test_a_returned_connection_goes_to_a_younger_waiter_if_the_older_wants_a_new
 
 
 def test_slots_are_found_for_new_connections_after_a_share_of_the_pools_slots() -> None:
-    """Found by the model checker: the pool's limit dialled for the first, the second was forgotten."""
+    """Found by the model checker: the pool's limit dialled for the first, and forgot the second."""
     shell = Shell(max_connections_per_endpoint=2, max_connections=2)
     shell.ask(fresh=True)
     shell.pause()

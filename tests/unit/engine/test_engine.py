@@ -1,4 +1,4 @@
-"""What the core has decided is done: dials, closes, time, news, each without hurting anyone else."""
+"""What the core has decided is done: dials, closes, time, news, each without hurting another."""
 
 from __future__ import annotations
 

@@ -557,7 +557,7 @@ async def test_connection_given_back_elsewhere_makes_room_for_who_waits(
 async def test_waiter_under_the_pool_wide_limit_is_overtaken_so_often_and_no_more(
     autojump_clock: MockClock,
 ) -> None:
-    """G13: a connection that is reused is cheaper than one closed and one dialled, but nobody starves."""
+    """G13: reusing a connection is cheaper than closing one and dialling one; nobody starves."""
     overtook = 0
 
     async def churn() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import trio
 from trio.testing import MockClock
@@ -21,8 +23,9 @@ async def is_fresh(pool: ConnectionPool[None], **options: bool) -> bool:
     return fresh
 
 
-async def test_f136_one_dialled_for_the_caller_is_fresh_once() -> None:
-    async with open_pool() as pool:
+@pytest.mark.parametrize("options", [{}, {"max_connections": 3}])
+async def test_f136_one_dialled_for_the_caller_is_fresh_once(options: dict[str, Any]) -> None:
+    async with open_pool(**options) as pool:
         assert await is_fresh(pool)
         assert not await is_fresh(pool)
 

@@ -542,7 +542,7 @@ class Cheap(Connector):
 async def test_pool_does_not_grow_with_the_endpoints_that_pass_through(
     autojump_clock: MockClock,
 ) -> None:
-    """A crawler's million, in small: the sub-pools of those long gone are dropped, counters fold."""
+    """A crawler's million, in small: sub-pools of those long gone are dropped, counters fold."""
     passed, at_once = 20_000, 50
     most = 0
     async with make_pool(
