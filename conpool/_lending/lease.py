@@ -232,8 +232,8 @@ class Connection(trio.abc.HalfCloseableStream, Generic[SessionT]):
     def fresh(self) -> bool:
         """Whether it was opened for this lease: neither used nor idle since.
 
-        If it is not fresh and its peer closes it at once, try once more: the peer may have given it up while
-        it was idle. That may also happen to a connection that was never lent before.
+        If it is not fresh and its peer closes it at once, try once more: the peer may have given it
+        up while it was idle. That may also happen to a connection that was never lent before.
         """
         return self._uses == 1 and not self._lease.entry.idled_unused
 

@@ -1,4 +1,4 @@
-"""Something breaks while a lease ends: it ends all the same, and costs its connection at most (G11)."""
+"""Something breaks while a lease ends: it ends all the same, and may cost its connection (G11)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A pool in another thread than its own: refused before anything changes, but for what only reads."""
+"""A pool in another thread: all but reading is refused, before anything changes."""
 
 from __future__ import annotations
 
