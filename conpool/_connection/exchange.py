@@ -48,7 +48,7 @@ class ExchangeStream(trio.abc.HalfCloseableStream):
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         if not data:
-            await self.stream.send_all(data)
+            await self._send_nothing(data)
             return
         self.taints = (self.taints | OWED) & ~VOUCHED
         if data[0] == _HANDSHAKE and _is_client_hello(data):
@@ -62,6 +62,14 @@ class ExchangeStream(trio.abc.HalfCloseableStream):
         except BaseException:
             self.taints |= CUT_SEND
             raise
+        finally:
+            self.in_progress -= 1
+
+    async def _send_nothing(self, data: bytes | bytearray | memoryview) -> None:
+        # It leaves no note. But while it lasts, the next caller could not send.
+        self.in_progress += 1
+        try:
+            await self.stream.send_all(data)
         finally:
             self.in_progress -= 1
 

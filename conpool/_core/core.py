@@ -243,35 +243,35 @@ class Core(Generic[LinkT, TaskT]):
         """
         entry = lease.entry
         sub = entry.sub
-        del entry.leases[lease]
         sub.used_at = now
-        sub.counters.use_time.add(now - lease.since)
-        if entry.state is not _ACTIVE:
-            return
-        if reason is not None:
-            self.condemned(entry, reason, now)
-            return
-        # `begin_idling`, `why_not_kept` and `place`, spelled out for the commonest case: the
-        # connection may be kept, and nobody has a use for it now.
-        entry.was_idle = False
-        entry.idle_since = now
-        lapses_at = now + sub.max_idle_time
-        expires_at = entry.expires_at
-        entry.lapses_at = lapses_at if lapses_at < expires_at else expires_at  # noqa: FURB136
-        if (
-            now < expires_at
-            and entry.uses < sub.max_uses
-            and entry.generation == sub.generation
-            and entry.doomed is None
-            and not sub.may_be_unwanted
-            and self.state is _OPEN
-        ):
-            if sub.queue or sub.is_scarce:
-                self._serving.place(entry, now)
+        if entry.state is _ACTIVE:
+            if reason is not None:
+                self.condemned(entry, reason, now)
             else:
-                self._ledger.push_idle(entry)
-        else:
-            self._place(entry, now)
+                # `begin_idling`, `why_not_kept` and `place`, spelled out for the commonest case:
+                # the connection may be kept, and nobody has a use for it now.
+                entry.was_idle = False
+                entry.idle_since = now
+                end = now + sub.max_idle_time
+                expires_at = entry.expires_at
+                entry.lapses_at = end if end < expires_at else expires_at  # noqa: FURB136
+                if (
+                    now < expires_at
+                    and entry.uses < sub.max_uses
+                    and entry.generation == sub.generation
+                    and entry.doomed is None
+                    and not sub.may_be_unwanted
+                    and self.state is _OPEN
+                ):
+                    if sub.queue or sub.is_scarce:
+                        self._serving.place(entry, now)
+                    else:
+                        self._ledger.push_idle(entry)
+                else:
+                    self._place(entry, now)
+        # Last: if a call above raises, the books still have the lease, and it can be ended again.
+        del entry.leases[lease]
+        sub.counters.use_time.add(now - lease.since)
 
     def returned_unused(self, entry: AnyEntry, reason: CloseReason | None, now: float) -> None:
         """Nobody has used `entry`, taken or reserved: close it for `reason`, or let it idle on."""

@@ -104,6 +104,8 @@ class Ledger:
         )
         self.push_idle(entry)
         self.touched[sub] = None
+        if not entry.uses:
+            entry.idled_unused = True
         for other in reversed(younger):
             del sub.idle[other]
             sub.idle[other] = None

@@ -53,6 +53,8 @@ class Entry(Generic[LinkT, TaskT]):
     """The earlier of two ends: lifetime, and idle time counted from `idle_since`."""
     was_idle: bool = False
     """Whether it lay on the idle stack since its last use: then it is probed before it is lent."""
+    idled_unused: bool = False
+    """Whether it lay on the idle stack before its first lease: then that lease is not fresh."""
     uses: int = 0
     leases: dict[Lease[LinkT, TaskT], None] = field(default_factory=dict[Any, None])
     """The leases that have begun and not ended."""

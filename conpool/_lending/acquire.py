@@ -16,6 +16,7 @@ in its waiter or in `entry`, and one `except BaseException` puts it back.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from threading import get_ident
 from types import CoroutineType, TracebackType
 from typing import Any, Final, Generic, NoReturn, TypeVar, final
@@ -27,6 +28,7 @@ from conpool._connection.hand_over import end_exchange
 from conpool._connection.pooled import PooledEntry, PooledSub, PooledWaiter
 from conpool._core.records import Waiter, WaitOutcome
 from conpool._engine.engine import Engine
+from conpool._engine.room import with_room
 from conpool._errors.pool import AcquireTimeout, PoolClosed
 from conpool._lending.lease import Connection
 from conpool._lending.refusal import make_queue_full, make_timeout
@@ -115,7 +117,7 @@ class Acquirer:
                 entry = await self._obtain(waiter, sub, since)
                 now = self._engine.now()
         except BaseException as exc:
-            self._roll_back(sub, waiter, entry, exc, since)
+            with_room(partial(self._roll_back, sub, waiter, entry, exc, since))
             raise
         lease = self._core.lease_began(entry, current_task(), now - since, now)
         connection: Connection[Any] = Connection(self._releaser, lease)
@@ -141,8 +143,7 @@ class Acquirer:
 
     def refuse_if_closed(self) -> None:
         """Raise `PoolClosed` unless the pool is open; `RuntimeError` in another thread."""
-        if self._engine.thread not in (0, get_ident()):
-            raise RuntimeError(f"pool {self._name} belongs to another thread")
+        self._releaser.refuse_other_thread()
         if self._core.state is PoolState.NEW:
             raise PoolClosed(f"pool {self._name} is not open: use `async with`")
         if self._core.state is not PoolState.OPEN:
@@ -314,31 +315,31 @@ class LeaseBlock(Generic[SessionT]):
     cancel scope or nursery, so leases may end in any order, and in other tasks.
     """
 
-    __slots__ = ("_acquirer", "_endpoint", "_fresh", "_releaser", "_timeout", "connection")
+    __slots__ = ("_acquirer", "_endpoint", "_fresh", "_timeout", "connection")
 
     def __init__(
-        self,
-        acquirer: Acquirer,
-        releaser: Releaser,
-        endpoint: Target,
-        timeout: float | None,
-        fresh: bool,
+        self, acquirer: Acquirer, endpoint: Target, timeout: float | None, fresh: bool
     ) -> None:
         self._acquirer = acquirer
-        self._releaser = releaser
         self._endpoint = endpoint
         self._timeout = timeout
         self._fresh = fresh
-        self.connection: Connection[SessionT] | None = None
-        """What was lent for this block; the acquirer notes it here."""
+        self.connection: Connection[SessionT] | CoroutineType[Any, Any, Any] | None = None
+        """What was lent for this block, as the acquirer notes; before that, the acquire itself."""
 
     def __aenter__(self) -> CoroutineType[Any, Any, Connection[SessionT]]:
         # Not `async def`: a coroutine around the acquirer's costs a lease a quarter microsecond.
         if self.connection is not None:
-            raise RuntimeError("this block has been entered already: call connection() for each")
-        return self._acquirer.acquire(  # type: ignore[return-value] # mypy: it is
+            self._refuse_if_in_use()
+        self.connection = entering = self._acquirer.acquire(  # type: ignore[assignment] # mypy: it is
             self._endpoint, self._timeout, self._fresh, self
         )
+        return entering  # type: ignore[return-value]
+
+    def _refuse_if_in_use(self) -> None:
+        entered = self.connection
+        if isinstance(entered, Connection) or (entered is not None and entered.cr_frame):
+            raise RuntimeError("this block has been entered already: call connection() for each")
 
     @enable_ki_protection
     async def __aexit__(
@@ -347,16 +348,18 @@ class LeaseBlock(Generic[SessionT]):
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        connection = self.connection
-        assert connection is not None
+        connection: Any = self.connection
         self.connection = None
-        self._releaser.give_back(connection, exc)
+        connection._owner.give_back(connection, exc)  # noqa: SLF001 - one fewer to carry along
 
     def __getattr__(self, name: str) -> NoReturn:
         raise AttributeError(f"no {name!r} here: {_HOW_TO_ENTER}")
 
     def __await__(self) -> NoReturn:
         raise TypeError(_HOW_TO_ENTER)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a block cannot be copied or pickled: call connection() for each")
 
     def __repr__(self) -> str:
         return f"<pool.connection({self._endpoint})>"

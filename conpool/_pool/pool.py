@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from itertools import count
 from random import Random
 from types import MappingProxyType, TracebackType
-from typing import Any, Final, Generic, Self, TypeVar, overload
+from typing import Any, Final, Generic, NoReturn, Self, TypeVar, overload
 
 from trio.lowlevel import enable_ki_protection
 
@@ -20,7 +20,7 @@ from conpool._extend.connector import Connector
 from conpool._extend.driver import Driver
 from conpool._extend.observer import ConnectionInfo, Observer
 from conpool._lending.acquire import Acquirer, LeaseBlock
-from conpool._lending.lease import Connection, find_owner
+from conpool._lending.lease import Connection
 from conpool._lending.release import Releaser
 from conpool._pool.follow import Follower
 from conpool._pool.lifecycle import Lifecycle
@@ -54,7 +54,8 @@ class ConnectionPool(Generic[SessionT]):
                 reply = await read_reply(conn)  # yours: it reads the reply to its end
 
     Everything that the pool starts ends with its block. Any number of tasks of one `trio.run` may
-    use it; it is not thread-safe.
+    use it. It is not thread-safe: in another thread only `stats`, `all_stats` and `repr` work, and
+    all else raises RuntimeError. Have `trio.from_thread` call it.
 
     Args:
         config: Limits and times for every endpoint.
@@ -129,10 +130,10 @@ class ConnectionPool(Generic[SessionT]):
         news = News(observers, on_created=on_created, on_reused=on_reused, on_closed=on_closed)
         connector = connector or TCPConnector()
         self._engine = Engine(self._core, connector, news)
-        self._releaser = Releaser(self._engine, health_check)
+        self._releaser = Releaser(self._engine, health_check, self.name)
         self._acquirer = Acquirer(self._engine, self._releaser, self.name)
-        self._steering = Steering(self._engine, self._acquirer, self.name)
-        reaper = Reaper(self._engine, self._releaser.peer_check, config.reap_interval)
+        self._steering = Steering(self._engine, self._acquirer, self._releaser, self.name)
+        reaper = Reaper(self._engine, self._releaser, config.reap_interval)
         follower = Follower(self._engine, connector, config.reap_interval)
         self._lifecycle = Lifecycle(self._engine, reaper, follower, config.shutdown_grace)
 
@@ -150,6 +151,7 @@ class ConnectionPool(Generic[SessionT]):
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
+        self._releaser.refuse_other_thread()
         await self._lifecycle.leave(exc)  # noqa: ASYNC102 - cancelled, it ends at once
 
     @enable_ki_protection
@@ -166,6 +168,7 @@ class ConnectionPool(Generic[SessionT]):
             RuntimeError: The pool's own connector or background check has called it; these would
                 have to end first.
         """
+        self._releaser.refuse_other_thread()
         await self._lifecycle.close()
 
     @property
@@ -205,9 +208,7 @@ class ConnectionPool(Generic[SessionT]):
         if timeout is not None:
             timeout = valid_seconds("timeout", timeout, positive=False)
         # Not `LeaseBlock[SessionT](…)`: that costs every lease a quarter of a checkpoint.
-        block: LeaseBlock[SessionT] = LeaseBlock(
-            self._acquirer, self._releaser, endpoint, timeout, fresh
-        )
+        block: LeaseBlock[SessionT] = LeaseBlock(self._acquirer, endpoint, timeout, fresh)
         return block
 
     @enable_ki_protection
@@ -247,24 +248,23 @@ class ConnectionPool(Generic[SessionT]):
         it cannot be cancelled or block. Nothing happens if the lease has ended.
 
         Raises:
+            RuntimeError: This is another thread than the pool's; call it with `trio.from_thread`.
+            TypeError: It is no lease.
             ValueError: The lease is another pool's.
         """
-        self._check_own(connection)
-        self._releaser.give_back(connection, None)
+        self._releaser.release(connection)
 
     @enable_ki_protection
     def discard(self, connection: Connection[SessionT]) -> None:
         """End the lease and close the connection. Synchronous and idempotent.
 
         Raises:
+            RuntimeError: This is another thread than the pool's.
+            TypeError: It is no lease.
             ValueError: The lease is another pool's.
         """
-        self._check_own(connection)
+        self._releaser.refuse_stranger(connection)
         self._releaser.discard(connection)
-
-    def _check_own(self, connection: Connection[SessionT]) -> None:
-        if find_owner(connection) is not self._releaser:
-            raise ValueError(f"{connection!r} was not lent by pool {self.name}")
 
     # ── warming and clearing ────────────────────────────────────────────────────
 
@@ -363,7 +363,7 @@ class ConnectionPool(Generic[SessionT]):
     def all_stats(self) -> PoolStats:
         """Return a snapshot of all numbers; printed, it is a table for people."""
         core, now = self._core, self._now()
-        endpoints = {endpoint: sub.snapshot(now) for endpoint, sub in core.subs.items()}
+        endpoints = {endpoint: sub.snapshot(now) for endpoint, sub in core.subs.copy().items()}
         pool_limit = core.pool_limit
         total = pool_limit.limit.total if pool_limit.is_limited else None
         return PoolStats.of(self.name, endpoints, core.dropped_counters, total)
@@ -371,6 +371,12 @@ class ConnectionPool(Generic[SessionT]):
     def _now(self) -> float:
         # Before the pool is open there may be no clock, and nobody waits.
         return self._engine.now() if self._engine.thread else 0.0
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"pool {self.name} cannot be copied or pickled: its connections and tasks exist once."
+            " Make another pool, from the same config"
+        )
 
     def __repr__(self) -> str:
         core = self._core

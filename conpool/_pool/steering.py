@@ -12,6 +12,7 @@ from conpool._core.records import Warmer
 from conpool._engine.engine import Engine
 from conpool._errors.pool import PoolClosed
 from conpool._lending.acquire import Acquirer
+from conpool._lending.release import Releaser
 from conpool._lending.waiting import park_warmer
 from conpool._values.config_error import ConfigError
 from conpool._values.endpoint import AnyEndpoint
@@ -24,11 +25,12 @@ from conpool._values.validation import valid_count
 class Steering:
     """Gives the core its orders. `ConnectionPool` says what each of them means."""
 
-    def __init__(self, engine: Engine, acquirer: Acquirer, name: str) -> None:
+    def __init__(self, engine: Engine, acquirer: Acquirer, releaser: Releaser, name: str) -> None:
         self._engine = engine
         self._core = engine.core
         self._orders = engine.core.orders
         self._acquirer = acquirer
+        self._releaser = releaser
         self._name = name
 
     async def warm(self, endpoint: AnyEndpoint, count: int) -> None:
@@ -102,6 +104,7 @@ class Steering:
         return self._core.find_subpool(valid_target(endpoint), self._engine.now())
 
     def _covered(self, endpoint: AnyEndpoint | None) -> list[PooledSub]:
+        self._releaser.refuse_other_thread()
         if endpoint is None:
             return list(self._core.subs.values())
         sub = self._core.subs.get(valid_target(endpoint))

@@ -1,7 +1,7 @@
 """Snapshots of what the pool has counted: immutable values that any thread may read.
 
-A snapshot holds numbers, strings and endpoints, and nothing of the pool itself. To export metrics
-from another thread, take a snapshot in trio's thread and hand it over.
+A snapshot holds numbers, strings and endpoints, and nothing of the pool itself. One that is taken
+in another thread than the pool's may fall into a change, so that its numbers do not quite add up.
 """
 
 from __future__ import annotations

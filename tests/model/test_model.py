@@ -153,7 +153,7 @@ NAMED: dict[type, str] = {
     Timetable: "_heap",
 }
 LEFT_OUT: dict[type, str] = {
-    Entry: "address check checked_at doomed id idle_since reason sub",
+    Entry: "address check checked_at doomed id idle_since idled_unused reason sub",
     Lease: "entry holder since",
     Waiter: "entry error had_turn outcome queued since slots subs task",
     Warmer: "error queued sub task",
