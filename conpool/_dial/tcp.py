@@ -111,11 +111,14 @@ class TCPConnector(Connector):
         Cancelling it closes all its sockets, and takes nothing from others who look up the name.
         """
         if isinstance(endpoint, UnixEndpoint):
-            return await connect_unix(endpoint)
-        if endpoint.proxy is None:
-            return await self._connect_tcp(endpoint)
-        tunnel = find_tunnel(endpoint)
-        return await tunnel(await self._connect_tcp(endpoint))
+            stream: trio.abc.Stream = await connect_unix(endpoint)
+        elif endpoint.proxy is None:
+            stream = await self._connect_tcp(endpoint)
+        else:
+            tunnel = find_tunnel(endpoint)
+            stream = await tunnel(await self._connect_tcp(endpoint))
+        note_phase("open")  # a connector around this one may go on to log in
+        return stream
 
     async def addresses(self, endpoint: AnyEndpoint) -> frozenset[str] | None:
         """Return the IP addresses of the name that is dialled: the endpoint's, or its proxy's.

@@ -14,8 +14,17 @@ class ConfigError(PoolError, ValueError):
 
 
 def shown(value: object) -> str:
-    """Show a wrong value, cut short, for an error message."""
+    """Show a wrong value, cut short, for an error message. It must not be one with a secret."""
     try:
         return reprlib.repr(value)
-    except ValueError:  # an int with more digits than Python will print
-        return f"a huge {type(value).__name__}"
+    except Exception:  # noqa: BLE001 - such as an int with more digits than Python will print
+        return f"a huge or odd {type(value).__name__}"
+
+
+def named(value: object) -> str:
+    """Name a value of a wrong kind, for an error message, and show nothing that may be a secret."""
+    if value is None or isinstance(value, bool | int | float):
+        return shown(value)
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    return f"a {type(value).__name__}"
