@@ -201,7 +201,7 @@ def _true_phase(
         return "tls"
     # Connecting raises errors of the system. Whatever else a connector raises comes later, from
     # the login, say; and only a stream that is open can break.
-    while isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
+    while isinstance(exc, BaseExceptionGroup):
         exc = cast("BaseExceptionGroup[BaseException]", exc).exceptions[0]
     is_of_system = any(isinstance(leaf, OSError | trio.TooSlowError) for leaf in leaves)
     is_of_stream = isinstance(exc, trio.BrokenResourceError | trio.ClosedResourceError)

@@ -17,8 +17,9 @@ def shown(value: object) -> str:
     """Show a wrong value, cut short, for an error message. It must not be one with a secret."""
     try:
         return reprlib.repr(value)
-    except Exception:  # noqa: BLE001 - such as an int with more digits than Python will print
-        return f"a huge or odd {type(value).__name__}"
+    except Exception:  # noqa: BLE001 - a huge int raises, and so may anything of the user's own
+        size = "huge" if isinstance(value, int) else "strange"
+        return f"a {size} {type(value).__name__}"
 
 
 def named(value: object) -> str:
