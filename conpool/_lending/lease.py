@@ -255,11 +255,6 @@ def end_lease(connection: Connection[Any]) -> PooledLease | None:
     return connection._lease  # noqa: SLF001
 
 
-def find_owner(connection: Connection[Any]) -> Owner:
-    """Return the owner that `connection` came from."""
-    return connection._owner  # noqa: SLF001
-
-
 def held_lease(connection: Connection[Any]) -> PooledLease:
     """Return the lease of a handle that has not ended.
 

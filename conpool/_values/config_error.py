@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import reprlib
+from types import FunctionType
 
 
 class PoolError(Exception):
@@ -28,4 +29,6 @@ def named(value: object) -> str:
         return shown(value)
     if isinstance(value, type):
         return f"the class {value.__name__}"
+    if isinstance(value, FunctionType):
+        return f"the function {value.__name__}"
     return f"a {type(value).__name__}"

@@ -23,7 +23,7 @@ def raised(exc: Exception, cause: BaseException | None = None) -> Any:
     """`exc` after it was raised here."""
     try:
         raise exc from cause
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001
         return error
 
 
