@@ -48,7 +48,7 @@ class Connection(trio.abc.HalfCloseableStream, Generic[SessionT]):
     """One lease of a pooled connection: itself a trio stream, dead once released.
 
     It reads and writes like any other stream. Once the lease has ended, every operation raises
-    `trio.ClosedResourceError`, so a handle that was kept cannot touch the traffic of the next caller.
+    `trio.ClosedResourceError`, so a handle that was kept cannot touch the next caller's traffic.
 
         async with pool.connection(endpoint) as conn:
             await conn.send_all(request)
@@ -70,8 +70,8 @@ class Connection(trio.abc.HalfCloseableStream, Generic[SessionT]):
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send all of `data`.
 
-        If it is cancelled, some of the data may have been sent; the pool closes the connection when the
-        lease ends.
+        If it is cancelled, some of the data may have been sent; the pool closes the connection when
+        the lease ends.
 
         Raises:
             trio.BrokenResourceError: The connection is broken.
@@ -148,7 +148,7 @@ class Connection(trio.abc.HalfCloseableStream, Generic[SessionT]):
     def mark_clean(self) -> None:
         """Vouch that the exchange is complete, whatever the pool would conclude.
 
-        That excuses an exception, a cancelled receive and an unanswered send, so that the pool lends the
+        That excuses an exception, a cancelled receive and an unanswered send: the pool lends the
         connection again. It never excuses an interrupted send, and lapses at the next operation.
 
         Raises:
@@ -168,8 +168,9 @@ class Connection(trio.abc.HalfCloseableStream, Generic[SessionT]):
     async def is_healthy(self) -> bool:
         """Probe the connection, and ask the peer if the pool has a health check.
 
-        Call it between exchanges: a reply that lies unread makes the connection unhealthy, and is lost. It
-        takes at most `health_check_timeout` seconds. If it is cancelled, the exchange counts as cut short.
+        Call it between exchanges: a reply that lies unread makes the connection unhealthy, and is
+        lost. It takes at most `health_check_timeout` seconds. If it is cancelled, the exchange
+        counts as cut short.
 
         Raises:
             trio.BusyResourceError: Some task is inside an operation on it.
@@ -253,6 +254,11 @@ def end_lease(connection: Connection[Any]) -> PooledLease | None:
         return None
     connection._exchange = CLOSED_STREAM  # noqa: SLF001
     return connection._lease  # noqa: SLF001
+
+
+def find_owner(connection: Connection[Any]) -> Owner:
+    """Return the owner that `connection` came from."""
+    return connection._owner  # noqa: SLF001
 
 
 def held_lease(connection: Connection[Any]) -> PooledLease:

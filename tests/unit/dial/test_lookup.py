@@ -8,7 +8,8 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from conpool._dial.lookup import MAX_LOOKUPS, Found, Lookups, Question, find_hook
+from conpool._dial.lookup import MOST_READ, Found, Lookups, Question, find_hook
+from conpool._dial.places import ITS_TIME, MOST_LATE, MOST_THREADS, PLACES, SLOW_PLACES
 from tests._net import Hook, Hosts, SystemResolver, hooked, v4, v6
 
 
@@ -70,9 +71,9 @@ async def test_f023_slow_names_never_touch_trios_own_threads(system: SystemResol
     lookups, _ = system_lookups()
     default = trio.to_thread.current_default_thread_limiter()
     async with trio.open_nursery() as nursery:
-        for number in range(MAX_LOOKUPS - 1):
+        for number in range(PLACES - 1):
             nursery.start_soon(ask, lookups, f"slow{number}")
-        await system.wait_asked(MAX_LOOKUPS - 1)
+        await system.wait_asked(PLACES - 1)
         with trio.fail_after(5):
             assert await ask(lookups, "quick") == ("127.0.0.1",)
         assert default.borrowed_tokens == 0
@@ -82,12 +83,12 @@ async def test_f023_slow_names_never_touch_trios_own_threads(system: SystemResol
 async def test_more_names_than_the_limit_wait_their_turn(system: SystemResolver) -> None:
     lookups, _ = system_lookups()
     async with trio.open_nursery() as nursery:
-        for number in range(MAX_LOOKUPS):
+        for number in range(PLACES):
             nursery.start_soon(ask, lookups, f"slow{number}")
-        await system.wait_asked(MAX_LOOKUPS)
+        await system.wait_asked(PLACES)
         nursery.start_soon(ask, lookups, "late")
         await wait_all_tasks_blocked()
-        assert repr(lookups) == f"<Lookups: {MAX_LOOKUPS} threads of {MAX_LOOKUPS}>"
+        assert repr(lookups) == f"<Lookups: {PLACES} threads of {MOST_THREADS}>"
         assert "late" not in system.asked
         system.gate.set()
     assert system.asked[-1] == "late"
@@ -98,9 +99,9 @@ async def test_g10_one_cancelled_while_it_waits_its_turn_takes_none(
 ) -> None:
     lookups, orphans = system_lookups()
     async with trio.open_nursery() as nursery:
-        for number in range(MAX_LOOKUPS):
+        for number in range(PLACES):
             nursery.start_soon(ask, lookups, f"slow{number}")
-        await system.wait_asked(MAX_LOOKUPS)
+        await system.wait_asked(PLACES)
         with trio.move_on_after(0.01) as scope:
             await ask(lookups, "late")
         assert scope.cancelled_caught
@@ -142,7 +143,7 @@ async def test_what_a_thread_finds_when_all_have_gone_is_reported(system: System
     ((host, found),) = orphans.found
     assert host == "slow"
     assert found.unwrap() == (v4("127.0.0.1"),)
-    assert repr(lookups) == f"<Lookups: 0 threads of {MAX_LOOKUPS}>"
+    assert repr(lookups) == f"<Lookups: 0 threads of {MOST_THREADS}>"
 
 
 def test_g19_a_thread_that_outlives_the_run_reports_to_nobody(
@@ -169,7 +170,7 @@ async def test_f035_no_thread_left_is_this_machines_fault(
 
     with monkeypatch.context() as patch:
         patch.setattr(trio.lowlevel, "start_thread_soon", no_more)
-        for _ in range(MAX_LOOKUPS + 1):
+        for _ in range(PLACES + 1):
             with pytest.raises(OSError, match="no thread left") as caught:
                 await ask(lookups, "db.example")
             assert caught.value.errno == errno.ENOMEM
