@@ -9,8 +9,9 @@ from typing import Final
 from conpool._values.config_error import ConfigError, shown
 
 MAX_HOST: Final = 253  # RFC 1035's 255 bytes on the wire, as text
-# What the URL standard forbids in a host, and the comma of libpq's lists of hosts.
-_FORBIDDEN: Final = frozenset("#/:<>?@[\\]^|%,")
+# What the URL standard forbids in a host, the comma of libpq's lists of hosts, and what shows that
+# somebody has given a list of options, perhaps with a password.
+_FORBIDDEN: Final = frozenset("#/:<>?@[\\]^|%,=;&")
 _HARMLESS: Final = re.compile(r"[\w.-]*")
 # IDNA 2003 (Python's codec) and IDNA 2008 (trio, browsers) send these to different hosts.
 _AMBIGUOUS: Final = frozenset("ßẞς\u200c\u200d")
