@@ -15,7 +15,7 @@ import pytest
 import trio
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
-from conpool import TLS, Connector, Endpoint, TCPConnector
+from conpool import TLS, ConnectionPool, Connector, Endpoint, HTTPProxy, TCPConnector
 from conpool._dial.dial import open_link
 from conpool._dial.progress import note_attempt, note_phase
 from conpool._errors.connect import (
@@ -31,8 +31,10 @@ from conpool._errors.connect import (
 from conpool._values.endpoint import AnyEndpoint
 from conpool._values.states import DialPhase
 from tests._net import FakeNetwork, on_network
+from tests._proxies import Connecting, proxy_at_work
 from tests.support.loopback_servers import tcp_pair, tls_server
 from tests.support.odd import HalfBuilt, odd_exceptions, repr_of
+from tests.support.pools import echo
 
 PLAIN = Endpoint("db.example", 5432)
 
@@ -264,6 +266,27 @@ async def test_a_dial_with_tls_is_open_for_business(
         await trio.aclose_forcefully(accepted)
 
 
+# ── TLS of a proxy's ────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+async def test_f151_the_tls_of_a_proxy_is_not_told_as_the_endpoints(
+    encrypted: bool, server_ssl: ssl.SSLContext, client_ssl: ssl.SSLContext
+) -> None:
+    tls = TLS(client_ssl)
+    async with (
+        proxy_at_work(echo, server_ssl if encrypted else None) as target,
+        proxy_at_work(Connecting(), server_ssl) as port,
+    ):
+        proxy = HTTPProxy("localhost", port, tls=tls)
+        endpoint = Endpoint("localhost", target, tls=tls if encrypted else False, proxy=proxy)
+        async with ConnectionPool() as pool, pool.connection(endpoint) as conn:
+            await conn.send_all(b"ping")
+            assert await conn.receive_some() == b"ping"
+            assert (conn.ssl_object is not None) == encrypted
+            assert conn.alpn_protocol is None
+
+
 # ── strangers ───────────────────────────────────────────────────────────────────
 
 
@@ -303,7 +326,8 @@ async def test_f137_what_is_no_stream_is_closed_if_it_can_be(
 ) -> None:
     raw: Any = Raw()
     with socket.socket() as sock:
-        for returned in (sock, raw, returning(raw).connect(PLAIN)):
+        strangers: list[Any] = [sock, raw, returning(raw).connect(PLAIN)]
+        for returned in strangers:
             error = await fails(returning(returned))
             assert "must return a trio.abc.Stream" in str(error)
         assert sock.fileno() == -1
