@@ -50,7 +50,7 @@ class Falsy(MemoryConnector):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"config": HERE}, "config must be a PoolConfig, not a Endpoint"),
+        ({"config": HERE}, "config must be a PoolConfig, not an Endpoint"),
         ({"config": None}, "config must be a PoolConfig, not None"),
         ({"config": PoolConfig}, "config must be a PoolConfig, not the class PoolConfig"),
         ({"config": {"acquire_timeout": 1}}, "config must be a PoolConfig, not a dict"),
@@ -60,7 +60,7 @@ class Falsy(MemoryConnector):
         ({"overrides": {SECRET: PoolConfig()}}, "for single endpoints, not for a str"),
         (
             {"overrides": {EndpointGroup([HERE]): PoolConfig()}},
-            "for single endpoints, not for a EndpointGroup",
+            "for single endpoints, not for an EndpointGroup",
         ),
         ({"overrides": {HERE: {}}}, "each of overrides must be a PoolConfig, not a dict"),
         ({"overrides": {HERE: None}}, "each of overrides must be a PoolConfig, not None"),

@@ -45,8 +45,8 @@ class BadStrerror(OSError):
 
 
 class BadErrno(OSError):
-    @property
-    def errno(self) -> Any:  # type: ignore[override]
+    @property  # type: ignore[override]
+    def errno(self) -> Any:
         raise ZeroDivisionError
 
 

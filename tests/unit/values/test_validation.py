@@ -144,7 +144,7 @@ class Unspeakable:
         ("redis://joe:hunter2@host", "a str"),
         ({"password": "hunter2"}, "a dict"),
         (functools.partial(print, "hunter2"), "a partial"),
-        (Unspeakable(), "a Unspeakable"),
+        (Unspeakable(), "an Unspeakable"),
     ],
     ids=lambda value: type(value).__name__,
 )
