@@ -26,6 +26,7 @@ from conpool._engine.engine import Engine
 from conpool._engine.room import with_more_room, with_room
 from conpool._lending.lease import Connection, end_lease, held_lease
 from conpool._lending.peer_check import HealthCheck, PeerCheck
+from conpool._values.config_error import named
 from conpool._values.states import CloseReason, ConnectionState
 
 _ACTIVE = ConnectionState.ACTIVE
@@ -67,7 +68,8 @@ class Releaser:
     def refuse_stranger(self, connection: object) -> None:
         """Raise unless `connection` is a lease of this pool, and this is the pool's own thread."""
         if not isinstance(connection, Connection):
-            raise TypeError(f"not a lease: {connection!r}")
+            what = named(connection)
+            raise TypeError(f"not a Connection that pool {self._name} lent but {what}")
         if connection._owner is not self:  # noqa: SLF001
             raise ValueError(f"{connection!r} was not lent by pool {self._name}")
         self.refuse_other_thread()

@@ -28,11 +28,16 @@ from conpool._pool.reap import Reaper
 from conpool._pool.steering import Steering
 from conpool._stats.snapshot import EndpointStats, PoolStats
 from conpool._values.config import POOL_WIDE_FIELDS, PoolConfig
-from conpool._values.config_error import ConfigError
-from conpool._values.endpoint import AnyEndpoint
+from conpool._values.config_error import ConfigError, named
+from conpool._values.endpoint import AnyEndpoint, Endpoint, UnixEndpoint
 from conpool._values.group import Target, valid_target
 from conpool._values.states import CloseReason, PoolState
-from conpool._values.validation import valid_seconds
+from conpool._values.validation import (
+    valid_async_function,
+    valid_instance,
+    valid_mapping,
+    valid_seconds,
+)
 
 SessionT = TypeVar("SessionT")
 
@@ -121,14 +126,19 @@ class ConnectionPool(Generic[SessionT]):
         connector: Connector | None = None,
         name: str | None = None,
     ) -> None:
+        own_configs = _check_configs(config, overrides)
+        if name is not None:
+            valid_instance("name", name, str)
+        if health_check is not None:
+            valid_async_function("health_check", health_check)
+        connector = TCPConnector() if connector is None else connector
+        valid_instance("connector", connector, Connector)
         if driver is not None:
+            valid_instance("driver", driver, Driver)
             raise NotImplementedError("drivers come with a later release")
-        own_configs = dict(overrides)
-        _check_configs(config, own_configs)
         self.name: str = f"pool-{next(_numbers)}" if name is None else name
         self._core: PooledCore = Core(config, own_configs, Random())  # noqa: S311 - spreads load
         news = News(observers, on_created=on_created, on_reused=on_reused, on_closed=on_closed)
-        connector = connector or TCPConnector()
         self._engine = Engine(self._core, connector, news)
         self._releaser = Releaser(self._engine, health_check, self.name)
         self._acquirer = Acquirer(self._engine, self._releaser, self.name)
@@ -390,14 +400,20 @@ class ConnectionPool(Generic[SessionT]):
         )
 
 
-def _check_configs(config: PoolConfig, overrides: Mapping[AnyEndpoint, PoolConfig]) -> None:
-    for endpoint, own in overrides.items():
-        valid_target(endpoint)
+def _check_configs(config: object, overrides: object) -> dict[AnyEndpoint, PoolConfig]:
+    """Refuse what is no configuration; return a copy of the overrides."""
+    usual = valid_instance("config", config, PoolConfig)
+    own_configs: dict[AnyEndpoint, PoolConfig] = {}
+    for endpoint, its_own in valid_mapping("overrides", overrides).items():
+        if not isinstance(endpoint, Endpoint | UnixEndpoint):
+            raise ConfigError(f"overrides are for single endpoints, not for {named(endpoint)}")
+        own = own_configs[endpoint] = valid_instance("each of overrides", its_own, PoolConfig)
         for field in sorted(POOL_WIDE_FIELDS):
-            if getattr(own, field) != getattr(config, field):
+            if getattr(own, field) != getattr(usual, field):
                 raise ConfigError(f"{field} is the whole pool's: {endpoint} cannot have its own")
-    for one in (config, *overrides.values()):
+    for one in (usual, *own_configs.values()):
         if one.circuit_breaker is not None or one.queue_target_delay is not None:
             raise NotImplementedError(
                 "circuit_breaker and queue_target_delay come with a later release"
             )
+    return own_configs

@@ -107,10 +107,15 @@ async def test_dial_of_one_visitor_knows_nothing_of_another(autojump_clock: Mock
 
 
 @pytest.mark.parametrize(
-    "error", [ValueError("broken"), OSError(5, "broken"), ExceptionGroup("many", [OSError()])]
+    ("error", "phase"),
+    [
+        (ValueError("broken"), "open"),
+        (OSError(5, "broken"), "tcp"),
+        (ExceptionGroup("many", [OSError()]), "tcp"),
+    ],
 )
 async def test_connector_that_raises_anything_fails_its_caller_and_nobody_else(
-    error: Exception, autojump_clock: MockClock
+    error: Exception, phase: str, autojump_clock: MockClock
 ) -> None:
     """G20 G25"""
     network = Network()
@@ -119,7 +124,7 @@ async def test_connector_that_raises_anything_fails_its_caller_and_nobody_else(
         with pytest.raises(ConnectError) as caught:
             await pool.acquire(THERE)
         assert caught.value.__cause__ is error
-        assert (caught.value.endpoint, caught.value.phase) == (THERE, "tcp")
+        assert (caught.value.endpoint, caught.value.phase) == (THERE, phase)
         assert await exchange(other) == b"ping"
 
 

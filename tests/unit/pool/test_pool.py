@@ -94,7 +94,7 @@ def test_overrides_are_copied() -> None:
 
 
 def test_overrides_of_what_is_no_endpoint_are_refused() -> None:
-    with pytest.raises(TypeError, match="not an endpoint"):
+    with pytest.raises(ConfigError, match="overrides are for single endpoints, not for a str"):
         ConnectionPool(overrides={"here": PoolConfig()})  # type: ignore[dict-item]
 
 
@@ -662,7 +662,7 @@ async def test_what_is_no_endpoint_cannot_be_steered(
     steer: Callable[[ConnectionPool[None]], object],
 ) -> None:
     async with open_pool() as pool:
-        with pytest.raises(TypeError, match="not an endpoint: 'here'"):
+        with pytest.raises(TypeError, match="not an Endpoint or UnixEndpoint but a str"):
             steer(pool)
 
 
