@@ -2,10 +2,10 @@
 
 A look-up that hangs must not delay the look-ups of other names, and cannot be stopped. So
 
-1. there are `PLACES` for look-ups. Whoever finds all of them taken waits, first come, first served.
+1. There are `PLACES` for look-ups. A look-up that finds all of them taken waits in line.
 2. A look-up that has its place for `ITS_TIME` without an answer is late. It gives the place to the
    one that waits, and its thread goes on without a place; at most `MOST_LATE` threads do so.
-3. A name whose last look-up was late is slow. Its next look-up takes one of the `SLOW_PLACES`, until
+3. A name whose last look-up was late is slow. Its next one takes one of the `SLOW_PLACES`, until
    it has been in time again. So names that hang wait for each other and for nobody else.
 
 Only where `MOST_LATE` look-ups of names that were never slow before hang at once do others wait.

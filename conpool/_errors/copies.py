@@ -1,8 +1,8 @@
 """Copies of errors: one for each caller that is told, and one for the pool's memory.
 
-An exception that is raised gathers the frames of whoever raises it, with all local variables. Raised
-in several callers, it would show the data of one caller in the error report of another, and keep
-both alive. So each caller gets an error of its own, and the pool remembers one without frames.
+An exception that is raised gathers the frames of its raiser, with all local variables. Raised in
+several callers, it would show the data of one caller in the error report of another, and keep both
+alive. So each caller gets an error of its own, and the pool remembers one without frames.
 
 A copy is made without the class's own `__init__`, which may want other arguments than `args`. What
 hangs on an error (causes, contexts, members of groups, attempts) is copied with it, up to a bound.
@@ -33,7 +33,7 @@ def copy_for_caller(error: ConnectError) -> ConnectError:
 
 
 def without_traceback(error: ConnectError) -> ConnectError:
-    """Return an error equal to `error` that keeps no frame alive, by itself or by what hangs on it."""
+    """Return an error equal to `error` that keeps no frame alive, nor does what hangs on it."""
     return _Copier(error, keeps_tracebacks=False).copy
 
 

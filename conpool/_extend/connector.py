@@ -48,9 +48,10 @@ class Connector:
 
         Override it to have the pool follow a server that moves. While connections to `endpoint`
         are open, a task of the pool calls this every `reap_interval` seconds, and cancels it after
-        `connect_timeout`, or after 30 seconds if that is longer. The pool then closes connections to all other addresses: idle ones at
-        once, and lent ones when they come back. It does not ask while all connections lead to the
-        very address that is the endpoint's `host` (or its proxy's).
+        `connect_timeout`, or after 30 seconds if that is longer. The pool then closes connections
+        to all other addresses: idle ones at once, and lent ones when they come back. It does not
+        ask while all connections lead to the very address that is the endpoint's `host` (or its
+        proxy's).
 
         An empty set means that nothing is known now. Of an exception, or a result that is no set
         of IP addresses, the pool makes a log entry at debug level. In all these cases it closes no

@@ -27,17 +27,11 @@ from conpool._pool.lifecycle import Lifecycle
 from conpool._pool.reap import Reaper
 from conpool._pool.steering import Steering
 from conpool._stats.snapshot import EndpointStats, PoolStats
-from conpool._values.config import POOL_WIDE_FIELDS, PoolConfig
-from conpool._values.config_error import ConfigError, named
-from conpool._values.endpoint import AnyEndpoint, Endpoint, UnixEndpoint
+from conpool._values.config import PoolConfig, checked_configs
+from conpool._values.endpoint import AnyEndpoint
 from conpool._values.group import Target, valid_target
 from conpool._values.states import CloseReason, PoolState
-from conpool._values.validation import (
-    valid_async_function,
-    valid_instance,
-    valid_mapping,
-    valid_seconds,
-)
+from conpool._values.validation import valid_async_function, valid_instance, valid_seconds
 
 SessionT = TypeVar("SessionT")
 
@@ -126,7 +120,7 @@ class ConnectionPool(Generic[SessionT]):
         connector: Connector | None = None,
         name: str | None = None,
     ) -> None:
-        own_configs = _check_configs(config, overrides)
+        own_configs = checked_configs(config, overrides)
         if name is not None:
             valid_instance("name", name, str)
         if health_check is not None:
@@ -398,22 +392,3 @@ class ConnectionPool(Generic[SessionT]):
             f" {count} {'endpoint' if count == 1 else 'endpoints'}"
             f"{connections if core.pool_limit.is_limited else ''}>"
         )
-
-
-def _check_configs(config: object, overrides: object) -> dict[AnyEndpoint, PoolConfig]:
-    """Refuse what is no configuration; return a copy of the overrides."""
-    usual = valid_instance("config", config, PoolConfig)
-    own_configs: dict[AnyEndpoint, PoolConfig] = {}
-    for endpoint, its_own in valid_mapping("overrides", overrides).items():
-        if not isinstance(endpoint, Endpoint | UnixEndpoint):
-            raise ConfigError(f"overrides are for single endpoints, not for {named(endpoint)}")
-        own = own_configs[endpoint] = valid_instance("each of overrides", its_own, PoolConfig)
-        for field in sorted(POOL_WIDE_FIELDS):
-            if getattr(own, field) != getattr(usual, field):
-                raise ConfigError(f"{field} is the whole pool's: {endpoint} cannot have its own")
-    for one in (usual, *own_configs.values()):
-        if one.circuit_breaker is not None or one.queue_target_delay is not None:
-            raise NotImplementedError(
-                "circuit_breaker and queue_target_delay come with a later release"
-            )
-    return own_configs

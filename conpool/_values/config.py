@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final, final
 
-from conpool._values.config_error import ConfigError, shown
+from conpool._values.config_error import ConfigError, named, shown
+from conpool._values.endpoint import AnyEndpoint, Endpoint, UnixEndpoint
 from conpool._values.option import (
     SHARE,
     count,
@@ -198,3 +199,22 @@ POOL_WIDE_FIELDS: Final = frozenset(
     field.name for field in fields(PoolConfig) if field.metadata["pool_wide"]
 )
 """The fields that no endpoint can have for itself."""
+
+
+def checked_configs(config: object, overrides: object) -> dict[AnyEndpoint, PoolConfig]:
+    """Return a copy of `overrides`; refuse what is no configuration."""
+    usual = valid_instance("config", config, PoolConfig)
+    own_configs: dict[AnyEndpoint, PoolConfig] = {}
+    for endpoint, its_own in valid_mapping("overrides", overrides).items():
+        if not isinstance(endpoint, Endpoint | UnixEndpoint):
+            raise ConfigError(f"overrides are for single endpoints, not for {named(endpoint)}")
+        own = own_configs[endpoint] = valid_instance("each of overrides", its_own, PoolConfig)
+        for field in sorted(POOL_WIDE_FIELDS):
+            if getattr(own, field) != getattr(usual, field):
+                raise ConfigError(f"{field} is the whole pool's: {endpoint} cannot have its own")
+    for one in (usual, *own_configs.values()):
+        if one.circuit_breaker is not None or one.queue_target_delay is not None:
+            raise NotImplementedError(
+                "circuit_breaker and queue_target_delay come with a later release"
+            )
+    return own_configs

@@ -1,4 +1,4 @@
-"""Values of a wrong kind, exceptions of any kind, answers of any size: all are told, none does harm."""
+"""Values of a wrong kind, exceptions of any kind, answers of any size: none does harm."""
 
 from __future__ import annotations
 

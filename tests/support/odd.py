@@ -40,13 +40,13 @@ class NoText(Exception):
 
 class BadStrerror(OSError):
     @property
-    def strerror(self) -> Any:
+    def strerror(self) -> Any:  # type: ignore[override]
         raise ZeroDivisionError
 
 
 class BadErrno(OSError):
-    @property  # type: ignore[override]
-    def errno(self) -> Any:
+    @property
+    def errno(self) -> Any:  # type: ignore[override]
         raise ZeroDivisionError
 
 
