@@ -28,7 +28,7 @@ from conpool._core.effects import Close, Dial
 from conpool._core.records import Waiter, WaitOutcome, Warmer
 from conpool._dial.dial import open_link
 from conpool._engine.background import Background
-from conpool._engine.holders import is_deadlock
+from conpool._engine.holders import Tick
 from conpool._engine.news import News
 from conpool._errors.connect import ConnectError
 from conpool._errors.pool import PoolClosed
@@ -151,16 +151,11 @@ class Engine:
         return self._timetable.next_at
 
     def _mark_deadlocks(self) -> None:
-        """Mark timed-out waiters that were deadlocked, before one wakes and releases anything."""
-        late: dict[PooledSub, list[PooledWaiter]] = {}
+        """Note which slots the timed-out waited for, before one wakes and releases anything."""
+        tick = Tick(self.core)
         for effect in self._effects:
             if isinstance(effect, Waiter) and effect.outcome is WaitOutcome.TIMEOUT:
-                for sub in effect.subs:
-                    late.setdefault(sub, []).append(effect)
-        for sub, waiters in late.items():
-            if is_deadlock(sub, self.core.pool_limit, {waiter.task for waiter in waiters}):
-                for waiter in waiters:
-                    waiter.in_deadlock = True
+                effect.slots = tick.find_slots(effect, effect.subs[0])
 
     # ── waking ──────────────────────────────────────────────────────────────────
 

@@ -16,9 +16,10 @@ in its waiter or in `entry`, and one `except BaseException` puts it back.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from threading import get_ident
 from types import CoroutineType, TracebackType
-from typing import Any, Final, Generic, NoReturn, TypeVar, cast, final
+from typing import Any, Final, Generic, NoReturn, TypeVar, final
 
 import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled, current_task, enable_ki_protection
@@ -27,10 +28,10 @@ from conpool._connection.hand_over import end_exchange
 from conpool._connection.pooled import PooledEntry, PooledSub, PooledWaiter
 from conpool._core.records import Waiter, WaitOutcome
 from conpool._engine.engine import Engine
-from conpool._engine.holders import find_holders
-from conpool._errors.connect import ConnectError
-from conpool._errors.pool import AcquireTimeout, PoolClosed, QueueFull
+from conpool._engine.room import with_room
+from conpool._errors.pool import AcquireTimeout, PoolClosed
 from conpool._lending.lease import Connection
+from conpool._lending.refusal import make_queue_full, make_timeout
 from conpool._lending.release import Releaser
 from conpool._lending.waiting import park
 from conpool._values.endpoint import AnyEndpoint
@@ -116,7 +117,7 @@ class Acquirer:
                 entry = await self._obtain(waiter, sub, since)
                 now = self._engine.now()
         except BaseException as exc:
-            self._roll_back(sub, waiter, entry, exc, since)
+            with_room(partial(self._roll_back, sub, waiter, entry, exc, since))
             raise
         lease = self._core.lease_began(entry, current_task(), now - since, now)
         connection: Connection[Any] = Connection(self._releaser, lease)
@@ -142,8 +143,7 @@ class Acquirer:
 
     def refuse_if_closed(self) -> None:
         """Raise `PoolClosed` unless the pool is open; `RuntimeError` in another thread."""
-        if self._engine.thread not in (0, get_ident()):
-            raise RuntimeError(f"pool {self._name} belongs to another thread")
+        self._releaser.refuse_other_thread()
         if self._core.state is PoolState.NEW:
             raise PoolClosed(f"pool {self._name} is not open: use `async with`")
         if self._core.state is not PoolState.OPEN:
@@ -212,7 +212,7 @@ class Acquirer:
             await checkpoint()
         if not (sub.max_waiting is None or waiter.had_turn or self._core.may_queue(sub, now)):
             await checkpoint()
-            raise QueueFull(endpoint=sub.endpoint, stats=sub.snapshot(), pool_name=self._name)
+            raise make_queue_full(self._core, sub, now, pool_name=self._name)
 
     def _take(self, sub: PooledSub, now: float) -> PooledEntry | None:
         """Take the newest idle connection that is fit to be lent, unless others come first."""
@@ -272,11 +272,15 @@ class Acquirer:
                 self._engine.report_quietly(self._core.withdrawn, waiter)
         if entry is not None:
             self._put_back(entry, exc)
-        if isinstance(exc, AcquireTimeout):
-            sub.counters.acquire_timeouts += 1
-        elif isinstance(exc, trio.Cancelled):
-            sub.counters.acquire_cancelled += 1
         now = self._engine.now()
+        counters = sub.counters
+        if isinstance(exc, AcquireTimeout):
+            counters.acquire_timeouts += 1
+        elif isinstance(exc, trio.Cancelled):
+            counters.acquire_cancelled += 1
+        has_queued = waiter is not None and waiter.task is not None
+        if isinstance(exc, AcquireTimeout) or has_queued:
+            counters.wait_time.add(now - since)  # it has waited in vain
         self._news.add(self._news.acquire_failed, sub.endpoint, exc, now - since)
         self._engine.perform(now)
 
@@ -298,20 +302,9 @@ class Acquirer:
         self._time_out(sub, "queue" if waiter.dial is None else "connect", waiter)
 
     def _time_out(self, sub: PooledSub, phase: AcquirePhase, waiter: PooledWaiter) -> NoReturn:
-        now = self._engine.now()
-        holders = find_holders(sub, now)
-        last_error = cast("ConnectError | None", sub.gate.last_error)
-        raise AcquireTimeout(
-            endpoint=sub.endpoint,
-            phase=phase,
-            waited=now - waiter.since,
-            stats=sub.snapshot(),
-            holders=holders.lines,
-            deadlock=waiter.in_deadlock,
-            held_by_caller=holders.held_by_caller,
-            last_connect_error=last_error,
-            pool_name=self._name,
-        ) from last_error
+        raise make_timeout(
+            self._core, sub, waiter, self._engine.now(), phase=phase, pool_name=self._name
+        )
 
 
 @final
@@ -322,31 +315,31 @@ class LeaseBlock(Generic[SessionT]):
     cancel scope or nursery, so leases may end in any order, and in other tasks.
     """
 
-    __slots__ = ("_acquirer", "_endpoint", "_fresh", "_releaser", "_timeout", "connection")
+    __slots__ = ("_acquirer", "_endpoint", "_fresh", "_timeout", "connection")
 
     def __init__(
-        self,
-        acquirer: Acquirer,
-        releaser: Releaser,
-        endpoint: Target,
-        timeout: float | None,
-        fresh: bool,
+        self, acquirer: Acquirer, endpoint: Target, timeout: float | None, fresh: bool
     ) -> None:
         self._acquirer = acquirer
-        self._releaser = releaser
         self._endpoint = endpoint
         self._timeout = timeout
         self._fresh = fresh
-        self.connection: Connection[SessionT] | None = None
-        """What was lent for this block; the acquirer notes it here."""
+        self.connection: Connection[SessionT] | CoroutineType[Any, Any, Any] | None = None
+        """What was lent for this block, as the acquirer notes; before that, the acquire itself."""
 
     def __aenter__(self) -> CoroutineType[Any, Any, Connection[SessionT]]:
         # Not `async def`: a coroutine around the acquirer's costs a lease a quarter microsecond.
         if self.connection is not None:
-            raise RuntimeError("this block has been entered already: call connection() for each")
-        return self._acquirer.acquire(  # type: ignore[return-value] # mypy: it is
+            self._refuse_if_in_use()
+        self.connection = entering = self._acquirer.acquire(  # type: ignore[assignment] # mypy: it is
             self._endpoint, self._timeout, self._fresh, self
         )
+        return entering  # type: ignore[return-value]
+
+    def _refuse_if_in_use(self) -> None:
+        entered = self.connection
+        if isinstance(entered, Connection) or (entered is not None and entered.cr_frame):
+            raise RuntimeError("this block has been entered already: call connection() for each")
 
     @enable_ki_protection
     async def __aexit__(
@@ -355,16 +348,18 @@ class LeaseBlock(Generic[SessionT]):
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        connection = self.connection
-        assert connection is not None
+        connection: Any = self.connection
         self.connection = None
-        self._releaser.give_back(connection, exc)
+        connection._owner.give_back(connection, exc)  # noqa: SLF001 - one fewer to carry along
 
     def __getattr__(self, name: str) -> NoReturn:
         raise AttributeError(f"no {name!r} here: {_HOW_TO_ENTER}")
 
     def __await__(self) -> NoReturn:
         raise TypeError(_HOW_TO_ENTER)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a block cannot be copied or pickled: call connection() for each")
 
     def __repr__(self) -> str:
         return f"<pool.connection({self._endpoint})>"

@@ -7,7 +7,6 @@ bounded in time, and whatever it leaves behind on the connection is judged like 
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeAlias, final
@@ -19,7 +18,6 @@ from conpool._connection.hand_over import end_exchange
 from conpool._connection.pooled import PooledEntry
 from conpool._engine.engine import Engine
 from conpool._lending.lease import Connection, Owner, end_lease, held_lease
-from conpool._values.config_error import ConfigError
 from conpool._values.states import CloseReason, ConnectionState
 
 HealthCheck: TypeAlias = Callable[[Connection[Any]], Awaitable[bool]]
@@ -32,7 +30,6 @@ class PeerCheck:
     """Knows how the peers of one pool are asked, and when that is due."""
 
     def __init__(self, engine: Engine, hook: HealthCheck | None, owner: Owner) -> None:
-        valid_hook(hook)
         self._engine = engine
         self._hook = hook
         self._owner = owner
@@ -95,24 +92,3 @@ class PeerCheck:
             except Exception:  # noqa: BLE001 - a hook may raise anything, and all of it means "no"
                 _log.debug("health check of %r failed", lease, exc_info=True)
         return False
-
-
-def valid_hook(hook: object) -> None:
-    """Refuse what cannot be a health check.
-
-    Raises:
-        ConfigError: It is not callable, or plainly not asynchronous.
-    """
-    if hook is None:
-        return
-    if not callable(hook):
-        raise ConfigError(f"health_check must be an async function, not {hook!r}")
-    if inspect.isasyncgenfunction(hook) or _is_plain_function(hook):
-        raise ConfigError(f"health_check must be an async function: {hook!r} is not")
-
-
-def _is_plain_function(hook: object) -> bool:
-    """Whether `hook` was written with `def`. A lambda may well return an awaitable."""
-    if inspect.iscoroutinefunction(hook) or getattr(hook, "__name__", "") == "<lambda>":
-        return False
-    return inspect.isroutine(hook)

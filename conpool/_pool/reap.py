@@ -10,7 +10,7 @@ from trio.lowlevel import enable_ki_protection
 
 from conpool._connection.pooled import PooledEntry
 from conpool._engine.engine import Engine
-from conpool._lending.peer_check import PeerCheck
+from conpool._lending.release import Releaser
 from conpool._values.states import CloseReason, ConnectionState
 
 _BATCH: Final = 500
@@ -21,10 +21,11 @@ _BATCH: Final = 500
 class Reaper:
     """Looks at every idle connection each `interval` seconds, and at once if its peer closes it."""
 
-    def __init__(self, engine: Engine, peer_check: PeerCheck, interval: float) -> None:
+    def __init__(self, engine: Engine, releaser: Releaser, interval: float) -> None:
         self._engine = engine
         self._core = engine.core
-        self._peer_check = peer_check
+        self._releaser = releaser
+        self._peer_check = releaser.peer_check
         self._interval = interval
 
     @property
@@ -49,6 +50,7 @@ class Reaper:
 
     async def sweep(self) -> None:
         """Inspect all idle connections and all endpoints once."""
+        self._releaser.end_rest()
         done = 0
         dropped = False
         for sub in list(self._core.subs.values()):

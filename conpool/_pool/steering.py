@@ -5,17 +5,19 @@ from __future__ import annotations
 from typing import final
 
 import trio
+from trio.lowlevel import current_task
 
-from conpool._connection.pooled import PooledSub, PooledWarmer
+from conpool._connection.pooled import PooledEntry, PooledSub, PooledWarmer
 from conpool._core.records import Warmer
 from conpool._engine.engine import Engine
 from conpool._errors.pool import PoolClosed
 from conpool._lending.acquire import Acquirer
+from conpool._lending.release import Releaser
 from conpool._lending.waiting import park_warmer
 from conpool._values.config_error import ConfigError
 from conpool._values.endpoint import AnyEndpoint
 from conpool._values.group import valid_target
-from conpool._values.states import CloseReason
+from conpool._values.states import CloseReason, ConnectionState
 from conpool._values.validation import valid_count
 
 
@@ -23,11 +25,12 @@ from conpool._values.validation import valid_count
 class Steering:
     """Gives the core its orders. `ConnectionPool` says what each of them means."""
 
-    def __init__(self, engine: Engine, acquirer: Acquirer, name: str) -> None:
+    def __init__(self, engine: Engine, acquirer: Acquirer, releaser: Releaser, name: str) -> None:
         self._engine = engine
         self._core = engine.core
         self._orders = engine.core.orders
         self._acquirer = acquirer
+        self._releaser = releaser
         self._name = name
 
     async def warm(self, endpoint: AnyEndpoint, count: int) -> None:
@@ -65,9 +68,24 @@ class Steering:
     async def drain(self, endpoint: AnyEndpoint | None) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
         covered = {entry for sub in self._covered(endpoint) for entry in sub.limit.borrowers}
+        self._refuse_to_wait_for_oneself(covered)
         self.clear(endpoint, interrupt_in_use=False)
         await self._engine.wait_closed(covered)
         await trio.lowlevel.checkpoint()
+
+    def _refuse_to_wait_for_oneself(self, covered: set[PooledEntry]) -> None:
+        caller = current_task()
+        count = sum(
+            lease is not None and lease.holder is caller
+            for entry in covered
+            if entry.state is ConnectionState.ACTIVE
+            for lease in (*entry.leases, entry.check)
+        )
+        if count:
+            raise RuntimeError(
+                f"this task holds {count} of the connections that it would wait for: end the leases"
+                " first, or call clear(), which does not wait"
+            )
 
     def pause(self, endpoint: AnyEndpoint | None) -> None:
         for sub in self._covered(None) if endpoint is None else [self._find(endpoint)]:
@@ -86,6 +104,7 @@ class Steering:
         return self._core.find_subpool(valid_target(endpoint), self._engine.now())
 
     def _covered(self, endpoint: AnyEndpoint | None) -> list[PooledSub]:
+        self._releaser.refuse_other_thread()
         if endpoint is None:
             return list(self._core.subs.values())
         sub = self._core.subs.get(valid_target(endpoint))
