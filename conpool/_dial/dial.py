@@ -9,6 +9,7 @@ from conpool._connection.link import Link
 from conpool._connection.tls_tap import encrypt
 from conpool._dial import progress as progress_module
 from conpool._dial.progress import Progress
+from conpool._errors.connect import ConnectError
 from conpool._errors.explain import as_connect_error, connect_timed_out
 from conpool._extend.connector import Connector
 from conpool._values.config_error import named
@@ -35,6 +36,13 @@ async def open_link(connector: Connector, endpoint: AnyEndpoint, timeout: float)
             raise
         raise error from exc
     raise connect_timed_out(endpoint, progress.phase, timeout, progress.attempts)
+
+
+def given_up(endpoint: AnyEndpoint) -> ConnectError:
+    """Return what to say of the dial of this task, which the pool has ended."""
+    progress = progress_module.current.get() or Progress()
+    said = "nobody needs this connection any more"
+    return ConnectError(said, endpoint=endpoint, phase=progress.phase)
 
 
 async def _connect(connector: Connector, endpoint: AnyEndpoint, progress: Progress) -> Link:

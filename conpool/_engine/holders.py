@@ -137,7 +137,7 @@ class Tick:
         """Return what `waiter` waits for: slots of `sub`, or of the whole pool if that is full."""
         full = self._find_full_limit(sub)
         limit = sub.limit
-        if full is not None and waiter.dial is None and not sub.gate.is_paused:
+        if full is not None and waiter.coming is None and not sub.gate.is_paused:
             limit = full
         slots = self._slots.get(limit)
         if slots is None:

@@ -3,10 +3,9 @@
 1. One test for cancellation, before anything is taken.
 2. The idle hit, inline: an idle connection that passes the probe is taken. A full checkpoint
    follows, so that lending is fair; a cancellation that arrives there puts the connection back.
-3. Everything else is one loop (`_obtain`) over one `Waiter`: get a connection, idle or through the
-   queue, then have its peer checked if that is due. If the connection is dead, the waiter goes
-   round again, and queues at the head, since it had its turn. After two failed checks it wants a
-   new connection, so that a server that has restarted cannot make it try all the dead ones.
+3. Every other caller queues, as a `Waiter`, for whatever comes first: a connection that is given
+   back, one that is dialled, or an idle one that the background has checked. If the pool has closed
+   it before its new owner wakes, the waiter queues again, in its old place.
 4. The lease begins: only now do the counters and the observers hear of it.
 
 No await between taking a connection and owning it can lose it: whatever this task has taken stands
@@ -19,16 +18,18 @@ from collections.abc import Mapping
 from functools import partial
 from threading import get_ident
 from types import CoroutineType, TracebackType
-from typing import Any, Final, Generic, NoReturn, TypeVar, final
+from typing import Any, Final, Generic, NoReturn, TypeVar, cast, final
 
 import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled, current_task, enable_ki_protection
 
-from conpool._connection.hand_over import end_exchange
 from conpool._connection.pooled import PooledEntry, PooledSub, PooledWaiter
+from conpool._core.keeping import needs_check
 from conpool._core.records import Waiter, WaitOutcome
 from conpool._engine.engine import Engine
 from conpool._engine.room import with_room
+from conpool._errors.connect import ConnectError
+from conpool._errors.copies import copy_for_caller
 from conpool._errors.pool import AcquireTimeout, PoolClosed
 from conpool._lending.lease import Connection
 from conpool._lending.refusal import make_queue_full, make_timeout
@@ -43,9 +44,6 @@ SessionT = TypeVar("SessionT")
 _ACTIVE = ConnectionState.ACTIVE
 _OPEN = PoolState.OPEN
 
-_FAILED_CHECKS_BEFORE_FRESH: Final = 2
-"""One dead connection is chance, two in a row are a server that has restarted."""
-
 
 @final
 class Acquirer:
@@ -58,7 +56,6 @@ class Acquirer:
         "_is_watched",
         "_name",
         "_news",
-        "_peer_check",
         "_releaser",
         "_subs",
     )
@@ -69,7 +66,6 @@ class Acquirer:
         self._news = engine.news
         self._subs: Mapping[Any, PooledSub] = engine.core.subs
         self._releaser = releaser
-        self._peer_check = releaser.peer_check
         self._is_checked = releaser.peer_check.is_set
         self._is_watched = bool(
             self._news.acquire_started or self._news.acquired or self._news.reused
@@ -89,7 +85,7 @@ class Acquirer:
         If it is for a `block`, the lease is noted there, in the step in which it begins.
         """
         sub = self._subs.get(endpoint)
-        if sub is None or not sub.queue or len(sub.limit.borrowers) < sub.limit.total:
+        if sub is None or not sub.waiting or len(sub.limit.borrowers) < sub.limit.total:
             await checkpoint_if_cancelled()
         # Otherwise this task will certainly park, and parking is itself a cancellation point.
         since = self._engine.now()
@@ -102,17 +98,21 @@ class Acquirer:
         entry: PooledEntry | None = None
         waiter: PooledWaiter | None = None
         try:
-            if not (fresh or sub.queue or self._is_checked):
+            if not (fresh or sub.waiting):
                 entry = self._take(sub, since)
                 if entry is not None:
-                    await checkpoint()
-            if entry is None or entry.state is not _ACTIVE:
+                    if self._is_checked and needs_check(entry, since):
+                        self._keep(entry)
+                        entry = None
+                    else:
+                        await checkpoint()
+            if entry is None or entry.state is not _ACTIVE or entry.generation != sub.generation:
                 # None was idle; or `clear` or the closing pool closed it amid the checkpoint.
-                has_own_deadline = timeout is not None
                 deadline = since + (sub.acquire_timeout if timeout is None else timeout)
-                waiter = Waiter((sub,), since, deadline, fresh, has_own_deadline)
+                waiter = Waiter((sub,), since, deadline, fresh, timeout is not None)
                 if entry is not None:
                     waiter.had_turn = True
+                    self._keep(entry)
                     entry = None
                 entry = await self._obtain(waiter, sub, since)
                 now = self._engine.now()
@@ -156,43 +156,33 @@ class Acquirer:
     # ── getting one ─────────────────────────────────────────────────────────────
 
     async def _obtain(self, waiter: PooledWaiter, sub: PooledSub, now: float) -> PooledEntry:
-        """Get a connection that may be lent, trying as often as time allows."""
+        """Queue for a connection, and queue again if it is closed before its lease begins."""
         core, engine = self._core, self._engine
-        failed_checks = 0
         while True:
-            entry = None
-            if self._is_checked and not waiter.fresh:
-                entry = waiter.entry = self._take(sub, now)
-            if entry is None:
-                # None is idle: queue for whichever comes first, a returned one or a dialled one.
-                if (
-                    waiter.deadline <= now
-                    or sub.max_waiting is not None
-                    or len(sub.limit.borrowers) < sub.limit.total
-                    or core.state is not _OPEN
-                ):
-                    await self._refuse_if_hopeless(waiter, sub, now)
-                core.queued(waiter, now)  # `Engine.report`, spelled out
-                engine.perform(now)
-                if waiter.queued:
-                    await park(waiter, engine)
+            if (
+                waiter.deadline <= now
+                or sub.max_waiting is not None
+                or len(sub.limit.borrowers) < sub.limit.total
+                or core.state is not _OPEN
+            ):
+                await self._refuse_if_hopeless(waiter, sub, now)
+            core.queued(waiter, now)  # `Engine.report`, spelled out
+            engine.perform(now)
+            if waiter.queued:
+                await park(waiter, engine)
                 entry = waiter.entry
                 if entry is None:
                     self._raise_outcome(waiter, sub)
                 # A cancellation may have arrived between hand-over and our waking.
                 await checkpoint_if_cancelled()
-            elif not self._peer_check.is_due(entry, now):
+            else:  # an idle connection passed the probe at once
+                entry = waiter.entry
                 await checkpoint()
-            if self._is_checked and self._peer_check.is_due(entry, engine.now()):
-                reason = await self._check(waiter, entry)
-                if reason is not None:
-                    engine.report(core.condemned, entry, reason)
-                    if engine.now() >= waiter.deadline:
-                        self._time_out(sub, "check", waiter)
-                    failed_checks += 1
-                    waiter.fresh = waiter.fresh or failed_checks >= _FAILED_CHECKS_BEFORE_FRESH
-            if entry.state is _ACTIVE:
+                if entry is None:
+                    self._raise_outcome(waiter, sub)
+            if entry.state is _ACTIVE and entry.generation == sub.generation:
                 return entry
+            self._keep(entry)
             waiter.entry = None
             waiter.had_turn = True
             # While we were away the sweep may have dropped this endpoint's record: fetch it again.
@@ -210,44 +200,42 @@ class Acquirer:
         if trio.current_effective_deadline() <= now:
             # The deadline has passed; this checkpoint has trio deliver the cancellation.
             await checkpoint()
-        if not (sub.max_waiting is None or waiter.had_turn or self._core.may_queue(sub, now)):
+        if not (
+            sub.max_waiting is None
+            or waiter.had_turn
+            or self._core.may_queue(sub, waiter.fresh, now)
+        ):
             await checkpoint()
             raise make_queue_full(self._core, sub, now, pool_name=self._name)
 
     def _take(self, sub: PooledSub, now: float) -> PooledEntry | None:
         """Take the newest idle connection that is fit to be lent, unless others come first."""
-        if sub.queue or sub.gate.is_paused:
+        if sub.waiting or sub.gate.is_paused:
             return None
         core = self._core
         pop_newest = core.pop_newest
-        while (entry := pop_newest(sub, now)) is not None:
-            poll = entry.link.poll
-            if not poll(0) or (reason := entry.link.probe()) is None:
-                break
-            core.condemned(entry, reason, now)
+        entry: PooledEntry | None = None
+        try:
+            while (entry := pop_newest(sub, now)) is not None:
+                poll = entry.link.poll
+                if not poll(0) or (reason := entry.link.probe()) is None:
+                    break
+                core.condemned(entry, reason, now)
+        except BaseException:
+            if entry is not None:
+                self._engine.report(core.condemned, entry, CloseReason.ERROR)
+            raise
         # `Engine.report`, spelled out.
         if core.effects:
             try:
                 self._engine.perform(now)
-            except BaseException as exc:  # an observer's
+            except BaseException:  # an observer's
                 if entry is not None:
-                    self._put_back(entry, exc)
+                    self._put_back(entry)
                 raise
             if entry is not None and entry.state is not _ACTIVE:  # an observer cleared the pool
                 return self._take(sub, now)
         return entry
-
-    async def _check(self, waiter: PooledWaiter, entry: PooledEntry) -> CloseReason | None:
-        """Have the peer of a connection that `waiter` has got asked."""
-        now = self._engine.now()
-        if waiter.deadline <= now:
-            # A check that cannot end would cost a connection that is in order.
-            await checkpoint()
-            self._time_out(entry.sub, "check", waiter)
-        timeout = min(entry.sub.config.health_check_timeout, waiter.deadline - now)
-        reason = await self._peer_check.run(entry, timeout)
-        await checkpoint_if_cancelled()
-        return reason
 
     def _tell_acquired(self, entry: PooledEntry, waited: float) -> None:
         if entry.uses > 1:
@@ -271,7 +259,7 @@ class Acquirer:
             if waiter.queued:  # it has not slept, so nobody has taken it out
                 self._engine.report_quietly(self._core.withdrawn, waiter)
         if entry is not None:
-            self._put_back(entry, exc)
+            self._put_back(entry)
         now = self._engine.now()
         counters = sub.counters
         if isinstance(exc, AcquireTimeout):
@@ -284,22 +272,27 @@ class Acquirer:
         self._news.add(self._news.acquire_failed, sub.endpoint, exc, now - since)
         self._engine.perform(now)
 
-    def _put_back(self, entry: PooledEntry, exc: BaseException) -> None:
-        """Give back a connection that was taken, perhaps checked, and not lent because of `exc`."""
-        reason = None
-        if entry.state is _ACTIVE:
-            reason = end_exchange(entry.link, exc if entry.link.exchange.taints else None)
+    def _put_back(self, entry: PooledEntry) -> None:
+        """Give back a connection that was taken and not lent."""
+        reason = entry.link.probe() if entry.state is _ACTIVE else None
         self._engine.report(self._core.returned_unused, entry, reason)
+
+    def _keep(self, entry: PooledEntry) -> None:
+        """Let a connection that was taken, and cannot be lent now, idle on, or be closed."""
+        self._engine.report(self._core.returned_unused, entry, None)
 
     def _raise_outcome(self, waiter: PooledWaiter, sub: PooledSub) -> NoReturn:
         if waiter.outcome is WaitOutcome.DIAL_FAILED:
-            assert waiter.error is not None
-            raise waiter.error
+            raise copy_for_caller(cast("ConnectError", waiter.error))
         if waiter.outcome is WaitOutcome.POOL_CLOSED:
             raise PoolClosed(
                 f"pool {self._name} was closed while this task waited for a connection"
             )
-        self._time_out(sub, "queue" if waiter.dial is None else "connect", waiter)
+        coming = waiter.coming
+        phase: AcquirePhase = "queue"
+        if coming is not None:
+            phase = "check" if coming.was_idle else "connect"
+        self._time_out(sub, phase, waiter)
 
     def _time_out(self, sub: PooledSub, phase: AcquirePhase, waiter: PooledWaiter) -> NoReturn:
         raise make_timeout(

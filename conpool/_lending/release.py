@@ -19,16 +19,20 @@ from typing import Any, Final, final
 
 import trio
 
-from conpool._connection.exchange import CLOSED_STREAM
+from conpool._connection.exchange import CLOSED_STREAM, ENDED
 from conpool._connection.hand_over import end_exchange
-from conpool._connection.pooled import PooledLease
+from conpool._connection.link import Link
+from conpool._connection.pooled import PooledEntry, PooledLease
+from conpool._core.failures import EARLY
 from conpool._engine.engine import Engine
 from conpool._engine.room import with_more_room, with_room
+from conpool._errors.connect import ConnectError
 from conpool._lending.lease import Connection, end_lease, held_lease
 from conpool._lending.peer_check import HealthCheck, PeerCheck
 from conpool._values.config_error import named
 from conpool._values.states import CloseReason, ConnectionState
 
+_IDLE = ConnectionState.IDLE
 _ACTIVE = ConnectionState.ACTIVE
 
 # Looking up a member of an enum takes a call, and near the recursion limit there may be none.
@@ -218,6 +222,21 @@ class Releaser:
                 self._news.add_about(self._news.released, entry, now - lease.since)
                 self._told = lease
             self._core.released(lease, reason, now)
-        elif entry.check is lease and entry.state is _ACTIVE:  # a health hook's
-            self._core.condemned(entry, reason, now)
+            if entry.uses == 1 and now - entry.created_at < EARLY and _was_no_use(entry.link):
+                self._core.failures.lost_early(entry, _lost_early(entry), now)
+        elif entry.check is lease and (entry.state is _ACTIVE or entry.state is _IDLE):
+            self._core.condemned(entry, reason, now)  # a health hook has ended its lease
         self._engine.perform(now)
+
+
+def _was_no_use(link: Link) -> bool:
+    """Whether the peer has ended a connection before its first byte."""
+    exchange = link.exchange
+    if exchange.has_received:
+        return False
+    return bool(exchange.taints & ENDED) or link.probe() is CloseReason.PEER_CLOSED
+
+
+def _lost_early(entry: PooledEntry) -> ConnectError:
+    said = "the peer closed the connection before it sent a byte"
+    return ConnectError(said, endpoint=entry.sub.endpoint, phase="open")

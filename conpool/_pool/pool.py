@@ -131,7 +131,9 @@ class ConnectionPool(Generic[SessionT]):
             valid_instance("driver", driver, Driver)
             raise NotImplementedError("drivers come with a later release")
         self.name: str = f"pool-{next(_numbers)}" if name is None else name
-        self._core: PooledCore = Core(config, own_configs, Random())  # noqa: S311 - spreads load
+        random = Random()  # noqa: S311 - it spreads load
+        is_checked = health_check is not None
+        self._core: PooledCore = Core(config, own_configs, random, is_checked=is_checked)
         news = News(observers, on_created=on_created, on_reused=on_reused, on_closed=on_closed)
         self._engine = Engine(self._core, connector, news)
         self._releaser = Releaser(self._engine, health_check, self.name)
