@@ -54,8 +54,7 @@ SMALL: Final = (
     ),
     World(
         name="one endpoint, checked after a silence, connections that get old",
-        settings=PAIR
-        | {"health_check_after": 2, "max_idle_time": 4, "max_connection_lifetime": 6},
+        settings=PAIR | {"health_check_after": 2, "max_idle_time": 4, "max_connection_lifetime": 6},
         waiters=2,
         is_checked=True,
         happens=_happens("a second passes", "paused", "reserved"),

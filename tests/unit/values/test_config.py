@@ -15,14 +15,7 @@ from conpool._values.config_error import ConfigError
 from conpool._values.option import rules_of
 
 NAMES = [field.name for field in dataclasses.fields(PoolConfig)]
-COUNTS = [
-    "max_connections_per_endpoint",
-    "max_connections",
-    "max_connecting_per_endpoint",
-    "min_idle_per_endpoint",
-    "max_waiting_per_endpoint",
-    "max_connection_uses",
-]
+COUNTS = [name for name, rule in rules_of(PoolConfig).items() if rule.number is int]
 OPTIONAL_COUNTS = [name for name in COUNTS if getattr(PoolConfig(), name) is None]
 TIMES = [name for name in NAMES if name not in {*COUNTS, "lifetime_jitter", "circuit_breaker"}]
 # With 0 here, nothing could ever be dialled, checked or lent, or the pool would spin.
