@@ -16,6 +16,7 @@ from tests.support.pools import (
     HERE,
     THERE,
     Network,
+    all_reasons,
     answer_after,
     counts,
     exchange,
@@ -445,7 +446,7 @@ async def test_f128_check_goes_on_when_the_time_of_who_waits_for_it_is_up(
         assert counts(pool) == {"active": 1}
         assert pool.stats(HERE).acquire_timeouts == 1
         await trio.sleep(48.5)
-        assert (counts(pool), reasons(pool)) == ({}, {"UNHEALTHY": 1})
+        assert (counts(pool), all_reasons(pool)) == ({}, {"UNHEALTHY": 1})
 
 
 async def test_who_has_no_time_for_a_check_does_the_connection_no_harm(

@@ -79,7 +79,7 @@ def test_a_count_that_is_no_count_is_refused_by_name(name: str, value: object) -
 @pytest.mark.parametrize("name", COUNTS)
 def test_zero_is_a_count_only_where_a_pool_can_work_with_it(name: str) -> None:
     """F011."""
-    if name in {"min_idle_per_endpoint", "max_waiting_per_endpoint"}:
+    if name.startswith(("min_idle", "max_idle", "max_waiting")):
         assert getattr(config(**{name: 0}), name) == 0
     else:
         with pytest.raises(ConfigError, match=f"^{name} must be an int of at least 1, not 0"):
