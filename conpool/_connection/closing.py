@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+from collections.abc import Awaitable, Callable
 from typing import cast
 
 import trio
@@ -35,14 +36,20 @@ def try_close_now(stream: trio.abc.AsyncResource) -> bool:
     return True
 
 
-async def close_gracefully(stream: trio.abc.AsyncResource, timeout: float) -> None:
-    """Close `stream` gracefully, and by force after `timeout` seconds.
+async def close_gracefully(
+    stream: trio.abc.AsyncResource,
+    timeout: float,
+    goodbye: Callable[[], Awaitable[object]] | None = None,
+) -> None:
+    """Close `stream` gracefully, after `goodbye`; by force once `timeout` seconds are over.
 
     Nothing can cancel this, but the time-out bounds it: a peer that does not read can hold up the
     goodbye of TLS. An error is logged at most, because the stream is closed all the same.
     """
     try:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + timeout):
+            if goodbye is not None:
+                await _say(goodbye, stream)
             await stream.aclose()
     except trio.BrokenResourceError:
         pass
@@ -52,6 +59,23 @@ async def close_gracefully(stream: trio.abc.AsyncResource, timeout: float) -> No
         try_close_now(stream)
 
 
-async def close_by_force(stream: trio.abc.AsyncResource) -> None:
-    """Close a stream that only an await can close, and give its goodbye no time."""
+async def _say(goodbye: Callable[[], Awaitable[object]], stream: trio.abc.AsyncResource) -> None:
+    try:
+        await goodbye()
+    except Exception:  # noqa: BLE001 - a driver of the user's own may raise anything
+        _log.debug("the goodbye of %r failed", stream, exc_info=True)
+
+
+async def close_by_force(
+    stream: trio.abc.AsyncResource,
+    timeout: float = 0.0,
+    stop: Callable[[], Awaitable[object]] | None = None,
+) -> None:
+    """Close a stream that only an await can close, and give its goodbye no time.
+
+    Before that, `stop` has `timeout` seconds, in which nothing else can cancel it.
+    """
+    if stop is not None:
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + timeout):
+            await _say(stop, stream)
     await close_gracefully(stream, 0.0)

@@ -8,6 +8,7 @@ reply may still be on its way.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, final
 
 import trio
@@ -26,6 +27,9 @@ ENDED: Final = 32
 """The peer has ended the stream. A probe may not find it again: TLS says goodbye once."""
 ENCRYPTED: Final = 64
 """The caller began TLS on top, and the next caller expects plain text (CVE-2026-4873)."""
+
+JUDGED: Final = 128
+"""The driver must be asked at each release. Always set, so that no clean exchange goes unseen."""
 
 _HANDSHAKE: Final = 22
 _CLIENT_HELLO: Final = 1
@@ -129,7 +133,17 @@ class ExchangeStream(trio.abc.HalfCloseableStream):
 
     def cut(self) -> None:
         """Have every later operation raise `trio.ClosedResourceError`."""
-        self.stream = CLOSED_STREAM
+        if self.stream is not BROKEN_STREAM:
+            self.stream = CLOSED_STREAM
+
+    def break_off(self) -> None:
+        """Have every later operation raise `trio.BrokenResourceError`."""
+        self.stream = BROKEN_STREAM
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether `break_off` was called."""
+        return self.stream is BROKEN_STREAM
 
     def __repr__(self) -> str:
         return f"<ExchangeStream taints={self.taints:#x}, {self.in_progress} in progress>"
@@ -142,22 +156,25 @@ def _is_client_hello(data: bytes | bytearray | memoryview) -> bool:
 
 
 @final
-class ClosedStream(trio.abc.HalfCloseableStream):
+class DeadStream(trio.abc.HalfCloseableStream):
     """Stands in for a stream that is gone: each operation raises, closing does nothing."""
 
-    __slots__ = ()
+    __slots__ = ("_error",)
+
+    def __init__(self, error: Callable[[], Exception]) -> None:
+        self._error = error
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        raise _closed()
+        raise self._error()
 
     async def wait_send_all_might_not_block(self) -> None:
-        raise _closed()
+        raise self._error()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        raise _closed()
+        raise self._error()
 
     async def send_eof(self) -> None:
-        raise _closed()
+        raise self._error()
 
     async def aclose(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -167,4 +184,9 @@ def _closed() -> trio.ClosedResourceError:
     return trio.ClosedResourceError("this connection has been closed or given back")
 
 
-CLOSED_STREAM: Final = ClosedStream()
+def _broken() -> trio.BrokenResourceError:
+    return trio.BrokenResourceError("the companion task of this connection has ended")
+
+
+CLOSED_STREAM: Final = DeadStream(_closed)
+BROKEN_STREAM: Final = DeadStream(_broken)

@@ -9,6 +9,9 @@ The first of these conditions that does not hold gives the reason to close:
 | the write side is open, and the caller did not begin TLS on top  | `DISCARDED`                  |
 | the peer has neither closed it nor left anything unread          | `PEER_CLOSED`, `UNREAD_DATA` |
 
+A driver that overrides `is_clean` decides in place of the first three rows: it may keep what ended
+with an exception, though never after an interrupted send.
+
 The core decides about age, uses, limits and the state of the pool.
 """
 
@@ -24,6 +27,7 @@ from conpool._connection.exchange import (
     ENCRYPTED,
     ENDED,
     HALF_CLOSED,
+    JUDGED,
     OWED,
     VOUCHED,
 )
@@ -38,22 +42,40 @@ def end_exchange(link: Link, exc: BaseException | None) -> CloseReason | None:
     """
     reason = why_not_clean(link, exc)
     if reason is None:
-        link.exchange.taints = 0
+        link.exchange.taints &= JUDGED
     return reason
 
 
 def why_not_clean(link: Link, exc: BaseException | None) -> CloseReason | None:
     """Return why a connection whose lease ended with `exc` cannot be kept; None if it can."""
     exchange = link.exchange
-    if exc is not None and not exchange.taints & VOUCHED:
+    taints = exchange.taints
+    if taints & JUDGED:
+        is_cut = is_cut_short(link)
+        if is_cut and exc is None:
+            return CloseReason.INCOMPLETE
+    else:
+        is_cut = exc is not None and not taints & VOUCHED
+        if not is_cut and is_cut_short(link):
+            return CloseReason.INCOMPLETE
+    if is_cut and exc is not None:
         return CloseReason.CANCELLED if _is_cancellation(exc) else CloseReason.ERROR
-    if exchange.in_progress or exchange.taints & (CUT_SEND | CUT_RECEIVE | OWED):
-        return CloseReason.INCOMPLETE
-    if exchange.taints & (HALF_CLOSED | ENCRYPTED):
+    if taints & (HALF_CLOSED | ENCRYPTED):
         return CloseReason.DISCARDED
-    if exchange.taints & ENDED:
+    if taints & ENDED:
         return CloseReason.PEER_CLOSED
     return link.probe()
+
+
+def is_cut_short(link: Link) -> bool:
+    """Whether an exchange is half done, as its driver says, or the bytes that have moved."""
+    exchange = link.exchange
+    taints = exchange.taints
+    if exchange.in_progress or taints & CUT_SEND:
+        return True
+    if taints & JUDGED:
+        return not link.rules.is_clean(link.session)
+    return bool(taints & (CUT_RECEIVE | OWED))
 
 
 def _is_cancellation(exc: BaseException) -> bool:

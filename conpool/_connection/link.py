@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import socket
 import ssl
-from typing import Any, cast, final
+from typing import Any, Self, cast, final
 
 import trio
 
 from conpool._connection.closing import try_close_now
-from conpool._connection.exchange import ExchangeStream
-from conpool._connection.probe import find_source, probe
+from conpool._connection.exchange import (
+    CUT_SEND,
+    ENCRYPTED,
+    ENDED,
+    HALF_CLOSED,
+    JUDGED,
+    ExchangeStream,
+)
+from conpool._connection.probe import PeekingSource, Source, find_source, probe
+from conpool._connection.session import NO_SESSIONS, REFUSING, NativeStream, SessionRules
 from conpool._connection.tls_tap import EncryptedStream, find_tap
+from conpool._extend.driver import NativeDriver
 from conpool._values.states import CloseReason
 
 
@@ -19,20 +28,77 @@ from conpool._values.states import CloseReason
 class Link:
     """What the shell knows of one open connection, from the end of its dial to its close."""
 
-    __slots__ = ("_source", "exchange", "peer_address", "poll", "session", "ssl_object", "stream")
+    __slots__ = (
+        "_source",
+        "exchange",
+        "offered",
+        "peer_address",
+        "poll",
+        "rules",
+        "session",
+        "ssl_object",
+        "stream",
+    )
 
-    def __init__(self, stream: trio.abc.Stream, *, encrypted: bool = False) -> None:
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        rules: SessionRules = NO_SESSIONS,
+        *,
+        encrypted: bool = False,
+        session: Any = None,
+    ) -> None:
         """Look at an open stream; `encrypted`: its outermost layer is the endpoint's own TLS."""
         self.stream = stream
         self.exchange = ExchangeStream(stream)
-        self.session: Any = None
+        self.rules = rules
+        self.session: Any = session
+        self.offered: trio.abc.HalfCloseableStream = self.exchange
+        """What leases may read from and write to."""
         # Without TLS of the endpoint's own, an outermost layer of TLS is the way to a proxy.
         tap = find_tap(stream) if encrypted else None
         self.ssl_object: ssl.SSLObject | None = None if tap is None else tap.ssl_object
-        self._source = find_source(stream)
+        self._source: Source | None = find_source(stream)
         self.poll = _find_nothing if self._source is None else self._source.poll
         """Called with 0: true if `probe` may find something. For a plain socket, one C call."""
         self.peer_address = _find_peer_address(stream)
+        if rules.judges:
+            self.exchange.taints = JUDGED
+
+    def begin_session(self, session: Any) -> None:
+        """The driver has opened `session`; nothing is owed from here on.
+
+        Raises:
+            ConnectionError: What the driver has left behind is of no use to anybody.
+        """
+        exchange = self.exchange
+        if exchange.in_progress or exchange.taints & (CUT_SEND | HALF_CLOSED | ENDED):
+            raise ConnectionError("the driver's open() has left a connection that has ended")
+        self.session = session
+        if exchange.taints & ENCRYPTED:  # the driver's own TLS: nobody else can read its bytes
+            self._peek(is_opaque=True)
+        exchange.taints &= JUDGED
+        self._follow_rules()
+
+    def _follow_rules(self) -> None:
+        if self.rules.runs:  # it reads: whatever has come is its own business
+            self._source = None
+            self.poll = _find_nothing
+
+    def _peek(self, *, is_opaque: bool) -> None:
+        descriptor = self.fileno()
+        self._source = None if descriptor < 0 else PeekingSource(descriptor, is_opaque=is_opaque)
+        self.poll = _find_nothing if self._source is None else self._source.poll
+
+    @classmethod
+    def of_native(cls, session: Any, rules: SessionRules) -> Self:
+        """Return the link of a session that has opened a socket of its own."""
+        driver = cast("NativeDriver[Any]", rules.driver)
+        link = cls(NativeStream(driver, session), rules, session=session)
+        link.offered = REFUSING
+        link._peek(is_opaque=False)
+        link._follow_rules()
+        return link
 
     def probe(self) -> CloseReason | None:
         """Return why this connection cannot be lent again; None if the probe finds no reason."""
@@ -47,13 +113,15 @@ class Link:
 
     def fileno(self) -> int:
         """Return the socket's descriptor; -1 if the socket is closed, or there is none."""
+        if isinstance(self.stream, NativeStream):
+            return self.stream.fileno()
         sock = _find_socket(self.stream)
         return -1 if sock is None else sock.fileno()
 
     @property
     def has_goodbye(self) -> bool:
         """Whether a graceful close says goodbye to the peer."""
-        return isinstance(self.stream, trio.SSLStream)
+        return self.rules.says_goodbye or isinstance(self.stream, trio.SSLStream)
 
     def try_close_now(self) -> bool:
         """Close by force, without awaiting; return False if only an await can close the stream."""

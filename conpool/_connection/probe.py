@@ -33,6 +33,9 @@ _CHUNK: Final = 16_384
 _MAX_CHUNKS: Final = 16
 """A peer that sends more than this with no data in it (tickets, key updates) counts as broken."""
 
+_DO_NOT_WAIT: Final[int] = getattr(stdlib_socket, "MSG_DONTWAIT", 0)
+"""Leaves the mode of a socket alone that belongs to somebody else, where the system can."""
+
 Poll: TypeAlias = Callable[[int], object]
 """Called with 0: returns something true if `take_now` may find something."""
 
@@ -53,18 +56,55 @@ class SocketSource:
 
     def take_now(self, size: int) -> bytes | None:
         sock = self._socket
-        descriptor = sock.fileno()
-        if descriptor < 0:  # somebody else closed it; Python would raise a ValueError
-            raise OSError(errno.EBADF, "the socket is closed")
         # Reading trio's socket takes an await; this is the same file, borrowed for one call.
-        borrowed = stdlib_socket.socket(sock.family, sock.type, sock.proto, fileno=descriptor)
-        try:
+        return _read(_borrow(sock.fileno(), sock.family, sock.type, sock.proto), size)
+
+
+@final
+class PeekingSource:
+    """A socket whose bytes are somebody else's: they stay where they are.
+
+    If the bytes are encrypted by that somebody (`is_opaque`), they tell nothing: only the end of
+    the stream does.
+    """
+
+    __slots__ = ("_descriptor", "_is_opaque", "poll")
+
+    def __init__(self, descriptor: int, *, is_opaque: bool) -> None:
+        self._descriptor = descriptor
+        self._is_opaque = is_opaque
+        self.poll = _poll_descriptor(descriptor)
+
+    def take_now(self, size: int) -> bytes | None:
+        data = _read(_borrow(self._descriptor), size, stdlib_socket.MSG_PEEK | _DO_NOT_WAIT)
+        return None if data and self._is_opaque else data
+
+
+def _borrow(
+    descriptor: int, family: int = -1, kind: int = -1, protocol: int = -1
+) -> stdlib_socket.socket:
+    if descriptor < 0:  # somebody else closed it; Python would raise a ValueError
+        raise OSError(errno.EBADF, "the socket is closed")
+    return stdlib_socket.socket(family, kind, protocol, fileno=descriptor)
+
+
+def _read(borrowed: stdlib_socket.socket, size: int, flags: int = 0) -> bytes | None:
+    try:
+        if not flags & _DO_NOT_WAIT:
             borrowed.setblocking(False)
-            return borrowed.recv(size)
-        except (BlockingIOError, InterruptedError):
-            return None
-        finally:
-            borrowed.detach()
+        return borrowed.recv(size, flags)
+    except (BlockingIOError, InterruptedError):
+        return None
+    finally:
+        borrowed.detach()
+
+
+def _poll_descriptor(descriptor: int) -> Poll:
+    if not hasattr(select, "poll"):
+        return lambda _: select.select([descriptor], [], [], 0)[0]
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return poll.poll
 
 
 def _make_poll(sock: trio.socket.SocketType) -> Poll:
@@ -105,7 +145,7 @@ class TLSSource:
         raise OSError("the peer sends TLS records without end, and none with data")
 
 
-Source: TypeAlias = SocketSource | TLSSource
+Source: TypeAlias = SocketSource | PeekingSource | TLSSource
 
 
 def find_source(stream: trio.abc.Stream) -> Source | None:

@@ -91,6 +91,7 @@ class Core(Generic[LinkT, TaskT]):
         "_ledger",
         "_overrides",
         "_random",
+        "_resets",
         "_serving",
         "_warming",
         "checks",
@@ -101,7 +102,9 @@ class Core(Generic[LinkT, TaskT]):
         "is_checked",
         "orders",
         "pool_limit",
+        "pop_known",
         "pop_newest",
+        "remember",
         "state",
         "subs",
         "timetable",
@@ -115,6 +118,7 @@ class Core(Generic[LinkT, TaskT]):
         random: Random,
         *,
         is_checked: bool = False,
+        resets: bool = False,
     ) -> None:
         self._config = config
         self._overrides = overrides
@@ -122,6 +126,7 @@ class Core(Generic[LinkT, TaskT]):
         self.pool_limit = PoolLimit(config.max_connections)
         self.is_checked = is_checked
         """Whether there is a way to ask a peer: otherwise no check is ever due."""
+        self._resets = resets
         self._ledger = Ledger(self.pool_limit)
         self._chores = Chores(self._ledger)
         self._warming = Warming(self._ledger)
@@ -133,6 +138,8 @@ class Core(Generic[LinkT, TaskT]):
         self.orders = Orders(self._ledger, self._chores)
         self.pop_newest: Callable[[AnySubPool, float], Entry[LinkT, TaskT] | None]
         self.pop_newest = self._serving.pop_newest
+        self.pop_known = self._serving.pop_known
+        self.remember = self._ledger.remember
         self.effects: deque[Effect[LinkT, TaskT]] = self._ledger.effects
         self.touched: dict[SubPool[LinkT, TaskT], None] = self._ledger.touched
         """Not empty: `pump` has something to look at."""
@@ -270,7 +277,7 @@ class Core(Generic[LinkT, TaskT]):
                     sub.gate.proved()
                     sub.note_strictness()
                     self._ledger.touch(sub)
-                self._keep_or_close(entry, now)
+                self._keep_or_close(entry, now, is_used=True)
         # Last: if a call above raises, the books still have the lease, and it can be ended again.
         del entry.leases[lease]
         sub.counters.use_time.add(now - lease.since)
@@ -310,6 +317,14 @@ class Core(Generic[LinkT, TaskT]):
         """The check of `entry` is over, and has found `reason` to close it, or none."""
         if self.checks.over(entry, reason, now):
             self._keep_or_close(entry, now)
+
+    def reset_over(self, entry: AnyEntry, reason: CloseReason | None, now: float) -> None:
+        """`entry` has been reset, and there is `reason` to close it, or none."""
+        entry.is_resetting = False
+        if entry.state is not _ACTIVE:
+            return  # it was closed meanwhile
+        keeping.begin_idling(entry, now)
+        self.returned_unused(entry, reason, now)
 
     # ── time passes ─────────────────────────────────────────────────────────────
 
@@ -363,13 +378,18 @@ class Core(Generic[LinkT, TaskT]):
             if pool_limit.wanted or pool_limit.cold:
                 self._dials.share_out(now)
 
-    def _keep_or_close(self, entry: AnyEntry, now: float) -> None:
-        """Keep `entry`, which is active, clean and nobody's, or close it."""
+    def _keep_or_close(self, entry: AnyEntry, now: float, *, is_used: bool = False) -> None:
+        """Keep `entry`, which is active, clean and nobody's, or close it.
+
+        If `is_used`, what its lease has left behind may have to be cleared first.
+        """
         reason = keeping.why_not_kept(entry, now) if self.is_open else CloseReason.POOL_CLOSED
-        if reason is None:
-            self._serving.lend_or_keep(entry, now)
-        else:
+        if reason is not None:
             self._ledger.condemn(entry, reason, gracefully=True)
+        elif is_used and entry.sub.resets:
+            self._ledger.begin_reset(entry)
+        else:
+            self._serving.lend_or_keep(entry, now)
 
     def _time_out_line(self, sub: AnySubPool, now: float) -> None:
         """Refuse those in line whose time is up: in the order of their deadlines they are first.
@@ -392,6 +412,8 @@ class Core(Generic[LinkT, TaskT]):
         sub = SubPool(endpoint, config, Gate(self._random), now, self.pool_limit.is_limited)
         if self.is_checked:
             sub.check_after = config.health_check_after
+        sub.resets = self._resets
+        sub.note_strictness()
         return sub
 
     def __repr__(self) -> str:

@@ -41,6 +41,14 @@ class Check(Generic[LinkT, TaskT]):
 
 @final
 @dataclass(slots=True)
+class Reset(Generic[LinkT, TaskT]):
+    """Clear what a lease has left behind on `entry`, then report `reset_over`."""
+
+    entry: Entry[LinkT, TaskT]
+
+
+@final
+@dataclass(slots=True)
 class Close(Generic[LinkT, TaskT]):
     """Close `entry`, with a goodbye if `gracefully`, then report `closed`."""
 
@@ -54,5 +62,6 @@ Effect: TypeAlias = (
     | Dial[LinkT, TaskT]
     | GiveUp[LinkT, TaskT]
     | Check[LinkT, TaskT]
+    | Reset[LinkT, TaskT]
     | Close[LinkT, TaskT]
 )

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Hashable
 from typing import Any, TypeAlias, final
 
-from conpool._core.effects import Check, Close, Dial, Effect, GiveUp
+from conpool._core.effects import Check, Close, Dial, Effect, GiveUp, Reset
 from conpool._core.pool_limit import PoolLimit
 from conpool._core.records import (
     AnyEntry,
@@ -84,6 +85,23 @@ class Ledger:
         sub.active += 1
         return entry
 
+    def pop_known(self, entry: AnyEntry) -> None:
+        """IDLE → ACTIVE, for `entry`, wherever it lies on the stack."""
+        sub = entry.sub
+        del sub.idle[entry]
+        sub.idle[entry] = None
+        self.pop_newest(sub)
+
+    def remember(self, entry: AnyEntry, affinity: Hashable) -> None:
+        """`entry` has served `affinity`, and may serve it again."""
+        self._forget_affinity(entry)
+        entry.affinity = affinity
+        entry.sub.known[affinity] = entry
+
+    def _forget_affinity(self, entry: AnyEntry) -> None:
+        if entry.affinity is not None and entry.sub.known.get(entry.affinity) is entry:
+            del entry.sub.known[entry.affinity]
+
     def push_idle(self, entry: AnyEntry) -> None:
         """ACTIVE → IDLE, on top of the stack.
 
@@ -152,6 +170,7 @@ class Ledger:
             if self.pool_limit.is_limited:
                 self.pool_limit.closed()
         entry.move(ConnectionState.CLOSED)
+        self._forget_affinity(entry)
         if entry.generation != sub.generation:
             _lose_survivor(sub, entry.generation)
         sub.limit.repay(entry)
@@ -196,6 +215,11 @@ class Ledger:
         entry.sub.checking -= 1
         self._forsake(entry)
         self._look_again_at(entry.sub)
+
+    def begin_reset(self, entry: AnyEntry) -> None:
+        """Have what a lease has left behind on `entry`, active and nobody's, cleared."""
+        entry.is_resetting = True
+        self.effects.append(Reset(entry))
 
     def reserve(self, entry: AnyEntry) -> None:
         """`entry` is checked in the background: it keeps its place, and nobody gets it."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import enum
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeAlias, TypeVar, final
 
@@ -64,6 +64,8 @@ class Entry(Generic[LinkT, TaskT]):
     """The task that has this connection checked. It holds the connection; no lease has begun."""
     is_checking: bool = False
     """Whether it is active because a waiter has it checked."""
+    is_resetting: bool = False
+    """Whether it is active because what its last lease left behind is being cleared."""
     doomed: CloseReason | None = None
     """Why it must be closed when its lease ends, whatever else holds."""
     awaited_by: Waiter[LinkT, TaskT] | Warmer[TaskT] | None = None
@@ -74,6 +76,8 @@ class Entry(Generic[LinkT, TaskT]):
     """Whether the core has told the shell to end the dial."""
     reason: CloseReason | None = None
     """Why it is closed, or being closed."""
+    affinity: Hashable = None
+    """The key that it last served, if it was acquired with one."""
 
     def __post_init__(self) -> None:
         self.generation = self.sub.generation
@@ -212,6 +216,10 @@ class SubPool(Generic[LinkT, TaskT]):
     max_idle: float = field(init=False)
     check_after: float = math.inf
     """Seconds of silence after which a connection is checked before it is lent."""
+    resets: bool = False
+    """Whether a connection is reset after each lease."""
+    known: dict[Hashable, Entry[LinkT, TaskT]] = field(default_factory=dict[Any, Any])
+    """For each key of affinity, the open connection that has last served it."""
 
     limit: Limit[Entry[LinkT, TaskT]] = field(init=False)
     idle: dict[Entry[LinkT, TaskT], None] = field(default_factory=dict[Any, None])
@@ -279,7 +287,8 @@ class SubPool(Generic[LinkT, TaskT]):
     def note_strictness(self) -> None:
         """Find out whether a connection that returns may be one too many, or ends a doubt."""
         may_exceed = self.max_idle < math.inf or not self.max_idle_time
-        self.is_strict = may_exceed or self.gate.is_in_doubt or self.count_surplus() > 0
+        is_special = may_exceed or self.resets or self.gate.is_in_doubt
+        self.is_strict = is_special or self.count_surplus() > 0
 
     def note_scarcity(self) -> None:
         """Find out whether warming or the pool-wide limit may have a use for what becomes idle."""

@@ -10,6 +10,7 @@ it dials on behalf of one: the waiter stays in the queue, and takes whatever com
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import final
 
 from conpool._core.chores import PIECE
@@ -53,6 +54,15 @@ class Serving:
         for entry in reversed(reserved):
             self._ledger.push_idle(entry)
         return found
+
+    def pop_known(self, sub: AnySubPool, affinity: Hashable, now: float) -> AnyEntry | None:
+        """Take the idle connection that has last served `affinity`, or else the newest."""
+        entry = sub.known.get(affinity)
+        if entry is None or entry not in sub.idle or now >= entry.lapses_at:
+            return self.pop_newest(sub, now)
+        sub.used_at = now
+        self._ledger.pop_known(entry)
+        return entry
 
     def lend_or_keep(self, entry: AnyEntry, now: float) -> None:
         """Lend `entry`, which is active and nobody's, to a waiter, or lay it on the idle stack."""

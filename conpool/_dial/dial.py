@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import trio
 
 from conpool._connection.closing import close_by_force, try_close_now
 from conpool._connection.link import Link
+from conpool._connection.session import NO_SESSIONS, SessionRules
 from conpool._connection.tls_tap import encrypt
 from conpool._dial import progress as progress_module
 from conpool._dial.progress import Progress
 from conpool._errors.connect import ConnectError
 from conpool._errors.explain import as_connect_error, connect_timed_out
 from conpool._extend.connector import Connector
+from conpool._extend.driver import Driver, NativeDriver
 from conpool._values.config_error import named
 from conpool._values.endpoint import AnyEndpoint, server_name
 
 
-async def open_link(connector: Connector, endpoint: AnyEndpoint, timeout: float) -> Link:
-    """Dial `endpoint` within `timeout` seconds.
+async def open_link(
+    connector: Connector,
+    endpoint: AnyEndpoint,
+    timeout: float,
+    rules: SessionRules = NO_SESSIONS,
+) -> Link:
+    """Dial `endpoint`, and have the driver open a session on it, within `timeout` seconds.
 
     It must run in a task of its own, because it changes that task's context. If it fails or is
     cancelled, nothing stays open.
@@ -29,7 +38,10 @@ async def open_link(connector: Connector, endpoint: AnyEndpoint, timeout: float)
     progress_module.current.set(progress)
     try:
         with trio.move_on_after(timeout):
-            return await _connect(connector, endpoint, progress)
+            if rules.is_native:
+                progress.phase = "open"
+                return await _connect_natively(rules, endpoint)
+            return await _connect(connector, endpoint, progress, rules)
     except Exception as exc:
         error = as_connect_error(exc, endpoint, progress.phase, progress.attempts)
         if error is exc:
@@ -45,7 +57,19 @@ def given_up(endpoint: AnyEndpoint) -> ConnectError:
     return ConnectError(said, endpoint=endpoint, phase=progress.phase)
 
 
-async def _connect(connector: Connector, endpoint: AnyEndpoint, progress: Progress) -> Link:
+async def _connect_natively(rules: SessionRules, endpoint: AnyEndpoint) -> Link:
+    driver = cast("NativeDriver[Any]", rules.driver)
+    session = await driver.connect(endpoint)
+    try:
+        return Link.of_native(session, rules)
+    except BaseException:
+        driver.abort(session)
+        raise
+
+
+async def _connect(
+    connector: Connector, endpoint: AnyEndpoint, progress: Progress, rules: SessionRules
+) -> Link:
     stream: trio.abc.Stream = await connector.connect(endpoint)
     progress.phase = "open"
     try:
@@ -54,7 +78,11 @@ async def _connect(connector: Connector, endpoint: AnyEndpoint, progress: Progre
             progress.phase = "tls"
             stream = await encrypt(stream, endpoint.tls, server_name(endpoint))
             progress.phase = "open"
-        return Link(stream, encrypted=endpoint.tls is not None)
+        link = Link(stream, rules, encrypted=endpoint.tls is not None)
+        if rules.opens:
+            driver = cast("Driver[Any]", rules.driver)
+            link.begin_session(await driver.open(link.exchange, endpoint))
+        return link
     except BaseException:
         # By force: a polite close of a TLS stream would first try to finish the handshake.
         if not try_close_now(stream) and hasattr(stream, "aclose"):

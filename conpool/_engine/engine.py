@@ -16,7 +16,6 @@ from typing import Any, Final, TypeAlias, TypeVar, TypeVarTuple, final
 import trio
 from trio.lowlevel import Task, enable_ki_protection, reschedule
 
-from conpool._connection.closing import close_by_force, close_gracefully
 from conpool._connection.idle_watch import IdleWatch
 from conpool._connection.link import Link
 from conpool._connection.pooled import (
@@ -25,10 +24,12 @@ from conpool._connection.pooled import (
     PooledWaiter,
     PooledWarmer,
 )
-from conpool._core.effects import Check, Close, Dial, Effect, GiveUp
+from conpool._connection.session import NO_SESSIONS, SessionRules
+from conpool._core.effects import Check, Close, Dial, Effect, GiveUp, Reset
 from conpool._core.keeping import needs_check
 from conpool._core.records import Waiter, WaitOutcome, Warmer
 from conpool._dial.dial import given_up, open_link
+from conpool._engine.attendant import Attendant
 from conpool._engine.background import Background
 from conpool._engine.holders import Tick
 from conpool._engine.news import News
@@ -52,6 +53,7 @@ class Engine:
     """The moving parts of one pool."""
 
     __slots__ = (
+        "_attendant",
         "_connector",
         "_dial_scopes",
         "_effects",
@@ -64,20 +66,29 @@ class Engine:
         "core",
         "news",
         "now",
+        "rules",
         "some_closed",
         "thread",
         "token",
         "watch",
     )
 
-    def __init__(self, core: PooledCore, connector: Connector, news: News) -> None:
+    def __init__(
+        self,
+        core: PooledCore,
+        connector: Connector,
+        news: News,
+        rules: SessionRules = NO_SESSIONS,
+    ) -> None:
         self.core = core
+        self.rules = rules
         self._effects = core.effects
         self._timetable = core.timetable
         self._touched = core.touched
         self._connector = connector
         self.news = news
         self.background = Background(self._ring)
+        self._attendant = Attendant(rules, self.background)
         self.watch = IdleWatch()
         self.some_closed = trio.lowlevel.ParkingLot()
         """Where tasks wait for connections to be gone."""
@@ -97,6 +108,7 @@ class Engine:
             Dial: self._start_dial,
             GiveUp: self._give_up_dial,
             Check: self._look_at_idle,
+            Reset: self._start_reset,
             Close: self._start_close,
         }
 
@@ -215,6 +227,8 @@ class Engine:
                 self._report_failed_dial(entry, failed, self.now())
             case Check(entry):
                 self.core.checked(entry, CloseReason.ERROR, self.now())
+            case Reset(entry):
+                self.core.reset_over(entry, CloseReason.ERROR, self.now())
             case Close(entry) if entry.state is ConnectionState.CLOSING:
                 self._note_closed(entry)
             case _:
@@ -263,7 +277,7 @@ class Engine:
         try:
             with scope:
                 timeout = entry.sub.config.connect_timeout
-                entry.link = await open_link(self._connector, endpoint, timeout)
+                entry.link = await open_link(self._connector, endpoint, timeout, self.rules)
                 self._note_opened(entry)
         except Exception as exc:  # noqa: BLE001 - a `ConnectError`, unless the watch has failed
             error = as_connect_error(exc, endpoint, "open", ())
@@ -284,9 +298,15 @@ class Engine:
         try:
             self.watch.add(entry)
             entry.address = entry.link.peer_ip
+            self._attendant.start_companion(entry, self._end_companion)
         except BaseException:
             entry.link.try_close_now()
             raise
+
+    def _end_companion(self, entry: PooledEntry, reason: CloseReason) -> None:
+        """The driver's `run` for `entry` is over, though nobody has ended it."""
+        if entry.state is ConnectionState.IDLE or entry.state is ConnectionState.ACTIVE:
+            self.report(self.core.condemned, entry, reason)
 
     def _report_failed_dial(
         self, entry: PooledEntry, error: ConnectError | None, started: float
@@ -311,10 +331,10 @@ class Engine:
         if entry.state is not ConnectionState.CLOSING:
             return  # it is tried again, and had come so far
         self.watch.remove(entry)
+        self._attendant.dismiss_companion(entry)
         if entry.reason is CloseReason.DETACHED or self._close_now(entry, effect.gracefully):
             self._note_closed(entry)
             return
-        # Only streams that need an await to close get here; if gracefully, they say goodbye.
         name = f"conpool close of {entry.sub.endpoint}"
         try:
             self.background.spawn(self._close, entry, effect.gracefully, name=name)
@@ -327,15 +347,12 @@ class Engine:
         if self.background.has_ended:
             entry.link.try_close_now()
             return True
-        return not (gracefully and entry.link.has_goodbye) and entry.link.try_close_now()
+        return not self._attendant.needs_await(entry, gracefully) and entry.link.try_close_now()
 
     @enable_ki_protection
     async def _close(self, entry: PooledEntry, gracefully: bool) -> None:
         try:
-            if gracefully:
-                await close_gracefully(entry.link.stream, entry.sub.config.close_timeout)
-            else:
-                await close_by_force(entry.link.stream)
+            await self._attendant.close(entry, gracefully)
         finally:
             self._note_closed(entry)
             self.perform(self.now())
@@ -359,3 +376,8 @@ class Engine:
             self.background.spawn(self.ask_peer, entry, name=name)
         else:
             self.core.checked(entry, reason, now)
+
+    def _start_reset(self, effect: Reset[Link, Task]) -> None:
+        self._attendant.start_reset(
+            effect.entry, lambda entry, reason: self.report(self.core.reset_over, entry, reason)
+        )

@@ -93,6 +93,15 @@ class Driver(Generic[SessionT]):
         whatever this raises. Only `close_timeout` cancels it: then the stream is closed by force.
         """
 
+    async def cancel(self, session: SessionT) -> None:
+        """Tell the peer to stop what an exchange that was cut short had asked for.
+
+        A server may go on with an abandoned query long after its connection is gone. The pool calls
+        this in the background before it closes such a connection, shielded, and gives it
+        `close_timeout` seconds; the connection keeps its slot meanwhile. If `cancel` is not
+        overridden, the pool closes an unclean connection at once.
+        """
+
     def is_clean(self, session: SessionT) -> bool:
         """Return whether no reply is owed and nothing is half done.
 

@@ -14,7 +14,7 @@ in its waiter or in `entry`, and one `except BaseException` puts it back.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from functools import partial
 from threading import get_ident
 from types import CoroutineType, TracebackType
@@ -52,12 +52,12 @@ class Acquirer:
     __slots__ = (
         "_core",
         "_engine",
-        "_is_checked",
         "_is_watched",
         "_name",
         "_news",
         "_releaser",
         "_subs",
+        "_take_fit",
     )
 
     def __init__(self, engine: Engine, releaser: Releaser, name: str) -> None:
@@ -66,7 +66,9 @@ class Acquirer:
         self._news = engine.news
         self._subs: Mapping[Any, PooledSub] = engine.core.subs
         self._releaser = releaser
-        self._is_checked = releaser.peer_check.is_set
+        is_checked = releaser.peer_check.is_set
+        self._take_fit = self._take_unless_due if is_checked else self._take
+        """Takes an idle connection for a caller that can wait for a check."""
         self._is_watched = bool(
             self._news.acquire_started or self._news.acquired or self._news.reused
         )
@@ -78,10 +80,12 @@ class Acquirer:
         endpoint: Target,
         timeout: float | None,
         fresh: bool,
+        affinity: Hashable = None,
         block: LeaseBlock[Any] | None = None,
     ) -> Connection[Any]:
         """Lend a connection to `endpoint` within `timeout` seconds; `fresh`: a new one.
 
+        With `affinity`, an idle one that has last served that key comes first.
         If it is for a `block`, the lease is noted there, in the step in which it begins.
         """
         sub = self._subs.get(endpoint)
@@ -99,13 +103,9 @@ class Acquirer:
         waiter: PooledWaiter | None = None
         try:
             if not (fresh or sub.waiting):
-                entry = self._take(sub, since)
+                entry = self._take_fit(sub, since, affinity)
                 if entry is not None:
-                    if self._is_checked and needs_check(entry, since):
-                        self._keep(entry)
-                        entry = None
-                    else:
-                        await checkpoint()
+                    await checkpoint()
             if entry is None or entry.state is not _ACTIVE or entry.generation != sub.generation:
                 # None was idle; or `clear` or the closing pool closed it amid the checkpoint.
                 deadline = since + (sub.acquire_timeout if timeout is None else timeout)
@@ -121,6 +121,8 @@ class Acquirer:
             raise
         lease = self._core.lease_began(entry, current_task(), now - since, now)
         connection: Connection[Any] = Connection(self._releaser, lease)
+        if affinity is not None:
+            self._core.remember(entry, affinity)
         if block is not None:
             block.connection = connection
         if self._is_watched:
@@ -209,12 +211,14 @@ class Acquirer:
             await checkpoint()
             raise make_queue_full(self._core, sub, now, pool_name=self._name)
 
-    def _take(self, sub: PooledSub, now: float) -> PooledEntry | None:
+    def _take(self, sub: PooledSub, now: float, affinity: Hashable = None) -> PooledEntry | None:
         """Take the newest idle connection that is fit to be lent, unless others come first."""
         if sub.waiting or sub.gate.is_paused:
             return None
         core = self._core
         pop_newest = core.pop_newest
+        if affinity is not None:
+            pop_newest = partial(self._pop_known, affinity)
         entry: PooledEntry | None = None
         try:
             while (entry := pop_newest(sub, now)) is not None:
@@ -237,6 +241,19 @@ class Acquirer:
             if entry is not None and entry.state is not _ACTIVE:  # an observer cleared the pool
                 return self._take(sub, now)
         return entry
+
+    def _take_unless_due(
+        self, sub: PooledSub, now: float, affinity: Hashable
+    ) -> PooledEntry | None:
+        """As `_take`; what must be checked first stays, and the caller queues for it."""
+        entry = self._take(sub, now, affinity)
+        if entry is None or not needs_check(entry, now):
+            return entry
+        self._keep(entry)
+        return None
+
+    def _pop_known(self, affinity: Hashable, sub: PooledSub, now: float) -> PooledEntry | None:
+        return self._core.pop_known(sub, affinity, now)
 
     def _tell_acquired(self, entry: PooledEntry, waited: float) -> None:
         if entry.uses > 1:
@@ -309,15 +326,21 @@ class LeaseBlock(Generic[SessionT]):
     cancel scope or nursery, so leases may end in any order, and in other tasks.
     """
 
-    __slots__ = ("_acquirer", "_endpoint", "_fresh", "_timeout", "connection")
+    __slots__ = ("_acquirer", "_affinity", "_endpoint", "_fresh", "_timeout", "connection")
 
     def __init__(
-        self, acquirer: Acquirer, endpoint: Target, timeout: float | None, fresh: bool
+        self,
+        acquirer: Acquirer,
+        endpoint: Target,
+        timeout: float | None,
+        fresh: bool,
+        affinity: Hashable,
     ) -> None:
         self._acquirer = acquirer
         self._endpoint = endpoint
         self._timeout = timeout
         self._fresh = fresh
+        self._affinity = affinity
         self.connection: Connection[SessionT] | CoroutineType[Any, Any, Any] | None = None
         """What was lent for this block, as the acquirer notes; before that, the acquire itself."""
 
@@ -326,7 +349,7 @@ class LeaseBlock(Generic[SessionT]):
         if self.connection is not None:
             self._refuse_if_in_use()
         self.connection = entering = self._acquirer.acquire(  # type: ignore[assignment] # mypy: it is
-            self._endpoint, self._timeout, self._fresh, self
+            self._endpoint, self._timeout, self._fresh, self._affinity, self
         )
         return entering  # type: ignore[return-value]
 

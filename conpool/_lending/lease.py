@@ -73,7 +73,7 @@ class Connection(trio.abc.HalfCloseableStream, Generic[SessionT]):
         self._owner = owner
         self._lease = lease
         self._uses = entry.uses
-        self._exchange: trio.abc.HalfCloseableStream = entry.link.exchange
+        self._exchange: trio.abc.HalfCloseableStream = entry.link.offered
         """The connection's own stream, for as long as the lease lasts."""
 
     # ── the stream ──────────────────────────────────────────────────────────────
@@ -207,9 +207,13 @@ class Connection(trio.abc.HalfCloseableStream, Generic[SessionT]):
         """What the pool's driver made of the connection; None without a driver.
 
         Raises:
+            trio.BrokenResourceError: The driver's `run` for this connection has ended.
             trio.ClosedResourceError: The lease has ended.
         """
-        session: SessionT = self._held().entry.link.session
+        link = self._held().entry.link
+        if link.exchange.is_broken:
+            raise trio.BrokenResourceError(f"{self!r}: the driver's run() has ended")
+        session: SessionT = link.session
         return session
 
     @property

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeAlias, final
+from typing import Any, Final, TypeAlias, cast, final
 
 import trio
 from trio.lowlevel import checkpoint, current_task, enable_ki_protection
@@ -18,6 +18,7 @@ from conpool._connection.hand_over import end_exchange
 from conpool._connection.pooled import PooledEntry
 from conpool._core.keeping import silent_since
 from conpool._engine.engine import Engine
+from conpool._extend.driver import Driver
 from conpool._lending.lease import Connection, Owner, end_lease, held_lease
 from conpool._values.states import CloseReason, ConnectionState
 
@@ -38,7 +39,7 @@ class PeerCheck:
         self._hook = hook
         self._owner = owner
         engine.ask_peer = self.check
-        self.is_set = hook is not None
+        self.is_set = hook is not None or engine.rules.checks
         """False: no check is ever due."""
 
     def is_due_in_background(self, entry: PooledEntry, now: float) -> bool:
@@ -82,17 +83,22 @@ class PeerCheck:
             exchange.note_cut_receive()
             await checkpoint()
             return False
-        if self._hook is None:
+        if not self.is_set:
             await checkpoint()
             return True
         return await self._ask(connection, entry.sub.config.health_check_timeout)
 
     async def _ask(self, lease: Connection[Any], timeout: float) -> bool:
-        """Return what the hook says of the connection; false if it raises or takes too long."""
-        assert self._hook is not None
+        """Return what hook and driver say of the connection; false if one raises or is too slow."""
+        rules = self._engine.rules
         with trio.move_on_after(timeout):
             try:
-                return bool(await self._hook(lease))
-            except Exception:  # noqa: BLE001 - a hook may raise anything, and all of it means "no"
+                if self._hook is not None and not await self._hook(lease):
+                    return False
+                if rules.checks:
+                    return bool(await cast("Driver[Any]", rules.driver).check(lease.session))
+            except Exception:  # noqa: BLE001 - they may raise anything, and all of it means "no"
                 _log.debug("health check of %r failed", lease, exc_info=True)
+                return False
+            return True
         return False

@@ -12,6 +12,7 @@ from typing import Any, Final, Generic, NoReturn, Self, TypeVar, overload
 from trio.lowlevel import enable_ki_protection
 
 from conpool._connection.pooled import PooledCore
+from conpool._connection.session import SessionRules
 from conpool._core.core import Core
 from conpool._dial.tcp import TCPConnector
 from conpool._engine.engine import Engine
@@ -58,7 +59,7 @@ class ConnectionPool(Generic[SessionT]):
 
     Args:
         config: Limits and times for every endpoint.
-        driver: What a protocol does with its connections. Comes with a later release.
+        driver: What a protocol does with its connections: how it logs in, checks and says goodbye.
         overrides: Endpoints with limits and times of their own. What concerns the pool as a whole
             (`max_connections`, `shutdown_grace`, `reap_interval`) must be as in `config`.
         health_check: Called for a connection that was idle for `health_check_after` seconds: the
@@ -129,13 +130,15 @@ class ConnectionPool(Generic[SessionT]):
         valid_instance("connector", connector, Connector)
         if driver is not None:
             valid_instance("driver", driver, Driver)
-            raise NotImplementedError("drivers come with a later release")
+        rules = SessionRules(driver)
         self.name: str = f"pool-{next(_numbers)}" if name is None else name
         random = Random()  # noqa: S311 - it spreads load
-        is_checked = health_check is not None
-        self._core: PooledCore = Core(config, own_configs, random, is_checked=is_checked)
+        is_checked = health_check is not None or rules.checks
+        self._core: PooledCore = Core(
+            config, own_configs, random, is_checked=is_checked, resets=rules.resets
+        )
         news = News(observers, on_created=on_created, on_reused=on_reused, on_closed=on_closed)
-        self._engine = Engine(self._core, connector, news)
+        self._engine = Engine(self._core, connector, news, rules)
         self._releaser = Releaser(self._engine, health_check, self.name)
         self._acquirer = Acquirer(self._engine, self._releaser, self.name)
         self._steering = Steering(self._engine, self._acquirer, self._releaser, self.name)
@@ -201,7 +204,8 @@ class ConnectionPool(Generic[SessionT]):
             endpoint: The peer to talk to.
             timeout: Seconds for queueing, dialling and checking together; None: `acquire_timeout`.
             fresh: Open a new connection, even if one is idle.
-            affinity: Comes with endpoint groups, in a later release.
+            affinity: Any hashable value. An idle connection that has last served it comes first;
+                nobody waits for one.
 
         Raises, on entering the block:
             AcquireTimeout: The pool had no connection in time.
@@ -214,7 +218,7 @@ class ConnectionPool(Generic[SessionT]):
         if timeout is not None:
             timeout = valid_seconds("timeout", timeout, positive=False)
         # Not `LeaseBlock[SessionT](…)`: that costs every lease a quarter of a checkpoint.
-        block: LeaseBlock[SessionT] = LeaseBlock(self._acquirer, endpoint, timeout, fresh)
+        block: LeaseBlock[SessionT] = LeaseBlock(self._acquirer, endpoint, timeout, fresh, affinity)
         return block
 
     @enable_ki_protection
@@ -233,7 +237,7 @@ class ConnectionPool(Generic[SessionT]):
         """
         if timeout is not None:
             timeout = valid_seconds("timeout", timeout, positive=False)
-        return await self._acquirer.acquire(endpoint, timeout, fresh)
+        return await self._acquirer.acquire(endpoint, timeout, fresh, affinity)
 
     @enable_ki_protection
     def acquire_nowait(self, endpoint: Target) -> Connection[SessionT]:

@@ -22,7 +22,6 @@ from conpool import (
     Connection,
     ConnectionInfo,
     ConnectionPool,
-    Driver,
     Endpoint,
     Observer,
     PoolClosed,
@@ -123,8 +122,6 @@ def test_hooks_that_could_not_work_are_refused(options: dict[str, Any]) -> None:
 
 def test_what_comes_later_says_so() -> None:
     pool = ConnectionPool()
-    with pytest.raises(NotImplementedError, match="drivers"):
-        ConnectionPool(driver=Driver[None]())
     with pytest.raises(NotImplementedError, match="circuit_breaker"):
         ConnectionPool(PoolConfig(circuit_breaker=CircuitBreaker()))
     with pytest.raises(NotImplementedError, match="queue_target_delay"):

@@ -1,0 +1,127 @@
+"""Attends to connections in the background: resets them, runs beside them, says goodbye.
+
+What a driver does takes an await, so it runs in tasks of the pool's own. Each is bounded: a reset
+by `health_check_timeout`, a goodbye and a `cancel` by `close_timeout`, and the companion (`run`) by
+the life of its connection.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final, cast, final
+
+import trio
+from trio.lowlevel import enable_ki_protection
+
+from conpool._connection.closing import close_by_force, close_gracefully
+from conpool._connection.hand_over import end_exchange, is_cut_short
+from conpool._connection.pooled import PooledEntry
+from conpool._connection.session import SessionRules
+from conpool._engine.background import Background
+from conpool._extend.driver import Driver
+from conpool._values.states import CloseReason, ConnectionState
+
+_log: Final = logging.getLogger("conpool")
+
+_ACTIVE = ConnectionState.ACTIVE
+_IDLE = ConnectionState.IDLE
+
+
+@final
+class Attendant:
+    """Runs the awaitable methods of the driver, and closes what only an await can close."""
+
+    def __init__(self, rules: SessionRules, background: Background) -> None:
+        self._rules = rules
+        self._driver = cast("Driver[Any]", rules.driver)
+        self._background = background
+        self._companions: dict[PooledEntry, tuple[trio.CancelScope, trio.Event]] = {}
+
+    # ── between leases ──────────────────────────────────────────────────────────
+
+    def start_reset(
+        self, entry: PooledEntry, over: Callable[[PooledEntry, CloseReason | None], object]
+    ) -> None:
+        """Clear what a lease has left behind, then call `over` with why that failed, or None."""
+        name = f"conpool reset of {entry.sub.endpoint}"
+        self._background.spawn(self._reset, entry, over, name=name)
+
+    @enable_ki_protection
+    async def _reset(
+        self, entry: PooledEntry, over: Callable[[PooledEntry, CloseReason | None], object]
+    ) -> None:
+        reason: CloseReason | None = CloseReason.UNHEALTHY  # unless it comes to its end
+        try:
+            with trio.move_on_after(entry.sub.config.health_check_timeout):
+                await self._driver.reset(entry.link.session)
+                if entry.state is _ACTIVE:
+                    reason = end_exchange(entry.link, None)
+        except Exception:  # noqa: BLE001 - a driver of the user's own may raise anything
+            _log.debug("reset of %r failed", entry, exc_info=True)
+            reason = CloseReason.ERROR
+        finally:
+            over(entry, reason)
+
+    # ── beside a connection ─────────────────────────────────────────────────────
+
+    def start_companion(
+        self, entry: PooledEntry, ended: Callable[[PooledEntry, CloseReason], object]
+    ) -> None:
+        """Have the driver's `run` beside `entry`, if it has one; call `ended` when it is over."""
+        if self._rules.runs:
+            scope = trio.CancelScope()
+            self._companions[entry] = scope, trio.Event()
+            name = f"conpool companion of {entry.sub.endpoint}"
+            self._background.spawn(self._run, entry, scope, ended, name=name)
+
+    @enable_ki_protection
+    async def _run(
+        self,
+        entry: PooledEntry,
+        scope: trio.CancelScope,
+        ended: Callable[[PooledEntry, CloseReason], object],
+    ) -> None:
+        reason = CloseReason.PEER_CLOSED
+        try:
+            with scope:
+                await self._driver.run(entry.link.session)
+        except Exception:  # noqa: BLE001 - a driver of the user's own may raise anything
+            _log.debug("the companion of %r failed", entry, exc_info=True)
+            reason = CloseReason.ERROR
+        finally:
+            _, over = self._companions.pop(entry)
+            over.set()
+            if not scope.cancel_called:
+                entry.link.exchange.break_off()
+                ended(entry, reason)
+
+    def dismiss_companion(self, entry: PooledEntry) -> None:
+        """`entry` is about to be closed: end what runs beside it."""
+        if entry in self._companions:
+            self._companions[entry][0].cancel()
+
+    # ── the end of a connection ─────────────────────────────────────────────────
+
+    def needs_await(self, entry: PooledEntry, gracefully: bool) -> bool:
+        """Whether `entry`, which is about to be closed, has something to say first."""
+        if gracefully:
+            return entry.link.has_goodbye
+        return self._rules.cancels and bool(entry.uses) and is_cut_short(entry.link)
+
+    async def close(self, entry: PooledEntry, gracefully: bool) -> None:
+        """Close the stream of `entry` after what the driver has to say."""
+        link, timeout = entry.link, entry.sub.config.close_timeout
+        if not gracefully:
+            cancels = self._rules.cancels and bool(entry.uses) and is_cut_short(link)
+            stop = partial(self._driver.cancel, link.session) if cancels else None
+            await close_by_force(link.stream, timeout, stop)
+        else:
+            goodbye = partial(self._say_goodbye, entry) if self._rules.says_goodbye else None
+            await close_gracefully(link.stream, timeout, goodbye)
+
+    async def _say_goodbye(self, entry: PooledEntry) -> None:
+        if entry in self._companions:  # it would take the reply to the goodbye for its own
+            await self._companions[entry][1].wait()
+        await self._driver.close(entry.link.session)

@@ -1,0 +1,97 @@
+"""A toy protocol for tests, lines that are echoed after a greeting, and drivers that speak it."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import trio
+
+from conpool import AnyEndpoint, Driver
+
+GREETING: Final = b"hello\n"
+
+
+async def greet_and_echo(stream: trio.abc.Stream) -> None:
+    """Greet, then answer each line with itself."""
+    await stream.send_all(GREETING)
+    async for data in stream:
+        await stream.send_all(data)
+
+
+class Session:
+    """One logged-in connection: `call` sends a line and returns the answer."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self.stream = stream
+        self.owes = 0
+        self.selected = "nothing"
+
+    async def call(self, line: bytes) -> bytes:
+        self.owes += 1
+        await self.stream.send_all(line + b"\n")
+        return await self.answer()
+
+    async def answer(self) -> bytes:
+        answer = b""
+        while not answer.endswith(b"\n"):
+            part = await self.stream.receive_some()
+            if not part:
+                raise EOFError("the server has gone")
+            answer += part
+        self.owes -= 1
+        return answer[:-1]
+
+
+class Plain(Driver[Session]):
+    """Overrides `open` and nothing else, and keeps a record of what it was asked to do."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+
+    async def open(self, stream: trio.abc.Stream, endpoint: AnyEndpoint) -> Session:
+        session = Session(stream)
+        session.owes = 1
+        answer = await session.answer()
+        if answer != b"hello":
+            raise ConnectionRefusedError(answer.decode())
+        self.log.append("open")
+        return session
+
+
+class Full(Plain):
+    """Overrides all that concerns one lease after the other."""
+
+    async def check(self, session: Session) -> bool:
+        self.log.append("check")
+        return await session.call(b"check") == b"check"
+
+    async def reset(self, session: Session) -> None:
+        self.log.append("reset")
+        await session.call(b"reset")
+        session.selected = "nothing"
+
+    async def close(self, session: Session) -> None:
+        self.log.append("close")
+        await session.call(b"bye")
+
+    async def cancel(self, session: Session) -> None:
+        self.log.append("cancel")
+        await trio.lowlevel.checkpoint()
+
+    def is_clean(self, session: Session) -> bool:
+        return not session.owes
+
+
+def make_driver(**methods: Any) -> Plain:
+    """Make a driver that overrides `open` and also `methods`, which take the session only."""
+    own = {name: _method(method) for name, method in methods.items()}
+    made: Plain = type("Made", (Plain,), own)()
+    return made
+
+
+def _method(method: Any) -> Any:
+    def call(self: Plain, session: Session) -> Any:
+        self.log.append(method.__name__)
+        return method(session)
+
+    return call
