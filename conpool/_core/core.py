@@ -62,6 +62,7 @@ from conpool._core.records import (
     WaitOutcome,
 )
 from conpool._core.serving import Serving
+from conpool._core.sharing import Sharing
 from conpool._core.timetable import Timetable
 from conpool._core.warming import Warming
 from conpool._stats.counters import Counters
@@ -92,6 +93,7 @@ class Core(Generic[LinkT, TaskT]):
         "_overrides",
         "_random",
         "_resets",
+        "_shares",
         "_serving",
         "_warming",
         "checks",
@@ -105,6 +107,7 @@ class Core(Generic[LinkT, TaskT]):
         "pop_known",
         "pop_newest",
         "remember",
+        "sharing",
         "state",
         "subs",
         "timetable",
@@ -119,6 +122,7 @@ class Core(Generic[LinkT, TaskT]):
         *,
         is_checked: bool = False,
         resets: bool = False,
+        shares: bool = False,
     ) -> None:
         self._config = config
         self._overrides = overrides
@@ -127,11 +131,13 @@ class Core(Generic[LinkT, TaskT]):
         self.is_checked = is_checked
         """Whether there is a way to ask a peer: otherwise no check is ever due."""
         self._resets = resets
+        self._shares = shares
         self._ledger = Ledger(self.pool_limit)
         self._chores = Chores(self._ledger)
         self._warming = Warming(self._ledger)
         self._dials = Dials(self._ledger, self._warming)
-        self._serving = Serving(self._ledger, self._dials)
+        self.sharing = Sharing(self._ledger)
+        self._serving = Serving(self._ledger, self._dials, self.sharing)
         self.checks = Checks(self._ledger, self._chores, self._warming)
         self.failures = Failures(self._ledger, self._chores)
         self.ending = Ending(self._ledger, self._chores)
@@ -161,6 +167,7 @@ class Core(Generic[LinkT, TaskT]):
         if (self.state, state) not in POOL_TRANSITIONS:
             raise AssertionError(f"a pool that is {self.state.value} cannot become {state.value}")
         self.state = state
+        self._serving.is_open = self.is_open
 
     def shut(self, now: float) -> None:
         """The pool closes: it serves nobody any more and keeps nothing idle."""
@@ -235,7 +242,7 @@ class Core(Generic[LinkT, TaskT]):
         jitter = sub.config.lifetime_jitter * self._random.random()
         keeping.begin_life(entry, sub.config.max_connection_lifetime * (1.0 - jitter), now)
         keeping.begin_idling(entry, now)
-        self._keep_or_close(entry, now)
+        self._serving.place(entry, now)
 
     # ── a connection comes back, or goes ────────────────────────────────────────
 
@@ -277,8 +284,28 @@ class Core(Generic[LinkT, TaskT]):
                     sub.gate.proved()
                     sub.note_strictness()
                     self._ledger.touch(sub)
-                self._keep_or_close(entry, now, is_used=True)
+                self._serving.place(entry, now, is_used=True)
         # Last: if a call above raises, the books still have the lease, and it can be ended again.
+        del entry.leases[lease]
+        sub.counters.use_time.add(now - lease.since)
+
+    def left(self, lease: AnyLease, reason: CloseReason | None, now: float) -> None:
+        """`lease`, of a connection that others may share, is over; see `released`.
+
+        For a `reason`, the connection takes no new leases, and is closed when it has none left.
+        """
+        entry = lease.entry
+        sub = entry.sub
+        sub.used_at = now
+        if entry.state is _ACTIVE:
+            if reason is not None:
+                self.sharing.spoil(entry, reason, now)
+            elif sub.gate.is_in_doubt:
+                sub.gate.proved()
+                sub.note_strictness()
+            if self.sharing.leave(entry, now):
+                keeping.begin_idling(entry, now)
+                self._serving.place(entry, now, is_used=True)
         del entry.leases[lease]
         sub.counters.use_time.add(now - lease.since)
 
@@ -286,10 +313,12 @@ class Core(Generic[LinkT, TaskT]):
         """Nobody has used `entry`, which was taken: close it for `reason`, or let it idle on."""
         if entry.state is not _ACTIVE:
             return
+        if entry.holders and not self.sharing.leave(entry, now):
+            return  # others share it
         if reason is not None:
             self.condemned(entry, reason, now)
         else:
-            self._keep_or_close(entry, now)
+            self._serving.place(entry, now)
 
     def condemned(self, entry: AnyEntry, reason: CloseReason, now: float) -> None:
         """`entry`, idle or active, must be closed by force."""
@@ -316,7 +345,7 @@ class Core(Generic[LinkT, TaskT]):
     def checked(self, entry: AnyEntry, reason: CloseReason | None, now: float) -> None:
         """The check of `entry` is over, and has found `reason` to close it, or none."""
         if self.checks.over(entry, reason, now):
-            self._keep_or_close(entry, now)
+            self._serving.place(entry, now)
 
     def reset_over(self, entry: AnyEntry, reason: CloseReason | None, now: float) -> None:
         """`entry` has been reset, and there is `reason` to close it, or none."""
@@ -368,8 +397,13 @@ class Core(Generic[LinkT, TaskT]):
                 continue
             limit = sub.limit
             if sub.waiting and (
-                sub.idle or len(limit.borrowers) < limit.total or sub.claim is not None
+                sub.idle
+                or len(limit.borrowers) < limit.total
+                or sub.claim is not None
+                or sub.roomy
             ):
+                if sub.roomy:
+                    self.sharing.fill(sub, now)
                 if sub.idle:
                     self._serving.look_at_idle(sub, now)
                 self._dials.dial_for_waiters(sub, now)
@@ -377,19 +411,6 @@ class Core(Generic[LinkT, TaskT]):
                 self._warming.warm(sub, now)
             if pool_limit.wanted or pool_limit.cold:
                 self._dials.share_out(now)
-
-    def _keep_or_close(self, entry: AnyEntry, now: float, *, is_used: bool = False) -> None:
-        """Keep `entry`, which is active, clean and nobody's, or close it.
-
-        If `is_used`, what its lease has left behind may have to be cleared first.
-        """
-        reason = keeping.why_not_kept(entry, now) if self.is_open else CloseReason.POOL_CLOSED
-        if reason is not None:
-            self._ledger.condemn(entry, reason, gracefully=True)
-        elif is_used and entry.sub.resets:
-            self._ledger.begin_reset(entry)
-        else:
-            self._serving.lend_or_keep(entry, now)
 
     def _time_out_line(self, sub: AnySubPool, now: float) -> None:
         """Refuse those in line whose time is up: in the order of their deadlines they are first.
@@ -412,7 +433,7 @@ class Core(Generic[LinkT, TaskT]):
         sub = SubPool(endpoint, config, Gate(self._random), now, self.pool_limit.is_limited)
         if self.is_checked:
             sub.check_after = config.health_check_after
-        sub.resets = self._resets
+        sub.resets, sub.shares = self._resets, self._shares
         sub.note_strictness()
         return sub
 

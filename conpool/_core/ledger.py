@@ -139,6 +139,7 @@ class Ledger:
             if entry.is_checking:
                 self.check_over(entry)
             sub.active -= 1
+            sub.roomy.pop(entry, None)
         entry.move(ConnectionState.CLOSING)
         entry.reason = reason
         sub.closing += 1
@@ -191,6 +192,7 @@ class Ledger:
         if count:
             sub.survivors[sub.generation] = count
         sub.generation += 1
+        sub.roomy = {}
         sub.void = sub.connecting
         sub.spare_dials = {}
         self._look_again_at(sub)

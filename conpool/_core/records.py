@@ -60,6 +60,10 @@ class Entry(Generic[LinkT, TaskT]):
     uses: int = 0
     leases: dict[Lease[LinkT, TaskT], None] = field(default_factory=dict[Any, None])
     """The leases that have begun and not ended."""
+    capacity: int = 1
+    """How many leases may share it."""
+    holders: int = 0
+    """Where connections are shared: how many leases it has, with those that are about to begin."""
     check: Lease[LinkT, TaskT] | None = None
     """The task that has this connection checked. It holds the connection; no lease has begun."""
     is_checking: bool = False
@@ -218,6 +222,12 @@ class SubPool(Generic[LinkT, TaskT]):
     """Seconds of silence after which a connection is checked before it is lent."""
     resets: bool = False
     """Whether a connection is reset after each lease."""
+    shares: bool = False
+    """Whether several leases may share a connection."""
+    roomy: dict[Entry[LinkT, TaskT], None] = field(default_factory=dict[Any, None])
+    """Shared connections that are lent, and have room for one more lease."""
+    per_dial: float = math.inf
+    """How many waiters one more shared connection can serve, as the last one has shown."""
     known: dict[Hashable, Entry[LinkT, TaskT]] = field(default_factory=dict[Any, Any])
     """For each key of affinity, the open connection that has last served it."""
 
@@ -287,7 +297,7 @@ class SubPool(Generic[LinkT, TaskT]):
     def note_strictness(self) -> None:
         """Find out whether a connection that returns may be one too many, or ends a doubt."""
         may_exceed = self.max_idle < math.inf or not self.max_idle_time
-        is_special = may_exceed or self.resets or self.gate.is_in_doubt
+        is_special = may_exceed or self.resets or self.shares or self.gate.is_in_doubt
         self.is_strict = is_special or self.count_surplus() > 0
 
     def note_scarcity(self) -> None:
@@ -320,6 +330,10 @@ class SubPool(Generic[LinkT, TaskT]):
         checks = min(self.checking, self.queue.count_usual()) if self.checking else 0
         return checks + self.connecting - self.void
 
+    def count_needed(self) -> int:
+        """Return how many connections could serve all waiters."""
+        return math.ceil(self.waiting / self.per_dial) if self.shares else self.waiting
+
     def count_wanted_dials(self) -> int:
         """Return how many more dials the waiters want and this endpoint's own limits allow.
 
@@ -332,7 +346,7 @@ class SubPool(Generic[LinkT, TaskT]):
 
     def count_lacking(self) -> int:
         """Return how many more dials the waiters want, whether or not there are slots."""
-        lacking = min(self.waiting - self.count_coming(), self.queue.count_unprovided())
+        lacking = min(self.count_needed() - self.count_coming(), self.queue.count_unprovided())
         return max(0, min(lacking, self.max_connecting - self.connecting))
 
     def find_spare(self) -> Entry[LinkT, TaskT] | None:
@@ -340,7 +354,7 @@ class SubPool(Generic[LinkT, TaskT]):
         usual = self.queue.count_usual()
         if self.spare_checks and self.checking > usual:
             return next(iter(self.spare_checks))
-        if self.spare_dials and self.count_coming() > self.waiting:
+        if self.spare_dials and self.count_coming() > self.count_needed():
             return next(iter(self.spare_dials))
         return None
 

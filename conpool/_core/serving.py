@@ -11,23 +11,30 @@ it dials on behalf of one: the waiter stays in the queue, and takes whatever com
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import final
+from typing import Final, final
 
 from conpool._core.chores import PIECE
 from conpool._core.dials import Dials
-from conpool._core.keeping import why_lapsed
+from conpool._core.keeping import why_lapsed, why_not_kept
 from conpool._core.ledger import Ledger
 from conpool._core.records import AnyEntry, AnySubPool, AnyWaiter
+from conpool._core.sharing import Sharing
 from conpool._values.states import CloseReason
+
+_UNCLEAN: Final = frozenset({CloseReason.INCOMPLETE, CloseReason.ERROR, CloseReason.CANCELLED})
+"""Why a shared connection may be doomed by one of its leases: then it has no goodbye."""
 
 
 @final
 class Serving:
     """Gives connections to waiters."""
 
-    __slots__ = ("_dials", "_ledger", "_pool_limit")
+    __slots__ = ("_dials", "_ledger", "_pool_limit", "_sharing", "is_open")
 
-    def __init__(self, ledger: Ledger, dials: Dials) -> None:
+    def __init__(self, ledger: Ledger, dials: Dials, sharing: Sharing) -> None:
+        self.is_open = False
+        """Whether the pool lends; if not, it closes what comes back."""
+        self._sharing = sharing
         self._ledger = ledger
         self._pool_limit = ledger.pool_limit
         self._dials = dials
@@ -63,6 +70,22 @@ class Serving:
         sub.used_at = now
         self._ledger.pop_known(entry)
         return entry
+
+    def place(self, entry: AnyEntry, now: float, *, is_used: bool = False) -> None:
+        """Lend, keep or close `entry`, which is active, clean and nobody's.
+
+        If `is_used`, what its lease has left behind may have to be cleared first.
+        """
+        sub = entry.sub
+        reason = why_not_kept(entry, now) if self.is_open else CloseReason.POOL_CLOSED
+        if reason is not None:
+            self._ledger.condemn(entry, reason, gracefully=reason not in _UNCLEAN)
+        elif is_used and sub.resets:
+            self._ledger.begin_reset(entry)
+        elif sub.shares:
+            self._sharing.place(entry, now)
+        else:
+            self.lend_or_keep(entry, now)
 
     def lend_or_keep(self, entry: AnyEntry, now: float) -> None:
         """Lend `entry`, which is active and nobody's, to a waiter, or lay it on the idle stack."""

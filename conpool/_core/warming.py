@@ -65,7 +65,8 @@ class Warming:
 
     def _lacks_warmth(self, sub: AnySubPool, now: float) -> bool:
         coming = sub.count_coming()
-        if sub.waiting > coming:
+        needed = sub.count_needed()
+        if needed > coming:
             return False
         if not sub.limit.has_free_slot or sub.connecting >= sub.max_connecting:
             return False
@@ -74,7 +75,7 @@ class Warming:
             # `min_idle` lapses after `max_idle_time` without an acquire, just when its idle ones
             # expire, so nothing is redialled. While dials fail nobody asks for more of them.
             is_asked_for = now - sub.used_at < sub.max_idle_time and sub.gate.is_trusted
-            if not is_asked_for or len(sub.idle) + coming - sub.waiting >= sub.min_idle:
+            if not is_asked_for or len(sub.idle) + coming - needed >= sub.min_idle:
                 return False
         if self._pool_limit.wanted or not self._pool_limit.limit.has_free_slot:
             self._pool_limit.cold[sub] = None

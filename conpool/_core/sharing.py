@@ -1,0 +1,116 @@
+"""Connections that several leases share: who joins which, and when a connection is full.
+
+A driver says how many leases a connection can take, and may change its mind at any time. The
+fullest connection that has room is preferred, so that the others may age out. A new one is dialled
+only when all are full. A connection that goes away, or that a broken lease has spoilt, takes no new
+leases and lives until its last one ends.
+"""
+
+from __future__ import annotations
+
+from operator import attrgetter
+from typing import Final, final
+
+from conpool._core.chores import PIECE
+from conpool._core.ledger import Ledger
+from conpool._core.records import AnyEntry, AnySubPool
+from conpool._values.states import CloseReason, ConnectionState
+
+_ACTIVE: Final = ConnectionState.ACTIVE
+
+_fill_of = attrgetter("holders")
+
+
+@final
+class Sharing:
+    """Has leases join connections, and leave them."""
+
+    __slots__ = ("_ledger", "_pool_limit")
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._pool_limit = ledger.pool_limit
+
+    def find_room(self, sub: AnySubPool, now: float) -> AnyEntry | None:
+        """Return the fullest connection of `sub` that one more lease may share."""
+        while sub.roomy:
+            entry = max(sub.roomy, key=_fill_of) if len(sub.roomy) > 1 else next(iter(sub.roomy))
+            if now < entry.expires_at and entry.uses < sub.max_uses:
+                return entry
+            del sub.roomy[entry]  # too old for new leases
+        return None
+
+    def join(self, entry: AnyEntry, now: float) -> None:
+        """One more holds `entry`, which is active: it was handed over, or its lease begins."""
+        entry.holders += 1
+        self._note_room(entry)
+
+    def leave(self, entry: AnyEntry, now: float) -> bool:
+        """One less holds `entry`; return whether that was the last."""
+        entry.holders -= 1
+        self._note_room(entry)
+        self._ledger.touch(entry.sub)
+        return not entry.holders
+
+    def capacity_noted(self, entry: AnyEntry, capacity: int, now: float) -> None:
+        """`entry` can take `capacity` leases, those that run included; 0: it goes away."""
+        if capacity == entry.capacity:
+            return
+        entry.capacity = capacity
+        if capacity > 0:
+            entry.sub.per_dial = capacity
+        else:
+            entry.doomed = entry.doomed or CloseReason.DISCARDED
+        self._note_room(entry)
+        self._ledger.touch(entry.sub)
+
+    def spoil(self, entry: AnyEntry, reason: CloseReason, now: float) -> None:
+        """`entry` takes no new leases, for `reason`."""
+        entry.doomed = entry.doomed or reason
+        self._note_room(entry)
+
+    def place(self, entry: AnyEntry, now: float) -> None:
+        """Lend `entry`, which is active and nobody's, to waiters, or lay it on the idle stack."""
+        sub = entry.sub
+        if sub.waiting and not sub.gate.is_paused:
+            waiter = sub.queue.find(is_usual=entry.uses > 0 or entry.was_idle)
+            if waiter is not None:
+                self.join(entry, now)
+                self._ledger.hand_over(waiter, entry)
+                self._ledger.touch(sub)
+                return
+        if not entry.uses:
+            entry.idled_unused = True
+        self._ledger.push_idle(entry)
+        self._ledger.touch(sub)
+
+    def fill(self, sub: AnySubPool, now: float) -> None:
+        """Have waiters join connections that have room."""
+        if sub.gate.is_paused:
+            return
+        limit = self._pool_limit
+        for _ in range(PIECE):
+            waiter = sub.queue.find(is_usual=True)
+            entry = None if waiter is None else self.find_room(sub, now)
+            if waiter is None or entry is None:
+                return
+            if limit.wanted:
+                if limit.must_make_way(waiter):
+                    self.spoil(entry, CloseReason.EVICTED, now)
+                    continue
+                limit.was_overtaken(waiter)
+            self.join(entry, now)
+            self._ledger.hand_over(waiter, entry)
+        self._ledger.timetable.look_at(sub, now)
+
+    def _note_room(self, entry: AnyEntry) -> None:
+        sub = entry.sub
+        if (
+            0 < entry.holders < entry.capacity
+            and entry.state is _ACTIVE
+            and entry.doomed is None
+            and entry.generation == sub.generation
+        ):
+            sub.roomy[entry] = None
+        else:
+            sub.roomy.pop(entry, None)
