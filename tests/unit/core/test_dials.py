@@ -21,7 +21,7 @@ def test_a_dial_starts_at_once_for_each_waiter_until_the_limit() -> None:
     """G1."""
     shell = Shell(max_connections_per_endpoint=3)
     callers = [shell.ask() for _ in range(5)]
-    assert [entry.dial_for for entry in shell.dials] == [c.waiter for c in callers[:3]]
+    assert [entry.awaited_by for entry in shell.dials] == [c.waiter for c in callers[:3]]
 
 
 def test_no_more_dials_than_max_connecting_run_at_once() -> None:
@@ -29,7 +29,7 @@ def test_no_more_dials_than_max_connecting_run_at_once() -> None:
     callers = [shell.ask() for _ in range(5)]
     assert len(shell.dials) == 2
     shell.dial_succeeds()
-    assert [entry.dial_for for entry in shell.dials] == [callers[1].waiter, callers[2].waiter]
+    assert [entry.awaited_by for entry in shell.dials] == [callers[1].waiter, callers[2].waiter]
 
 
 def test_no_dial_starts_while_one_runs_whose_waiter_has_gone() -> None:
@@ -83,7 +83,7 @@ def test_the_next_dial_waits_for_the_delay_and_no_longer() -> None:
     shell.advance(FIRST * 0.99)
     assert not shell.dials
     shell.advance(FIRST * 0.01)
-    assert [entry.dial_for for entry in shell.dials] == [waiting.waiter]
+    assert [entry.awaited_by for entry in shell.dials] == [waiting.waiter]
 
 
 def test_after_a_failure_one_attempt_is_made_in_each_delay_however_many_wait() -> None:
@@ -177,7 +177,7 @@ def test_no_dial_starts_in_a_pause_and_the_gate_counts_afterwards() -> None:
     shell.advance(10.0)
     assert not shell.dials
     shell.resume()
-    assert [entry.dial_for for entry in shell.dials] == [waiting.waiter]
+    assert [entry.awaited_by for entry in shell.dials] == [waiting.waiter]
 
 
 def test_a_dial_that_was_given_up_is_no_failure() -> None:
@@ -376,7 +376,7 @@ def test_warming_never_goes_before_a_waiter() -> None:
     waiting = shell.ask(THERE)
     holder = next(caller for caller in shell.callers if caller.entry is not None)
     shell.discard(holder)
-    assert shell.dials[0].dial_for is waiting.waiter
+    assert shell.dials[0].awaited_by is waiting.waiter
 
 
 def test_warming_does_not_take_the_slot_of_its_own_endpoint_before_a_waiter_of_another() -> None:
@@ -386,7 +386,7 @@ def test_warming_does_not_take_the_slot_of_its_own_endpoint_before_a_waiter_of_a
     shell.warm(2, HERE)
     waiting = shell.ask(THERE)
     shell.discard(holder)
-    assert [entry.dial_for for entry in shell.dials] == [waiting.waiter]
+    assert [entry.awaited_by for entry in shell.dials] == [waiting.waiter]
 
 
 def test_warming_never_evicts() -> None:

@@ -192,9 +192,9 @@ def test_a_dial_and_its_waiter_know_of_each_other_until_it_is_over(
 ) -> None:
     waiter, entry = queued(ledger, sub), ledger.open(sub, 0.0)
     ledger.dial_is_for(entry, waiter)
-    assert (entry.dial_for, waiter.dial, sub.dialled_for) == (waiter, entry, 1)
+    assert (entry.awaited_by, waiter.dial, sub.dialled_for) == (waiter, entry, 1)
     assert ledger.dial_over(entry) is waiter
-    assert (entry.dial_for, waiter.dial, sub.dialled_for) == (None, None, 0)
+    assert (entry.awaited_by, waiter.dial, sub.dialled_for) == (None, None, 0)
 
 
 def test_a_dial_whose_waiter_has_gone_is_nobodys(ledger: Ledger, sub: AnySubPool) -> None:
@@ -229,7 +229,7 @@ def test_a_warmer_that_is_told_to_stop_leaves_the_list(ledger: Ledger, sub: AnyS
     warmer = Warmer(sub, 2)
     sub.warmers.append(warmer)
     entry = ledger.open(sub, 0.0)
-    entry.dial_for = warmer
+    entry.awaited_by = warmer
     assert ledger.dial_over(entry) is warmer
     ledger.end_warming(warmer, None)
     assert (sub.warmers, warmer.queued, ledger.effects[-1]) == ([], False, warmer)
@@ -238,7 +238,7 @@ def test_a_warmer_that_is_told_to_stop_leaves_the_list(ledger: Ledger, sub: AnyS
 def test_a_dial_whose_warmer_has_gone_is_nobodys(ledger: Ledger, sub: AnySubPool) -> None:
     warmer = Warmer(sub, 2)
     entry = ledger.open(sub, 0.0)
-    entry.dial_for = warmer
+    entry.awaited_by = warmer
     warmer.queued = False
     assert ledger.dial_over(entry) is None
 

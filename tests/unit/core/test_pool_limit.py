@@ -125,7 +125,7 @@ def test_the_slot_of_the_evicted_goes_to_the_first_in_line_once_its_file_is_clos
     first, second = shell.ask(THERE), shell.ask(ELSEWHERE)
     assert not shell.dials
     shell.close_ends(HERE)
-    assert shell.dials[0].dial_for is first.waiter
+    assert shell.dials[0].awaited_by is first.waiter
     assert second.is_waiting
 
 
@@ -145,9 +145,9 @@ def test_a_slot_goes_to_the_longest_waiter_of_all_endpoints() -> None:
     holder = shell.lend(HERE)
     first, second = shell.ask(THERE), shell.ask(ELSEWHERE)
     shell.discard(holder)
-    assert shell.dials[0].dial_for is first.waiter
+    assert shell.dials[0].awaited_by is first.waiter
     shell.dial_fails(THERE)
-    assert shell.dials[0].dial_for is second.waiter
+    assert shell.dials[0].awaited_by is second.waiter
 
 
 def test_a_waiter_that_leaves_the_line_makes_way_for_the_next() -> None:
@@ -157,7 +157,7 @@ def test_a_waiter_that_leaves_the_line_makes_way_for_the_next() -> None:
     first, second = shell.ask(THERE), shell.ask(ELSEWHERE)
     shell.cancel(first)
     shell.discard(holder)
-    assert shell.dials[0].dial_for is second.waiter
+    assert shell.dials[0].awaited_by is second.waiter
 
 
 def test_a_waiter_that_leaves_the_line_makes_way_for_the_next_of_its_endpoint() -> None:
@@ -167,7 +167,7 @@ def test_a_waiter_that_leaves_the_line_makes_way_for_the_next_of_its_endpoint() 
     first, second = shell.ask(THERE), shell.ask(THERE)
     shell.cancel(first)
     shell.discard(holder)
-    assert shell.dials[0].dial_for is second.waiter
+    assert shell.dials[0].awaited_by is second.waiter
 
 
 def test_a_slot_freed_in_a_pause_goes_to_another_endpoint() -> None:
@@ -177,10 +177,10 @@ def test_a_slot_freed_in_a_pause_goes_to_another_endpoint() -> None:
     paused, other = shell.ask(THERE), shell.ask(ELSEWHERE)
     shell.pause(THERE)
     shell.discard(holder)
-    assert shell.dials[0].dial_for is other.waiter
+    assert shell.dials[0].awaited_by is other.waiter
     shell.resume(THERE)
     shell.discard(served(shell, other))
-    assert shell.dials[0].dial_for is paused.waiter
+    assert shell.dials[0].awaited_by is paused.waiter
 
 
 def served(shell: Shell, caller: Caller) -> Caller:
