@@ -319,7 +319,8 @@ class Core(Generic[LinkT, TaskT]):
         """
         for item in self.timetable.pop_due(now, PIECE):
             if isinstance(item, Waiter):
-                self._ledger.refuse(item, WaitOutcome.TIMEOUT)
+                if item.queued:  # it has not been told of an outage a moment ago, in this step
+                    self._ledger.refuse(item, WaitOutcome.TIMEOUT)
             else:
                 self._time_out_line(item, now)
                 self._chores.go_on(item, now)

@@ -336,6 +336,22 @@ def test_f147_news_that_a_success_has_overtaken_is_told_to_nobody_more() -> None
     assert sum(told(waiting)) == PIECE + 1
 
 
+def test_one_whose_time_is_up_when_it_is_told_is_told_once() -> None:
+    """The timer rings late: the rest of the news is due, and so are time-outs of those in it."""
+    shell = Shell(outage_grace=NO_GRACE, max_connecting_per_endpoint=1, is_watched=False)
+    shell.pause()
+    patient = [shell.ask(timeout=50.0) for _ in range(PIECE + 1)]
+    impatient = [shell.ask(timeout=5.0) for _ in range(PIECE)]
+    shell.resume()
+    shell.dial_fails()
+    assert (all(told(patient)), any(told(impatient))) == (True, False)
+    shell.now = 6.0
+    while shell.core.timetable.next_at <= shell.now:
+        shell.report(shell.core.ticked)
+    assert all(told(impatient))
+    assert shell.callers == []
+
+
 # ── a dial that was given up ────────────────────────────────────────────────────
 
 
