@@ -6,9 +6,9 @@ The client has three duties, because only the client understands the bytes:
 
 1. It reads each reply to its end, inside the block.
 2. It retires a connection that either side wants to close (`Connection: close`).
-3. If a reused connection turns out to be closed, it sends the request once more, provided that
-   the request may be sent twice. The server may close the connection while our request is on its
-   way, and no pool can prevent that.
+3. If a connection that was not opened for this request turns out to be closed, it sends the
+   request once more, provided that the request may be sent twice. The server may close the
+   connection while our request is on its way, and no pool can prevent that.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Response:
 
 
 class StaleConnection(Exception):
-    """The server closed a connection that was reused."""
+    """The server closed a connection that had been idle."""
 
 
 async def get(
@@ -61,9 +61,9 @@ async def exchange(
             await conn.send_all((head or b"") + (end or b""))
             response = await read_response(conn, http)
         except (trio.BrokenResourceError, h11.RemoteProtocolError) as error:
-            if conn.reused:
-                raise StaleConnection from error
-            raise
+            if conn.fresh:
+                raise
+            raise StaleConnection from error
         if not may_be_reused(http):
             conn.retire()
         return response

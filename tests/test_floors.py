@@ -23,12 +23,12 @@ contrib: *
 testing: *
 __init__:
 _pool: follow reap lifecycle steering pool
-_lending: lease waiting peer_check release acquire
-_engine: background holders news engine
-_dial: progress address lookup name_cache socket_options race unix http_connect socks5 tunnel \
-  tcp dial
+_lending: refusal lease waiting peer_check release acquire
+_engine: room background holders news engine
+_dial: progress address places lookup name_cache socket_options race unix http_connect socks5 \
+  tunnel tcp dial
 _connection: closing exchange tls_tap probe link pooled hand_over idle_watch
-_errors: connect pool explain
+_errors: connect copies obstacles pool explain
 -- trio from here up, not below --
 _core: limit gate records effects timetable pool_limit ledger keeping warming dials serving orders \
   core

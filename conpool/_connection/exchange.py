@@ -23,7 +23,7 @@ HALF_CLOSED: Final = 8
 VOUCHED: Final = 16
 """The caller has said that the exchange is complete."""
 ENDED: Final = 32
-"""The end of the stream was received. A probe may not find it again: TLS says goodbye once."""
+"""The peer has ended the stream. A probe may not find it again: TLS says goodbye once."""
 ENCRYPTED: Final = 64
 """The caller began TLS on top, and the next caller expects plain text (CVE-2026-4873)."""
 
@@ -38,17 +38,19 @@ class ExchangeStream(trio.abc.HalfCloseableStream):
     `taints` holds all flags in one integer, so that a single test finds an exchange without any.
     """
 
-    __slots__ = ("in_progress", "stream", "taints")
+    __slots__ = ("has_received", "in_progress", "stream", "taints")
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self.stream = stream
         self.taints = 0
         self.in_progress = 0
         """How many operations have begun and not ended."""
+        self.has_received = False
+        """Whether a byte has come since the connection was opened."""
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         if not data:
-            await self.stream.send_all(data)
+            await self._send_nothing(data)
             return
         self.taints = (self.taints | OWED) & ~VOUCHED
         if data[0] == _HANDSHAKE and _is_client_hello(data):
@@ -59,9 +61,20 @@ class ExchangeStream(trio.abc.HalfCloseableStream):
             # A receive during the send may have cleared it, but that reply cannot answer bytes
             # sent after it: set it again.
             self.taints |= OWED
+        except trio.BrokenResourceError:
+            self.taints |= CUT_SEND | ENDED
+            raise
         except BaseException:
             self.taints |= CUT_SEND
             raise
+        finally:
+            self.in_progress -= 1
+
+    async def _send_nothing(self, data: bytes | bytearray | memoryview) -> None:
+        # It leaves no note. But while it lasts, the next caller could not send.
+        self.in_progress += 1
+        try:
+            await self.stream.send_all(data)
         finally:
             self.in_progress -= 1
 
@@ -77,6 +90,9 @@ class ExchangeStream(trio.abc.HalfCloseableStream):
         self.in_progress += 1
         try:
             data = await self.stream.receive_some(max_bytes)
+        except trio.BrokenResourceError:
+            self.taints |= CUT_RECEIVE | ENDED
+            raise
         except BaseException:
             self.taints |= CUT_RECEIVE
             raise
@@ -84,6 +100,7 @@ class ExchangeStream(trio.abc.HalfCloseableStream):
             self.in_progress -= 1
         if data:
             self.taints &= ~OWED
+            self.has_received = True
         else:
             self.taints |= ENDED
         return data

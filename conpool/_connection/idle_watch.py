@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import select
 import sys
+from contextlib import suppress
 from typing import Final, final
 
 import trio
@@ -32,6 +33,7 @@ class IdleWatch:
 
     def __init__(self) -> None:
         self._by_descriptor: dict[int, PooledEntry] = {}
+        self._descriptors: dict[PooledEntry, int] = {}
         self._epoll: select.epoll | None = None
 
     def open(self) -> None:
@@ -45,6 +47,7 @@ class IdleWatch:
             self._epoll.close()
             self._epoll = None
         self._by_descriptor.clear()
+        self._descriptors.clear()
 
     def add(self, entry: PooledEntry) -> None:
         """Watch `entry`, which has just been opened, until it is closed."""
@@ -59,13 +62,16 @@ class IdleWatch:
         except OSError:  # the system allows no more (ENOSPC): the sweep finds out
             return
         self._by_descriptor[descriptor] = entry
+        self._descriptors[entry] = descriptor
 
     def remove(self, entry: PooledEntry) -> None:
         """Stop watching `entry`, whose socket is about to leave the pool or to be closed."""
-        descriptor = entry.link.fileno()
+        descriptor = self._descriptors.pop(entry, -1)
         if self._epoll is not None and self._by_descriptor.get(descriptor) is entry:
             del self._by_descriptor[descriptor]
-            self._epoll.unregister(descriptor)
+            # If a stranger has closed the file, the system has removed it from the epoll itself.
+            with suppress(OSError):
+                self._epoll.unregister(descriptor)
 
     async def wait(self) -> list[PooledEntry]:
         """Wait for events, and return the connections that they are about; for ever without epoll.

@@ -21,11 +21,13 @@ class Link:
 
     __slots__ = ("_source", "exchange", "peer_address", "poll", "session", "ssl_object", "stream")
 
-    def __init__(self, stream: trio.abc.Stream) -> None:
+    def __init__(self, stream: trio.abc.Stream, *, encrypted: bool = False) -> None:
+        """Look at an open stream; `encrypted`: its outermost layer is the endpoint's own TLS."""
         self.stream = stream
         self.exchange = ExchangeStream(stream)
         self.session: Any = None
-        tap = find_tap(stream)
+        # Without TLS of the endpoint's own, an outermost layer of TLS is the way to a proxy.
+        tap = find_tap(stream) if encrypted else None
         self.ssl_object: ssl.SSLObject | None = None if tap is None else tap.ssl_object
         self._source = find_source(stream)
         self.poll = _find_nothing if self._source is None else self._source.poll

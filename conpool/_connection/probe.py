@@ -69,7 +69,7 @@ class SocketSource:
 
 def _make_poll(sock: trio.socket.SocketType) -> Poll:
     if not hasattr(select, "poll"):
-        return lambda _: sock.is_readable()
+        return lambda _: sock.fileno() < 0 or sock.is_readable()
     poll = select.poll()
     # Registered once: to make the object anew for each probe doubles the cost.
     poll.register(sock.fileno(), select.POLLIN)
@@ -124,11 +124,11 @@ def probe(source: Source | None) -> CloseReason | None:
 
     The pool takes a stream without a socket to be alive.
     """
-    if source is None or not source.poll(0):
-        return None
     try:
+        if source is None or not source.poll(0):
+            return None
         data = source.take_now(1)
-    except OSError:
+    except OSError:  # also if somebody else has closed the descriptor
         return CloseReason.PEER_CLOSED
     if data is None:
         return None

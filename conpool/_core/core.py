@@ -240,39 +240,40 @@ class Core(Generic[LinkT, TaskT]):
         """
         entry = lease.entry
         sub = entry.sub
-        del entry.leases[lease]
         sub.used_at = now
-        sub.counters.use_time.add(now - lease.since)
         if entry.state is not _ACTIVE:
-            return
-        if reason is not None:
+            pass
+        elif reason is not None:
             self.condemned(entry, reason, now)
-            return
-        # `begin_idling`, `why_not_kept` and `lend_or_keep`, spelled out for the commonest case:
-        # the connection may be kept, and nobody has a use for it now.
-        entry.was_idle = False
-        entry.idle_since = now
-        lapses_at = now + sub.max_idle_time
-        expires_at = entry.expires_at
-        entry.lapses_at = lapses_at if lapses_at < expires_at else expires_at  # noqa: FURB136
-        if (
-            now < expires_at
-            and entry.uses < sub.max_uses
-            and entry.generation == sub.generation
-            and entry.doomed is None
-            and not sub.is_strict
-            and self.state is _OPEN
-        ):
-            if sub.waiting or sub.is_scarce:
-                self._serving.lend_or_keep(entry, now)
-            else:
-                self._ledger.push_idle(entry)
         else:
-            if sub.gate.is_in_doubt:
-                sub.gate.proved()
-                sub.note_strictness()
-                self._ledger.touch(sub)
-            self._keep_or_close(entry, now)
+            # `begin_idling`, `why_not_kept` and `lend_or_keep`, spelled out for the commonest
+            # case: the connection may be kept, and nobody has a use for it now.
+            entry.was_idle = False
+            entry.idle_since = now
+            lapses_at = now + sub.max_idle_time
+            expires_at = entry.expires_at
+            entry.lapses_at = lapses_at if lapses_at < expires_at else expires_at  # noqa: FURB136
+            if (
+                now < expires_at
+                and entry.uses < sub.max_uses
+                and entry.generation == sub.generation
+                and entry.doomed is None
+                and not sub.is_strict
+                and self.state is _OPEN
+            ):
+                if sub.waiting or sub.is_scarce:
+                    self._serving.lend_or_keep(entry, now)
+                else:
+                    self._ledger.push_idle(entry)
+            else:
+                if sub.gate.is_in_doubt:
+                    sub.gate.proved()
+                    sub.note_strictness()
+                    self._ledger.touch(sub)
+                self._keep_or_close(entry, now)
+        # Last: if a call above raises, the books still have the lease, and it can be ended again.
+        del entry.leases[lease]
+        sub.counters.use_time.add(now - lease.since)
 
     def returned_unused(self, entry: AnyEntry, reason: CloseReason | None, now: float) -> None:
         """Nobody has used `entry`, which was taken: close it for `reason`, or let it idle on."""

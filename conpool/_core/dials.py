@@ -90,7 +90,7 @@ class Dials:
             self._timetable.look_at(next(iter(limit.cold)), now)
 
     def _make_room(self) -> bool:
-        """Have the longest idle connection make way, or what no waiter needs; False: nothing can."""
+        """Have the longest idle connection make way, or what no waiter needs; False if none can."""
         entry = self._pool_limit.find_longest_idle() or self._pool_limit.find_spare()
         if entry is None:
             return False

@@ -14,7 +14,15 @@ from typing import Final, final
 from conpool._core.chores import Chores
 from conpool._core.gate import CEILING
 from conpool._core.ledger import Ledger
-from conpool._core.records import AnyEntry, AnyWaiter, AnyWarmer, Outage, Waiter, WaitOutcome
+from conpool._core.records import (
+    AnyEntry,
+    AnySubPool,
+    AnyWaiter,
+    AnyWarmer,
+    Outage,
+    Waiter,
+    WaitOutcome,
+)
 
 EARLY: Final = CEILING
 """A connection that ends sooner after its dial, in seconds, may have been no use to anybody.
@@ -42,6 +50,13 @@ class Failures:
         entry.sub.counters.errors += 1
         entry.sub.gate.failed(error, now)
         self._spread(entry, error, awaited_by, now)
+
+    def remember(self, sub: AnySubPool, error: Exception, twin: Exception) -> None:
+        """Keep `twin` in place of `error`, which may keep much alive."""
+        if sub.gate.last_error is error:
+            sub.gate.last_error = twin
+        if sub.outage is not None and sub.outage.error is error:
+            sub.outage.error = twin
 
     def lost_early(self, entry: AnyEntry, error: Exception, now: float) -> None:
         """The first lease of `entry` is over: its peer has ended it before its first byte.

@@ -52,7 +52,7 @@ class Gate:
         self.last_error: Exception | None = None
         """What the last dial failed with; None once one has succeeded."""
         self.outage_since: float | None = None
-        """When the first of the failures was that no success has followed."""
+        """When the first dial failed of those that have failed since one was of use."""
 
     def is_open(self, now: float) -> bool:
         """Whether a dial may start now."""

@@ -20,8 +20,7 @@ _ACTIVE = ConnectionState.ACTIVE
 class Orders:
     """The caller's orders for one endpoint. Each changes the books at once.
 
-    What an order has done to a connection may take a few steps where there are many of them; none of
-    them is lent meanwhile.
+    Where there are many connections, it takes a few steps to close them; none is lent meanwhile.
     """
 
     __slots__ = ("_chores", "_ledger")

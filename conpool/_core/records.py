@@ -55,6 +55,8 @@ class Entry(Generic[LinkT, TaskT]):
     """The earlier of two ends: lifetime, and idle time counted from `idle_since`."""
     was_idle: bool = False
     """Whether it lay on the idle stack since its last use: then it is probed before it is lent."""
+    idled_unused: bool = False
+    """Whether it lay on the idle stack before its first lease: then that lease is not fresh."""
     uses: int = 0
     leases: dict[Lease[LinkT, TaskT], None] = field(default_factory=dict[Any, None])
     """The leases that have begun and not ended."""
@@ -139,8 +141,8 @@ class Waiter(Generic[LinkT, TaskT]):
     outcome: WaitOutcome | None = None
     error: Exception | None = None
     task: TaskT | None = None
-    in_deadlock = False
-    """Whether those who held the connections were waiting themselves when its time was up."""
+    slots: Any = None
+    """What the shell found of the slots that it waited for, when its time was up."""
 
     def __init__(
         self,
@@ -337,8 +339,9 @@ class SubPool(Generic[LinkT, TaskT]):
         """Return how many connections are open and in use or ready for it."""
         return len(self.idle) + self.active
 
-    def snapshot(self) -> EndpointStats:
+    def snapshot(self, now: float) -> EndpointStats:
         """Return the statistics of this moment."""
+        first = self.queue.find()
         return EndpointStats.of(
             self.endpoint,
             limit=self.limit.total,
@@ -347,6 +350,8 @@ class SubPool(Generic[LinkT, TaskT]):
             connecting=self.connecting,
             closing=self.closing + len(self.leaving),
             waiting=self.waiting,
+            oldest_wait=0.0 if first is None else now - first.since,
+            paused=self.gate.is_paused,
             counters=self.counters,
         )
 

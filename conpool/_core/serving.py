@@ -77,6 +77,8 @@ class Serving:
                     limit.was_overtaken(waiter)
                 self._ledger.hand_over(waiter, entry)
                 return
+        if not entry.uses:
+            entry.idled_unused = True
         self._ledger.push_idle(entry)
         self._ledger.touch(sub)
 

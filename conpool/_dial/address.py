@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterable
+from itertools import zip_longest
 from typing import Any, Final, NamedTuple
+
+MOST_TRIED: Final = 16
+"""How many addresses of each family one dial tries.
+
+Whoever answers for a name may give thousands, and a dial would spend its time on them.
+"""
 
 _IPV6_PARTS: Final = 4
 """Address, port, flow label, zone. A Python built without IPv6 gives two parts, as bytes."""
@@ -59,23 +66,34 @@ def read_literal(host: str, family: int = 0) -> Address | None:
     return read_address(kind, sockaddr)
 
 
+def spell(text: object) -> str | None:
+    """Spell an IP address as `getpeername` does; None if `text` is no IP address."""
+    if not isinstance(text, str):
+        return None
+    family = socket.AF_INET6 if ":" in text else socket.AF_INET
+    try:
+        return socket.inet_ntop(family, socket.inet_pton(family, text.partition("%")[0]))
+    except (OSError, ValueError):
+        return None
+
+
 def interleave(addresses: Iterable[Address], first: Address | None = None) -> list[Address]:
     """Put addresses in the order in which to try them (RFC 8305, section 4).
 
     The given order, but IPv4 and IPv6 take turns: if one of the two does not work here, the second
-    attempt already uses the other.
+    attempt already uses the other. Of each, only the first `MOST_TRIED` are tried.
 
     Args:
         addresses: The best first; an address that comes twice is tried once.
         first: The address that connected last. If it is one of `addresses`, it goes first.
     """
-    left = list(dict.fromkeys(addresses))
-    if first is not None and first in left:
-        left.remove(first)
-        left.insert(0, first)
-    ordered: list[Address] = []
-    while left:
-        turn = next((a for a in left if not ordered or a.family != ordered[-1].family), left[0])
-        left.remove(turn)
-        ordered.append(turn)
-    return ordered
+    unique = dict.fromkeys(addresses)
+    if first is not None and first in unique:
+        unique = {first: None} | unique
+    families: dict[int, list[Address]] = {}
+    for address in unique:
+        family = families.setdefault(address.family, [])
+        if len(family) < MOST_TRIED:
+            family.append(address)
+    turns = zip_longest(*families.values())
+    return [address for turn in turns for address in turn if address is not None]

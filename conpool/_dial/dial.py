@@ -12,6 +12,7 @@ from conpool._dial.progress import Progress
 from conpool._errors.connect import ConnectError
 from conpool._errors.explain import as_connect_error, connect_timed_out
 from conpool._extend.connector import Connector
+from conpool._values.config_error import named
 from conpool._values.endpoint import AnyEndpoint, server_name
 
 
@@ -29,22 +30,40 @@ async def open_link(connector: Connector, endpoint: AnyEndpoint, timeout: float)
     try:
         with trio.move_on_after(timeout):
             return await _connect(connector, endpoint, progress)
-    except ConnectError:
-        raise
     except Exception as exc:
-        raise as_connect_error(exc, endpoint, progress.phase, progress.attempts) from exc
+        error = as_connect_error(exc, endpoint, progress.phase, progress.attempts)
+        if error is exc:
+            raise
+        raise error from exc
     raise connect_timed_out(endpoint, progress.phase, timeout, progress.attempts)
+
+
+def given_up(endpoint: AnyEndpoint) -> ConnectError:
+    """Return what to say of the dial of this task, which the pool has ended."""
+    progress = progress_module.current.get() or Progress()
+    said = "nobody needs this connection any more"
+    return ConnectError(said, endpoint=endpoint, phase=progress.phase)
 
 
 async def _connect(connector: Connector, endpoint: AnyEndpoint, progress: Progress) -> Link:
     stream: trio.abc.Stream = await connector.connect(endpoint)
+    progress.phase = "open"
     try:
+        _check_stream(stream, connector)
         if endpoint.tls is not None:
             progress.phase = "tls"
             stream = await encrypt(stream, endpoint.tls, server_name(endpoint))
-        return Link(stream)
+            progress.phase = "open"
+        return Link(stream, encrypted=endpoint.tls is not None)
     except BaseException:
         # By force: a polite close of a TLS stream would first try to finish the handshake.
-        if not try_close_now(stream):
+        if not try_close_now(stream) and hasattr(stream, "aclose"):
             await close_by_force(stream)  # noqa: ASYNC102 - shields and bounds itself
         raise
+
+
+def _check_stream(stream: object, connector: Connector) -> None:
+    """Refuse what is no stream, as a connector of the user's own may return anything."""
+    if not isinstance(stream, trio.abc.Stream):
+        name = type(connector).__qualname__
+        raise TypeError(f"{name}.connect() must return a trio.abc.Stream, not {named(stream)}")

@@ -4,12 +4,12 @@ The system's `getaddrinfo` cannot be interrupted and may take half a minute. tri
 thread that counts against the limit for all of the program's threads. When the caller is
 cancelled trio forgets that thread, so a slow name takes one more thread with each attempt. Here
 
-1. look-ups have a limit of their own, and never touch trio's;
+1. look-ups have limits of their own (`places`), and never touch trio's;
 2. a thread belongs to a name: all tasks that ask for the name meanwhile wait for the same thread;
 3. a result is still reported, to be remembered, after the last of these tasks has gone.
 
 No background task runs a look-up, so none can be left over. A thread for which nobody waits any
-more holds nothing but its place in the limit.
+more holds nothing but its place in the limits.
 """
 
 from __future__ import annotations
@@ -17,18 +17,21 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, final
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, cast, final
 
 import trio
 
 from conpool._dial.address import Address, read_address, read_literal
+from conpool._dial.places import MOST_THREADS, Place, Places
+from conpool._values.config_error import named, shown
 
 if TYPE_CHECKING:
     from outcome import Outcome  # trio's dependency, not ours
 
-MAX_LOOKUPS: Final = 20
-"""How many names may be looked up at once; half of what trio allows all threads together."""
+MOST_READ: Final = 1_000
+"""How many addresses of one answer are read; a name server can send four times as many."""
 
 Resolver: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
 """Finds the IP addresses of a name: `await resolver(host, family)`.
@@ -52,14 +55,14 @@ class Question(NamedTuple):
 
 @final
 class Lookups:
-    """Looks names up, in at most `MAX_LOOKUPS` threads. It belongs to one run of trio."""
+    """Looks names up, in a limited number of threads. It belongs to one run of trio."""
 
     def __init__(
         self, resolver: Resolver | None, on_orphan: Callable[[Question, Found], None]
     ) -> None:
         self._resolver = resolver
         self._on_orphan = on_orphan
-        self._limiter = trio.CapacityLimiter(MAX_LOOKUPS)
+        self._places: Places[Question] = Places()
         self._threads: dict[Question, _Thread] = {}
 
     def question(self, host: str, port: int, family: int) -> Question:
@@ -81,26 +84,25 @@ class Lookups:
         """
         host, family, port = question
         if self._resolver is not None:
-            texts = await self._resolver(host, family)
-            return _of_family(family, [_read_given(text) for text in texts])
+            return _of_family(family, _read_all(await self._resolver(host, family)))
         if find_hook() is not None:
             found = await trio.socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
-            return _of_family(family, [read_address(kind, at) for kind, _, _, _, at in found])
+            return _of_family(family, _read_found(found))
         return await self._ask_system(question)
 
     async def _ask_system(self, question: Question) -> tuple[Address, ...]:
         thread = self._threads.get(question)
         if thread is None:
-            thread = _Thread()
-            await self._limiter.acquire_on_behalf_of(thread)
+            place = await self._places.take(question)
             # Nothing awaits from here to the thread's start, so the place cannot be lost.
-            self._start(question, thread)
+            thread = self._start(question, place)
         await thread.ended.wait()
         assert thread.found is not None
         return thread.found.unwrap()
 
-    def _start(self, question: Question, thread: _Thread) -> None:
+    def _start(self, question: Question, place: Place) -> _Thread:
         token = trio.lowlevel.current_trio_token()
+        thread = _Thread(place)
 
         def deliver(found: Found) -> None:
             # If the run has ended, nobody needs the result.
@@ -112,29 +114,31 @@ class Lookups:
                 lambda: _getaddrinfo(question), deliver, f"conpool look-up of {question.host}"
             )
         except RuntimeError as error:
-            self._limiter.release_on_behalf_of(thread)
+            self._places.give_up(place)
             raise OSError(errno.ENOMEM, "this machine has no thread left for a look-up") from error
         self._threads[question] = thread
+        return thread
 
     def _ended(self, question: Question, thread: _Thread, found: Found) -> None:
         del self._threads[question]
-        self._limiter.release_on_behalf_of(thread)
+        self._places.give_back(question, thread.place)
         thread.found = found
         if not thread.ended.statistics().tasks_waiting:
             self._on_orphan(question, found)
         thread.ended.set()
 
     def __repr__(self) -> str:
-        return f"<Lookups: {len(self._threads)} threads of {MAX_LOOKUPS}>"
+        return f"<Lookups: {len(self._threads)} threads of {MOST_THREADS}>"
 
 
 @final
 class _Thread:
     """A look-up under way in a thread."""
 
-    __slots__ = ("ended", "found")
+    __slots__ = ("ended", "found", "place")
 
-    def __init__(self) -> None:
+    def __init__(self, place: Place) -> None:
+        self.place = place
         self.ended = trio.Event()
         self.found: Found | None = None
 
@@ -143,13 +147,24 @@ def _getaddrinfo(question: Question) -> tuple[Address, ...]:
     # As bytes: Python would encode a str by IDNA, and refuse names that the system accepts.
     host = question.host.encode("ascii")
     found = socket.getaddrinfo(host, None, question.family, socket.SOCK_STREAM)
-    return _of_family(question.family, [read_address(kind, at) for kind, _, _, _, at in found])
+    return _of_family(question.family, _read_found(found))
 
 
-def _read_given(text: str) -> Address:
-    address = read_literal(text)
+def _read_found(found: Iterable[tuple[Any, ...]]) -> Iterator[Address | None]:
+    return (read_address(one[0], one[4]) for one in islice(found, MOST_READ))
+
+
+def _read_all(texts: object) -> Iterator[Address]:
+    """Read what a resolver of the user's own has given."""
+    if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
+        raise TypeError(f"it must give a list of IP addresses, not {named(texts)}")
+    return map(_read_given, islice(cast("Iterable[object]", texts), MOST_READ))
+
+
+def _read_given(text: object) -> Address:
+    address = read_literal(text) if isinstance(text, str) else None
     if address is None:
-        raise ValueError(f"the resolver gave {text!r}, which is no IP address")
+        raise ValueError(f"the resolver gave {shown(text)}, which is no IP address")
     return address
 
 

@@ -24,7 +24,8 @@ from typing import Final, final
 import trio
 
 from conpool._dial.address import Address, read_literal
-from conpool._dial.lookup import Found, Lookups, Question, Resolver
+from conpool._dial.lookup import MOST_READ, Found, Lookups, Question, Resolver
+from conpool._errors.connect import number_of, said
 
 MAX_NAMES: Final = 1024
 """How many names are remembered; a crawler passes a million hosts through one connector."""
@@ -167,16 +168,19 @@ class NameCache:
     async def addresses(self, host: str, port: int, family: int = 0) -> frozenset[str] | None:
         """Like `resolve`, return the addresses of a name, as `getpeername` spells them.
 
-        None for an IP address, and for a name that cannot be remembered (`ttl` is 0, or other names
-        fill the memory): a caller that asks every few seconds would look it up every few seconds.
+        None for an IP address, for a name with too many addresses to be read, and for a name that
+        cannot be remembered (`ttl` is 0, or other names fill the memory): a caller that asks every
+        few seconds would look it up every few seconds.
         """
         if read_literal(host, family) is not None:
             return None
         question = self._lookups.question(host, port, family)
         if question not in self._answers and not self._has_room:
             return None
-        answer = self._find_fresh(question) or await self._wait(question)
-        return frozenset(address.ip for address in answer.unwrap().addresses)
+        answer = (self._find_fresh(question) or await self._wait(question)).unwrap()
+        if len(answer.addresses) >= MOST_READ:
+            return None  # there may be more
+        return frozenset(address.ip for address in answer.addresses)
 
     @property
     def stats(self) -> ResolverStats:
@@ -299,13 +303,14 @@ def _patience() -> float:
 
 
 def _is_down(error: Exception) -> bool:
-    return not (isinstance(error, socket.gaierror) and error.errno in _NO_SUCH_NAME)
+    return not (isinstance(error, socket.gaierror) and number_of(error) in _NO_SUCH_NAME)
 
 
 def _as_failure(error: Exception) -> OSError:
     """Turn what a resolver raised into an error that can be kept, and raised many times."""
+    number = number_of(error)
     if isinstance(error, socket.gaierror):
-        return socket.gaierror(*error.args)
+        return socket.gaierror(number, said(error))
     if type(error) is OSError or type(error) is TimeoutError:
-        return type(error)(*error.args)
-    return socket.gaierror(socket.EAI_FAIL, f"the resolver failed: {error!r}")
+        return type(error)(number, said(error))
+    return socket.gaierror(socket.EAI_FAIL, f"the resolver failed: {said(error)}")

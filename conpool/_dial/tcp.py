@@ -34,10 +34,9 @@ from conpool._dial.unix import connect_unix
 from conpool._errors.connect import ConnectError, LocalResourceError
 from conpool._errors.explain import as_connect_error
 from conpool._extend.connector import Connector
-from conpool._values.config_error import ConfigError
 from conpool._values.endpoint import AnyEndpoint, Endpoint, UnixEndpoint
 from conpool._values.states import DialPhase
-from conpool._values.validation import valid_seconds
+from conpool._values.validation import valid_async_function, valid_seconds
 
 T = TypeVar("T")
 
@@ -75,7 +74,7 @@ class TCPConnector(Connector):
             `OSError`, that the resolver cannot say.
 
     Raises:
-        ConfigError: A duration is negative or no number, or `resolver` is not callable.
+        ConfigError: A duration is negative or no number, or `resolver` is no async function.
     """
 
     def __init__(
@@ -87,8 +86,8 @@ class TCPConnector(Connector):
         user_timeout: float | None = None,
         resolver: Resolver | None = None,
     ) -> None:
-        if resolver is not None and not callable(resolver):
-            raise ConfigError(f"resolver must be an async function, not {resolver!r}")
+        if resolver is not None:
+            valid_async_function("resolver", resolver)
         self._resolver = resolver
         self._dns_ttl = valid_seconds("dns_ttl", dns_ttl, positive=False)
         self._delay = valid_seconds("happy_eyeballs_delay", happy_eyeballs_delay, positive=False)
@@ -111,11 +110,14 @@ class TCPConnector(Connector):
         Cancelling it closes all its sockets, and takes nothing from others who look up the name.
         """
         if isinstance(endpoint, UnixEndpoint):
-            return await connect_unix(endpoint)
-        if endpoint.proxy is None:
-            return await self._connect_tcp(endpoint)
-        tunnel = find_tunnel(endpoint)
-        return await tunnel(await self._connect_tcp(endpoint))
+            stream: trio.abc.Stream = await connect_unix(endpoint)
+        elif endpoint.proxy is None:
+            stream = await self._connect_tcp(endpoint)
+        else:
+            tunnel = find_tunnel(endpoint)
+            stream = await tunnel(await self._connect_tcp(endpoint))
+        note_phase("open")  # a connector around this one may go on to log in
+        return stream
 
     async def addresses(self, endpoint: AnyEndpoint) -> frozenset[str] | None:
         """Return the IP addresses of the name that is dialled: the endpoint's, or its proxy's.

@@ -8,35 +8,43 @@ engine in turn; the idle hit and the give-back of a clean connection spell out `
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from threading import get_ident
-from typing import Any, TypeVar, TypeVarTuple, final
+from typing import Any, Final, TypeAlias, TypeVar, TypeVarTuple, final
 
 import trio
 from trio.lowlevel import Task, enable_ki_protection, reschedule
 
 from conpool._connection.closing import close_by_force, close_gracefully
 from conpool._connection.idle_watch import IdleWatch
+from conpool._connection.link import Link
 from conpool._connection.pooled import (
     PooledCore,
     PooledEntry,
-    PooledSub,
     PooledWaiter,
     PooledWarmer,
 )
-from conpool._core.effects import Close, Dial
+from conpool._core.effects import Check, Close, Dial, Effect, GiveUp
+from conpool._core.keeping import needs_check
 from conpool._core.records import Waiter, WaitOutcome, Warmer
-from conpool._dial.dial import open_link
+from conpool._dial.dial import given_up, open_link
 from conpool._engine.background import Background
-from conpool._engine.holders import is_deadlock
+from conpool._engine.holders import Tick
 from conpool._engine.news import News
 from conpool._errors.connect import ConnectError
+from conpool._errors.copies import without_traceback
+from conpool._errors.explain import as_connect_error
 from conpool._errors.pool import PoolClosed
 from conpool._extend.connector import Connector
 from conpool._values.states import CloseReason, ConnectionState
 
 Ts = TypeVarTuple("Ts")
 R = TypeVar("R")
+
+PooledEffect: TypeAlias = Effect[Link, Task]
+
+_log: Final = logging.getLogger("conpool")
 
 
 @final
@@ -45,10 +53,13 @@ class Engine:
 
     __slots__ = (
         "_connector",
+        "_dial_scopes",
         "_effects",
         "_perform_one",
         "_timetable",
         "_touched",
+        "_undone",
+        "ask_peer",
         "background",
         "core",
         "news",
@@ -75,10 +86,17 @@ class Engine:
         self.thread = 0
         """The thread of the pool's run; 0 until the pool is opened."""
         self.token: trio.lowlevel.TrioToken | None = None
+        self.ask_peer: Callable[[PooledEntry], Awaitable[None]]
+        """Has the peer of an idle connection asked, and reports the answer; see `PeerCheck`."""
+        self._dial_scopes: dict[PooledEntry, trio.CancelScope] = {}
+        self._undone: list[PooledEffect] = []
+        """What could not be done because something raised: `perform` tries again."""
         self._perform_one: dict[type[Any], Callable[[Any], None]] = {
             Waiter: self._wake,
-            Warmer: self._wake_warmer,
+            Warmer: self._wake,
             Dial: self._start_dial,
+            GiveUp: self._give_up_dial,
+            Check: self._look_at_idle,
             Close: self._start_close,
         }
 
@@ -93,17 +111,34 @@ class Engine:
         self.token = trio.lowlevel.current_trio_token()
         self.watch.open()
         try:
-            await self.background.run(*jobs, on_end=self.stop_serving, task_status=task_status)
+            await self.background.run(*jobs, on_end=self._end_at_once, task_status=task_status)
         finally:
             self.watch.close()
 
     def stop_serving(self) -> None:
-        """Serve nobody any more, and give up all dials: a dying background could start none."""
+        """Serve nobody any more, and give up all dials: a dying background could start none.
+
+        What concerns many is done in pieces: the others follow with `go_on_ending`.
+        """
         if self.core.is_open:
             now = self.now()
             self.core.shut(now)
             self.background.give_up_dials()
             self.perform(now)
+
+    def go_on_ending(self) -> bool:
+        """Do the next piece of what `stop_serving` has begun; return whether that was the last."""
+        now = self.now()
+        self.core.ending.went_on(now)
+        self.core.ticked(now)  # there may be no timer any more
+        self.perform(now)
+        return not self.core.ending.is_under_way and self._timetable.next_at > now
+
+    def _end_at_once(self) -> None:
+        """The background ends, and with it the timer: no piece may be left to do."""
+        self.stop_serving()
+        while not self.go_on_ending():
+            pass
 
     # ── the door ────────────────────────────────────────────────────────────────
 
@@ -128,19 +163,62 @@ class Engine:
             self.news.is_held = is_held
 
     def perform(self, now: float) -> None:
-        """Do all that the core decides now, then tell the observers."""
+        """Do all that the core decides now, then tell the observers.
+
+        If one thing raises, all others are done, and this one is tried again soon. The caller hears
+        of it only if it is no `Exception`.
+        """
         if self._touched:
             self.core.pump(now)
         effects = self._effects
         while effects:
             effect = effects.popleft()
-            self._perform_one[type(effect)](effect)
+            try:
+                self._perform_one[type(effect)](effect)
+            except BaseException as error:
+                self._put_off(effect, error)
+                if not isinstance(error, Exception):
+                    self.perform(now)
+                    raise
             if self._touched:
                 self.core.pump(now)
         if self._timetable.next_at < self.background.rings_at:
             self.background.ring_at(self._timetable.next_at)
         if self.news.pending:
             self.news.deliver()
+
+    def _put_off(self, effect: PooledEffect, error: BaseException) -> None:
+        """`error` has kept `effect` from being performed: try again in a step of trio's loop.
+
+        Where even that cannot be arranged, the next sweep tries again.
+        """
+        self._undone.append(effect)
+        if self.token is not None:
+            self.token.run_sync_soon(self.perform_undone, idempotent=True)
+        _log.error("%r has failed and is tried again", effect, exc_info=error)
+
+    def perform_undone(self) -> None:
+        """Try again what has failed, and do without what fails again."""
+        undone, self._undone = self._undone, []
+        for effect in undone:
+            try:
+                self._perform_one[type(effect)](effect)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the books must be right
+                self._do_without(effect, error)
+        self.perform(self.now())
+
+    def _do_without(self, effect: PooledEffect, error: Exception) -> None:
+        _log.error("%r has failed for good", effect, exc_info=error)
+        match effect:
+            case Dial(entry):
+                failed = as_connect_error(error, entry.sub.endpoint, "tcp", ())
+                self._report_failed_dial(entry, failed, self.now())
+            case Check(entry):
+                self.core.checked(entry, CloseReason.ERROR, self.now())
+            case Close(entry) if entry.state is ConnectionState.CLOSING:
+                self._note_closed(entry)
+            case _:
+                self._undone.append(effect)  # a task that must wake: the next sweep tries again
 
     def _ring(self) -> float:
         """A time is up: have the core look, and return when it must look next."""
@@ -151,82 +229,95 @@ class Engine:
         return self._timetable.next_at
 
     def _mark_deadlocks(self) -> None:
-        """Mark timed-out waiters that were deadlocked, before one wakes and releases anything."""
-        late: dict[PooledSub, list[PooledWaiter]] = {}
+        """Note which slots the timed-out waited for, before one wakes and releases anything."""
+        tick = Tick(self.core)
         for effect in self._effects:
             if isinstance(effect, Waiter) and effect.outcome is WaitOutcome.TIMEOUT:
-                for sub in effect.subs:
-                    late.setdefault(sub, []).append(effect)
-        for sub, waiters in late.items():
-            if is_deadlock(sub, self.core.pool_limit, {waiter.task for waiter in waiters}):
-                for waiter in waiters:
-                    waiter.in_deadlock = True
+                effect.slots = tick.find_slots(effect, effect.subs[0])
 
     # ── waking ──────────────────────────────────────────────────────────────────
 
-    def _wake(self, waiter: PooledWaiter) -> None:
-        entry = waiter.entry
-        if entry is not None and entry.was_idle:
-            reason = entry.link.probe()
-            if reason is not None:
-                self.core.offer_failed(waiter, reason, self.now())
-                return
-        if waiter.task is not None:  # else it has not gone to sleep yet
-            reschedule(waiter.task)
-
-    def _wake_warmer(self, warmer: PooledWarmer) -> None:
-        if warmer.task is not None:
-            reschedule(warmer.task)
+    def _wake(self, waiting: PooledWaiter | PooledWarmer) -> None:
+        if waiting.task is not None:  # else it has not gone to sleep yet
+            reschedule(waiting.task)
 
     # ── dialling ────────────────────────────────────────────────────────────────
 
-    def _start_dial(self, effect: Dial[Any, Any]) -> None:
-        entry: PooledEntry = effect.entry
+    def _start_dial(self, effect: Dial[Link, Task]) -> None:
+        entry = effect.entry
+        scope = trio.CancelScope()
+        name = f"conpool dial to {entry.sub.endpoint}"
+        self.background.spawn_dial(self._dial, entry, scope, name=name)
+        self._dial_scopes[entry] = scope
         self.news.add_about(self.news.connecting, entry)
-        self.background.spawn_dial(self._dial, entry, name=f"conpool dial to {entry.sub.endpoint}")
+
+    def _give_up_dial(self, effect: GiveUp[Link, Task]) -> None:
+        scope = self._dial_scopes.get(effect.entry)
+        if scope is not None:
+            scope.cancel()
 
     @enable_ki_protection
-    async def _dial(self, entry: PooledEntry) -> None:
-        sub = entry.sub
-        started = self.now()
+    async def _dial(self, entry: PooledEntry, scope: trio.CancelScope) -> None:
+        endpoint, started = entry.sub.endpoint, self.now()
+        error: ConnectError | None = None
         try:
-            entry.link = await open_link(self._connector, sub.endpoint, sub.config.connect_timeout)
-        except ConnectError as error:
-            self._report_failed_dial(entry, error, started)
+            with scope:
+                timeout = entry.sub.config.connect_timeout
+                entry.link = await open_link(self._connector, endpoint, timeout)
+                self._note_opened(entry)
+        except Exception as exc:  # noqa: BLE001 - a `ConnectError`, unless the watch has failed
+            error = as_connect_error(exc, endpoint, "open", ())
         except BaseException:
             self.stop_serving()  # if the pool is not closing, its background is dying
             self._report_failed_dial(entry, None, started)
             raise
+        finally:
+            del self._dial_scopes[entry]
+        if error is not None or scope.cancelled_caught:
+            self._report_failed_dial(entry, error, started)
         else:
-            self.watch.add(entry)
-            entry.address = entry.link.peer_ip
             self.news.add_about(self.news.connected, entry, self.now() - started)
             self.report(self.core.dialled, entry)
+
+    def _note_opened(self, entry: PooledEntry) -> None:
+        """The transport is open, and the pool's own."""
+        try:
+            self.watch.add(entry)
+            entry.address = entry.link.peer_ip
+        except BaseException:
+            entry.link.try_close_now()
+            raise
 
     def _report_failed_dial(
         self, entry: PooledEntry, error: ConnectError | None, started: float
     ) -> None:
-        told = PoolClosed("the pool closed during the dial") if error is None else error
+        """Report that the dial of `entry` has failed with `error`; None: the pool has ended it."""
+        failures = self.core.failures
+        told: Exception | None = error
+        if told is None and self.core.is_open:
+            told = given_up(entry.sub.endpoint)
+        elif told is None:
+            told = PoolClosed("the pool closed during the dial")
         self.news.add_about(self.news.connect_failed, entry, told, self.now() - started)
         self.some_closed.unpark_all()
-        self.report(self.core.dial_failed, entry, error)
+        self.report(failures.dial_failed, entry, error)
+        if error is not None:
+            failures.remember(entry.sub, error, without_traceback(error))
 
     # ── closing ─────────────────────────────────────────────────────────────────
 
-    def _start_close(self, effect: Close[Any, Any]) -> None:
-        entry: PooledEntry = effect.entry
+    def _start_close(self, effect: Close[Link, Task]) -> None:
+        entry = effect.entry
+        if entry.state is not ConnectionState.CLOSING:
+            return  # it is tried again, and had come so far
         self.watch.remove(entry)
         if entry.reason is CloseReason.DETACHED or self._close_now(entry, effect.gracefully):
             self._note_closed(entry)
             return
         # Only streams that need an await to close get here; if gracefully, they say goodbye.
+        name = f"conpool close of {entry.sub.endpoint}"
         try:
-            self.background.spawn(
-                self._close,
-                entry,
-                effect.gracefully,
-                name=f"conpool close of {entry.sub.endpoint}",
-            )
+            self.background.spawn(self._close, entry, effect.gracefully, name=name)
         except RuntimeError:  # the background has died this very moment
             entry.link.try_close_now()
             self._note_closed(entry)
@@ -254,17 +345,17 @@ class Engine:
         self.news.add_about(self.news.closed, entry, entry.reason)
         self.some_closed.unpark_all()
 
-    def interrupt(self, sub: PooledSub, reason: CloseReason, holder: Task | None = None) -> None:
-        """Close the lent connections of `sub` under their leases: all, or only `holder`'s."""
-        now = self.now()
-        for entry in list(sub.limit.borrowers):
-            is_meant = holder is None or any(lease.holder is holder for lease in entry.leases)
-            if is_meant and entry.state is ConnectionState.ACTIVE:
-                self.core.condemned(entry, reason, now)
-        self.perform(now)
+    # ── looking at idle connections ─────────────────────────────────────────────
 
-    async def wait_closed(self, entries: set[PooledEntry]) -> None:
-        """Wait until all of `entries` are closed."""
-        for entry in entries:  # each in turn, so that n of them take n steps and not n²
-            while entry.state is not ConnectionState.CLOSED:
-                await self.some_closed.park()
+    def _look_at_idle(self, effect: Check[Link, Task]) -> None:
+        """Probe a connection for a waiter; have its peer asked if that is due."""
+        entry = effect.entry
+        if not entry.is_checking:
+            return  # it has been closed since
+        now = self.now()
+        reason = entry.link.probe()
+        if reason is None and needs_check(entry, now):
+            name = f"conpool check of {entry.sub.endpoint}"
+            self.background.spawn(self.ask_peer, entry, name=name)
+        else:
+            self.core.checked(entry, reason, now)

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import errno as codes
+import os
+import pickle
 import ssl
-from collections.abc import Sequence
+from collections.abc import Iterable
+from itertools import islice
 from typing import Any, Final
+
+import trio
 
 from conpool._stats.report import shorten
 from conpool._values.config_error import PoolError
 from conpool._values.endpoint import AnyEndpoint
 from conpool._values.states import DialPhase
+
+MAX_ATTEMPTS: Final = 32
+"""How many attempts an error keeps: those of one dial to 16 addresses of each family."""
 
 _ATTEMPTS_SHOWN: Final = 5
 _TEXT_WIDTH: Final = 300
@@ -43,7 +51,8 @@ class ConnectError(DetailedError, OSError):
             or `"open"` (the driver's).
         errno: The system's number, or None: in the phase `"resolve"` a code of the resolver
             (`socket.EAI_NONAME` …), otherwise a number of the module `errno`.
-        attempts: One error for each address tried.
+        strerror: What the number means; None if there is no number.
+        attempts: One error for each address tried, at most 32.
     """
 
     endpoint: AnyEndpoint
@@ -57,13 +66,17 @@ class ConnectError(DetailedError, OSError):
         endpoint: AnyEndpoint,
         phase: DialPhase,
         errno: int | None = None,
-        attempts: Sequence[OSError] = (),
+        attempts: Iterable[OSError] = (),
     ) -> None:
         super().__init__(message)
         self.endpoint = endpoint
         self.phase = phase
-        self.errno = errno
-        self.attempts = tuple(attempts)
+        self.attempts = tuple(islice(attempts, MAX_ATTEMPTS))
+        self.errno = errno if _is_number(errno) else None
+        if self.errno is not None:
+            # The resolver's numbers are not the system's.
+            is_system = phase != "resolve" or isinstance(self, ConnectTimeout | LocalResourceError)
+            self.strerror = os.strerror(self.errno) if is_system else message
 
     def __str__(self) -> str:
         code = "" if self.errno is None or isinstance(self, ResolveError) else _code(self.errno)
@@ -77,10 +90,12 @@ class ConnectError(DetailedError, OSError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # OSError keeps its errno outside the instance's dictionary.
-        return _restored, (type(self), self.args, self.__dict__ | {"errno": self.errno})
+        numbered = {} if self.errno is None else {"errno": self.errno, "strerror": self.strerror}
+        attempts = tuple(map(_picklable, self.attempts))
+        return _restored, (type(self), self.args, self.__dict__ | numbered | {"attempts": attempts})
 
 
-class ConnectTimeout(ConnectError):
+class ConnectTimeout(ConnectError, trio.TooSlowError):
     """The dial took longer than `connect_timeout` or the system allows; errno is `ETIMEDOUT`."""
 
 
@@ -116,25 +131,59 @@ def _code(number: int) -> str:
     return f" [{codes.errorcode.get(number, f'errno {number}')}]"
 
 
+def _is_number(code: object) -> bool:
+    """Whether a C int can hold `code`: an exception of somebody else's may have any errno."""
+    return isinstance(code, int) and abs(code) < 2**31
+
+
+def _picklable(attempt: OSError) -> OSError:
+    """Return `attempt`, or a plain error in its place if it does not survive pickling."""
+    try:
+        pickle.loads(pickle.dumps(attempt))  # noqa: S301 - what we have just written
+    except Exception:  # noqa: BLE001 - a connector's own error may refuse in any way
+        return OSError(number_of(attempt), said(attempt))
+    return attempt
+
+
+# ── what an exception of any kind says ──────────────────────────────────────────
+#
+# Connectors and drivers raise what they like, and what they raise may itself raise when it is read.
+
+
+def number_of(error: BaseException) -> int | None:
+    """Return the errno of an error, if it has one that is a number."""
+    try:
+        code = error.errno if isinstance(error, OSError) else None
+    except Exception:  # noqa: BLE001 - a property may raise anything
+        return None
+    return code if _is_number(code) else None
+
+
 def said(leaf: BaseException) -> str:
     """Return the text of an error, in one line if possible."""
+    try:
+        return shorten(_own_words(leaf) or _text(leaf), _TEXT_WIDTH)
+    except Exception:  # noqa: BLE001 - it must not replace the error that we explain
+        return type(leaf).__qualname__
+
+
+def _own_words(leaf: BaseException) -> str | None:
     match leaf:
+        case ConnectError():
+            return None  # its text has more than its `strerror`
         case ssl.SSLCertVerificationError(verify_message=message):
             return f"certificate verify failed: {message}"
         case ssl.SSLEOFError():
             return "unexpected end of file (the peer closed the connection)"
         case ssl.SSLError(reason=str(reason)):
             return reason + _TLS_HINTS.get(reason, "")
-        case OSError() if leaf.strerror:
-            return leaf.strerror
+        case OSError(strerror=str(strerror)):
+            return strerror
         case _:
-            return _text(leaf)
+            return None
 
 
 def _text(leaf: BaseException) -> str:
-    try:
-        text = shorten(str(leaf), _TEXT_WIDTH)
-    except Exception:  # noqa: BLE001 - it must not replace the error that we explain
-        text = ""
+    text = str(leaf)
     name = type(leaf).__qualname__
     return f"{name}: {text}" if text else name

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Final
+from collections.abc import Mapping
 
 import trio
 
 from conpool._errors.connect import ConnectError, DetailedError
+from conpool._errors.obstacles import Obstacles
 from conpool._stats.report import duration
 from conpool._stats.snapshot import EndpointStats, counts_text
 from conpool._values.config_error import PoolError
 from conpool._values.endpoint import AnyEndpoint
 from conpool._values.group import Target
 from conpool._values.states import AcquirePhase
-
-_HOLDERS_SHOWN: Final = 10
 
 
 class PoolClosed(PoolError, trio.ClosedResourceError):
@@ -25,8 +23,9 @@ class PoolClosed(PoolError, trio.ClosedResourceError):
 class AcquireTimeout(DetailedError, trio.TooSlowError):
     """The pool had no connection for the caller in time.
 
-    It says in which phase the time ran out, who holds the connections, and the last connect error
-    (which is also its cause).
+    It says in which phase the time ran out, what was in the way, who holds the connections, and the
+    last connect error (which is also its cause). Where the pool-wide limit is what kept the caller
+    waiting, the holders are those of all endpoints.
 
     Attributes:
         endpoint: The endpoint or group that the caller asked for.
@@ -34,8 +33,12 @@ class AcquireTimeout(DetailedError, trio.TooSlowError):
             (`"connect"`), or in a health check (`"check"`).
         waited: How long the caller waited, in seconds.
         stats: The endpoint's numbers at that moment.
-        holders: A line for each lease: task name, where it waits now, seconds held.
-        deadlock: Whether every holder was itself waiting for the same endpoint.
+        holders: A line for each lease, the longest first, a dozen at most: task name, where it
+            waits now, seconds held.
+        deadlock: Whether those who hold the connections all wait for one themselves, of this
+            endpoint or of another one, whose holders wait in turn. False where the pool cannot
+            tell: where more than a thousand leases would have to be looked at, or a holder waits
+            for a child task that waits for a connection.
         last_connect_error: The error of the endpoint's last dial, if that dial failed.
     """
 
@@ -49,54 +52,39 @@ class AcquireTimeout(DetailedError, trio.TooSlowError):
 
     def __init__(
         self,
+        obstacles: Obstacles,
         *,
         endpoint: Target,
         phase: AcquirePhase,
         waited: float,
-        stats: EndpointStats,
-        holders: Sequence[str],
-        deadlock: bool,
-        last_connect_error: ConnectError | None,
         pool_name: str,
-        held_by_caller: int = 0,
     ) -> None:
         self.endpoint = endpoint
         self.phase = phase
         self.waited = waited
-        self.stats = stats
-        self.holders = tuple(holders)
-        self.deadlock = deadlock
-        self.last_connect_error = last_connect_error
+        self.stats = obstacles.stats
+        self.holders = obstacles.holders
+        self.deadlock = obstacles.is_deadlock
+        self.last_connect_error = obstacles.last_connect_error
         when = f"within {duration(waited)}" if waited > 0 else "at once"
-        head = f"no connection to {endpoint} {when}, phase {phase}; {_counts(stats, pool_name)}"
-        super().__init__("\n".join([head, *self._explanation(held_by_caller)]))
-
-    def _explanation(self, held_by_caller: int) -> Iterator[str]:
-        if self.last_connect_error is not None:
-            yield f"last connect error: {self.last_connect_error}"
-        if self.holders:
-            yield "held by:"
-            yield from (f"  {holder}" for holder in self.holders[:_HOLDERS_SHOWN])
-        if len(self.holders) > _HOLDERS_SHOWN:
-            yield f"  and {len(self.holders) - _HOLDERS_SHOWN} more (see .holders)"
-        if held_by_caller:
-            yield f"the caller itself holds {held_by_caller} of them"
-        if self.deadlock:
-            yield (
-                "deadlock: the tasks that wait for a connection hold all connections themselves;"
-                " acquire once and pass the connection on, or raise the limit above the number of"
-                " such tasks"
+        remedies = list(obstacles.name_remedies(phase))
+        if obstacles.whole_pool or obstacles.is_endpoint_full:
+            if phase == "queue" and remedies and not self.stats.paused:
+                remedies.append("turn callers away early with max_waiting_per_endpoint")
+        elif not (remedies or self.deadlock):
+            remedies.append("allow more time: opening a connection takes longer")
+        super().__init__(
+            _message(
+                f"no connection to {endpoint} {when}, phase {phase}", obstacles, remedies, pool_name
             )
-        elif self.phase == "queue":
-            yield (
-                "remedies: hold connections for less time; raise max_connections_per_endpoint or"
-                " max_connections; turn callers away early with max_waiting_per_endpoint or"
-                " queue_target_delay"
-            )
+        )
 
 
 class QueueFull(DetailedError):
     """`max_waiting_per_endpoint` tasks wait already, or the queue sheds load.
+
+    With a limit of 0 nobody may wait, and this says what the caller would have had to wait for. If
+    that is the back-off after failed dials, the last connect error is its cause.
 
     Attributes:
         endpoint: The endpoint or group that the caller asked for.
@@ -107,17 +95,30 @@ class QueueFull(DetailedError):
     stats: EndpointStats
 
     def __init__(
-        self, *, endpoint: Target, stats: EndpointStats, pool_name: str, shed: bool = False
+        self, obstacles: Obstacles, *, endpoint: Target, pool_name: str, shed: bool = False
     ) -> None:
         self.endpoint = endpoint
-        self.stats = stats
-        why = "tasks wait too long, so load is shed" if shed else "too many tasks wait already"
-        knob = "queue_target_delay" if shed else "max_waiting_per_endpoint"
+        self.stats = stats = obstacles.stats
+        if shed:
+            why, knob = "tasks wait too long, so load is shed", "queue_target_delay"
+        elif stats.waiting:
+            why, knob = "too many tasks wait already", "max_waiting_per_endpoint"
+        else:
+            knob = "max_waiting_per_endpoint"
+            why = f"{obstacles.name_foremost()}, and {knob} lets nobody wait"
+        remedies = ["try again later", *obstacles.name_remedies("queue"), f"raise {knob}"]
         super().__init__(
-            f"no connection to {endpoint}, phase queue: {why}; {_counts(stats, pool_name)}\n"
-            "remedies: try again later; send fewer requests at once; hold connections for less"
-            f" time; raise max_connections_per_endpoint or max_connections; raise {knob}"
+            _message(
+                f"no connection to {endpoint}, phase queue: {why}", obstacles, remedies, pool_name
+            )
         )
+
+
+def _message(head: str, obstacles: Obstacles, remedies: list[str], pool_name: str) -> str:
+    stats = obstacles.stats
+    counts = f"{counts_text(stats)}, limit {stats.limit}; pool {pool_name}"
+    advice = [f"remedies: {'; '.join(remedies)}"] if remedies else []
+    return "\n".join([f"{head}; {counts}", *obstacles.explain(), *advice])
 
 
 class CircuitOpen(DetailedError):
@@ -156,7 +157,3 @@ class NoHealthyEndpoint(DetailedError):
         lines = (f"  {endpoint}: {reason}" for endpoint, reason in reasons.items())
         count = len(self.reasons)
         super().__init__("\n".join([f"none of {count} servers can be used:", *lines]))
-
-
-def _counts(stats: EndpointStats, pool_name: str) -> str:
-    return f"{counts_text(stats)}, limit {stats.limit}; pool {pool_name}"

@@ -35,6 +35,8 @@ class Connector:
         Raises:
             OSError: The stream cannot be opened. The pool makes a `ConnectError` of this and of
                 any other exception, but passes on a `ConnectError` for this endpoint as it is.
+                The phase is `"tcp"` for an `OSError`, and `"open"` for other exceptions, such as
+                those of a login.
             NotImplementedError: The subclass has no `connect`.
 
         When cancelled, it must close every socket that it has opened before it returns.
@@ -46,11 +48,13 @@ class Connector:
 
         Override it to have the pool follow a server that moves. While connections to `endpoint`
         are open, a task of the pool calls this every `reap_interval` seconds, and cancels it after
-        `connect_timeout`. The pool then closes connections to all other addresses: idle ones at
-        once, and lent ones when they come back. It does not ask while all connections lead to the
-        very address that is the endpoint's `host` (or its proxy's).
+        `connect_timeout`, or after 30 seconds if that is longer. The pool then closes connections
+        to all other addresses: idle ones at once, and lent ones when they come back. It does not
+        ask while all connections lead to the very address that is the endpoint's `host` (or its
+        proxy's).
 
-        Spell the addresses as `getpeername` does. The pool logs an exception at debug level, and
-        then closes no connection.
+        An empty set means that nothing is known now. Of an exception, or a result that is no set
+        of IP addresses, the pool makes a log entry at debug level. In all these cases it closes no
+        connection, and asks again at the next round.
         """
         return None

@@ -12,7 +12,7 @@ SessionT = TypeVar("SessionT")
 
 
 class Driver(Generic[SessionT]):
-    """What one protocol does with a connection. Subclass it; only `open` is needed.
+    r"""What one protocol does with a connection. Subclass it; only `open` is needed.
 
     A pool with a driver lends sessions that are logged in and ready: `conn.session` is what `open`
     returned. The other methods say how the protocol checks a session, cleans it and says goodbye,
@@ -27,7 +27,12 @@ class Driver(Generic[SessionT]):
         ...     async def open(
         ...         self, stream: trio.abc.Stream, endpoint: conpool.AnyEndpoint
         ...     ) -> bytes:
-        ...         return bytes(await stream.receive_some())
+        ...         greeting = b""
+        ...         while not greeting.endswith(b"\n"):  # it may come in pieces
+        ...             if not (part := await stream.receive_some()):
+        ...                 raise EOFError("the server hung up before its greeting was complete")
+        ...             greeting += part
+        ...         return greeting
     """
 
     async def open(self, stream: trio.abc.Stream, endpoint: AnyEndpoint) -> SessionT:

@@ -3,10 +3,9 @@
 1. One test for cancellation, before anything is taken.
 2. The idle hit, inline: an idle connection that passes the probe is taken. A full checkpoint
    follows, so that lending is fair; a cancellation that arrives there puts the connection back.
-3. Everything else is one loop (`_obtain`) over one `Waiter`: get a connection, idle or through the
-   queue, then have its peer checked if that is due. If the connection is dead, the waiter goes
-   round again, and queues at the head, since it had its turn. After two failed checks it wants a
-   new connection, so that a server that has restarted cannot make it try all the dead ones.
+3. Every other caller queues, as a `Waiter`, for whatever comes first: a connection that is given
+   back, one that is dialled, or an idle one that the background has checked. If the pool has closed
+   it before its new owner wakes, the waiter queues again, in its old place.
 4. The lease begins: only now do the counters and the observers hear of it.
 
 No await between taking a connection and owning it can lose it: whatever this task has taken stands
@@ -16,6 +15,7 @@ in its waiter or in `entry`, and one `except BaseException` puts it back.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from threading import get_ident
 from types import CoroutineType, TracebackType
 from typing import Any, Final, Generic, NoReturn, TypeVar, cast, final
@@ -23,14 +23,16 @@ from typing import Any, Final, Generic, NoReturn, TypeVar, cast, final
 import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled, current_task, enable_ki_protection
 
-from conpool._connection.hand_over import end_exchange
 from conpool._connection.pooled import PooledEntry, PooledSub, PooledWaiter
+from conpool._core.keeping import needs_check
 from conpool._core.records import Waiter, WaitOutcome
 from conpool._engine.engine import Engine
-from conpool._engine.holders import find_holders
+from conpool._engine.room import with_room
 from conpool._errors.connect import ConnectError
-from conpool._errors.pool import AcquireTimeout, PoolClosed, QueueFull
+from conpool._errors.copies import copy_for_caller
+from conpool._errors.pool import AcquireTimeout, PoolClosed
 from conpool._lending.lease import Connection
+from conpool._lending.refusal import make_queue_full, make_timeout
 from conpool._lending.release import Releaser
 from conpool._lending.waiting import park
 from conpool._values.endpoint import AnyEndpoint
@@ -41,9 +43,6 @@ SessionT = TypeVar("SessionT")
 
 _ACTIVE = ConnectionState.ACTIVE
 _OPEN = PoolState.OPEN
-
-_FAILED_CHECKS_BEFORE_FRESH: Final = 2
-"""One dead connection is chance, two in a row are a server that has restarted."""
 
 
 @final
@@ -57,7 +56,6 @@ class Acquirer:
         "_is_watched",
         "_name",
         "_news",
-        "_peer_check",
         "_releaser",
         "_subs",
     )
@@ -68,7 +66,6 @@ class Acquirer:
         self._news = engine.news
         self._subs: Mapping[Any, PooledSub] = engine.core.subs
         self._releaser = releaser
-        self._peer_check = releaser.peer_check
         self._is_checked = releaser.peer_check.is_set
         self._is_watched = bool(
             self._news.acquire_started or self._news.acquired or self._news.reused
@@ -88,7 +85,7 @@ class Acquirer:
         If it is for a `block`, the lease is noted there, in the step in which it begins.
         """
         sub = self._subs.get(endpoint)
-        if sub is None or not sub.queue or len(sub.limit.borrowers) < sub.limit.total:
+        if sub is None or not sub.waiting or len(sub.limit.borrowers) < sub.limit.total:
             await checkpoint_if_cancelled()
         # Otherwise this task will certainly park, and parking is itself a cancellation point.
         since = self._engine.now()
@@ -101,22 +98,26 @@ class Acquirer:
         entry: PooledEntry | None = None
         waiter: PooledWaiter | None = None
         try:
-            if not (fresh or sub.queue or self._is_checked):
+            if not (fresh or sub.waiting):
                 entry = self._take(sub, since)
                 if entry is not None:
-                    await checkpoint()
-            if entry is None or entry.state is not _ACTIVE:
+                    if self._is_checked and needs_check(entry, since):
+                        self._keep(entry)
+                        entry = None
+                    else:
+                        await checkpoint()
+            if entry is None or entry.state is not _ACTIVE or entry.generation != sub.generation:
                 # None was idle; or `clear` or the closing pool closed it amid the checkpoint.
-                has_own_deadline = timeout is not None
                 deadline = since + (sub.acquire_timeout if timeout is None else timeout)
-                waiter = Waiter((sub,), since, deadline, fresh, has_own_deadline)
+                waiter = Waiter((sub,), since, deadline, fresh, timeout is not None)
                 if entry is not None:
                     waiter.had_turn = True
+                    self._keep(entry)
                     entry = None
                 entry = await self._obtain(waiter, sub, since)
                 now = self._engine.now()
         except BaseException as exc:
-            self._roll_back(sub, waiter, entry, exc, since)
+            with_room(partial(self._roll_back, sub, waiter, entry, exc, since))
             raise
         lease = self._core.lease_began(entry, current_task(), now - since, now)
         connection: Connection[Any] = Connection(self._releaser, lease)
@@ -142,8 +143,7 @@ class Acquirer:
 
     def refuse_if_closed(self) -> None:
         """Raise `PoolClosed` unless the pool is open; `RuntimeError` in another thread."""
-        if self._engine.thread not in (0, get_ident()):
-            raise RuntimeError(f"pool {self._name} belongs to another thread")
+        self._releaser.refuse_other_thread()
         if self._core.state is PoolState.NEW:
             raise PoolClosed(f"pool {self._name} is not open: use `async with`")
         if self._core.state is not PoolState.OPEN:
@@ -156,43 +156,33 @@ class Acquirer:
     # ── getting one ─────────────────────────────────────────────────────────────
 
     async def _obtain(self, waiter: PooledWaiter, sub: PooledSub, now: float) -> PooledEntry:
-        """Get a connection that may be lent, trying as often as time allows."""
+        """Queue for a connection, and queue again if it is closed before its lease begins."""
         core, engine = self._core, self._engine
-        failed_checks = 0
         while True:
-            entry = None
-            if self._is_checked and not waiter.fresh:
-                entry = waiter.entry = self._take(sub, now)
-            if entry is None:
-                # None is idle: queue for whichever comes first, a returned one or a dialled one.
-                if (
-                    waiter.deadline <= now
-                    or sub.max_waiting is not None
-                    or len(sub.limit.borrowers) < sub.limit.total
-                    or core.state is not _OPEN
-                ):
-                    await self._refuse_if_hopeless(waiter, sub, now)
-                core.queued(waiter, now)  # `Engine.report`, spelled out
-                engine.perform(now)
-                if waiter.queued:
-                    await park(waiter, engine)
+            if (
+                waiter.deadline <= now
+                or sub.max_waiting is not None
+                or len(sub.limit.borrowers) < sub.limit.total
+                or core.state is not _OPEN
+            ):
+                await self._refuse_if_hopeless(waiter, sub, now)
+            core.queued(waiter, now)  # `Engine.report`, spelled out
+            engine.perform(now)
+            if waiter.queued:
+                await park(waiter, engine)
                 entry = waiter.entry
                 if entry is None:
                     self._raise_outcome(waiter, sub)
                 # A cancellation may have arrived between hand-over and our waking.
                 await checkpoint_if_cancelled()
-            elif not self._peer_check.is_due(entry, now):
+            else:  # an idle connection passed the probe at once
+                entry = waiter.entry
                 await checkpoint()
-            if self._is_checked and self._peer_check.is_due(entry, engine.now()):
-                reason = await self._check(waiter, entry)
-                if reason is not None:
-                    engine.report(core.condemned, entry, reason)
-                    if engine.now() >= waiter.deadline:
-                        self._time_out(sub, "check", waiter)
-                    failed_checks += 1
-                    waiter.fresh = waiter.fresh or failed_checks >= _FAILED_CHECKS_BEFORE_FRESH
-            if entry.state is _ACTIVE:
+                if entry is None:
+                    self._raise_outcome(waiter, sub)
+            if entry.state is _ACTIVE and entry.generation == sub.generation:
                 return entry
+            self._keep(entry)
             waiter.entry = None
             waiter.had_turn = True
             # While we were away the sweep may have dropped this endpoint's record: fetch it again.
@@ -210,44 +200,42 @@ class Acquirer:
         if trio.current_effective_deadline() <= now:
             # The deadline has passed; this checkpoint has trio deliver the cancellation.
             await checkpoint()
-        if not (sub.max_waiting is None or waiter.had_turn or self._core.may_queue(sub, now)):
+        if not (
+            sub.max_waiting is None
+            or waiter.had_turn
+            or self._core.may_queue(sub, waiter.fresh, now)
+        ):
             await checkpoint()
-            raise QueueFull(endpoint=sub.endpoint, stats=sub.snapshot(), pool_name=self._name)
+            raise make_queue_full(self._core, sub, now, pool_name=self._name)
 
     def _take(self, sub: PooledSub, now: float) -> PooledEntry | None:
         """Take the newest idle connection that is fit to be lent, unless others come first."""
-        if sub.queue or sub.gate.is_paused:
+        if sub.waiting or sub.gate.is_paused:
             return None
         core = self._core
         pop_newest = core.pop_newest
-        while (entry := pop_newest(sub, now)) is not None:
-            poll = entry.link.poll
-            if not poll(0) or (reason := entry.link.probe()) is None:
-                break
-            core.condemned(entry, reason, now)
+        entry: PooledEntry | None = None
+        try:
+            while (entry := pop_newest(sub, now)) is not None:
+                poll = entry.link.poll
+                if not poll(0) or (reason := entry.link.probe()) is None:
+                    break
+                core.condemned(entry, reason, now)
+        except BaseException:
+            if entry is not None:
+                self._engine.report(core.condemned, entry, CloseReason.ERROR)
+            raise
         # `Engine.report`, spelled out.
         if core.effects:
             try:
                 self._engine.perform(now)
-            except BaseException as exc:  # an observer's
+            except BaseException:  # an observer's
                 if entry is not None:
-                    self._put_back(entry, exc)
+                    self._put_back(entry)
                 raise
             if entry is not None and entry.state is not _ACTIVE:  # an observer cleared the pool
                 return self._take(sub, now)
         return entry
-
-    async def _check(self, waiter: PooledWaiter, entry: PooledEntry) -> CloseReason | None:
-        """Have the peer of a connection that `waiter` has got asked."""
-        now = self._engine.now()
-        if waiter.deadline <= now:
-            # A check that cannot end would cost a connection that is in order.
-            await checkpoint()
-            self._time_out(entry.sub, "check", waiter)
-        timeout = min(entry.sub.config.health_check_timeout, waiter.deadline - now)
-        reason = await self._peer_check.run(entry, timeout)
-        await checkpoint_if_cancelled()
-        return reason
 
     def _tell_acquired(self, entry: PooledEntry, waited: float) -> None:
         if entry.uses > 1:
@@ -271,47 +259,45 @@ class Acquirer:
             if waiter.queued:  # it has not slept, so nobody has taken it out
                 self._engine.report_quietly(self._core.withdrawn, waiter)
         if entry is not None:
-            self._put_back(entry, exc)
-        if isinstance(exc, AcquireTimeout):
-            sub.counters.acquire_timeouts += 1
-        elif isinstance(exc, trio.Cancelled):
-            sub.counters.acquire_cancelled += 1
+            self._put_back(entry)
         now = self._engine.now()
+        counters = sub.counters
+        if isinstance(exc, AcquireTimeout):
+            counters.acquire_timeouts += 1
+        elif isinstance(exc, trio.Cancelled):
+            counters.acquire_cancelled += 1
+        has_queued = waiter is not None and waiter.task is not None
+        if isinstance(exc, AcquireTimeout) or has_queued:
+            counters.wait_time.add(now - since)  # it has waited in vain
         self._news.add(self._news.acquire_failed, sub.endpoint, exc, now - since)
         self._engine.perform(now)
 
-    def _put_back(self, entry: PooledEntry, exc: BaseException) -> None:
-        """Give back a connection that was taken, perhaps checked, and not lent because of `exc`."""
-        reason = None
-        if entry.state is _ACTIVE:
-            reason = end_exchange(entry.link, exc if entry.link.exchange.taints else None)
+    def _put_back(self, entry: PooledEntry) -> None:
+        """Give back a connection that was taken and not lent."""
+        reason = entry.link.probe() if entry.state is _ACTIVE else None
         self._engine.report(self._core.returned_unused, entry, reason)
+
+    def _keep(self, entry: PooledEntry) -> None:
+        """Let a connection that was taken, and cannot be lent now, idle on, or be closed."""
+        self._engine.report(self._core.returned_unused, entry, None)
 
     def _raise_outcome(self, waiter: PooledWaiter, sub: PooledSub) -> NoReturn:
         if waiter.outcome is WaitOutcome.DIAL_FAILED:
-            assert waiter.error is not None
-            raise waiter.error
+            raise copy_for_caller(cast("ConnectError", waiter.error))
         if waiter.outcome is WaitOutcome.POOL_CLOSED:
             raise PoolClosed(
                 f"pool {self._name} was closed while this task waited for a connection"
             )
-        self._time_out(sub, "queue" if waiter.dial is None else "connect", waiter)
+        coming = waiter.coming
+        phase: AcquirePhase = "queue"
+        if coming is not None:
+            phase = "check" if coming.was_idle else "connect"
+        self._time_out(sub, phase, waiter)
 
     def _time_out(self, sub: PooledSub, phase: AcquirePhase, waiter: PooledWaiter) -> NoReturn:
-        now = self._engine.now()
-        holders = find_holders(sub, now)
-        last_error = cast("ConnectError | None", sub.gate.last_error)
-        raise AcquireTimeout(
-            endpoint=sub.endpoint,
-            phase=phase,
-            waited=now - waiter.since,
-            stats=sub.snapshot(),
-            holders=holders.lines,
-            deadlock=waiter.in_deadlock,
-            held_by_caller=holders.held_by_caller,
-            last_connect_error=last_error,
-            pool_name=self._name,
-        ) from last_error
+        raise make_timeout(
+            self._core, sub, waiter, self._engine.now(), phase=phase, pool_name=self._name
+        )
 
 
 @final
@@ -322,31 +308,31 @@ class LeaseBlock(Generic[SessionT]):
     cancel scope or nursery, so leases may end in any order, and in other tasks.
     """
 
-    __slots__ = ("_acquirer", "_endpoint", "_fresh", "_releaser", "_timeout", "connection")
+    __slots__ = ("_acquirer", "_endpoint", "_fresh", "_timeout", "connection")
 
     def __init__(
-        self,
-        acquirer: Acquirer,
-        releaser: Releaser,
-        endpoint: Target,
-        timeout: float | None,
-        fresh: bool,
+        self, acquirer: Acquirer, endpoint: Target, timeout: float | None, fresh: bool
     ) -> None:
         self._acquirer = acquirer
-        self._releaser = releaser
         self._endpoint = endpoint
         self._timeout = timeout
         self._fresh = fresh
-        self.connection: Connection[SessionT] | None = None
-        """What was lent for this block; the acquirer notes it here."""
+        self.connection: Connection[SessionT] | CoroutineType[Any, Any, Any] | None = None
+        """What was lent for this block, as the acquirer notes; before that, the acquire itself."""
 
     def __aenter__(self) -> CoroutineType[Any, Any, Connection[SessionT]]:
         # Not `async def`: a coroutine around the acquirer's costs a lease a quarter microsecond.
         if self.connection is not None:
-            raise RuntimeError("this block has been entered already: call connection() for each")
-        return self._acquirer.acquire(  # type: ignore[return-value] # mypy: it is
+            self._refuse_if_in_use()
+        self.connection = entering = self._acquirer.acquire(  # type: ignore[assignment] # mypy: it is
             self._endpoint, self._timeout, self._fresh, self
         )
+        return entering  # type: ignore[return-value]
+
+    def _refuse_if_in_use(self) -> None:
+        entered = self.connection
+        if isinstance(entered, Connection) or (entered is not None and entered.cr_frame):
+            raise RuntimeError("this block has been entered already: call connection() for each")
 
     @enable_ki_protection
     async def __aexit__(
@@ -355,16 +341,18 @@ class LeaseBlock(Generic[SessionT]):
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        connection = self.connection
-        assert connection is not None
+        connection: Any = self.connection
         self.connection = None
-        self._releaser.give_back(connection, exc)
+        connection._owner.give_back(connection, exc)  # noqa: SLF001 - one fewer to carry along
 
     def __getattr__(self, name: str) -> NoReturn:
         raise AttributeError(f"no {name!r} here: {_HOW_TO_ENTER}")
 
     def __await__(self) -> NoReturn:
         raise TypeError(_HOW_TO_ENTER)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a block cannot be copied or pickled: call connection() for each")
 
     def __repr__(self) -> str:
         return f"<pool.connection({self._endpoint})>"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ssl
 from types import TracebackType
-from typing import Any, Generic, Protocol, TypeVar, final
+from typing import Any, Final, Generic, NoReturn, Protocol, TypeVar, final
 
 import trio
 from trio.lowlevel import enable_ki_protection
@@ -15,12 +15,19 @@ from trio.lowlevel import enable_ki_protection
 from conpool._connection.exchange import CLOSED_STREAM
 from conpool._connection.pooled import PooledLease
 from conpool._values.endpoint import AnyEndpoint
+from conpool._values.states import CloseReason
 
 SessionT = TypeVar("SessionT")
+
+_DISCARDED: Final = CloseReason.DISCARDED
+"""A name of its own: looking up a member of an enum takes a call."""
 
 
 class Owner(Protocol):
     """What a lease asks of the pool that it belongs to."""
+
+    unended: dict[PooledLease, CloseReason]
+    """Leases that nobody has any more, and that the pool must still end."""
 
     def discard(self, connection: Connection[Any]) -> None:
         """End the lease and close the connection."""
@@ -40,6 +47,10 @@ class Owner(Protocol):
 
     async def is_healthy(self, connection: Connection[Any]) -> bool:
         """Probe the connection, and ask its peer if there is a way to."""
+        ...
+
+    def refuse_other_thread(self) -> None:
+        """Raise `RuntimeError` in another thread than the pool's own."""
         ...
 
 
@@ -154,6 +165,7 @@ class Connection(trio.abc.HalfCloseableStream, Generic[SessionT]):
         Raises:
             trio.ClosedResourceError: The lease has ended.
         """
+        self._owner.refuse_other_thread()
         self._held().entry.link.exchange.vouch()
 
     @enable_ki_protection
@@ -217,8 +229,17 @@ class Connection(trio.abc.HalfCloseableStream, Generic[SessionT]):
         return self._lease.entry.link.peer_address
 
     @property
+    def fresh(self) -> bool:
+        """Whether it was opened for this lease: neither used nor idle since.
+
+        If it is not fresh and its peer closes it at once, try once more: the peer may have given it
+        up while it was idle. That may also happen to a connection that was never lent before.
+        """
+        return self._uses == 1 and not self._lease.entry.idled_unused
+
+    @property
     def reused(self) -> bool:
-        """Whether it was lent before: if its peer closes in that very moment, retry once."""
+        """Whether it was lent before. Whether it may be stale, `fresh` says."""
         return self._uses > 1
 
     @property
@@ -236,13 +257,25 @@ class Connection(trio.abc.HalfCloseableStream, Generic[SessionT]):
             raise trio.ClosedResourceError(f"{self!r}")
         return self._lease
 
+    def __reduce__(self) -> NoReturn:
+        # `copy`, `deepcopy` and `pickle` all end here.
+        raise TypeError(
+            "a lease cannot be copied or pickled: a second handle would outlive it"
+            " and reach the traffic of the next caller"
+        )
+
     def __repr__(self) -> str:
         state = "given back" if self._exchange is CLOSED_STREAM else f"use {self._uses}"
         return f"<conpool.Connection {self.id} to {self.endpoint}, {state}>"
 
     def __del__(self) -> None:
         if self._exchange is not CLOSED_STREAM:
-            self._owner.dropped(self._lease)
+            try:
+                self._owner.dropped(self._lease)
+            except BaseException:
+                # Garbage may be collected where there is no room for a call, and this is none.
+                self._owner.unended[self._lease] = _DISCARDED
+                raise
 
 
 # For the owner, which must end a lease and may not see into it otherwise.
@@ -254,11 +287,6 @@ def end_lease(connection: Connection[Any]) -> PooledLease | None:
         return None
     connection._exchange = CLOSED_STREAM  # noqa: SLF001
     return connection._lease  # noqa: SLF001
-
-
-def find_owner(connection: Connection[Any]) -> Owner:
-    """Return the owner that `connection` came from."""
-    return connection._owner  # noqa: SLF001
 
 
 def held_lease(connection: Connection[Any]) -> PooledLease:

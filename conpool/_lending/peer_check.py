@@ -7,22 +7,24 @@ bounded in time, and whatever it leaves behind on the connection is judged like 
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeAlias, final
 
 import trio
-from trio.lowlevel import checkpoint, current_task
+from trio.lowlevel import checkpoint, current_task, enable_ki_protection
 
 from conpool._connection.hand_over import end_exchange
 from conpool._connection.pooled import PooledEntry
+from conpool._core.keeping import silent_since
 from conpool._engine.engine import Engine
 from conpool._lending.lease import Connection, Owner, end_lease, held_lease
-from conpool._values.config_error import ConfigError
 from conpool._values.states import CloseReason, ConnectionState
 
 HealthCheck: TypeAlias = Callable[[Connection[Any]], Awaitable[bool]]
+
+_IDLE = ConnectionState.IDLE
+_ACTIVE = ConnectionState.ACTIVE
 
 _log: Final = logging.getLogger("conpool")
 
@@ -32,41 +34,40 @@ class PeerCheck:
     """Knows how the peers of one pool are asked, and when that is due."""
 
     def __init__(self, engine: Engine, hook: HealthCheck | None, owner: Owner) -> None:
-        valid_hook(hook)
         self._engine = engine
         self._hook = hook
         self._owner = owner
+        engine.ask_peer = self.check
         self.is_set = hook is not None
         """False: no check is ever due."""
 
-    def is_due(self, entry: PooledEntry, now: float) -> bool:
-        """Whether `entry`, which a caller has got, must be checked before it is lent."""
-        idle_time = now - entry.idle_since
-        return self.is_set and entry.was_idle and idle_time >= entry.sub.config.health_check_after
-
     def is_due_in_background(self, entry: PooledEntry, now: float) -> bool:
         """Whether `entry`, which is idle, has been silent for `health_check_interval`."""
-        silence = now - max(entry.idle_since, entry.checked_at)
-        return self.is_set and silence >= entry.sub.config.health_check_interval
+        interval = entry.sub.config.health_check_interval
+        return self.is_set and now - silent_since(entry) >= interval
 
-    async def run(self, entry: PooledEntry, timeout: float) -> CloseReason | None:
-        """Have the peer of `entry`, which nobody holds, asked; return why it cannot be lent.
+    @enable_ki_protection
+    async def check(self, entry: PooledEntry) -> None:
+        """Have the peer of `entry`, which nobody holds, asked, and report what came of it.
 
-        The lease that the hook gets ends with the check: a hook that keeps it keeps nothing. If
-        cancelled, the check counts as cut short, and the caller must judge the connection.
+        It runs in the background, and no caller's deadline cuts it short. The lease that the hook
+        gets ends with the check: a hook that keeps it keeps nothing.
         """
-        core, now = self._engine.core, self._engine.now()
+        core, engine = self._engine.core, self._engine
         lease: Connection[Any] = Connection(
-            self._owner, core.check_began(entry, current_task(), now)
+            self._owner, core.checks.began(entry, current_task(), engine.now())
         )
+        reason: CloseReason | None = CloseReason.POOL_CLOSED  # unless the check comes to its end
         try:
-            healthy = await self._ask(lease, timeout)
+            healthy = await self._ask(lease, entry.sub.config.health_check_timeout)
+            if not healthy:
+                reason = CloseReason.UNHEALTHY
+            elif entry.state is _IDLE or entry.state is _ACTIVE:
+                reason = end_exchange(entry.link, None)
+                core.checks.answered(entry, engine.now())
         finally:
             end_lease(lease)
-            core.check_ended(entry, now)
-        if entry.state is not ConnectionState.ACTIVE:
-            return None  # closed meanwhile, and so no longer anyone's concern
-        return end_exchange(entry.link, None) if healthy else CloseReason.UNHEALTHY
+            engine.report(core.checked, entry, reason)
 
     async def is_healthy(self, connection: Connection[Any]) -> bool:
         """Probe a lent connection, and ask its peer if there is a way to."""
@@ -74,7 +75,7 @@ class PeerCheck:
         exchange = entry.link.exchange
         if exchange.in_progress:
             raise trio.BusyResourceError(f"{connection!r} is being read from or written to")
-        if entry.state is not ConnectionState.ACTIVE:
+        if entry.state is not _ACTIVE and entry.state is not _IDLE:
             await checkpoint()  # its file is closed, and the number may be somebody else's by now
             return False
         if entry.link.probe() is not None:
@@ -95,24 +96,3 @@ class PeerCheck:
             except Exception:  # noqa: BLE001 - a hook may raise anything, and all of it means "no"
                 _log.debug("health check of %r failed", lease, exc_info=True)
         return False
-
-
-def valid_hook(hook: object) -> None:
-    """Refuse what cannot be a health check.
-
-    Raises:
-        ConfigError: It is not callable, or plainly not asynchronous.
-    """
-    if hook is None:
-        return
-    if not callable(hook):
-        raise ConfigError(f"health_check must be an async function, not {hook!r}")
-    if inspect.isasyncgenfunction(hook) or _is_plain_function(hook):
-        raise ConfigError(f"health_check must be an async function: {hook!r} is not")
-
-
-def _is_plain_function(hook: object) -> bool:
-    """Whether `hook` was written with `def`. A lambda may well return an awaitable."""
-    if inspect.iscoroutinefunction(hook) or getattr(hook, "__name__", "") == "<lambda>":
-        return False
-    return inspect.isroutine(hook)

@@ -1,41 +1,93 @@
 """The end of a lease: given back, discarded, detached, or dropped by its holder.
 
-All of it is synchronous, so none of it can be cancelled: when the call returns, the slot is free,
-or on its way to be.
+All of it is synchronous, so none of it can be cancelled: the slot is free, or on its way to be,
+when the call returns. That also holds where the call raises. A probe may fail, memory may be used
+up, the caller may be near the recursion limit: the lease then ends by force. If that cannot be done
+here, trio's loop does it in a step of its own, or the next sweep (`end_rest`).
 """
 
 # pyright: reportPrivateUsage=false
 
 from __future__ import annotations
 
+import logging
 import warnings
 from contextlib import suppress
-from typing import Any, final
+from functools import partial
+from threading import get_ident
+from typing import Any, Final, final
 
 import trio
 
-from conpool._connection.exchange import CLOSED_STREAM
+from conpool._connection.exchange import CLOSED_STREAM, ENDED
 from conpool._connection.hand_over import end_exchange
-from conpool._connection.pooled import PooledLease
+from conpool._connection.link import Link
+from conpool._connection.pooled import PooledEntry, PooledLease
+from conpool._core.failures import EARLY
 from conpool._engine.engine import Engine
+from conpool._engine.room import with_more_room, with_room
+from conpool._errors.connect import ConnectError
 from conpool._lending.lease import Connection, end_lease, held_lease
 from conpool._lending.peer_check import HealthCheck, PeerCheck
+from conpool._values.config_error import named
 from conpool._values.states import CloseReason, ConnectionState
 
+_IDLE = ConnectionState.IDLE
 _ACTIVE = ConnectionState.ACTIVE
+
+# Looking up a member of an enum takes a call, and near the recursion limit there may be none.
+_DISCARDED: Final = CloseReason.DISCARDED
+_ERROR: Final = CloseReason.ERROR
+
+_log: Final = logging.getLogger("conpool")
 
 
 @final
 class Releaser:
     """Takes the connections of one pool back: the owner of its leases."""
 
-    __slots__ = ("_core", "_engine", "_news", "peer_check")
+    __slots__ = ("_core", "_engine", "_name", "_news", "_told", "peer_check", "unended")
 
-    def __init__(self, engine: Engine, health_check: HealthCheck | None) -> None:
+    def __init__(self, engine: Engine, health_check: HealthCheck | None, name: str) -> None:
         self._engine = engine
         self._core = engine.core
         self._news = engine.news
+        self._name = name
         self.peer_check = PeerCheck(engine, health_check, self)
+        self._told: PooledLease | None = None
+        """The last lease of whose end the observers hear: only once, also if it needs two tries."""
+        self.unended: dict[PooledLease, CloseReason] = {}
+        """Leases that nobody has any more, and that the books still have; see `end_rest`."""
+
+    # ── strangers ───────────────────────────────────────────────────────────────
+
+    def refuse_other_thread(self) -> None:
+        """Raise `RuntimeError` in another thread than the one in which the pool was opened."""
+        if self._engine.thread not in (0, get_ident()):
+            raise RuntimeError(
+                f"pool {self._name} belongs to another thread: from this one, call it through"
+                " trio.from_thread.run_sync, or trio.from_thread.run for what awaits"
+            )
+
+    def refuse_stranger(self, connection: object) -> None:
+        """Raise unless `connection` is a lease of this pool, and this is the pool's own thread."""
+        if not isinstance(connection, Connection):
+            what = named(connection)
+            raise TypeError(f"not a Connection that pool {self._name} lent but {what}")
+        if connection._owner is not self:  # noqa: SLF001
+            raise ValueError(f"{connection!r} was not lent by pool {self._name}")
+        self.refuse_other_thread()
+
+    # ── the ends of a lease ─────────────────────────────────────────────────────
+
+    def release(self, connection: Connection[Any]) -> None:
+        """`give_back` without an exception, if `connection` is a lease of this pool."""
+        try:
+            if connection._owner is not self or self._engine.thread != get_ident():  # noqa: SLF001
+                self.refuse_stranger(connection)
+        except AttributeError:
+            self.refuse_stranger(connection)
+        self.give_back(connection, None)
 
     def give_back(self, connection: Connection[Any], exc: BaseException | None) -> None:
         """End the lease with `exc`; keep the connection if that is safe."""
@@ -47,43 +99,53 @@ class Releaser:
             return  # it has ended before, or it is a health hook's: `PeerCheck` judges that
         link = entry.link
         exchange = link.exchange
-        reason = None
-        if entry.state is _ACTIVE:
-            if exc is not None or exchange.taints or exchange.in_progress:
+        try:
+            if entry.state is _ACTIVE and (
+                exc is not None or exchange.taints or exchange.in_progress or link.poll(0)
+            ):
                 reason = end_exchange(link, exc)
-            elif link.poll(0):
-                reason = link.probe()
-            if entry.doomed and reason is CloseReason.PEER_CLOSED:
-                reason = entry.doomed  # the peer had said that it would close
-        # `Engine.report`, spelled out.
-        now = self._engine.now()
-        core, news = self._core, self._news
-        if news.released:
-            news.add_about(news.released, entry, now - lease.since)
-        core.released(lease, reason, now)
-        if core.touched or core.effects or news.pending:
-            self._engine.perform(now)
+                if reason is not None:
+                    self._close(lease, reason)
+                    return
+            # `Engine.report`, spelled out.
+            now = self._engine.now()
+            core, news = self._core, self._news
+            if news.released:
+                news.add_about(news.released, entry, now - lease.since)
+                self._told = lease
+            core.released(lease, None, now)
+            if core.touched or core.effects or news.pending:
+                self._engine.perform(now)
+        except BaseException as error:
+            self.unended[lease] = _ERROR  # no call: there may be no room for one
+            with_more_room(partial(self._recover, error))
+            if not isinstance(error, OSError):
+                raise
 
     def discard(self, connection: Connection[Any]) -> None:
         """End the lease and close the connection, by force."""
+        self.refuse_other_thread()
         lease = end_lease(connection)
         if lease is not None:
-            self._drop(lease, CloseReason.DISCARDED)
+            self._end(lease, CloseReason.DISCARDED)
 
     def detach(self, connection: Connection[Any]) -> trio.abc.Stream:
         """End the lease and hand the stream over."""
+        self.refuse_other_thread()
         lease = held_lease(connection)
         stream = lease.entry.link.stream
         end_lease(connection)
-        self._drop(lease, CloseReason.DETACHED)
+        self._end(lease, CloseReason.DETACHED)
         return stream
 
     def retire(self, connection: Connection[Any]) -> None:
         """Have the connection closed when the lease ends."""
+        self.refuse_other_thread()
         self._engine.report(self._core.retired, held_lease(connection))
 
     async def is_healthy(self, connection: Connection[Any]) -> bool:
         """Probe the connection, and ask its peer if there is a way to."""
+        self.refuse_other_thread()
         return await self.peer_check.is_healthy(connection)
 
     def dropped(self, lease: PooledLease) -> None:
@@ -93,10 +155,9 @@ class Releaser:
         thread, so nothing may be changed here.
         """
         entry = lease.entry
-        token = self._engine.token
-        assert token is not None  # there was a lease, so the pool has been opened
+        self.unended[lease] = _DISCARDED
         with suppress(trio.RunFinishedError):
-            token.run_sync_soon(self._drop, lease, CloseReason.DISCARDED)
+            self._call_soon()
         if entry.state is not _ACTIVE:
             return  # the pool closed it under its lease: nothing was withheld from anybody
         warnings.warn(
@@ -106,12 +167,76 @@ class Releaser:
             stacklevel=2,
         )
 
+    # ── when something breaks ───────────────────────────────────────────────────
+
+    def end_rest(self) -> None:
+        """End the leases that nobody has any more: dropped ones, and those whose end broke off.
+
+        trio's loop calls this, and the sweep, in case not even a call to the loop was possible.
+        """
+        for lease in list(self.unended):
+            try:
+                self._drop(lease, self.unended[lease])
+            except Exception:  # noqa: BLE001 - the next sweep tries again
+                _log.exception("ending a lease of %s failed", lease.entry.sub.endpoint)
+            else:
+                self.unended.pop(lease, None)
+
+    def _end(self, lease: PooledLease, reason: CloseReason) -> None:
+        try:
+            self._close(lease, reason)
+        except BaseException as error:
+            self.unended[lease] = _DISCARDED
+            with_more_room(partial(self._recover, error))
+            if not isinstance(error, OSError):
+                raise
+
+    def _recover(self, error: BaseException) -> None:
+        """`error` has broken off the end of a lease: end it now, or in a step of trio's loop."""
+        if isinstance(error, OSError):
+            _log.error("a lease could not be ended as usual", exc_info=error)
+        try:
+            self.end_rest()
+        finally:
+            if self.unended:
+                self._call_soon()
+
+    def _call_soon(self) -> None:
+        token = self._engine.token
+        assert token is not None  # there was a lease, so the pool has been opened
+        token.run_sync_soon(self.end_rest, idempotent=True)
+
+    def _close(self, lease: PooledLease, reason: CloseReason) -> None:
+        """End `lease` and close its connection."""
+        if reason is CloseReason.PEER_CLOSED:
+            # A peer that said that it would close has not surprised anyone.
+            reason = lease.entry.doomed or reason
+        with_room(partial(self._drop, lease, reason))
+
     def _drop(self, lease: PooledLease, reason: CloseReason) -> None:
+        """End `lease`, unless that has been done, and do what was left undone."""
         entry = lease.entry
         now = self._engine.now()
         if lease in entry.leases:
-            self._news.add_about(self._news.released, entry, now - lease.since)
+            if self._told is not lease:
+                self._news.add_about(self._news.released, entry, now - lease.since)
+                self._told = lease
             self._core.released(lease, reason, now)
-        elif entry.state is _ACTIVE:  # a health hook's
-            self._core.condemned(entry, reason, now)
+            if entry.uses == 1 and now - entry.created_at < EARLY and _was_no_use(entry.link):
+                self._core.failures.lost_early(entry, _lost_early(entry), now)
+        elif entry.check is lease and (entry.state is _ACTIVE or entry.state is _IDLE):
+            self._core.condemned(entry, reason, now)  # a health hook has ended its lease
         self._engine.perform(now)
+
+
+def _was_no_use(link: Link) -> bool:
+    """Whether the peer has ended a connection before its first byte."""
+    exchange = link.exchange
+    if exchange.has_received:
+        return False
+    return bool(exchange.taints & ENDED) or link.probe() is CloseReason.PEER_CLOSED
+
+
+def _lost_early(entry: PooledEntry) -> ConnectError:
+    said = "the peer closed the connection before it sent a byte"
+    return ConnectError(said, endpoint=entry.sub.endpoint, phase="open")

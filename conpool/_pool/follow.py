@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import logging
-from typing import final
+from collections.abc import Collection
+from typing import cast, final
 
 import trio
 from trio.lowlevel import enable_ki_protection
 
 from conpool._connection.pooled import PooledSub
+from conpool._dial.address import spell
 from conpool._engine.engine import Engine
 from conpool._extend.connector import Connector
+from conpool._values.config_error import named
 from conpool._values.endpoint import UnixEndpoint
 
 _log = logging.getLogger("conpool")
+
+_LONGEST = 30.0
+"""How long to wait for one endpoint's addresses, in seconds, if `connect_timeout` is longer."""
 
 _BATCH = 100
 """How many endpoints are looked at between two checkpoints: 5 ms, at 50 µs for each task."""
@@ -48,14 +54,29 @@ class Follower:
         addresses: frozenset[str] | None = None
         try:
             # Bounded, so that an endpoint whose look-up hangs does not delay the next round.
-            with trio.move_on_after(sub.config.connect_timeout):
-                found = await self._connector.addresses(sub.endpoint)
-                addresses = None if found is None else frozenset(found)
+            with trio.move_on_after(min(sub.config.connect_timeout, _LONGEST)):
+                addresses = _spelled(await self._connector.addresses(sub.endpoint))
         except Exception:  # noqa: BLE001 - a connector of the user's own may raise anything
             _log.debug("cannot tell where %s leads now", sub.endpoint, exc_info=True)
         # Asked again, because the core may have dropped `sub` during the look-up.
-        if addresses is not None and _may_have_moved(sub):
+        if addresses and _may_have_moved(sub):
             self._engine.report(self._engine.core.orders.moved, sub, addresses)
+
+
+def _spelled(addresses: object) -> frozenset[str] | None:
+    """Return the addresses as `getpeername` spells them, and refuse what are none.
+
+    A connector of the user's own may return anything. Taken at its word, it would have all
+    connections closed, again and again.
+    """
+    if addresses is None:
+        return None
+    if isinstance(addresses, str | bytes) or not isinstance(addresses, Collection):
+        raise TypeError(f"addresses() must return a frozenset, not {named(addresses)}")
+    spelled = frozenset(spell(one) for one in cast("Collection[object]", addresses))
+    if None in spelled:
+        raise ValueError("addresses() returned something that is no IP address")
+    return cast("frozenset[str]", spelled)
 
 
 def _may_have_moved(sub: PooledSub) -> bool:

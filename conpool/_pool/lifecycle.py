@@ -19,16 +19,21 @@ from __future__ import annotations
 import os
 import weakref
 from contextlib import AbstractAsyncContextManager
-from typing import final
+from typing import Final, final
 
 import trio
-from trio.lowlevel import Task, current_task
+from trio.lowlevel import Task, cancel_shielded_checkpoint, current_task
 
-from conpool._connection.pooled import PooledEntry
 from conpool._engine.engine import Engine
 from conpool._pool.follow import Follower
 from conpool._pool.reap import Reaper
 from conpool._values.states import CloseReason, ConnectionState, PoolState
+
+_BATCH: Final = 100
+"""Connections or endpoints between two checkpoints: about a millisecond's worth."""
+
+_MARGIN: Final = 1.0
+"""Seconds that the last closes may take beyond `close_timeout`, before the pool goes without."""
 
 
 @final
@@ -97,7 +102,7 @@ class Lifecycle:
         if self._core.state is PoolState.OPEN:
             await self._close(self._grace)
         elif self._core.state is PoolState.DRAINING:
-            self._interrupt(current_task())
+            await self._interrupt(current_task())
             await self._over.wait()
         else:
             await trio.lowlevel.checkpoint()
@@ -106,35 +111,56 @@ class Lifecycle:
         return self._engine.background.hosts(task)
 
     async def _close(self, grace: float) -> None:
+        # Shielded checkpoints only: a `Cancelled` here would replace the block's own exception.
         try:
             self._engine.stop_serving()
-            self._interrupt(current_task())
-            # No grace, no checkpoint: a `Cancelled` here would replace the block's own exception.
+            while not self._engine.go_on_ending():
+                await cancel_shielded_checkpoint()
+            await self._interrupt(current_task())
             if grace:
                 with trio.move_on_after(grace):
-                    await self._engine.wait_closed(self._find_borrowers())
+                    await self._wait_for_end()
         finally:
             try:
-                self._interrupt(None)
+                await self._interrupt(None)  # noqa: ASYNC102 - shields and bounds itself
             finally:  # an observer may raise what `tell` lets through, and nothing may be left
-                with trio.CancelScope(shield=True):  # bounded: each close has its own time-out
-                    await self._end()
+                await self._end()  # noqa: ASYNC102 - shields and bounds itself
 
     async def _end(self) -> None:
-        await self._engine.wait_closed(self._find_borrowers())
+        configs = (sub.config for sub in self._core.subs.values())
+        longest = max((config.close_timeout for config in configs), default=0.0)
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + longest + _MARGIN):
+            await self._wait_for_end()
         self._host.cancel()
-        await self._engine.background.ended.wait()
+        with trio.CancelScope(shield=True):  # bounded: each close has its own time-out
+            await self._engine.background.ended.wait()
         if self._core.state is PoolState.DRAINING:  # another task may have closed the pool as well
             self._core.move(PoolState.CLOSED)
         _open_pools.discard(self)
         self._over.set()
 
-    def _interrupt(self, holder: Task | None) -> None:
-        for sub in self._core.subs.values():
-            self._engine.interrupt(sub, CloseReason.POOL_CLOSED, holder)
+    async def _interrupt(self, holder: Task | None) -> None:
+        """Close lent connections under their leases: all, or only `holder`'s."""
+        left = _BATCH
+        for sub in list(self._core.subs.values()):
+            for entry in (None, *sub.limit.borrowers):
+                if entry is not None and entry.state is ConnectionState.ACTIVE:
+                    leases = entry.leases
+                    if holder is None or any(lease.holder is holder for lease in leases):
+                        reason = CloseReason.POOL_CLOSED
+                        self._engine.report(self._core.condemned, entry, reason)
+                left -= 1
+                if not left:
+                    left = _BATCH
+                    await cancel_shielded_checkpoint()
 
-    def _find_borrowers(self) -> set[PooledEntry]:
-        return {entry for sub in self._core.subs.values() for entry in sub.limit.borrowers}
+    async def _wait_for_end(self) -> None:
+        """Wait until no connection is left."""
+        for number, sub in enumerate(list(self._core.subs.values()), 1):
+            while sub.limit.borrowers:
+                await self._engine.some_closed.park()
+            if number % _BATCH == 0:
+                await cancel_shielded_checkpoint()
 
     def disown(self) -> None:
         """Forget everything, in a forked child: the sockets and tasks are the parent's."""

@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from itertools import count
 from random import Random
 from types import MappingProxyType, TracebackType
-from typing import Any, Final, Generic, Self, TypeVar, overload
+from typing import Any, Final, Generic, NoReturn, Self, TypeVar, overload
 
 from trio.lowlevel import enable_ki_protection
 
@@ -20,19 +20,18 @@ from conpool._extend.connector import Connector
 from conpool._extend.driver import Driver
 from conpool._extend.observer import ConnectionInfo, Observer
 from conpool._lending.acquire import Acquirer, LeaseBlock
-from conpool._lending.lease import Connection, find_owner
+from conpool._lending.lease import Connection
 from conpool._lending.release import Releaser
 from conpool._pool.follow import Follower
 from conpool._pool.lifecycle import Lifecycle
 from conpool._pool.reap import Reaper
 from conpool._pool.steering import Steering
 from conpool._stats.snapshot import EndpointStats, PoolStats
-from conpool._values.config import POOL_WIDE_FIELDS, PoolConfig
-from conpool._values.config_error import ConfigError
+from conpool._values.config import PoolConfig, checked_configs
 from conpool._values.endpoint import AnyEndpoint
 from conpool._values.group import Target, valid_target
 from conpool._values.states import CloseReason, PoolState
-from conpool._values.validation import valid_seconds
+from conpool._values.validation import valid_async_function, valid_instance, valid_seconds
 
 SessionT = TypeVar("SessionT")
 
@@ -54,7 +53,8 @@ class ConnectionPool(Generic[SessionT]):
                 reply = await read_reply(conn)  # yours: it reads the reply to its end
 
     Everything that the pool starts ends with its block. Any number of tasks of one `trio.run` may
-    use it; it is not thread-safe.
+    use it. It is not thread-safe: in another thread only `stats`, `all_stats` and `repr` work, and
+    all else raises RuntimeError. Have `trio.from_thread` call it.
 
     Args:
         config: Limits and times for every endpoint.
@@ -120,19 +120,26 @@ class ConnectionPool(Generic[SessionT]):
         connector: Connector | None = None,
         name: str | None = None,
     ) -> None:
+        own_configs = checked_configs(config, overrides)
+        if name is not None:
+            valid_instance("name", name, str)
+        if health_check is not None:
+            valid_async_function("health_check", health_check)
+        connector = TCPConnector() if connector is None else connector
+        valid_instance("connector", connector, Connector)
         if driver is not None:
+            valid_instance("driver", driver, Driver)
             raise NotImplementedError("drivers come with a later release")
-        own_configs = dict(overrides)
-        _check_configs(config, own_configs)
         self.name: str = f"pool-{next(_numbers)}" if name is None else name
-        self._core: PooledCore = Core(config, own_configs, Random())  # noqa: S311 - spreads load
+        random = Random()  # noqa: S311 - it spreads load
+        is_checked = health_check is not None
+        self._core: PooledCore = Core(config, own_configs, random, is_checked=is_checked)
         news = News(observers, on_created=on_created, on_reused=on_reused, on_closed=on_closed)
-        connector = connector or TCPConnector()
         self._engine = Engine(self._core, connector, news)
-        self._releaser = Releaser(self._engine, health_check)
+        self._releaser = Releaser(self._engine, health_check, self.name)
         self._acquirer = Acquirer(self._engine, self._releaser, self.name)
-        self._steering = Steering(self._engine, self._acquirer, self.name)
-        reaper = Reaper(self._engine, self._releaser.peer_check, config.reap_interval)
+        self._steering = Steering(self._engine, self._acquirer, self._releaser, self.name)
+        reaper = Reaper(self._engine, self._releaser, config.reap_interval)
         follower = Follower(self._engine, connector, config.reap_interval)
         self._lifecycle = Lifecycle(self._engine, reaper, follower, config.shutdown_grace)
 
@@ -150,6 +157,7 @@ class ConnectionPool(Generic[SessionT]):
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
+        self._releaser.refuse_other_thread()
         await self._lifecycle.leave(exc)  # noqa: ASYNC102 - cancelled, it ends at once
 
     @enable_ki_protection
@@ -166,6 +174,7 @@ class ConnectionPool(Generic[SessionT]):
             RuntimeError: The pool's own connector or background check has called it; these would
                 have to end first.
         """
+        self._releaser.refuse_other_thread()
         await self._lifecycle.close()
 
     @property
@@ -205,9 +214,7 @@ class ConnectionPool(Generic[SessionT]):
         if timeout is not None:
             timeout = valid_seconds("timeout", timeout, positive=False)
         # Not `LeaseBlock[SessionT](…)`: that costs every lease a quarter of a checkpoint.
-        block: LeaseBlock[SessionT] = LeaseBlock(
-            self._acquirer, self._releaser, endpoint, timeout, fresh
-        )
+        block: LeaseBlock[SessionT] = LeaseBlock(self._acquirer, endpoint, timeout, fresh)
         return block
 
     @enable_ki_protection
@@ -247,24 +254,23 @@ class ConnectionPool(Generic[SessionT]):
         it cannot be cancelled or block. Nothing happens if the lease has ended.
 
         Raises:
+            RuntimeError: This is another thread than the pool's; call it with `trio.from_thread`.
+            TypeError: It is no lease.
             ValueError: The lease is another pool's.
         """
-        self._check_own(connection)
-        self._releaser.give_back(connection, None)
+        self._releaser.release(connection)
 
     @enable_ki_protection
     def discard(self, connection: Connection[SessionT]) -> None:
         """End the lease and close the connection. Synchronous and idempotent.
 
         Raises:
+            RuntimeError: This is another thread than the pool's.
+            TypeError: It is no lease.
             ValueError: The lease is another pool's.
         """
-        self._check_own(connection)
+        self._releaser.refuse_stranger(connection)
         self._releaser.discard(connection)
-
-    def _check_own(self, connection: Connection[SessionT]) -> None:
-        if find_owner(connection) is not self._releaser:
-            raise ValueError(f"{connection!r} was not lent by pool {self.name}")
 
     # ── warming and clearing ────────────────────────────────────────────────────
 
@@ -305,6 +311,11 @@ class ConnectionPool(Generic[SessionT]):
         """`clear`, then wait until every connection that it covered is gone.
 
         If it is cancelled, the pool still never lends those connections again.
+
+        Raises:
+            RuntimeError: This task holds one of them, and would wait for itself. Nothing has
+                changed. (A holder that waits for another task to drain is not noticed, and waits
+                for ever.)
         """
         await self._steering.drain(endpoint)
 
@@ -323,6 +334,9 @@ class ConnectionPool(Generic[SessionT]):
     @enable_ki_protection
     def set_limit(self, endpoint: AnyEndpoint, max_connections: int) -> None:
         """Change the limit of `endpoint`; surplus connections close, the lent ones when given back.
+
+        Until these have been given back, there are more connections than the new limit, and the
+        statistics show that.
 
         Raises:
             ConfigError: `max_connections` is not an int of at least 1.
@@ -350,30 +364,33 @@ class ConnectionPool(Generic[SessionT]):
 
     def stats(self, endpoint: Target) -> EndpointStats:
         """Return a snapshot of one endpoint's numbers: zeros for one never seen."""
-        return self._core.peek(valid_target(endpoint)).snapshot()
+        return self._core.peek(valid_target(endpoint)).snapshot(self._now())
 
     def all_stats(self) -> PoolStats:
         """Return a snapshot of all numbers; printed, it is a table for people."""
-        endpoints = {endpoint: sub.snapshot() for endpoint, sub in self._core.subs.items()}
-        return PoolStats.of(self.name, endpoints, self._core.dropped_counters)
+        core, now = self._core, self._now()
+        endpoints = {endpoint: sub.snapshot(now) for endpoint, sub in core.subs.copy().items()}
+        pool_limit = core.pool_limit
+        total = pool_limit.limit.total if pool_limit.is_limited else None
+        return PoolStats.of(self.name, endpoints, core.dropped_counters, total)
 
-    def __repr__(self) -> str:
-        stats = self.all_stats()
-        return (
-            f"<conpool.ConnectionPool {self.name!r} {self._core.state.value}:"
-            f" {len(stats.endpoints)} endpoints, {stats.active} active, {stats.idle} idle,"
-            f" {stats.connecting} connecting, {stats.closing} closing, {stats.waiting} waiting>"
+    def _now(self) -> float:
+        # Before the pool is open there may be no clock, and nobody waits.
+        return self._engine.now() if self._engine.thread else 0.0
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"pool {self.name} cannot be copied or pickled: its connections and tasks exist once."
+            " Make another pool, from the same config"
         )
 
-
-def _check_configs(config: PoolConfig, overrides: Mapping[AnyEndpoint, PoolConfig]) -> None:
-    for endpoint, own in overrides.items():
-        valid_target(endpoint)
-        for field in sorted(POOL_WIDE_FIELDS):
-            if getattr(own, field) != getattr(config, field):
-                raise ConfigError(f"{field} is the whole pool's: {endpoint} cannot have its own")
-    for one in (config, *overrides.values()):
-        if one.circuit_breaker is not None or one.queue_target_delay is not None:
-            raise NotImplementedError(
-                "circuit_breaker and queue_target_delay come with a later release"
-            )
+    def __repr__(self) -> str:
+        core = self._core
+        count, limit = len(core.subs), core.pool_limit.limit
+        # Debuggers and logs ask for this at any time: it costs the same, whatever the pool holds.
+        connections = f", {len(limit.borrowers)} of {limit.total} connections"
+        return (
+            f"<conpool.ConnectionPool {self.name!r} {core.state.value}:"
+            f" {count} {'endpoint' if count == 1 else 'endpoints'}"
+            f"{connections if core.pool_limit.is_limited else ''}>"
+        )

@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final, final
 
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from conpool._connection.pooled import PooledEntry
+from conpool._connection.pooled import PooledEntry, PooledSub
 from conpool._engine.engine import Engine
-from conpool._lending.peer_check import PeerCheck
-from conpool._values.states import CloseReason, ConnectionState
+from conpool._lending.release import Releaser
+from conpool._values.states import ConnectionState
 
-_BATCH: Final = 500
-"""Connections or endpoints inspected between two checkpoints: a few milliseconds' worth."""
+_IDLE = ConnectionState.IDLE
+
+_BATCH: Final = 100
+"""Connections or endpoints inspected between two checkpoints: about a millisecond's worth."""
+
+_CHECKS_AT_A_TIME: Final = 2
+"""Connections of one endpoint that are checked in the background, and so cannot be lent."""
 
 
 @final
 class Reaper:
     """Looks at every idle connection each `interval` seconds, and at once if its peer closes it."""
 
-    def __init__(self, engine: Engine, peer_check: PeerCheck, interval: float) -> None:
+    def __init__(self, engine: Engine, releaser: Releaser, interval: float) -> None:
         self._engine = engine
         self._core = engine.core
-        self._peer_check = peer_check
+        self._releaser = releaser
+        self._peer_check = releaser.peer_check
         self._interval = interval
+        self._being_checked: dict[PooledSub, int] = {}
+        """How many tasks check the idle connections of an endpoint."""
 
     @property
     def jobs(self) -> tuple[Callable[[], Awaitable[None]], ...]:
@@ -44,38 +53,47 @@ class Reaper:
         """Close idle connections as soon as their peer has, for as long as the pool is open."""
         while True:
             for entry in await self._engine.watch.wait():
-                if entry.state is ConnectionState.IDLE:
+                if entry.state is _IDLE and entry not in entry.sub.reserved:
                     self._engine.report(self._core.inspected, entry, entry.link.probe())
 
     async def sweep(self) -> None:
         """Inspect all idle connections and all endpoints once."""
-        done = 0
-        dropped = False
+        self._releaser.end_rest()
+        self._engine.perform_undone()
+        left = _BATCH
         for sub in list(self._core.subs.values()):
-            dropped |= self._engine.report(self._core.swept, sub)
+            self._engine.report(self._core.swept, sub)
+            due: deque[PooledEntry] = deque()
             for entry in (None, *sub.idle):
-                if entry is not None and entry.state is ConnectionState.IDLE:
-                    self._inspect(entry)
-                done += 1
-                if done % _BATCH == 0:
+                if entry is not None and entry.state is _IDLE and entry not in sub.reserved:
+                    self._engine.report(self._core.inspected, entry, entry.link.probe())
+                    if self._peer_check.is_due_in_background(entry, self._engine.now()):
+                        due.append(entry)
+                left -= 1
+                if not left:
+                    left = _BATCH
                     await trio.lowlevel.checkpoint()
-        if dropped:
-            self._core.timetable.tidy()
+            if due and sub not in self._being_checked:
+                self._start_checks(sub, due)
 
-    def _inspect(self, entry: PooledEntry) -> None:
-        self._engine.report(self._core.inspected, entry, entry.link.probe())
-        is_idle = entry.state is ConnectionState.IDLE
-        if is_idle and self._peer_check.is_due_in_background(entry, self._engine.now()):
-            self._engine.report(self._core.reserved, entry)
-            self._engine.background.spawn(
-                self._check, entry, name=f"conpool check of {entry.sub.endpoint}"
-            )
+    def _start_checks(self, sub: PooledSub, due: deque[PooledEntry]) -> None:
+        """Have the peers of `due` asked, a few at a time: the others may be lent meanwhile."""
+        count = max(1, min(_CHECKS_AT_A_TIME, len(sub.idle) // 2))
+        self._being_checked[sub] = count
+        for _ in range(count):
+            name = f"conpool check of {sub.endpoint}"
+            self._engine.background.spawn(self._check_all, sub, due, name=name)
 
     @enable_ki_protection
-    async def _check(self, entry: PooledEntry) -> None:
-        timeout = entry.sub.config.health_check_timeout
-        reason: CloseReason | None = CloseReason.POOL_CLOSED  # unless the check comes to its end
+    async def _check_all(self, sub: PooledSub, due: deque[PooledEntry]) -> None:
         try:
-            reason = await self._peer_check.run(entry, timeout)
+            while due:
+                entry = due.popleft()
+                is_free = entry.state is _IDLE and entry not in sub.reserved
+                if is_free and self._peer_check.is_due_in_background(entry, self._engine.now()):
+                    self._engine.report(self._core.checks.reserved, entry)
+                    await self._peer_check.check(entry)
         finally:
-            self._engine.report(self._core.returned_unused, entry, reason)
+            self._being_checked[sub] -= 1
+            if not self._being_checked[sub]:
+                del self._being_checked[sub]

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from typing import final
+import math
+from typing import cast, final
 
 import trio
+from trio.lowlevel import current_task
 
 from conpool._connection.pooled import PooledSub, PooledWarmer
 from conpool._core.records import Warmer
 from conpool._engine.engine import Engine
+from conpool._errors.connect import ConnectError
+from conpool._errors.copies import copy_for_caller
 from conpool._errors.pool import PoolClosed
 from conpool._lending.acquire import Acquirer
+from conpool._lending.release import Releaser
 from conpool._lending.waiting import park_warmer
 from conpool._values.config_error import ConfigError
 from conpool._values.endpoint import AnyEndpoint
 from conpool._values.group import valid_target
-from conpool._values.states import CloseReason
+from conpool._values.states import CloseReason, ConnectionState
 from conpool._values.validation import valid_count
 
 
@@ -23,11 +28,12 @@ from conpool._values.validation import valid_count
 class Steering:
     """Gives the core its orders. `ConnectionPool` says what each of them means."""
 
-    def __init__(self, engine: Engine, acquirer: Acquirer, name: str) -> None:
+    def __init__(self, engine: Engine, acquirer: Acquirer, releaser: Releaser, name: str) -> None:
         self._engine = engine
         self._core = engine.core
         self._orders = engine.core.orders
         self._acquirer = acquirer
+        self._releaser = releaser
         self._name = name
 
     async def warm(self, endpoint: AnyEndpoint, count: int) -> None:
@@ -38,6 +44,8 @@ class Steering:
         for limit, whose in limits:
             if count > limit.total:
                 raise ConfigError(f"count {count} is more than the limit of {whose}: {limit.total}")
+        if count > sub.max_idle:
+            raise ConfigError(f"count {count} is more than max_idle_per_endpoint: {sub.max_idle}")
         warmer: PooledWarmer = Warmer(sub, count)
         self._engine.report(self._orders.warming_asked, warmer)
         if warmer.queued:
@@ -45,7 +53,7 @@ class Steering:
         else:
             await trio.lowlevel.checkpoint()
         if warmer.error is not None:
-            raise warmer.error
+            raise copy_for_caller(cast("ConnectError", warmer.error))
         if not self._core.is_open:
             raise PoolClosed(f"pool {self._name} was closed while {endpoint} was warmed")
 
@@ -58,16 +66,33 @@ class Steering:
     def clear(self, endpoint: AnyEndpoint | None, *, interrupt_in_use: bool) -> None:
         for sub in self._covered(endpoint):
             self._engine.news.add(self._engine.news.cleared, sub.endpoint)
-            self._engine.report(self._orders.cleared, sub)
-            if interrupt_in_use:
-                self._engine.interrupt(sub, CloseReason.CLEARED)
+            self._engine.report(self._orders.cleared, sub, interrupt_in_use)
 
     async def drain(self, endpoint: AnyEndpoint | None) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
-        covered = {entry for sub in self._covered(endpoint) for entry in sub.limit.borrowers}
+        covered = self._covered(endpoint)
+        self._refuse_to_wait_for_oneself(covered)
+        generations = [(sub, sub.generation) for sub in covered]
         self.clear(endpoint, interrupt_in_use=False)
-        await self._engine.wait_closed(covered)
+        for sub, generation in generations:
+            while next(iter(sub.survivors), math.inf) <= generation:
+                await self._engine.some_closed.park()
         await trio.lowlevel.checkpoint()
+
+    def _refuse_to_wait_for_oneself(self, covered: list[PooledSub]) -> None:
+        caller = current_task()
+        count = sum(
+            lease is not None and lease.holder is caller
+            for sub in covered
+            for entry in sub.limit.borrowers
+            if entry.state is ConnectionState.ACTIVE
+            for lease in (*entry.leases, entry.check)
+        )
+        if count:
+            raise RuntimeError(
+                f"this task holds {count} of the connections that it would wait for: end the leases"
+                " first, or call clear(), which does not wait"
+            )
 
     def pause(self, endpoint: AnyEndpoint | None) -> None:
         for sub in self._covered(None) if endpoint is None else [self._find(endpoint)]:
@@ -86,6 +111,7 @@ class Steering:
         return self._core.find_subpool(valid_target(endpoint), self._engine.now())
 
     def _covered(self, endpoint: AnyEndpoint | None) -> list[PooledSub]:
+        self._releaser.refuse_other_thread()
         if endpoint is None:
             return list(self._core.subs.values())
         sub = self._core.subs.get(valid_target(endpoint))

@@ -52,7 +52,7 @@ class Counters:
     closed_by_reason: ReasonCounts = field(default_factory=ReasonCounts)
     """`total_closed` by reason."""
     wait_time: Histogram = field(default_factory=Histogram)
-    """How long successful acquires took."""
+    """How long acquires took that got a connection, and how long others waited in vain."""
     connect_time: Histogram = field(default_factory=Histogram)
     """How long successful dials took."""
     use_time: Histogram = field(default_factory=Histogram)

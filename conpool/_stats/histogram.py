@@ -20,7 +20,10 @@ SHORTEST: Final = 1e-6
 """The upper bound of the first bucket, in seconds: shorter durations are noise of the clock."""
 
 LONGEST: Final = 10_000.0
-"""The last bucket takes every duration above about this, in seconds."""
+"""The last bucket takes every duration above about this, in seconds, and no quantile is longer.
+
+`max` and the quantile 1.0 are exact however long they are.
+"""
 
 _GROWTH: Final = 1.25
 _BOUNDS: Final = tuple(
@@ -108,7 +111,7 @@ class Histogram:
         if position == 0:
             return 0.0
         if position == len(_BOUNDS) + 1:
-            return self.max
+            return _BOUNDS[-1]  # how much longer it was is not known
         return min(_BOUNDS[position - 1] * (1.0 - QUANTILE_ERROR), self.max)
 
     def _reach(self, index: int) -> None:

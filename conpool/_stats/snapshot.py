@@ -1,14 +1,14 @@
 """Snapshots of what the pool has counted: immutable values that any thread may read.
 
-A snapshot holds numbers, strings and endpoints, and nothing of the pool itself. To export metrics
-from another thread, take a snapshot in trio's thread and hand it over.
+A snapshot holds numbers, strings and endpoints, and nothing of the pool itself. One that is taken
+in another thread than the pool's may fall into a change, so that its numbers do not quite add up.
 """
 
 from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any, Final, Self, cast, final
@@ -32,14 +32,21 @@ _COLUMNS: Final = (
     ("connecting", "connecting"),
     ("closing", "closing"),
     ("waiting", "waiting"),
+    ("oldest", "oldest_wait"),
     ("limit", "limit"),
     ("created", "total_created"),
     ("reused", "total_reused"),
     ("errors", "errors"),
+    ("timed out", "acquire_timeouts"),
     ("wait p50", "wait_time.p50"),
     ("wait p99", "wait_time.p99"),
 )
 """The columns of a pool's table, after the name: header and field."""
+
+_BAD_NEWS: Final = {"oldest_wait", "acquire_timeouts"}
+"""The table leaves these columns out where all their numbers are zero."""
+
+_PAUSED: Final = " (paused)"
 
 
 @final
@@ -94,7 +101,8 @@ class EndpointStats:
     """The numbers of one endpoint, or of a group, at one instant.
 
     `print(pool.stats(endpoint))` shows them to people. `limit` is at least the sum of `active`,
-    `idle`, `connecting` and `closing`, unless `set_limit` has just lowered it.
+    `idle`, `connecting` and `closing`. After `set_limit` has lowered it, that holds once the
+    surplus connections have been given back and closed.
     """
 
     endpoint: Target
@@ -111,6 +119,10 @@ class EndpointStats:
     """Connections that are being closed; their file is still open."""
     waiting: int
     """Tasks that wait for a connection."""
+    oldest_wait: float
+    """How long the first of them has waited so far, in seconds; 0.0 if nobody waits."""
+    paused: bool
+    """Whether `pause` has stopped it: then it lends and dials nothing."""
     total_created: int
     """Connections ever opened."""
     total_reused: int
@@ -128,7 +140,8 @@ class EndpointStats:
     closed_by_reason: Mapping[CloseReason, int]
     """Connections closed for each reason that occurred; any other reads as 0. Read-only."""
     wait_time: LatencySummary
-    """How long successful acquires took."""
+    """How long acquires took that got a connection, and how long others waited in vain: those that
+    timed out, and those that were cancelled or failed in the queue."""
     connect_time: LatencySummary
     """How long successful dials took."""
     use_time: LatencySummary
@@ -143,10 +156,12 @@ class EndpointStats:
         *,
         counters: Counters,
         circuit: CircuitState = CircuitState.CLOSED,
+        oldest_wait: float = 0.0,
+        paused: bool = False,
         **state: int,
     ) -> Self:
         """Join `state`, the numbers of this instant, with copies of `counters`."""
-        numbers: dict[str, Any] = dict(state)
+        numbers: dict[str, Any] = state | {"oldest_wait": oldest_wait, "paused": paused}
         for name in COUNTERS:
             counted = getattr(counters, name)
             is_histogram = isinstance(counted, Histogram)
@@ -169,7 +184,7 @@ class EndpointStats:
         lines = {
             "connections": f"{open_now} of {self.limit}: {self.active} active, {self.idle} idle,"
             f" {self.connecting} connecting, {self.closing} closing",
-            "waiting": f"{self.waiting}",
+            "waiting": f"{self.waiting}{self._describe_oldest()}",
             "acquires": f"{self.acquired} lent ({self.total_reused} reused),"
             f" {self.acquire_timeouts} timed out, {self.acquire_cancelled} cancelled",
             "dials": f"{self.total_created} opened, {self.errors} failed",
@@ -180,10 +195,19 @@ class EndpointStats:
         }
         if self.circuit is not CircuitState.CLOSED:
             lines["circuit"] = self.circuit.value
+        if self.paused:
+            lines["paused"] = "yes: it lends and dials nothing until it is resumed"
         return block(shorten(str(self.endpoint), WIDTH), lines)
 
+    def _describe_oldest(self) -> str:
+        return f", the first for {duration(self.oldest_wait)}" if self.oldest_wait else ""
+
     def __repr__(self) -> str:
-        return f"<EndpointStats of {self.endpoint}: {counts_text(self)}, limit {self.limit}>"
+        paused = ", paused" if self.paused else ""
+        return (
+            f"<EndpointStats of {self.endpoint}: {counts_text(self)}, limit {self.limit}"
+            f"{_timeouts_text(self)}{paused}>"
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reduce(self)
@@ -194,12 +218,16 @@ class EndpointStats:
 class PoolStats:
     """The numbers of a pool at one instant; `print(pool.all_stats())` is a table for people.
 
-    Each number is the sum of the same field of `EndpointStats`. The sums include endpoints that
+    Each count is the sum of the same field of `EndpointStats`. The sums include endpoints that
     the pool has dropped, because nobody asked for them any more; `endpoints` does not.
     """
 
     name: str
     """The pool's name."""
+    limit: int | None
+    """Most connections of all endpoints at once (`max_connections`); None: no limit."""
+    oldest_wait: float
+    """How long the first of those who wait has waited so far, in seconds; 0.0 if nobody waits."""
     endpoints: Mapping[AnyEndpoint, EndpointStats]
     """The numbers of each endpoint that the pool knows now. Read-only."""
     active: int
@@ -217,7 +245,11 @@ class PoolStats:
 
     @classmethod
     def of(
-        cls, name: str, endpoints: Mapping[AnyEndpoint, EndpointStats], dropped_counters: Counters
+        cls,
+        name: str,
+        endpoints: Mapping[AnyEndpoint, EndpointStats],
+        dropped_counters: Counters,
+        limit: int | None = None,
     ) -> Self:
         """Sum up `endpoints` and the counters of those that the pool dropped."""
         members = endpoints.values()
@@ -229,7 +261,14 @@ class PoolStats:
         reasons = ReasonCounts(dropped_counters.closed_by_reason)
         for member in members:
             reasons.absorb(member.closed_by_reason)
-        return cls(name=name, endpoints=endpoints, closed_by_reason=reasons, **sums)
+        return cls(
+            name=name,
+            limit=limit,
+            oldest_wait=max((member.oldest_wait for member in members), default=0.0),
+            endpoints=endpoints,
+            closed_by_reason=reasons,
+            **sums,
+        )
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "endpoints", MappingProxyType(dict(self.endpoints)))
@@ -247,27 +286,31 @@ class PoolStats:
         if len(shown) > _ROWS:
             busiest = heapq.nlargest(_ROWS, shown.items(), key=lambda item: _busyness(item[1]))
             shown = dict(busiest)
-        rows = [_row(shorten(str(one), _NAME_WIDTH), stats) for one, stats in shown.items()]
+        columns = [
+            column for column in _COLUMNS if column[1] not in _BAD_NEWS or getattr(self, column[1])
+        ]
+        rows = [_row(_label(stats), stats, columns) for stats in shown.values()]
         others = {one: stats for one, stats in self.endpoints.items() if one not in shown}
         if others:
             rest = PoolStats.of(self.name, others, Counters())
-            rows.append(_row(f"({len(others)} more)", rest))
-        header = ("endpoint", *(header for header, _ in _COLUMNS))
-        return f"{self._title()}\n{table(header, rows, _row('total', self))}"
+            rows.append(_row(f"({len(others)} more)", rest, columns))
+        header = ("endpoint", *(header for header, _ in columns))
+        return f"{self._title()}\n{table(header, rows, _row('total', self, columns))}"
 
     def _title(self) -> str:
         count = len(self.endpoints)
         return f"pool {self.name}: {count} {'endpoint' if count == 1 else 'endpoints'}"
 
     def __repr__(self) -> str:
-        return f"<PoolStats of {self._title()}, {counts_text(self)}>"
+        limit = "" if self.limit is None else f", limit {self.limit}"
+        return f"<PoolStats of {self._title()}, {counts_text(self)}{limit}{_timeouts_text(self)}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reduce(self)
 
 
 _SUMMED: Final = {field.name for field in fields(EndpointStats) if field.type == "int"} & {
-    field.name for field in fields(PoolStats)
+    field.name for field in fields(PoolStats) if field.type == "int"
 }
 """The counts that a pool has, too: the sums of those of its endpoints."""
 
@@ -295,6 +338,8 @@ def _finite(number: float) -> float | None:
 def _plain(value: object) -> Any:
     """Return one field for JSON."""
     match value:
+        case None:
+            return None
         case int() | float():
             return _finite(value)
         case LatencySummary():
@@ -316,21 +361,34 @@ def counts_text(stats: EndpointStats | PoolStats) -> str:
     )
 
 
+def _timeouts_text(stats: EndpointStats | PoolStats) -> str:
+    return f", {stats.acquire_timeouts} timed out" if stats.acquire_timeouts else ""
+
+
 def _busyness(member: EndpointStats) -> tuple[int, ...]:
     connections = member.idle + member.connecting + member.closing
     return (member.waiting, member.active, connections, member.acquired, member.errors)
 
 
-def _row(label: str, stats: EndpointStats | PoolStats) -> tuple[str, ...]:
-    return (label, *(_cell(stats, path) for _, path in _COLUMNS))
+def _label(member: EndpointStats) -> str:
+    mark = _PAUSED if member.paused else ""
+    return shorten(str(member.endpoint), _NAME_WIDTH - len(mark)) + mark
+
+
+def _row(
+    label: str, stats: EndpointStats | PoolStats, columns: Iterable[tuple[str, str]]
+) -> tuple[str, ...]:
+    return (label, *(_cell(stats, path) for _, path in columns))
 
 
 def _cell(stats: EndpointStats | PoolStats, path: str) -> str:
-    """Show one number; a sum over several endpoints has neither a limit nor quantiles."""
+    """Show one number; a sum over several endpoints has no quantiles, and perhaps no limit."""
     name, _, quantile = path.partition(".")
     match getattr(stats, name, None):
         case int() as number:
             return str(number)
+        case float() as seconds:
+            return duration(seconds)
         case LatencySummary(count=count) as summary if count:
             return duration(getattr(summary, quantile))
         case _:

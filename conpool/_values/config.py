@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final, final
 
-from conpool._values.config_error import ConfigError, shown
+from conpool._values.config_error import ConfigError, named, shown
+from conpool._values.endpoint import AnyEndpoint, Endpoint, UnixEndpoint
 from conpool._values.option import (
     SHARE,
     count,
@@ -22,6 +23,14 @@ from conpool._values.option import (
     seconds,
     validate_fields,
 )
+from conpool._values.validation import valid_instance, valid_mapping
+
+SHORTEST: Final = 0.001
+"""The least for a time after which the pool does something again, in seconds.
+
+With less it would be busy with nothing else: a connection would be too old to be lent as soon as it
+is open, and be dialled again, and so on.
+"""
 
 
 @final
@@ -88,8 +97,8 @@ class PoolConfig:
     """Most tasks that wait for one endpoint; the next one gets `QueueFull`."""
     max_idle_time: float = option(60.0, seconds())
     """Seconds after which an idle connection is closed; 0 keeps none."""
-    max_connection_lifetime: float = option(300.0, seconds(positive=True))
-    """Seconds after which a connection is not lent again; above 0."""
+    max_connection_lifetime: float = option(300.0, seconds(minimum=SHORTEST))
+    """Seconds after which a connection is not lent again; at least 0.001."""
     lifetime_jitter: float = option(0.1, SHARE)
     """Up to this fraction of the lifetime is subtracted at random."""
     max_connection_uses: int | None = option(None, count(1, optional=True))
@@ -108,14 +117,14 @@ class PoolConfig:
     """Seconds for a check or a reset; above 0."""
     health_check_after: float = option(0.0, seconds())
     """A connection used or checked fewer seconds ago than this is lent without a check."""
-    health_check_interval: float = option(math.inf, seconds(positive=True))
-    """Seconds between background checks of an idle connection; above 0."""
+    health_check_interval: float = option(math.inf, seconds(minimum=SHORTEST))
+    """Seconds between background checks of an idle connection; at least 0.001."""
     close_timeout: float = option(1.0, seconds())
     """Seconds for a graceful close; 0 closes by force."""
     shutdown_grace: float = option(10.0, seconds(), pool_wide=True)
     """Seconds that the pool gives leases to end when it closes."""
-    reap_interval: float = option(5.0, seconds(positive=True), pool_wide=True)
-    """Seconds between two sweeps; above 0."""
+    reap_interval: float = option(5.0, seconds(minimum=SHORTEST), pool_wide=True)
+    """Seconds between two sweeps; at least 0.001."""
     circuit_breaker: CircuitBreaker | None = option(None, instance_or_none(CircuitBreaker))
     """When to stop dialling a failing server; None never stops."""
     queue_target_delay: float | None = option(None, seconds(positive=True, optional=True))
@@ -134,10 +143,11 @@ class PoolConfig:
                 raise ConfigError(
                     f"min_idle_per_endpoint must be at most {name} ({limit}), not {wanted}"
                 )
-        if wanted and not self.max_idle_time:
+        if wanted and self.max_idle_time < SHORTEST:
             # The pool would close each warmed connection at once, dial again, and so on for ever.
             raise ConfigError(
-                f"min_idle_per_endpoint must be 0 where max_idle_time is 0, not {wanted}"
+                f"min_idle_per_endpoint must be 0 where max_idle_time is below {SHORTEST},"
+                f" not {wanted}"
             )
 
     def replace(self, **changes: Any) -> PoolConfig:
@@ -173,6 +183,8 @@ class PoolConfig:
             ConfigError: A value is wrong, or a variable with the prefix names no field; the
                 message names the variable.
         """
+        valid_instance("prefix", prefix, str)
+        valid_mapping("environ", environ)
         if not prefix:
             raise ConfigError("prefix must not be empty: every variable would be taken for a field")
         settings = {prefix + name.upper(): (name, rule) for name, rule in rules_of(cls).items()}
@@ -184,7 +196,8 @@ class PoolConfig:
             if rule is None or rule.number is None:
                 # The message leaves the value out, because it may be another program's secret.
                 raise ConfigError(f"{variable} is not a setting of the pool")
-            found[name] = rule.check(variable, rule.parse(text.strip()))
+            written = valid_instance(variable, text, str).strip()
+            found[name] = rule.check(variable, rule.parse(written))
         return cls(**found)
 
     def __repr__(self) -> str:
@@ -195,3 +208,22 @@ POOL_WIDE_FIELDS: Final = frozenset(
     field.name for field in fields(PoolConfig) if field.metadata["pool_wide"]
 )
 """The fields that no endpoint can have for itself."""
+
+
+def checked_configs(config: object, overrides: object) -> dict[AnyEndpoint, PoolConfig]:
+    """Return a copy of `overrides`; refuse what is no configuration."""
+    usual = valid_instance("config", config, PoolConfig)
+    own_configs: dict[AnyEndpoint, PoolConfig] = {}
+    for endpoint, its_own in valid_mapping("overrides", overrides).items():
+        if not isinstance(endpoint, Endpoint | UnixEndpoint):
+            raise ConfigError(f"overrides are for single endpoints, not for {named(endpoint)}")
+        own = own_configs[endpoint] = valid_instance("each of overrides", its_own, PoolConfig)
+        for field in sorted(POOL_WIDE_FIELDS):
+            if getattr(own, field) != getattr(usual, field):
+                raise ConfigError(f"{field} is the whole pool's: {endpoint} cannot have its own")
+    for one in (usual, *own_configs.values()):
+        if one.circuit_breaker is not None or one.queue_target_delay is not None:
+            raise NotImplementedError(
+                "circuit_breaker and queue_target_delay come with a later release"
+            )
+    return own_configs

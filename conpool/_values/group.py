@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias, cast, final, get_args
 
-from conpool._values.config_error import ConfigError, shown
+from conpool._values.config_error import ConfigError, named, shown
 from conpool._values.endpoint import AnyEndpoint, Endpoint, UnixEndpoint
 from conpool._values.value import Value
 
@@ -93,6 +93,8 @@ def valid_target(target: Target) -> AnyEndpoint:
     """
     if isinstance(target, (Endpoint, UnixEndpoint)):
         return target
-    if isinstance(cast("object", target), EndpointGroup):
+    stranger = cast("object", target)
+    if isinstance(stranger, EndpointGroup):
         raise NotImplementedError("lending from an EndpointGroup comes with a later release")
-    raise TypeError(f"not an endpoint: {target!r}")
+    hint = " (for a URL use Endpoint.from_url)" if isinstance(stranger, str) else ""
+    raise TypeError(f"not an Endpoint or UnixEndpoint but {named(stranger)}{hint}")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from typing import Final
 
 from conpool._values.config_error import ConfigError, shown
 
 MAX_HOST: Final = 253  # RFC 1035's 255 bytes on the wire, as text
-# What the URL standard forbids in a host, and the comma of libpq's lists of hosts.
-_FORBIDDEN: Final = frozenset("#/:<>?@[\\]^|%,")
+# What the URL standard forbids in a host, the comma of libpq's lists of hosts, and what shows that
+# somebody has given a list of options, perhaps with a password.
+_FORBIDDEN: Final = frozenset("#/:<>?@[\\]^|%,=;&")
+_HARMLESS: Final = re.compile(r"[\w.-]*")
 # IDNA 2003 (Python's codec) and IDNA 2008 (trio, browsers) send these to different hosts.
 _AMBIGUOUS: Final = frozenset("ßẞς\u200c\u200d")
 
@@ -31,8 +34,8 @@ def valid_host(name: str, value: object) -> str:
     if problem is None and ":" not in host:
         host, problem = _to_ascii(host)
     if problem is not None:
-        # A URL that is given as a host may have a password before its @.
-        what = "what was given" if "@" in host else shown(host)
+        # A URL or a list of options that is given as a host may hold a secret.
+        what = shown(host) if _HARMLESS.fullmatch(host) else "what was given"
         raise ConfigError(f"{name} cannot be {what}: {problem}")
     return host
 

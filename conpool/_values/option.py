@@ -51,10 +51,11 @@ def count(minimum: int, *, optional: bool = False) -> Rule:
     return Rule(partial(valid_count, minimum=minimum), int, words, optional=optional)
 
 
-def seconds(*, positive: bool = False, optional: bool = False) -> Rule:
-    """Allow a duration; 0 unless `positive`, None if `optional`."""
+def seconds(*, positive: bool = False, minimum: float = 0.0, optional: bool = False) -> Rule:
+    """Allow a duration of at least `minimum`, above 0 if `positive`; None if `optional`."""
     words = {"none": None if optional else math.inf}
-    return Rule(partial(valid_seconds, positive=positive), float, words, optional=optional)
+    valid = partial(valid_seconds, positive=positive, minimum=minimum)
+    return Rule(valid, float, words, optional=optional)
 
 
 SHARE: Final = Rule(valid_share, float, {})

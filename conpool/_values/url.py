@@ -111,6 +111,9 @@ def parse_url(url: object) -> Parsed:
     rules = _SCHEMES.get(scheme)
     if rules is None:
         raise ConfigError(f"unknown scheme {scheme}://; known are {', '.join(_SCHEMES)}")
+    if "\\" in authority:
+        # Some read it as a slash, which ends the host: they would go to another server.
+        raise ConfigError(f"a {scheme} URL must percent-encode a backslash (%5C)")
     if " " in url or not url.isprintable():
         raise ConfigError(f"a {scheme} URL must percent-encode blanks and control characters")
     if scheme not in _HTTP:

@@ -6,9 +6,13 @@ Each function takes the value's name for the error message, and returns the valu
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+import inspect
+from collections.abc import Hashable, Mapping
+from typing import TypeVar, cast
 
-from conpool._values.config_error import ConfigError, shown
+from conpool._values.config_error import ConfigError, named, shown
+
+T = TypeVar("T")
 
 # ── numbers ─────────────────────────────────────────────────────────────────────
 
@@ -20,11 +24,13 @@ def valid_count(name: str, value: object, *, minimum: int) -> int:
     return int(value)
 
 
-def valid_seconds(name: str, value: object, *, positive: bool) -> float:
-    """Return a duration in seconds; it may be `math.inf`, and 0 unless `positive`."""
+def valid_seconds(
+    name: str, value: object, *, positive: bool = False, minimum: float = 0.0
+) -> float:
+    """Return a duration of at least `minimum` seconds; above 0 if `positive`; maybe `math.inf`."""
     seconds = _as_float(value)
-    if seconds is None or not (seconds > 0 if positive else seconds >= 0):
-        least = "more than 0" if positive else "0 or more"
+    if seconds is None or not (seconds > 0 if positive else seconds >= minimum):
+        least = "more than 0" if positive else f"{minimum:g} or more"
         raise ConfigError(
             f"{name} must be {least} seconds (math.inf: no limit), not {shown(value)}"
         )
@@ -62,6 +68,38 @@ def valid_port(name: str, value: object) -> int:
     if not 1 <= value <= 65535:
         raise ConfigError(f"{name} must be from 1 to 65535, not {shown(value)}")
     return int(value)
+
+
+# ── objects ─────────────────────────────────────────────────────────────────────
+
+
+def valid_instance(name: str, value: object, kind: type[T]) -> T:
+    """Return an instance of `kind`."""
+    if not isinstance(value, kind):
+        raise ConfigError(f"{name} must be a {kind.__name__}, not {named(value)}")
+    return value
+
+
+def valid_mapping(name: str, value: object) -> Mapping[object, object]:
+    """Return a mapping."""
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{name} must be a mapping, not {named(value)}")
+    return cast("Mapping[object, object]", value)
+
+
+def valid_async_function(name: str, value: object) -> None:
+    """Refuse what cannot be an async function, and what was plainly not written as one."""
+    if not callable(value):
+        raise ConfigError(f"{name} must be an async function, not {named(value)}")
+    if inspect.isasyncgenfunction(value) or _is_plain_function(value):
+        raise ConfigError(f"{name} must be an async function: {named(value)} is not")
+
+
+def _is_plain_function(value: object) -> bool:
+    """Whether `value` was written with `def`. A lambda may well return an awaitable."""
+    if inspect.iscoroutinefunction(value) or getattr(value, "__name__", "") == "<lambda>":
+        return False
+    return inspect.isroutine(value)
 
 
 # ── identity ────────────────────────────────────────────────────────────────────

@@ -11,7 +11,7 @@ Pool = conpool.ConnectionPool[None]
 
 
 class StaleConnection(Exception):
-    """The peer closed a connection that was kept, perhaps before it saw the request."""
+    """The peer closed a connection that had been idle, perhaps before it saw the request."""
 
 
 async def ask(pool: Pool, endpoint: conpool.Endpoint, text: bytes) -> bytes:
@@ -29,9 +29,9 @@ async def ask_once(
             await conn.send_all(text)
             return await receive_exactly(conn, len(text))
         except (trio.BrokenResourceError, EOFError) as error:
-            if conn.reused:
-                raise StaleConnection from error
-            raise  # age cannot be the reason: the connection was new
+            if conn.fresh:
+                raise  # age cannot be the reason: the connection was opened for this request
+            raise StaleConnection from error
 
 
 async def main() -> None:

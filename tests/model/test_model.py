@@ -153,13 +153,13 @@ NAMED: dict[type, str] = {
     Timetable: "_heap",
 }
 LEFT_OUT: dict[type, str] = {
-    Entry: "address check checked_at doomed id idle_since reason sub",
+    Entry: "address check checked_at doomed id idle_since idled_unused reason sub",
     Lease: "entry holder since",
-    Waiter: "entry error had_turn in_deadlock outcome queued since subs task",
+    Waiter: "entry error had_turn outcome queued since slots subs task",
     Warmer: "error queued sub task",
     SubPool: "acquire_timeout active closing config connecting counters dialled_for due_at endpoint"
     " generation max_connecting max_idle_time max_uses max_waiting min_idle is_scarce shares_limit",
-    Gate: "_random last_error",
+    Gate: "_random last_error outage_since",
     Core: "_arrivals _config _dials _ledger _overrides _random _serving _warming dropped_counters"
     " effects orders pop_newest touched",
     PoolLimit: "_count _line closing is_limited wanted",

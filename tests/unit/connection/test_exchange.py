@@ -266,6 +266,25 @@ async def test_operations_in_progress_are_counted(
     assert exchange.in_progress == 0
 
 
+async def test_f155_empty_send_is_in_progress_and_leaves_no_note(
+    autojump_clock: MockClock,
+) -> None:
+    """Empty streams may send nothing slowly, and a real one has a checkpoint there."""
+
+    class Slow(OneWay):
+        async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+            await trio.sleep(1)
+
+    exchange = ExchangeStream(Slow())
+    for patience in (0.5, 2):
+        with trio.move_on_after(patience):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(exchange.send_all, b"")
+                await trio.testing.wait_all_tasks_blocked()
+                assert exchange.in_progress == 1
+        assert (exchange.in_progress, exchange.taints) == (0, 0)
+
+
 async def test_exchange_that_was_cut_is_closed_for_good() -> None:
     exchange, _ = make_exchange()
     exchange.cut()

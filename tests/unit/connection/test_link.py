@@ -48,7 +48,7 @@ async def test_a_connection_with_tls(
     client, server = await tls_pair(server_ssl, TLS(client_ssl), (low_client, low_server))
     if layers == 2:
         client, server = await tls_pair(server_ssl, TLS(client_ssl), (client, server))
-    link = Link(client)
+    link = Link(client, encrypted=True)
     assert link.fileno() == low_client.socket.fileno()
     assert link.peer_address == low_server.socket.getsockname()
     assert link.ssl_object is client._ssl_object

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import select
 import socket
 import ssl
@@ -24,6 +25,26 @@ from tests.support.loopback_servers import receive_exactly, tcp_pair, tls_pair
 
 PEER_CLOSED = CloseReason.PEER_CLOSED
 UNREAD_DATA = CloseReason.UNREAD_DATA
+
+
+class Broken:
+    """A source whose descriptor is somebody else's by now."""
+
+    def __init__(self, *, at_poll: bool) -> None:
+        self._at_poll = at_poll
+
+    def poll(self, _: int) -> bool:
+        if self._at_poll:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        return True
+
+    def take_now(self, size: int) -> bytes | None:
+        raise OSError(errno.ENOTSOCK, "Socket operation on non-socket")
+
+
+@pytest.mark.parametrize("at_poll", [True, False])
+def test_f142_a_source_that_cannot_even_be_asked_is_closed(at_poll: bool) -> None:
+    assert probe(cast("Any", Broken(at_poll=at_poll))) is PEER_CLOSED
 
 
 async def arrival(sock: trio.SocketStream) -> None:

@@ -450,7 +450,7 @@ def test_a_forgotten_endpoint_is_not_warmed_when_the_pool_has_a_slot_again() -> 
 
 def test_reading_about_an_unknown_endpoint_opens_no_books() -> None:
     shell = Shell()
-    assert shell.core.peek(HERE).snapshot().active == 0
+    assert shell.core.peek(HERE).snapshot(shell.now).active == 0
     assert HERE not in shell.core.subs
 
 

@@ -259,8 +259,17 @@ def test_a_snapshot_has_each_number_in_its_place() -> None:
     shell.pause()
     shell.release(returned)
     sub = shell.sub()
-    assert sub.snapshot() == EndpointStats.of(
-        HERE, limit=5, active=1, idle=1, connecting=2, closing=1, waiting=3, counters=sub.counters
+    assert sub.snapshot(shell.now + 2.0) == EndpointStats.of(
+        HERE,
+        limit=5,
+        active=1,
+        idle=1,
+        connecting=2,
+        closing=1,
+        waiting=3,
+        oldest_wait=2.0,
+        paused=True,
+        counters=sub.counters,
     )
 
 

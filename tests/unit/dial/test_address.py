@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import socket
+import sys
+from typing import Any
 
 import pytest
 
-from conpool._dial.address import Address, interleave, read_address, read_literal
+from conpool._dial.address import MOST_TRIED, Address, interleave, read_address, read_literal, spell
+from conpool._errors.connect import MAX_ATTEMPTS
 from tests._net import v4, v6
 
 
@@ -88,3 +91,58 @@ def test_a_winner_that_is_no_longer_there_is_forgotten() -> None:
 
 def test_an_address_that_comes_twice_is_tried_once() -> None:
     assert interleave([A4, A4, A6, A4]) == [A4, A6]
+
+
+def many(count: int) -> list[Address]:
+    return [v4(f"192.0.{n >> 8}.{n & 255}") for n in range(count)]
+
+
+def test_f147_one_dial_tries_a_few_addresses_of_each_family() -> None:
+    sixes = [v6(f"2001:db8::{n:x}") for n in range(1, 100)]
+    ordered = interleave([*many(100), *sixes])
+    assert ordered[:4] == [many(1)[0], sixes[0], many(2)[1], sixes[1]]
+    assert len(ordered) == 2 * MOST_TRIED == MAX_ATTEMPTS
+    assert interleave(many(100)) == many(MOST_TRIED)
+
+
+def test_f147_the_last_winner_is_tried_wherever_it_stands() -> None:
+    *others, last = many(100)
+    assert interleave([*others, last], last) == [last, *others[: MOST_TRIED - 1]]
+
+
+def test_f147_an_address_costs_the_same_among_many() -> None:
+    def steps(count: int) -> int:
+        counted = 0
+
+        def count_one(*_: object) -> Any:
+            nonlocal counted
+            counted += 1
+            return count_one
+
+        addresses = many(count)
+        before = sys.gettrace()
+        sys.settrace(count_one)
+        try:
+            interleave(addresses, addresses[-1])
+        finally:
+            sys.settrace(before)
+        return counted
+
+    assert steps(10_000) < 11 * steps(1_000)
+
+
+@pytest.mark.parametrize(
+    ("text", "spelled"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("2001:DB8:0::1", "2001:db8::1"),
+        ("fe80::1%eth0", "fe80::1"),
+        ("db.example", None),
+        ("", None),
+        ("192.0.2.1\0", None),
+        (5, None),
+        (None, None),
+    ],
+)
+def test_an_address_is_spelled_as_getpeername_spells_it(text: object, spelled: str | None) -> None:
+    assert spell(text) == spelled

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import errno
 import math
+import os
+import pickle
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
-from conpool import TLS, Connector, Endpoint
+from conpool import TLS, ConnectionPool, Connector, Endpoint, HTTPProxy, TCPConnector
 from conpool._dial.dial import open_link
 from conpool._dial.progress import note_attempt, note_phase
 from conpool._errors.connect import (
@@ -27,7 +30,11 @@ from conpool._errors.connect import (
 )
 from conpool._values.endpoint import AnyEndpoint
 from conpool._values.states import DialPhase
+from tests._net import FakeNetwork, on_network
+from tests._proxies import Connecting, proxy_at_work
 from tests.support.loopback_servers import tcp_pair, tls_server
+from tests.support.odd import HalfBuilt, odd_exceptions, repr_of
+from tests.support.pools import echo
 
 PLAIN = Endpoint("db.example", 5432)
 
@@ -257,3 +264,189 @@ async def test_a_dial_with_tls_is_open_for_business(
         assert link.has_goodbye
         link.try_close_now()
         await trio.aclose_forcefully(accepted)
+
+
+# ── TLS of a proxy's ────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+async def test_f151_the_tls_of_a_proxy_is_not_told_as_the_endpoints(
+    encrypted: bool, server_ssl: ssl.SSLContext, client_ssl: ssl.SSLContext
+) -> None:
+    tls = TLS(client_ssl)
+    async with (
+        proxy_at_work(echo, server_ssl if encrypted else None) as target,
+        proxy_at_work(Connecting(), server_ssl) as port,
+    ):
+        proxy = HTTPProxy("localhost", port, tls=tls)
+        endpoint = Endpoint("localhost", target, tls=tls if encrypted else False, proxy=proxy)
+        async with ConnectionPool() as pool, pool.connection(endpoint) as conn:
+            await conn.send_all(b"ping")
+            assert await conn.receive_some() == b"ping"
+            assert (conn.ssl_object is not None) == encrypted
+            assert conn.alpn_protocol is None
+
+
+# ── strangers ───────────────────────────────────────────────────────────────────
+
+
+class Raw:
+    """A stream of another library's."""
+
+    def __init__(self) -> None:
+        self.closed = False
+
+    async def aclose(self) -> None:
+        self.closed = True
+        await trio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize(
+    ("returned", "said"),
+    [
+        (None, "None"),
+        ((None, None), "a tuple"),
+        (trio.SocketStream, "the class SocketStream"),
+        (b"", "a bytes"),
+        (5, "5"),
+    ],
+)
+@pytest.mark.parametrize("endpoint", [PLAIN, Endpoint("db.example", 5432, tls=True)])
+async def test_f137_a_dial_that_yields_no_stream_says_so(
+    returned: Any, said: str, endpoint: Endpoint
+) -> None:
+    error = await fails(returning(returned), endpoint)
+    assert type(error) is ConnectError
+    assert (error.phase, error.errno) == ("open", None)
+    assert f"Fake.connect() must return a trio.abc.Stream, not {said}" in str(error)
+
+
+async def test_f137_what_is_no_stream_is_closed_if_it_can_be(
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    raw: Any = Raw()
+    with socket.socket() as sock:
+        strangers: list[Any] = [sock, raw, returning(raw).connect(PLAIN)]
+        for returned in strangers:
+            error = await fails(returning(returned))
+            assert "must return a trio.abc.Stream" in str(error)
+        assert sock.fileno() == -1
+    assert raw.closed
+    assert not recwarn.list, "of a coroutine that nobody awaits"
+
+
+async def test_f137_a_connect_that_is_not_async_says_so() -> None:
+    class Plain(Connector):
+        def connect(self, endpoint: AnyEndpoint) -> Any:
+            return memory_stream_pair()[0]
+
+    error = await fails(Plain())
+    assert "can't be used in 'await' expression" in str(error)
+
+
+async def test_f137_a_stream_that_is_closed_already_is_no_connection() -> None:
+    client, server = await tcp_pair()
+    await client.aclose()
+    await server.aclose()
+    error = await fails(returning(client))
+    assert error.phase == "open"
+
+
+# ── errors after the stream is up ───────────────────────────────────────────────
+
+
+class LoginFailed(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("error", "phase"),
+    [
+        (LoginFailed("wrong password"), "open"),
+        (ExceptionGroup("", [LoginFailed("wrong password")]), "open"),
+        (trio.BrokenResourceError("the server hung up"), "open"),
+        (ExceptionGroup("", [trio.BrokenResourceError("the server hung up")]), "open"),
+        (trio.ClosedResourceError("closed"), "open"),
+        (EOFError(), "open"),
+        (OSError(errno.ECONNREFUSED, "refused"), "tcp"),
+        (OSError("all attempts failed"), "tcp"),
+        (trio.TooSlowError(), "tcp"),
+        (TimeoutError(), "tcp"),
+        (ExceptionGroup("", [ValueError(), OSError(errno.ECONNREFUSED, "refused")]), "tcp"),
+        (socket.gaierror(socket.EAI_NONAME, "no such name"), "resolve"),
+        (ssl.SSLError(1, "handshake failure"), "tls"),
+    ],
+)
+async def test_f141_a_login_that_fails_in_a_connector_is_told_as_open(
+    error: Exception, phase: DialPhase
+) -> None:
+    assert (await fails(raising(error))).phase == phase
+
+
+async def test_f141_a_stream_that_breaks_in_a_connector_was_open() -> None:
+    broken = trio.BrokenResourceError()
+    broken.__cause__ = ConnectionResetError(errno.ECONNRESET, "reset")
+    error = await fails(raising(broken))
+    assert (error.phase, error.errno) == ("open", errno.ECONNRESET)
+
+
+@pytest.mark.parametrize("error", [None, OSError(errno.ECONNRESET, "reset")])
+async def test_f141_once_the_default_connector_has_connected_the_rest_is_open(
+    error: OSError | None, autojump_clock: MockClock
+) -> None:
+    class LogsIn(Connector):
+        async def connect(self, endpoint: AnyEndpoint) -> trio.abc.Stream:
+            with on_network(FakeNetwork(**{"192.0.2.1": (0.0, None)})):
+                await TCPConnector().connect(endpoint)
+            if error is not None:
+                raise error
+            await trio.sleep_forever()
+            raise AssertionError
+
+    told = await fails(LogsIn(), Endpoint("192.0.2.1", 5432))
+    assert told.phase == "open"
+    assert isinstance(told, ConnectTimeout) == (error is None)
+
+
+async def test_f141_a_time_out_is_a_too_slow_error(autojump_clock: MockClock) -> None:
+    with pytest.raises(trio.TooSlowError) as caught:
+        await open_link(hanging(), PLAIN, 10.0)
+    assert isinstance(caught.value, ConnectTimeout)
+    assert caught.value.strerror == os.strerror(errno.ETIMEDOUT)
+
+
+# ── odd exceptions ──────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("error", odd_exceptions(), ids=repr_of)
+async def test_f152_an_odd_exception_is_a_connect_error(error: Exception) -> None:
+    told = await fails(raising(error))
+    cause = told.__cause__
+    # A coroutine cannot raise a `StopIteration`: Python wraps it.
+    assert cause is error or (cause is not None and cause.__cause__ is error)
+    assert told.phase in {"tcp", "tls", "open"}
+    assert told.errno is None or isinstance(told.errno, int)
+    assert 10 < len(str(told)) < 1000
+    again = pickle.loads(pickle.dumps(told))
+    assert str(again) == str(told)
+
+
+async def test_f152_a_half_built_connect_error_is_built_anew() -> None:
+    told = await fails(raising(HalfBuilt()))
+    assert type(told) is ConnectError
+    assert "HalfBuilt" in str(told)
+
+
+async def test_f152_an_error_for_another_endpoint_is_wrapped() -> None:
+    other = ConnectError("no", endpoint=Endpoint("jump.example", 22), phase="tcp", errno=5)
+    told = await fails(raising(other))
+    assert told.__cause__ is other
+    assert "jump.example" in str(told)
+
+
+async def test_f152_a_connect_that_raises_stop_iteration_at_once() -> None:
+    class Plain(Connector):
+        def connect(self, endpoint: AnyEndpoint) -> Any:
+            raise StopIteration("x")
+
+    assert (await fails(Plain())).phase == "open"

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
-from conpool._dial.lookup import MAX_LOOKUPS, Found, Lookups, Question, find_hook
+from conpool._dial import places
+from conpool._dial.lookup import MOST_READ, Found, Lookups, Question, find_hook
+from conpool._dial.places import ITS_TIME, MOST_LATE, MOST_THREADS, PLACES, SLOW_PLACES
 from tests._net import Hook, Hosts, SystemResolver, hooked, v4, v6
 
 
@@ -70,9 +74,9 @@ async def test_f023_slow_names_never_touch_trios_own_threads(system: SystemResol
     lookups, _ = system_lookups()
     default = trio.to_thread.current_default_thread_limiter()
     async with trio.open_nursery() as nursery:
-        for number in range(MAX_LOOKUPS - 1):
+        for number in range(PLACES - 1):
             nursery.start_soon(ask, lookups, f"slow{number}")
-        await system.wait_asked(MAX_LOOKUPS - 1)
+        await system.wait_asked(PLACES - 1)
         with trio.fail_after(5):
             assert await ask(lookups, "quick") == ("127.0.0.1",)
         assert default.borrowed_tokens == 0
@@ -82,12 +86,12 @@ async def test_f023_slow_names_never_touch_trios_own_threads(system: SystemResol
 async def test_more_names_than_the_limit_wait_their_turn(system: SystemResolver) -> None:
     lookups, _ = system_lookups()
     async with trio.open_nursery() as nursery:
-        for number in range(MAX_LOOKUPS):
+        for number in range(PLACES):
             nursery.start_soon(ask, lookups, f"slow{number}")
-        await system.wait_asked(MAX_LOOKUPS)
+        await system.wait_asked(PLACES)
         nursery.start_soon(ask, lookups, "late")
         await wait_all_tasks_blocked()
-        assert repr(lookups) == f"<Lookups: {MAX_LOOKUPS} threads of {MAX_LOOKUPS}>"
+        assert repr(lookups) == f"<Lookups: {PLACES} threads of {MOST_THREADS}>"
         assert "late" not in system.asked
         system.gate.set()
     assert system.asked[-1] == "late"
@@ -98,9 +102,9 @@ async def test_g10_one_cancelled_while_it_waits_its_turn_takes_none(
 ) -> None:
     lookups, orphans = system_lookups()
     async with trio.open_nursery() as nursery:
-        for number in range(MAX_LOOKUPS):
+        for number in range(PLACES):
             nursery.start_soon(ask, lookups, f"slow{number}")
-        await system.wait_asked(MAX_LOOKUPS)
+        await system.wait_asked(PLACES)
         with trio.move_on_after(0.01) as scope:
             await ask(lookups, "late")
         assert scope.cancelled_caught
@@ -142,7 +146,7 @@ async def test_what_a_thread_finds_when_all_have_gone_is_reported(system: System
     ((host, found),) = orphans.found
     assert host == "slow"
     assert found.unwrap() == (v4("127.0.0.1"),)
-    assert repr(lookups) == f"<Lookups: 0 threads of {MAX_LOOKUPS}>"
+    assert repr(lookups) == f"<Lookups: 0 threads of {MOST_THREADS}>"
 
 
 def test_g19_a_thread_that_outlives_the_run_reports_to_nobody(
@@ -169,12 +173,113 @@ async def test_f035_no_thread_left_is_this_machines_fault(
 
     with monkeypatch.context() as patch:
         patch.setattr(trio.lowlevel, "start_thread_soon", no_more)
-        for _ in range(MAX_LOOKUPS + 1):
+        for _ in range(PLACES + 1):
             with pytest.raises(OSError, match="no thread left") as caught:
                 await ask(lookups, "db.example")
             assert caught.value.errno == errno.ENOMEM
     system.gate.set()
     assert await ask(lookups, "db.example") == ("127.0.0.1",)
+
+
+# ── names that hang ─────────────────────────────────────────────────────────────
+
+
+async def ask_all(
+    nursery: trio.Nursery, system: SystemResolver, lookups: Lookups, names: list[str]
+) -> None:
+    """Have all `names` looked up, and wait until the system is asked for them."""
+    asked = len(system.asked)
+    for name in names:
+        nursery.start_soon(ask, lookups, name)
+    await system.wait_asked(asked + len(names))
+
+
+async def test_f158_names_that_hang_do_not_delay_others_for_long(
+    system: SystemResolver, mock_clock: MockClock
+) -> None:
+    system.slow = "slow"
+    lookups, _ = system_lookups()
+    async with trio.open_nursery() as nursery:
+        await ask_all(nursery, system, lookups, [f"slow{n}" for n in range(PLACES)])
+        nursery.start_soon(ask, lookups, "quick")
+        await wait_all_tasks_blocked()
+        mock_clock.jump(ITS_TIME * 0.9)
+        await wait_all_tasks_blocked()
+        assert "quick" not in system.asked
+        mock_clock.jump(ITS_TIME * 0.1)
+        await system.wait_asked(PLACES + 1)
+        assert await ask(lookups, "another") == ("127.0.0.1",), "their places stay free"
+        system.gate.set()
+
+
+async def test_f158_late_look_ups_have_a_ceiling(
+    system: SystemResolver, mock_clock: MockClock
+) -> None:
+    lookups, _ = system_lookups()
+    system.slow = "slow"
+    async with trio.open_nursery() as nursery:
+        for batch in range(MOST_LATE // PLACES + 1):
+            names = [f"slow{batch}.{n}" for n in range(PLACES)]
+            await ask_all(nursery, system, lookups, names)
+            mock_clock.jump(ITS_TIME)
+        nursery.start_soon(ask, lookups, "quick")
+        await wait_all_tasks_blocked()
+        assert "quick" not in system.asked
+        threads = MOST_LATE + PLACES
+        assert repr(lookups) == f"<Lookups: {threads} threads of {MOST_THREADS}>"
+        assert repr(lookups._places) == f"<Places: {PLACES} taken, {MOST_LATE} late, 0 slow>"
+        system.gate.set()
+    assert "quick" in system.asked
+    assert repr(lookups._places) == "<Places: 0 taken, 0 late, 0 slow>"
+
+
+async def test_f158_slow_names_wait_for_each_other_only(
+    system: SystemResolver, mock_clock: MockClock
+) -> None:
+    lookups, _ = system_lookups()
+    system.slow = "slow"
+    names = [f"slow{n}" for n in range(PLACES)]
+    async with trio.open_nursery() as nursery:
+        await ask_all(nursery, system, lookups, names)
+        mock_clock.jump(ITS_TIME)
+        system.gate.set()
+    assert SLOW_PLACES == PLACES
+    system.gate.clear()
+    async with trio.open_nursery() as nursery:
+        await ask_all(nursery, system, lookups, names)
+        assert await ask(lookups, "quick") == ("127.0.0.1",), "at once, and time stands still"
+        assert repr(lookups._places) == f"<Places: 0 taken, 0 late, {SLOW_PLACES} slow>"
+        system.gate.set()
+    assert lookups._places._slow_names == {}, "all were in time again"
+
+
+async def test_f158_few_slow_names_are_remembered(
+    system: SystemResolver, mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(places, "MOST_SLOW", 2)
+    lookups, _ = system_lookups()
+    async with trio.open_nursery() as nursery:
+        await ask_all(nursery, system, lookups, ["slow1", "slow2", "slow3"])
+        mock_clock.jump(ITS_TIME)
+        system.gate.set()
+    assert len(lookups._places._slow_names) == 2
+
+
+async def test_g10_one_cancelled_while_it_waits_for_a_late_one_takes_no_place(
+    system: SystemResolver, mock_clock: MockClock
+) -> None:
+    lookups, _ = system_lookups()
+    system.slow = "slow"
+    async with trio.open_nursery() as nursery:
+        await ask_all(nursery, system, lookups, [f"slow{n}" for n in range(PLACES)])
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await ask(lookups, "quick")
+        mock_clock.jump(ITS_TIME)
+        assert await ask(lookups, "other") == ("127.0.0.1",)
+        assert "quick" not in system.asked
+        assert repr(lookups._places) == f"<Places: 0 taken, {PLACES} late, 0 slow>"
+        system.gate.set()
 
 
 # ── others ──────────────────────────────────────────────────────────────────────
@@ -185,6 +290,28 @@ async def test_a_resolver_of_ones_own_is_asked_instead() -> None:
     lookups = Lookups(hosts, Orphans())
     assert await ask(lookups, "db") == ("2001:db8::1", "192.0.2.1")
     assert await ask(lookups, "db", socket.AF_INET) == ("192.0.2.1",)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (None, "it must give a list of IP addresses, not None"),
+        (5, "it must give a list of IP addresses, not 5"),
+        ("192.0.2.1", "it must give a list of IP addresses, not a str"),
+        ([5], "gave 5, which is no IP address"),
+        ([None], "gave None, which is no IP address"),
+    ],
+)
+async def test_f137_a_resolver_that_gives_nonsense_is_told_so(given: Any, said: str) -> None:
+    lookups = Lookups(Hosts(db=given), Orphans())
+    with pytest.raises((TypeError, ValueError), match=said):
+        await ask(lookups, "db")
+
+
+async def test_f147_of_an_endless_answer_the_beginning_is_read() -> None:
+    endless: Any = itertools.repeat("192.0.2.1")
+    lookups = Lookups(Hosts(db=endless), Orphans())
+    assert len(await ask(lookups, "db")) == MOST_READ
 
 
 async def test_a_resolver_that_gives_names_is_told_so() -> None:

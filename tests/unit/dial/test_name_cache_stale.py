@@ -15,6 +15,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from conpool._dial.lookup import Found, Question
 from conpool._dial.name_cache import MAX_STALE, PATIENCE, STALE_TTL, NameCache
 from tests._net import Hosts, SystemResolver, v4
+from tests.support.odd import odd_exceptions, repr_of
 from tests.unit.dial.test_name_cache import DOWN, NO_SUCH_NAME, ips, names_for
 
 
@@ -232,3 +233,16 @@ async def test_a_late_answer_is_taken_by_those_woken_with_it(system: SystemResol
         await wait_all_tasks_blocked()
         assert names.stats.lookups == 1
         system.gate.set()
+
+
+@pytest.mark.parametrize("error", odd_exceptions(), ids=repr_of)
+async def test_f152_whatever_a_look_up_without_waiters_raised_is_remembered(
+    error: Exception,
+) -> None:
+    """It is reported to trio itself: what is raised there ends the program."""
+    names = NameCache(ttl=300.0)
+    question = names._lookups.question("db", 5432, 0)
+    names._adopt(question, outcome.Error(error))
+    with pytest.raises(OSError, match=r".") as caught:
+        await names.resolve("db", 5432)
+    assert len(str(caught.value)) < 500

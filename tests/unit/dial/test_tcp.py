@@ -52,7 +52,7 @@ async def test_it_connects(host: str) -> None:
                 async with await listener.accept() as server:
                     await stream.send_all(b"hello")
                     assert await server.receive_some() == b"hello"
-        assert progress.phase == "tcp"
+        assert progress.phase == "open"
 
 
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="there are no UNIX sockets")

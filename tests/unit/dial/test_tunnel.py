@@ -47,7 +47,7 @@ async def test_a_tunnel_reaches_the_target(kind: str) -> None:
         endpoint = Endpoint("db.example", target, proxy=proxy_class(LOOPBACK, port))
         with progress_noted() as progress:
             stream = await TCPConnector().connect(endpoint)
-        assert progress.phase == "proxy"
+        assert progress.phase == "open"
         async with stream:
             assert isinstance(stream, trio.SocketStream)
             assert await answers(stream)

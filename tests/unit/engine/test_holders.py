@@ -161,13 +161,6 @@ async def test_nesting_under_the_pool_wide_limit_is_a_deadlock_too(
         assert (await time_out(pool)).deadlock
 
 
-async def test_endpoint_whose_slots_others_hold_has_no_holders(autojump_clock: MockClock) -> None:
-    async with open_pool(max_connections=1, acquire_timeout=5) as pool, pool.connection(THERE):
-        error = await time_out(pool)
-        assert error.holders == ()
-        assert not error.deadlock
-
-
 async def test_holder_that_has_ended_is_named_as_such(autojump_clock: MockClock) -> None:
     """The lease was passed on, and its first task is no more."""
     leases: list[Connection[None]] = []

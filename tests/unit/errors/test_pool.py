@@ -22,6 +22,7 @@ from conpool._errors.connect import (
     TLSError,
     TLSTimeout,
 )
+from conpool._errors.obstacles import Obstacles
 from conpool._errors.pool import (
     AcquireTimeout,
     CircuitOpen,
@@ -33,32 +34,36 @@ from conpool._stats.counters import Counters
 from conpool._stats.snapshot import EndpointStats
 from conpool._values.config_error import ConfigError, PoolError
 from conpool._values.endpoint import AnyEndpoint, Endpoint
+from conpool._values.states import AcquirePhase
 
 ENDPOINT = Endpoint("db.example", 5432)
 OTHER = Endpoint("other.example", 5432)
 STATS = EndpointStats.of(
-    ENDPOINT, limit=10, active=9, idle=8, connecting=7, closing=6, waiting=5, counters=Counters()
+    ENDPOINT, limit=50, active=9, idle=8, connecting=7, closing=6, waiting=5, counters=Counters()
 )
-COUNTS = "9 active, 8 idle, 7 connecting, 6 closing, 5 waiting, limit 10; pool orders"
-REMEDIES = (
-    "remedies: hold connections for less time; raise max_connections_per_endpoint or"
-    " max_connections; turn callers away early with max_waiting_per_endpoint or"
-    " queue_target_delay"
-)
+COUNTS = "9 active, 8 idle, 7 connecting, 6 closing, 5 waiting, limit 50; pool orders"
+REMEDIES = "remedies: hold connections for less time"
+WORKER = "worker-1, waiting in trio.sleep, for 12.1 s"
 
 
-def acquire_timeout(**changes: Any) -> AcquireTimeout:
-    fields: dict[str, Any] = {
-        "endpoint": ENDPOINT,
-        "phase": "queue",
-        "waited": 30.0,
-        "stats": STATS,
-        "holders": ["worker-1, waiting in trio.sleep, for 12.1 s"],
-        "deadlock": False,
-        "last_connect_error": None,
-        "pool_name": "orders",
-    }
-    return AcquireTimeout(**(fields | changes))
+def acquire_timeout(
+    *, phase: AcquirePhase = "queue", waited: float = 30.0, **obstacles: Any
+) -> AcquireTimeout:
+    known: dict[str, Any] = {"stats": STATS, "holders": (WORKER,)}
+    return AcquireTimeout(
+        Obstacles(**(known | obstacles)),
+        endpoint=ENDPOINT,
+        phase=phase,
+        waited=waited,
+        pool_name="orders",
+    )
+
+
+def queue_full(*, shed: bool = False, **obstacles: Any) -> QueueFull:
+    known: dict[str, Any] = {"stats": STATS}
+    return QueueFull(
+        Obstacles(**(known | obstacles)), endpoint=ENDPOINT, pool_name="orders", shed=shed
+    )
 
 
 def refusal() -> ConnectError:
@@ -70,12 +75,12 @@ def test_an_acquire_timeout_tells_where_what_and_who_g25_f100_f102() -> None:
     assert str(error).splitlines() == [
         f"no connection to db.example:5432 within 30s, phase queue; {COUNTS}",
         "held by:",
-        "  worker-1, waiting in trio.sleep, for 12.1 s",
+        f"  {WORKER}",
         REMEDIES,
     ]
     assert (error.endpoint, error.phase, error.waited) == (ENDPOINT, "queue", 30.0)
     assert (error.stats, error.deadlock, error.last_connect_error) == (STATS, False, None)
-    assert error.holders == ("worker-1, waiting in trio.sleep, for 12.1 s",)
+    assert error.holders == (WORKER,)
 
 
 def test_an_acquire_timeout_is_a_too_slow_error_of_trio() -> None:
@@ -89,37 +94,45 @@ def test_an_acquire_timeout_of_zero_is_said_to_be_at_once_f014() -> None:
 
 
 def test_an_acquire_timeout_shows_the_last_connect_error_f102() -> None:
-    error = acquire_timeout(phase="connect", holders=(), last_connect_error=refusal())
+    error = acquire_timeout(
+        phase="connect", holders=(), last_connect_error=refusal(), failing_for=12.0
+    )
     assert str(error).splitlines() == [
         f"no connection to db.example:5432 within 30s, phase connect; {COUNTS}",
+        "no dial has succeeded for 12s; an attempt is under way",
         "last connect error: cannot connect to db.example:5432, phase tcp: refused [ECONNREFUSED]",
+        "remedies: mend what the last connect error names",
     ]
 
 
-def test_an_acquire_timeout_shows_ten_holders_and_keeps_all_f100() -> None:
-    holders = [f"worker-{number}" for number in range(25)]
-    error = acquire_timeout(holders=holders)
-    lines = str(error).splitlines()
-    assert lines[2:13] == [*(f"  {name}" for name in holders[:10]), "  and 15 more (see .holders)"]
-    assert error.holders == tuple(holders)
+def test_an_acquire_timeout_says_how_many_holders_it_leaves_out_f100_f147() -> None:
+    error = acquire_timeout(held_by_others=13, held_by_caller=2)
+    assert str(error).splitlines()[2:5] == [
+        f"  {WORKER}",
+        "  and 13 more",
+        "the caller itself holds 2 of them",
+    ]
 
 
 def test_an_acquire_timeout_says_that_the_callers_hold_it_all_themselves_f098() -> None:
-    error = acquire_timeout(deadlock=True, held_by_caller=1)
+    error = acquire_timeout(is_deadlock=True, held_by_caller=1)
     *_, own, advice = str(error).splitlines()
     assert error.deadlock
     assert own == "the caller itself holds 1 of them"
-    assert advice.startswith("deadlock: the tasks that wait for a connection hold all")
+    assert advice.startswith("deadlock: the tasks that hold these connections all wait for")
+    assert "raise max_connections_per_endpoint above" in advice
     assert "remedies" not in str(error)
+    assert "raise max_connections above" in str(acquire_timeout(is_deadlock=True, whole_pool="2"))
 
 
 @pytest.mark.parametrize("shed", [False, True])
 def test_a_full_queue_names_counts_and_remedies_f109(shed: bool) -> None:
-    error = QueueFull(endpoint=ENDPOINT, stats=STATS, pool_name="orders", shed=shed)
+    error = queue_full(shed=shed)
     head, remedies = str(error).splitlines()
     assert head.startswith("no connection to db.example:5432, phase queue: ")
     assert head.endswith(COUNTS)
     assert ("shed" in head) == shed
+    assert ("too many tasks wait already" in head) == (not shed)
     assert remedies.startswith("remedies: ")
     knob = "queue_target_delay" if shed else "max_waiting_per_endpoint"
     assert remedies.endswith(f"raise {knob}")
@@ -160,7 +173,7 @@ def test_a_group_without_a_server_lists_every_reason_f122() -> None:
 SAMPLES: list[PoolError] = [
     PoolClosed("closed"),
     acquire_timeout(last_connect_error=refusal()),
-    QueueFull(endpoint=ENDPOINT, stats=STATS, pool_name="orders"),
+    queue_full(),
     CircuitOpen(endpoint=ENDPOINT, retry_after=1.0),
     NoHealthyEndpoint(reasons={ENDPOINT: "down"}),
     *(

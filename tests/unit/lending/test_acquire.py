@@ -688,6 +688,46 @@ async def test_full_queue_under_the_pool_wide_limit_turns_away(autojump_clock: M
             await pool.acquire(HERE)
 
 
+async def test_f148_where_nobody_may_wait_back_off_is_named_with_its_cause(
+    autojump_clock: MockClock,
+) -> None:
+    network = Network()
+    error = network.refuse()
+    async with open_pool(network, max_waiting_per_endpoint=0) as pool:
+        with pytest.raises(ConnectError) as refused:
+            await pool.acquire(HERE)
+        assert refused.value.__cause__ is error
+        with pytest.raises(QueueFull) as caught:
+            await pool.acquire(HERE)
+        said = str(caught.value)
+        assert isinstance(caught.value.__cause__, ConnectError)
+        assert caught.value.__cause__.__cause__ is error
+        assert "dials back off after a failure" in said
+        assert f"last connect error: {refused.value}" in said
+        assert "too many tasks" not in said
+
+
+@pytest.mark.parametrize(
+    ("options", "endpoint", "why"),
+    [
+        ({"max_connections_per_endpoint": 1}, HERE, "all slots are taken"),
+        ({"max_connections_per_endpoint": 1, "max_connections": 1}, HERE, "all slots are taken"),
+        ({"max_connections": 1}, THERE, "the pool-wide limit is used up"),
+    ],
+)
+async def test_f148_where_nobody_may_wait_the_message_says_for_what(
+    options: dict[str, Any], endpoint: Endpoint, why: str
+) -> None:
+    async with (
+        open_pool(max_waiting_per_endpoint=0, **options) as pool,
+        pool.connection(HERE),
+    ):
+        with pytest.raises(QueueFull) as caught:
+            await pool.acquire(endpoint)
+        assert f"{why}, and max_waiting_per_endpoint lets nobody wait" in str(caught.value)
+        assert caught.value.__cause__ is None
+
+
 async def test_overload_changes_neither_the_queue_nor_the_connections(
     autojump_clock: MockClock,
 ) -> None:

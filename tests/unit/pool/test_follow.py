@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
+import math
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -227,6 +230,26 @@ async def tell_nonsense(endpoint: AnyEndpoint) -> Any:
     return 5
 
 
+async def tell_one_address(endpoint: AnyEndpoint) -> Any:
+    return "127.0.0.2"
+
+
+async def tell_objects(endpoint: AnyEndpoint) -> Any:
+    return frozenset({ipaddress.ip_address("127.0.0.1")})
+
+
+async def tell_names(endpoint: AnyEndpoint) -> frozenset[str]:
+    return frozenset({"127.0.0.2", "db.example"})
+
+
+async def tell_of_none(endpoint: AnyEndpoint) -> frozenset[str]:
+    return frozenset()
+
+
+async def tell_in_another_spelling(endpoint: AnyEndpoint) -> Any:
+    return ["2001:DB8::1", "127.0.0.1"]
+
+
 def answer_at_once(endpoint: AnyEndpoint) -> frozenset[str]:
     return frozenset({"127.0.0.2"})
 
@@ -239,10 +262,15 @@ def answer_at_once(endpoint: AnyEndpoint) -> frozenset[str]:
         (fail_by_a_bug, True),
         (fail_in_a_nursery, True),
         (tell_nonsense, True),
+        (tell_one_address, True),
+        (tell_objects, True),
+        (tell_names, True),
+        (tell_of_none, False),
+        (tell_in_another_spelling, False),
         (answer_at_once, True),
     ],
 )
-async def test_whatever_a_connector_says_but_addresses_changes_nothing(
+async def test_f133_whatever_a_connector_says_but_addresses_changes_nothing(
     tell: Any, complains: bool, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "conpool")
@@ -279,6 +307,73 @@ async def test_g16_a_connector_that_hangs_over_one_endpoint_delays_others_for_a_
             connector.address = "127.0.0.2"
             await trio.sleep(5.5)
             assert (pool.stats(slow).idle, pool.stats(quick).idle) == (1, 0)
+
+
+async def test_f133_a_connector_that_hangs_where_dials_may_take_for_ever_is_asked_again(
+    autojump_clock: MockClock,
+) -> None:
+    async def hang_once(endpoint: AnyEndpoint) -> frozenset[str]:
+        if len(connector.asked) == 1:
+            await trio.sleep_forever()
+        return frozenset({"127.0.0.2"})
+
+    async with listening("0.0.0.0") as port:
+        connector = Guide(port, hang_once)
+        endpoint = Endpoint("db.example", port)
+        config = CONFIG.replace(connect_timeout=math.inf, max_idle_time=math.inf)
+        async with ConnectionPool(config, connector=connector) as pool:
+            await pool.warm(endpoint, 1)
+            await trio.sleep(follow._LONGEST + 2 * CONFIG.reap_interval + 0.1)
+            assert len(connector.asked) == 2
+            assert pool.stats(endpoint).closed_by_reason == {CloseReason.MOVED: 1}
+
+
+class Vanishing:
+    """A name that is gone for a while: a resolver, and what a connector tells."""
+
+    def __init__(self) -> None:
+        self.gone: Exception | list[str] | None = None
+        self.address = "127.0.0.1"
+        self.asked = 0
+
+    async def __call__(self, *_: object) -> Any:
+        self.asked += 1
+        await trio.lowlevel.checkpoint()
+        if isinstance(self.gone, Exception):
+            raise self.gone
+        return frozenset({self.address} if self.gone is None else self.gone)
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [[], socket.gaierror(socket.EAI_NONAME, "gone"), OSError(5, "down"), RuntimeError("a bug")],
+    ids=repr,
+)
+@pytest.mark.parametrize("is_default", [True, False])
+async def test_f133_a_name_that_vanishes_for_a_moment_is_followed_when_it_is_back(
+    gone: Any, is_default: bool, autojump_clock: MockClock
+) -> None:
+    name = Vanishing()
+    reasons: list[CloseReason] = []
+    async with listening("0.0.0.0") as port:
+        connector: Connector = Guide(port, name)
+        if is_default:
+            connector = TCPConnector(dns_ttl=3.0, resolver=name)
+        endpoint = Endpoint("db.example", port)
+        config = CONFIG.replace(max_idle_time=math.inf)
+        pool = ConnectionPool(
+            config, connector=connector, on_closed=lambda _, reason: reasons.append(reason)
+        )
+        async with pool:
+            await pool.warm(endpoint, 1)
+            asked, name.gone = name.asked, gone
+            await trio.sleep(10)
+            assert name.asked > asked
+            assert not reasons, "nothing is closed while the name is gone"
+            name.gone, name.address = None, "127.0.0.2"
+            # An old answer serves for so long while the resolver is down.
+            await trio.sleep(name_cache.STALE_TTL + 2 * CONFIG.reap_interval)
+            assert reasons == [CloseReason.MOVED]
 
 
 async def test_a_connector_that_does_not_know_costs_no_task(autojump_clock: MockClock) -> None:

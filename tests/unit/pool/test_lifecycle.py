@@ -152,7 +152,8 @@ async def test_pool_is_of_no_use_in_another_thread() -> None:
     async with open_pool() as pool:
         await use(pool)
         await trio.to_thread.run_sync(trio.run, elsewhere, pool)
-        assert outcome == [f"pool {pool.name} belongs to another thread"] * 3
+        assert len(outcome) == 3
+        assert all(text.startswith(f"pool {pool.name} belongs to another") for text in outcome)
         assert counts(pool) == {"idle": 1}
 
 
@@ -228,7 +229,7 @@ async def test_block_that_ends_leaves_nothing(autojump_clock: MockClock) -> None
     assert pool.closed
     assert pool._core.state is PoolState.CLOSED
     assert reasons(pool) == reasons(pool, THERE) == {"POOL_CLOSED": 5}
-    assert " closed: 2 endpoints, 0 active, 0 idle, " in repr(pool)
+    assert repr(pool).endswith(" closed: 2 endpoints>")
 
 
 @pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt, SystemExit, GeneratorExit])

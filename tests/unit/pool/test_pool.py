@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import trio
@@ -27,9 +27,11 @@ from conpool import (
     Observer,
     PoolClosed,
     PoolConfig,
+    QueueFull,
     TCPConnector,
     UnixEndpoint,
 )
+from conpool._core.records import SubPool
 from tests.support.pools import (
     HERE,
     THERE,
@@ -54,7 +56,7 @@ def test_pool_is_made_without_trio_and_without_a_socket() -> None:
     assert not pool.closed
     assert pool.stats(HERE).limit == 10
     assert str(pool.all_stats()).startswith(f"pool {pool.name}: 0 endpoints")
-    assert " new: 0 endpoints, 0 active" in repr(pool)
+    assert repr(pool).endswith(" new: 0 endpoints>")
 
 
 def test_pools_have_names_of_their_own_unless_they_are_given_one() -> None:
@@ -92,7 +94,7 @@ def test_overrides_are_copied() -> None:
 
 
 def test_overrides_of_what_is_no_endpoint_are_refused() -> None:
-    with pytest.raises(TypeError, match="not an endpoint"):
+    with pytest.raises(ConfigError, match="overrides are for single endpoints, not for a str"):
         ConnectionPool(overrides={"here": PoolConfig()})  # type: ignore[dict-item]
 
 
@@ -423,6 +425,49 @@ async def test_draining_waits_until_all_that_it_covered_is_gone(autojump_clock: 
         nursery.cancel_scope.cancel()
 
 
+async def test_f138_draining_what_one_holds_oneself_is_refused_and_changes_nothing(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_pool() as pool:
+        await use(pool, 2)
+        async with pool.connection(HERE), pool.connection(HERE):
+            for covered in (HERE, None):
+                with pytest.raises(RuntimeError, match=r"holds 2 .* call clear"):
+                    await pool.drain(covered)
+            assert counts(pool) == {"active": 2}
+            with trio.fail_after(1):
+                await pool.drain(THERE)
+        assert counts(pool) == {"idle": 2}
+        assert reasons(pool) == {}
+        await pool.drain(HERE)
+        assert reasons(pool) == {"CLEARED": 2}
+
+
+async def test_f138_a_connection_closed_under_its_lease_does_not_keep_its_holder_from_draining(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_pool() as pool, pool.connection(HERE):
+        pool.clear(interrupt_in_use=True)
+        await pool.drain()
+        assert counts(pool) == {}
+
+
+async def test_f138_a_health_check_cannot_drain_what_it_checks(autojump_clock: MockClock) -> None:
+    told: list[str] = []
+
+    async def check(connection: Connection[None]) -> bool:
+        with pytest.raises(RuntimeError) as caught:
+            await pool.drain()
+        told.append(str(caught.value))
+        return True
+
+    async with open_pool(health_check=check) as pool:
+        await use(pool)
+        await use(pool)
+        assert len(told) == 1
+        assert counts(pool) == {"idle": 1}
+
+
 async def test_draining_does_not_wait_for_what_came_later(autojump_clock: MockClock) -> None:
     async with open_pool() as pool, trio.open_nursery() as nursery:
         await use(pool)
@@ -443,11 +488,11 @@ async def test_draining_that_is_cancelled_has_cleared_all_the_same(
 ) -> None:
     """G24"""
     async with open_pool() as pool:
-        lease = await pool.acquire(HERE)
-        with trio.move_on_after(1) as scope:
-            await pool.drain()
-        assert scope.cancelled_caught
-        pool.release(lease)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(hold, pool, HERE, 5.0)
+            with trio.move_on_after(1) as scope:
+                await pool.drain()
+            assert scope.cancelled_caught
         assert counts(pool) == {}
         with trio.CancelScope() as scope:
             scope.cancel()
@@ -617,7 +662,7 @@ async def test_what_is_no_endpoint_cannot_be_steered(
     steer: Callable[[ConnectionPool[None]], object],
 ) -> None:
     async with open_pool() as pool:
-        with pytest.raises(TypeError, match="not an endpoint: 'here'"):
+        with pytest.raises(TypeError, match="not an Endpoint or UnixEndpoint but a str"):
             steer(pool)
 
 
@@ -652,9 +697,89 @@ async def test_statistics_tell_what_happened(autojump_clock: MockClock) -> None:
     assert stats.errors == 1
     assert stats.closed_by_reason == {CloseReason.DISCARDED: 1}
     assert stats.closed_by_reason[CloseReason.ERROR] == 0
-    assert (stats.wait_time.count, stats.wait_time.total) == (2, 2)
+    # Two were lent one, after 2 s and at once; others waited in vain: 5 s, 1 s, and 2 s for a dial.
+    assert (stats.wait_time.count, stats.wait_time.total) == (5, 10)
     assert (stats.connect_time.count, stats.connect_time.max) == (1, 2)
     assert (stats.use_time.count, stats.use_time.total) == (2, 6)
+
+
+async def test_f135_wait_time_has_those_who_waited_in_vain(autojump_clock: MockClock) -> None:
+    async with open_pool(max_connections_per_endpoint=1, acquire_timeout=30) as pool:
+        await use(pool)
+        async with pool.connection(HERE), trio.open_nursery() as nursery:
+            for _ in range(50):
+                nursery.start_soon(ask_in_vain, pool)
+            await trio.sleep(29)
+            assert pool.stats(HERE).oldest_wait == pool.all_stats().oldest_wait == 29
+            assert pool.stats(THERE).oldest_wait == 0
+        stats = pool.stats(HERE)
+        assert (stats.wait_time.count, stats.wait_time.total, stats.wait_time.max) == (52, 1500, 30)
+        assert stats.oldest_wait == 0
+
+
+async def ask_in_vain(pool: ConnectionPool[None]) -> None:
+    with pytest.raises((AcquireTimeout, PoolClosed)):
+        await pool.acquire(HERE)
+
+
+async def test_f135_the_oldest_wait_is_that_of_the_first_in_the_queue(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_pool(max_connections_per_endpoint=1) as pool, trio.open_nursery() as nursery:
+        for _ in range(4):
+            nursery.start_soon(hold, pool, HERE, 10)
+            await trio.sleep(1)
+        assert pool.stats(HERE).oldest_wait == 3
+        await trio.sleep(7)
+        assert pool.stats(HERE).oldest_wait == 9
+        nursery.cancel_scope.cancel()
+
+
+async def test_f135_a_closing_pool_counts_those_whom_it_sends_away(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_pool(max_connections_per_endpoint=1) as pool, trio.open_nursery() as nursery:
+        async with pool.connection(HERE):
+            nursery.start_soon(ask_in_vain, pool)
+            await trio.sleep(4)
+            await pool.aclose()
+        assert (pool.stats(HERE).wait_time.count, pool.stats(HERE).wait_time.max) == (2, 4)
+
+
+async def test_f135_who_never_stood_in_the_queue_did_not_wait(autojump_clock: MockClock) -> None:
+    """A full queue and a cancelled idle hit cost no time; zeros would make the waits look short."""
+    async with open_pool(max_connections_per_endpoint=1, max_waiting_per_endpoint=0) as pool:
+        await use(pool)
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await pool.acquire(HERE)
+        async with pool.connection(HERE):
+            with pytest.raises(QueueFull):
+                await pool.acquire(HERE)
+        assert pool.stats(HERE).wait_time.count == pool.stats(HERE).acquired == 2
+
+
+async def test_f135_the_pool_tells_its_own_limit_and_its_pauses() -> None:
+    async with open_pool(max_connections=7) as pool:
+        pool.pause(HERE)
+        assert pool.all_stats().limit == 7
+        assert pool.stats(HERE).paused
+        assert not pool.stats(THERE).paused
+        assert f"{HERE} (paused)" in str(pool.all_stats())
+        assert pool.all_stats().to_dict()["endpoints"][0]["paused"] is True
+        pool.resume(HERE)
+    assert ConnectionPool().all_stats().limit is None
+
+
+async def test_f156_a_lowered_limit_is_exceeded_until_surplus_connections_come_back() -> None:
+    async with open_pool(max_connections_per_endpoint=3) as pool:
+        leases = [await pool.acquire(HERE) for _ in range(3)]
+        pool.set_limit(HERE, 1)
+        stats = pool.stats(HERE)
+        assert (stats.active, stats.limit) == (3, 1)
+        for lease in leases:
+            pool.release(lease)
+        assert counts(pool) == {"idle": 1}
 
 
 async def test_statistics_are_snapshots() -> None:
@@ -691,18 +816,29 @@ async def test_statistics_are_ready_for_json(autojump_clock: MockClock) -> None:
     assert member["wait_time"]["count"] == 1
 
 
-async def test_repr_tells_state_and_counts(autojump_clock: MockClock) -> None:
-    async with (
-        open_pool(Network(delay=1), name="orders", max_connections_per_endpoint=2) as pool,
-        trio.open_nursery() as nursery,
-    ):
-        for _ in range(3):
-            nursery.start_soon(hold, pool)
-        await settle()
+async def test_f147_repr_tells_the_state_and_what_is_known_without_counting() -> None:
+    async with open_pool(name="orders") as pool:
+        await use(pool, 3)
+        assert repr(pool) == "<conpool.ConnectionPool 'orders' open: 1 endpoint>"
+    async with open_pool(name="orders", max_connections=2) as pool:
+        await use(pool)
+        await use(pool, endpoint=THERE)
         assert repr(pool) == (
-            "<conpool.ConnectionPool 'orders' open: 1 endpoints, 0 active, 0 idle,"
-            " 2 connecting, 0 closing, 3 waiting>"
+            "<conpool.ConnectionPool 'orders' open: 2 endpoints, 2 of 2 connections>"
         )
+
+
+async def test_f147_repr_looks_at_no_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A debugger or a log record asks for it at any time, and there may be 100,000 endpoints."""
+
+    def forbidden(sub: object, now: float) -> NoReturn:
+        raise AssertionError
+
+    async with open_pool() as pool:
+        await use(pool)
+        with monkeypatch.context() as patch:
+            patch.setattr(SubPool, "snapshot", forbidden)
+            assert " open: 1 endpoint>" in repr(pool)
 
 
 async def test_no_secret_of_an_endpoint_is_shown(

@@ -104,7 +104,9 @@ def test_an_endpoint_never_seen_has_zeros() -> None:
     plain = stats_of(**numbers).to_dict()
     counts = {name: value for name, value in plain.items() if isinstance(value, int)}
     assert set(counts.values()) == {0}
-    assert len(counts) == 13
+    assert len(counts) == 14
+    assert plain["oldest_wait"] == 0.0
+    assert plain["paused"] is False
     assert plain["closed_by_reason"] == {}
     assert plain["circuit"] == "closed"
 
@@ -122,6 +124,8 @@ def test_joins_the_state_with_the_counters() -> None:
         connecting=1,
         closing=4,
         waiting=7,
+        oldest_wait=0.0,
+        paused=False,
         total_created=11,
         total_reused=12,
         total_closed=3,
@@ -225,6 +229,19 @@ def test_an_endpoint_that_was_never_used_prints_too() -> None:
     assert "  closed        0\n" in text
 
 
+def test_f135_an_endpoint_prints_how_long_the_first_has_waited_and_that_it_is_paused() -> None:
+    lines = str(stats_of(oldest_wait=29.0, paused=True)).splitlines()
+    assert lines[2] == "  waiting       7, the first for 29s"
+    assert lines[-1] == "  paused        yes: it lends and dials nothing until it is resumed"
+
+
+def test_f135_repr_tells_of_time_outs_and_of_a_pause() -> None:
+    stats = stats_of(counters=counters_of(), paused=True)
+    assert repr(stats).endswith(" 7 waiting, limit 10, 15 timed out, paused>")
+    pool = PoolStats.of("orders", {ENDPOINT: stats}, Counters(), limit=40)
+    assert repr(pool).endswith(" 7 waiting, limit 40, 15 timed out>")
+
+
 def test_a_circuit_is_printed_unless_it_is_closed() -> None:
     assert str(stats_of(circuit=CircuitState.HALF_OPEN)).endswith("\n  circuit       half open")
 
@@ -255,7 +272,7 @@ def test_repr_is_one_readable_line() -> None:
     stats = stats_of(counters=counters_of(waits=[0.5]))
     assert repr(stats) == (
         "<EndpointStats of db.example:5432: 3 active, 2 idle, 1 connecting, 4 closing,"
-        " 7 waiting, limit 10>"
+        " 7 waiting, limit 10, 15 timed out>"
     )
     assert repr(stats.wait_time) == (
         "<LatencySummary of 1 durations: p50 500ms, p99 500ms, max 500ms>"
@@ -278,6 +295,8 @@ def test_sums_every_count_over_endpoints_and_those_that_were_dropped() -> None:
     pool = PoolStats.of("orders", members, dropped_counters)
     assert pool == PoolStats(
         name="orders",
+        limit=None,
+        oldest_wait=0.0,
         endpoints=members,
         active=6,
         idle=4,
@@ -292,6 +311,19 @@ def test_sums_every_count_over_endpoints_and_those_that_were_dropped() -> None:
         acquire_timeouts=45,
         closed_by_reason={CloseReason.ERROR: 3, CloseReason.EVICTED: 1},
     )
+
+
+def test_f135_a_pool_knows_its_own_limit_and_the_longest_wait() -> None:
+    waits = {Endpoint("a", 1): 2.0, Endpoint("b", 1): 7.0, Endpoint("c", 1): 0.0}
+    members: dict[AnyEndpoint, EndpointStats] = {
+        endpoint: stats_of(endpoint, oldest_wait=wait) for endpoint, wait in waits.items()
+    }
+    pool = PoolStats.of("orders", members, Counters(), limit=20)
+    assert (pool.limit, pool.oldest_wait) == (20, 7.0)
+    assert pool.to_dict()["limit"] == 20
+    assert pool.to_dict()["oldest_wait"] == 7.0
+    assert pool_of(1).to_dict()["limit"] is None
+    assert copy.copy(pool) == pool
 
 
 def test_a_pool_keeps_its_own_list_of_endpoints() -> None:
@@ -321,7 +353,10 @@ def test_a_pool_prints_as_a_table_for_people() -> None:
     first = stats_of(counters=counters)
     cache = Endpoint("cache.example", 6379)
     second = stats_of(cache, active=0, waiting=0)
-    pool = PoolStats.of("orders", {ENDPOINT: first, cache: second}, counters_of())
+    first = dataclasses.replace(first, acquire_timeouts=0)
+    dropped_counters = counters_of()
+    dropped_counters.acquire_timeouts = 0
+    pool = PoolStats.of("orders", {ENDPOINT: first, cache: second}, dropped_counters)
     left = (
         "endpoint            active  idle  connecting  closing  waiting",
         "-" * 62,
@@ -341,6 +376,30 @@ def test_a_pool_prints_as_a_table_for_people() -> None:
     title, *table = str(pool).splitlines()
     assert title == "pool orders: 2 endpoints"
     assert table == [a + b for a, b in zip(left, right, strict=True)]
+
+
+def test_f135_a_table_shows_time_outs_the_longest_wait_and_pauses() -> None:
+    cache = Endpoint("cache.example", 6379)
+    first = stats_of(counters=counters_of(), oldest_wait=29.0)
+    second = stats_of(cache, waiting=0, paused=True)
+    pool = PoolStats.of("orders", {ENDPOINT: first, cache: second}, Counters(), limit=12)
+    header, _, *rows, _, total = [" ".join(line.split()) for line in str(pool).splitlines()[1:]]
+    assert " waiting oldest limit " in header
+    assert " errors timed out wait " in header
+    assert rows == [
+        "db.example:5432 3 2 1 4 7 29s 10 11 12 13 15 - -",
+        "cache.example:6379 (paused) 3 2 1 4 0 0 10 0 0 0 0 - -",
+    ]
+    assert total == "total 6 4 2 8 7 29s 12 11 12 13 15 - -"
+
+
+def test_f135_a_table_with_everything_is_not_wider_than_160_columns() -> None:
+    endpoint = Endpoint("x" * 60 + ".example", 5432)
+    counters = counters_of(waits=[1.5])
+    stats = stats_of(endpoint, counters=counters, oldest_wait=29.0, paused=True)
+    lines = str(PoolStats.of("orders", {endpoint: stats}, Counters(), limit=12)).splitlines()
+    assert ".example:5432 (paused)  " in lines[3]
+    assert max(map(len, lines)) < 160
 
 
 def test_an_empty_pool_prints_its_total() -> None:

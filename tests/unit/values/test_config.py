@@ -26,6 +26,7 @@ COUNTS = [
 OPTIONAL_COUNTS = [name for name in COUNTS if getattr(PoolConfig(), name) is None]
 TIMES = [name for name in NAMES if name not in {*COUNTS, "lifetime_jitter", "circuit_breaker"}]
 # With 0 here, nothing could ever be dialled, checked or lent, or the pool would spin.
+FLOORED_TIMES = ["max_connection_lifetime", "health_check_interval", "reap_interval"]
 POSITIVE_TIMES = [
     "max_connection_lifetime",
     "connect_timeout",
@@ -117,7 +118,7 @@ def test_more_idle_connections_than_the_limit_are_refused(limit: str) -> None:
 
 
 def test_connections_cannot_be_kept_warm_where_none_may_be_idle() -> None:
-    with pytest.raises(ConfigError, match="where max_idle_time is 0"):
+    with pytest.raises(ConfigError, match="where max_idle_time is below 0.001"):
         config(min_idle_per_endpoint=1, max_idle_time=0)
 
 
@@ -142,10 +143,36 @@ def test_a_time_may_be_infinite(name: str) -> None:
 def test_zero_is_a_time_only_where_a_pool_can_work_with_it(name: str) -> None:
     """F014: acquire_timeout=0 is legal."""
     if name in POSITIVE_TIMES:
-        with pytest.raises(ConfigError, match=rf"^{name} must be more than 0 seconds .*, not 0"):
+        least = "0.001 or more" if name in FLOORED_TIMES else "more than 0"
+        with pytest.raises(ConfigError, match=rf"^{name} must be {least} seconds .*, not 0"):
             config(**{name: 0})
     else:
         assert getattr(config(**{name: 0}), name) == 0
+
+
+@pytest.mark.parametrize("name", FLOORED_TIMES)
+def test_f156_a_time_with_which_the_pool_would_only_be_busy_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^{name} must be 0.001 or more seconds"):
+        config(**{name: 1e-12})
+    assert getattr(config(**{name: 0.001}), name) == 0.001
+
+
+def test_f156_connections_that_would_be_idle_for_no_time_cannot_be_kept_warm() -> None:
+    with pytest.raises(ConfigError, match="where max_idle_time is below 0.001"):
+        config(min_idle_per_endpoint=1, max_idle_time=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "environ", "match"),
+    [
+        (5, {}, "prefix must be a str, not 5"),
+        ("P_", None, "environ must be a mapping, not None"),
+        ("P_", {"P_MAX_CONNECTIONS": 5}, "P_MAX_CONNECTIONS must be a str, not 5"),
+    ],
+)
+def test_f137_what_is_no_environment_is_refused(prefix: Any, environ: Any, match: str) -> None:
+    with pytest.raises(ConfigError, match=match):
+        PoolConfig.from_env(prefix, environ)
 
 
 @pytest.mark.parametrize("name", TIMES)

@@ -88,3 +88,27 @@ def test_a_host_of_a_subclass_of_str_becomes_plain_text() -> None:
     host = valid_host("host", Odd("::1"))
     assert type(host) is str
     assert host == "::1"
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "https://db.example/?token=canary",
+        "redis://joe:canary@db.example",
+        "joe:canary",
+        "host=db password=canary",
+        "db.example?password=canary",
+        "canary@db",
+        "db.example#canary",
+        "db.example;pw=canary",
+    ],
+)
+def test_f157_what_may_hold_a_secret_is_not_shown(host: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        valid_host("host", host)
+    assert "canary" not in str(caught.value)
+
+
+def test_a_plain_host_is_shown() -> None:
+    with pytest.raises(ConfigError, match=r"host cannot be 'a\.\.b': "):
+        valid_host("host", "a..b")

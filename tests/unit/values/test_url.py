@@ -340,3 +340,18 @@ def test_no_error_shows_any_part_of_a_password(
     except ConfigError as refusal:
         error = refusal
     assert "canary" not in f"{chained(error)} {parsed!r}"
+
+
+@pytest.mark.parametrize("scheme", ["http", "redis", "postgresql", "tcp", "unix"])
+@pytest.mark.parametrize(
+    "rest", ["good.example\\@evil.example:1", "joe:can\\ary@h.example:1", "h.example\\x:1"]
+)
+def test_f157_a_backslash_before_the_path_is_refused(scheme: str, rest: str) -> None:
+    with pytest.raises(ConfigError, match="must percent-encode a backslash") as caught:
+        parse_url(f"{scheme}://{rest}")
+    assert "example" not in str(caught.value)
+    assert "ary" not in str(caught.value).replace("binary", "")
+
+
+def test_f157_an_encoded_backslash_is_part_of_the_password() -> None:
+    assert login_of("redis://joe:a%5Cb@h.example") != login_of("redis://joe:ab@h.example")

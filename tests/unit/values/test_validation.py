@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from unittest import mock
 
 import pytest
 
-from conpool._values.config_error import ConfigError
+from conpool._values.config_error import ConfigError, named, shown
 from conpool._values.validation import (
     valid_count,
     valid_flag,
+    valid_instance,
     valid_partition,
     valid_port,
     valid_seconds,
@@ -125,3 +127,40 @@ def test_a_partition_that_would_fail_inside_the_pool_is_refused(partition: objec
 @pytest.mark.parametrize("partition", [None, "tenant", ("user", 7), frozenset({1})], ids=repr)
 def test_a_partition_is_returned_as_it_is(partition: object) -> None:
     assert valid_partition(partition) is partition
+
+
+class Unspeakable:
+    def __repr__(self) -> str:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (None, "None"),
+        (5, "5"),
+        (dict, "the class dict"),
+        (test_both_ends_of_a_share_are_allowed, "the function test_both_ends_of_a_share_are_al"),
+        ("redis://joe:hunter2@host", "a str"),
+        ({"password": "hunter2"}, "a dict"),
+        (functools.partial(print, "hunter2"), "a partial"),
+        (Unspeakable(), "an Unspeakable"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_f137_f157_a_stranger_is_named_and_nothing_in_it_shown(value: object, said: str) -> None:
+    assert named(value).startswith(said)
+    with pytest.raises(ConfigError) as caught:
+        valid_instance("config", value, Unrelated)
+    assert f"config must be a Unrelated, not {said}" in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+class Unrelated:
+    pass
+
+
+def test_f137_a_value_that_cannot_be_shown_is_named() -> None:
+    assert shown(Unspeakable()).startswith("<Unspeakable instance at")
+    strange = type("str", (), {"__getitem__": None})()
+    assert shown(strange) in {"a strange str", repr(strange)}
