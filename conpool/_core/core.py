@@ -325,6 +325,7 @@ class Core(Generic[LinkT, TaskT]):
             else:
                 self._time_out_line(item, now)
                 self._chores.go_on(item, now)
+                item.is_resting = False
                 self._ledger.touch(item)
 
     def swept(self, sub: AnySubPool, now: float) -> None:
@@ -350,7 +351,7 @@ class Core(Generic[LinkT, TaskT]):
         touched, pool_limit = self.touched, self.pool_limit
         while touched:
             sub, _ = touched.popitem()
-            if self.state is not _OPEN:
+            if self.state is not _OPEN or sub.is_resting:
                 continue
             limit = sub.limit
             if sub.waiting and (
@@ -358,6 +359,8 @@ class Core(Generic[LinkT, TaskT]):
             ):
                 if sub.idle:
                     self._serving.look_at_idle(sub, now)
+                    if sub.is_resting:
+                        continue  # whoever can have an idle connection needs no dial
                 self._dials.dial_for_waiters(sub, now)
             if sub.min_idle or sub.warmers:
                 self._warming.warm(sub, now)

@@ -171,6 +171,7 @@ def _name_sub(
         sub.gate.is_paused,
         sub.is_strict,
         sub.resized,
+        sub.is_resting,
         sub.gate.is_failing,
         max(sub.gate._not_before - now, 0.0),
         sub.gate.is_in_doubt,

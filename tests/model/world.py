@@ -32,6 +32,7 @@ COOPERATIVE: Final = frozenset(
         "resumed",
         "a second passes",
         "swept",
+        "ticked",
     }
 )
 """What will happen by itself, sooner or later, where nobody asks for more and nothing fails."""
@@ -124,6 +125,8 @@ class World:
         for position, entry in enumerate(shell.closes):
             yield "closed", position, _liken(entry, shell)
         yield from self._find_looks(shell)
+        if shell.core.timetable.next_at <= shell.now:
+            yield "ticked", 0, 0
         yield from ((kind, 0, 0) for kind in self._among("a second passes"))
 
     def _among(self, *kinds: str) -> list[str]:
@@ -259,5 +262,6 @@ _DEEDS: Final[dict[str, Callable[[Shell, int], object]]] = {
         lambda shell, endpoint: shell.cancel_warming(next(iter(shell.sub(endpoint).warmers)))
     ),
     "shut": lambda shell, _: shell.shut(),
+    "ticked": lambda shell, _: shell.report(shell.core.ticked),
     "a second passes": lambda shell, _: shell.advance(1.0),
 }

@@ -279,7 +279,7 @@ def test_a_snapshot_counts_what_is_checked_in_the_background_as_active() -> None
     shell.release(shell.lend())
     (entry,) = shell.sub().idle
     shell.reserve(entry)
-    snapshot = shell.sub().snapshot()
+    snapshot = shell.sub().snapshot(0.0)
     assert (snapshot.active, snapshot.idle) == (1, 0)
 
 
@@ -289,7 +289,7 @@ def test_a_snapshot_counts_what_is_to_leave_as_closing() -> None:
     for caller in lend_many(shell, 2):
         shell.release(caller)
     shell.core._ledger.set_idle_aside(shell.sub(), CloseReason.CLEARED)
-    snapshot = shell.sub().snapshot()
+    snapshot = shell.sub().snapshot(0.0)
     assert (snapshot.idle, snapshot.closing) == (0, 2)
 
 
