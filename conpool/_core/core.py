@@ -359,9 +359,10 @@ class Core(Generic[LinkT, TaskT]):
             ):
                 if sub.idle:
                     self._serving.look_at_idle(sub, now)
-                    if sub.is_resting:
-                        continue  # whoever can have an idle connection needs no dial
-                self._dials.dial_for_waiters(sub, now)
+                if sub.is_resting:  # whoever can have an idle connection needs no dial
+                    pool_limit.stand_in_line(sub, None, 0)
+                else:
+                    self._dials.dial_for_waiters(sub, now)
             if sub.min_idle or sub.warmers:
                 self._warming.warm(sub, now)
             if pool_limit.wanted or pool_limit.cold:

@@ -156,11 +156,13 @@ class World:
             sub = shell.core.subs.get(ENDPOINTS[number])
             if sub is None:
                 continue
+            is_busy = len(sub.chores) > 1  # or there would be ever more to do
             for kind in self._among("cleared", "cleared and interrupted"):
-                yield kind, number, number
+                if not is_busy:
+                    yield kind, number, number
             if "paused" in self.happens:
                 yield "resumed" if sub.gate.is_paused else "paused", number, number
-            if "limit set" in self.happens:
+            if "limit set" in self.happens and not is_busy:
                 yield "raised" if sub.limit.total == 1 else "lowered", number, number
             if "warming" in self.happens:
                 if sub.warmers:
