@@ -30,8 +30,8 @@ _dial: progress address places lookup name_cache socket_options race unix http_c
 _connection: closing exchange tls_tap probe link pooled hand_over idle_watch
 _errors: connect copies obstacles pool explain
 -- trio from here up, not below --
-_core: limit gate records effects timetable pool_limit ledger keeping warming dials serving orders \
-  core
+_core: limit gate heap queue records effects timetable pool_limit ledger chores keeping warming \
+  dials serving checks failures ending orders core
 _extend: connector driver observer
 _stats: histogram counters report snapshot
 _values: config_error validation host value states tls proxy url endpoint group option config

@@ -196,7 +196,8 @@ class Acquirer:
             self.refuse_if_closed()
         if waiter.deadline <= now:
             await checkpoint()
-            self._time_out(sub, "queue", waiter)
+            needs_check_first = sub.idle and not (waiter.fresh or sub.waiting or sub.gate.is_paused)
+            self._time_out(sub, "check" if needs_check_first else "queue", waiter)
         if trio.current_effective_deadline() <= now:
             # The deadline has passed; this checkpoint has trio deliver the cancellation.
             await checkpoint()

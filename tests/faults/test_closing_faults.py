@@ -54,7 +54,7 @@ class Crowd:
         start("waiter", self._use, case, plain)
         await wait_all_tasks_blocked()
         stats = case.pool.all_stats()
-        assert (stats.active, stats.connecting, stats.waiting) == (3, 1, 2)
+        assert (stats.active, stats.connecting, stats.waiting) == (3, 1, 3)
 
     async def _note(self, name: str, job: Callable[..., Awaitable[None]], *args: Any) -> None:
         try:

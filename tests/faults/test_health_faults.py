@@ -103,18 +103,19 @@ async def test_f079_whatever_a_health_check_does_the_caller_gets_a_good_connecti
         assert case.log.reasons == [reason]
 
 
-async def test_f079_what_is_no_mere_error_propagates_after_the_slot_is_back() -> None:
+async def test_f079_what_is_no_mere_error_ends_the_pool() -> None:
     async def fatal(conn: Connection[None]) -> bool:
         raise SystemExit(3)
 
     async with serving() as server:
         config = PoolConfig(max_connections_per_endpoint=1)
-        async with clean(server.endpoint, config, health_check=Check(fatal)) as case:
-            async with case.pool.connection(server.endpoint):
-                pass
-            with pytest.raises(SystemExit):
+        with pytest.raises(BaseExceptionGroup) as caught:
+            async with clean(None, config, health_check=Check(fatal)) as case:
+                async with case.pool.connection(server.endpoint):
+                    pass
                 await case.pool.acquire(server.endpoint)
-            assert case.pool.stats(server.endpoint).active == 0
+        assert caught.value.subgroup(SystemExit) is not None
+        assert case.pool.stats(server.endpoint).active == 0
 
 
 async def test_f079_a_check_that_keeps_its_lease_keeps_nothing() -> None:

@@ -172,8 +172,8 @@ trio.run(main)
 def test_f036_g31_no_port_left_is_this_machines_fault_and_no_reason_to_hurry() -> None:
     seen = run_in_namespace(_FEW_PORTS)
     assert seen["held"] == 10
-    assert set(seen["refused"]) == {errno.EADDRNOTAVAIL}
-    assert set(seen["timed out"]) <= {errno.EADDRNOTAVAIL}
+    assert not seen["refused"], "those who hold connections may give them back in time"
+    assert set(seen["timed out"]) == {errno.EADDRNOTAVAIL}
     assert seen["dials"] <= 30 + 15
     assert seen["served later"] == 5
 

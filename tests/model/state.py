@@ -160,7 +160,9 @@ def _name_sub(
     now = shell.now
     borrowers = sub.limit.borrowers
     names = {entry: name_entry(entry, now, ranks, with_uses) for entry in borrowers}
-    others = sorted(names[entry] for entry in borrowers if entry not in sub.idle and entry not in sub.leaving)
+    others = sorted(
+        names[entry] for entry in borrowers if entry not in sub.idle and entry not in sub.leaving
+    )
     return (
         tuple([(names[entry], ages.get(entry, 0)) for entry in sub.idle]),
         tuple([(names[entry], ages.get(entry, 0)) for entry in sub.leaving]),
@@ -197,7 +199,7 @@ def _name_sub(
 def _name_outage(sub: SubPool, now: float, ranks: dict[Waiter, int]) -> Name:
     """For how long the endpoint has failed, and who is still to be told of it."""
     since = sub.gate.outage_since
-    lasts = _NEVER if since is None else min(now - since, min(sub.config.outage_grace, 9.0))
+    lasts = _NEVER if since is None else min(now - since, sub.config.outage_grace, 9.0)
     told = _NEVER
     if sub.outage is not None:
         told = sum(waiter.number <= sub.outage.arrivals for waiter in ranks)

@@ -51,8 +51,7 @@ SMALL: Final = (
     ),
     World(
         name="one endpoint, checked after a silence, connections that get old",
-        settings=PAIR
-        | {"health_check_after": 1, "max_idle_time": 2, "max_connection_lifetime": 3},
+        settings=PAIR | {"health_check_after": 1, "max_idle_time": 2},
         waiters=2,
         is_checked=True,
         happens=_happens("a second passes", "reserved"),

@@ -135,7 +135,7 @@ async def test_whoever_lost_a_connection_amid_its_check_gets_none_unchecked(
 
         async def use() -> None:
             async with pool.connection(ENDPOINT) as conn:
-                assert checked == [1, conn.id]
+                assert (conn.id, checked) == (2, [1])  # a new one, and not idle before
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(use)
@@ -418,5 +418,6 @@ async def test_who_is_refused_as_its_books_are_dropped_is_counted(
             # The timer's work, and right after it the reaper's.
             core = pool._core
             pool._engine.report(core.ticked)
-            assert core.swept(core.subs[ENDPOINT], trio.current_time())
+            core.swept(core.subs[ENDPOINT], trio.current_time())
+            assert ENDPOINT not in core.subs
         assert pool.all_stats().acquire_timeouts == 1

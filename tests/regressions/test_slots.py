@@ -258,7 +258,7 @@ async def test_asyncpg_1269(autojump_clock: MockClock) -> None:
             async with pool.connection(HERE):
                 assert counts(pool) == {"active": 1}
             pool.close_idle()
-        assert len(checked) == 8
+        assert len(checked) == 5  # from the second failure on, one is enough to close both
         assert reasons(pool) == {"UNHEALTHY": 8, "CLEARED": 4}
 
 
@@ -320,4 +320,4 @@ async def test_psycopg_pool_1401(autojump_clock: MockClock) -> None:
             await pool.acquire(HERE)
         assert scope.cancelled_caught
         assert trio.current_time() == 1
-        assert counts(pool) == {"idle": 3}
+        assert counts(pool) == {"active": 1, "idle": 2}

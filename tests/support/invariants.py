@@ -229,7 +229,7 @@ def _check_pool_limit(pool_limit: PoolLimit, core: Core[Any, Any]) -> Iterator[s
     oldest = min((entry.idle_since for entry in idle), default=None)
     if oldest != (None if longest is None else longest.idle_since):
         yield f"{longest!r} is not the one that has been idle for longest"
-    for sub in subs:
+    for sub in subs if core.is_open else ():
         if (sub.find_spare() is not None) != (sub in pool_limit._spare):
             yield f"{sub.endpoint}: has a spare dial or check, and the pool does not know"
         yield from _check_claim(sub, pool_limit)
@@ -291,7 +291,7 @@ def _check_no_lost_wakeup(sub: AnySubPool, pool_limit: PoolLimit, now: float) ->
 def _check_no_slot_left(
     sub: AnySubPool, unprovided: AnyWaiter, wanted: int, pool_limit: PoolLimit
 ) -> Iterator[str]:
-    """`unprovided` can only wait for the pool-wide limit: it is in line, with nothing to give it."""
+    """`unprovided` can only wait for the pool-wide limit: it is in line, as nothing is free."""
     wanted = min(wanted, sub.limit.total - len(sub.limit.borrowers))
     if sub.wanted != wanted or sub.claim is not unprovided:
         yield f"{wanted} slots are wanted, {sub.wanted} with {sub.claim!r} in line (G12)"

@@ -319,3 +319,8 @@ class Grammar(Observer):
         self.events.append(f"{event} {info.id}")
         if not is_expected:
             self.faults.append(f"{event} of connection {info.id} after {self.events[:-1]}")
+
+
+def alike(one: BaseException | None, other: BaseException) -> bool:
+    """Whether one exception says the same as the other, of which it may be a copy."""
+    return type(one) is type(other) and str(one) == str(other)

@@ -197,7 +197,7 @@ async def hold_and_ask(pool: ConnectionPool[None], *, task_status: trio.TaskStat
         await pool.acquire(HERE, timeout=100)
 
 
-async def test_checked_connection_is_held_by_who_wants_it(autojump_clock: MockClock) -> None:
+async def test_checked_connection_is_held_by_its_check(autojump_clock: MockClock) -> None:
     async def hang(connection: Connection[None]) -> bool:
         await trio.sleep_forever()
         raise AssertionError
@@ -212,7 +212,9 @@ async def test_checked_connection_is_held_by_who_wants_it(autojump_clock: MockCl
             nursery.start_soon(check_for_ever, pool, name="checker")
             await settle()
             error = await time_out(pool)
-            assert error.holders[0].startswith("task 'checker' has held connection 1 for 2 s")
+            assert error.holders[0].startswith(
+                "task 'conpool check of here.example:5432' has held connection 1 for 2 s"
+            )
             nursery.cancel_scope.cancel()
 
 

@@ -33,6 +33,7 @@ from tests.support.pools import (
     HERE,
     THERE,
     Network,
+    alike,
     counts,
     exchange,
     hold,
@@ -696,12 +697,12 @@ async def test_f148_where_nobody_may_wait_back_off_is_named_with_its_cause(
     async with open_pool(network, max_waiting_per_endpoint=0) as pool:
         with pytest.raises(ConnectError) as refused:
             await pool.acquire(HERE)
-        assert refused.value.__cause__ is error
+        assert alike(refused.value.__cause__, error)
         with pytest.raises(QueueFull) as caught:
             await pool.acquire(HERE)
         said = str(caught.value)
         assert isinstance(caught.value.__cause__, ConnectError)
-        assert caught.value.__cause__.__cause__ is error
+        assert alike(caught.value.__cause__.__cause__, error)
         assert "dials back off after a failure" in said
         assert f"last connect error: {refused.value}" in said
         assert "too many tasks" not in said
@@ -904,11 +905,11 @@ async def test_refused_connection_is_told_at_once_and_as_what_it_is() -> None:
             await pool.acquire(HERE)
         error = caught.value
         assert (error.errno, error.phase, error.endpoint) == (errno.ECONNREFUSED, "tcp", HERE)
-        assert error.__cause__ is cause
+        assert alike(error.__cause__, cause)
         assert (counts(pool), pool.stats(HERE).errors) == ({}, 1)
 
 
-async def test_failed_dial_fails_the_waiter_it_was_started_for_and_no_other(
+async def test_f127_failed_dial_fails_nobody_while_another_is_under_way(
     autojump_clock: MockClock,
 ) -> None:
     """F107"""
@@ -934,7 +935,7 @@ async def test_failed_dial_fails_the_waiter_it_was_started_for_and_no_other(
         for name in range(3):
             nursery.start_soon(ask, name)
             await settle()
-    assert sorted(outcome) == [(0, "failed"), (1, "served"), (2, "served")]
+    assert sorted(outcome) == [(0, "served"), (1, "served"), (2, "served")]
 
 
 async def test_failed_dial_whose_caller_has_gone_fails_nobody(autojump_clock: MockClock) -> None:
@@ -984,7 +985,7 @@ async def test_time_out_tells_the_last_connect_error(autojump_clock: MockClock) 
         error = caught.value
         assert isinstance(error.last_connect_error, ConnectError)
         assert error.__cause__ is error.last_connect_error
-        assert error.last_connect_error.__cause__ is cause
+        assert alike(error.last_connect_error.__cause__, cause)
         assert "Connection refused" in str(error)
 
 
@@ -1005,7 +1006,7 @@ async def test_success_clears_the_last_connect_error(autojump_clock: MockClock) 
 async def test_ten_thousand_waiters_on_a_dead_server_make_a_handful_of_attempts(
     autojump_clock: MockClock,
 ) -> None:
-    """F028 G31 G14: each fails or times out, and nobody waits longer than its time-out."""
+    """F028 F127 G31 G14: all know within the grace and one back-off, from few attempts."""
     network = Network()
     network.refuse()
     outcome: dict[type[Exception], int] = {AcquireTimeout: 0, ConnectError: 0}
@@ -1025,8 +1026,9 @@ async def test_ten_thousand_waiters_on_a_dead_server_make_a_handful_of_attempts(
             for _ in range(10_000):
                 nursery.start_soon(ask)
         assert sum(outcome.values()) == 10_000
-        assert outcome[ConnectError] == len(network.dials) <= 80
-        assert longest <= 30
+        assert outcome[ConnectError] == 10_000
+        assert len(network.dials) <= 20
+        assert longest <= 3  # the grace, and one back-off
 
 
 async def test_attempts_at_a_dead_server_come_ever_more_slowly(autojump_clock: MockClock) -> None:
@@ -1202,7 +1204,7 @@ async def test_dial_that_was_cleared_while_it_ran_is_not_lent(autojump_clock: Mo
         pool.clear()
         await trio.sleep(3.5)
         assert lease[0].id == 2
-        assert reasons(pool) == {"CLEARED": 1}
+        assert reasons(pool) == {}
         pool.release(lease[0])
 
 

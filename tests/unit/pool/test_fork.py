@@ -140,11 +140,12 @@ async def test_pool_that_is_disowned_has_nothing_left_to_lend(
     """What happens in the child, seen from inside: there, nobody counts what is covered."""
     pool = make_pool(Network())
     sub = pool._core.find_subpool(HERE, 0.0)
-    entry = pool._core._ledger.open(sub, 0.0)
+    pool._core._ledger.open(sub, None, 0.0)
+    (entry,) = sub.limit.borrowers
     pool._core._ledger.activate(entry)
     entry.link = Link(memory_stream_pair()[0])
     pool._core._ledger.push_idle(entry)
-    pool._core._ledger.open(sub, 0.0)  # a dial, without a link yet
+    pool._core._ledger.open(sub, None, 0.0)  # a dial, without a link yet
     monkeypatch.setattr(lifecycle, "_open_pools", weakref.WeakSet([pool._lifecycle]))
     lifecycle._disown_all()
     assert pool.closed

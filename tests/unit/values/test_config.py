@@ -15,14 +15,7 @@ from conpool._values.config_error import ConfigError
 from conpool._values.option import rules_of
 
 NAMES = [field.name for field in dataclasses.fields(PoolConfig)]
-COUNTS = [
-    "max_connections_per_endpoint",
-    "max_connections",
-    "max_connecting_per_endpoint",
-    "min_idle_per_endpoint",
-    "max_waiting_per_endpoint",
-    "max_connection_uses",
-]
+COUNTS = [name for name, rule in rules_of(PoolConfig).items() if rule.number is int]
 OPTIONAL_COUNTS = [name for name in COUNTS if getattr(PoolConfig(), name) is None]
 TIMES = [name for name in NAMES if name not in {*COUNTS, "lifetime_jitter", "circuit_breaker"}]
 # With 0 here, nothing could ever be dialled, checked or lent, or the pool would spin.
@@ -86,7 +79,7 @@ def test_a_count_that_is_no_count_is_refused_by_name(name: str, value: object) -
 @pytest.mark.parametrize("name", COUNTS)
 def test_zero_is_a_count_only_where_a_pool_can_work_with_it(name: str) -> None:
     """F011."""
-    if name in {"min_idle_per_endpoint", "max_waiting_per_endpoint"}:
+    if name.startswith(("min_idle", "max_idle", "max_waiting")):
         assert getattr(config(**{name: 0}), name) == 0
     else:
         with pytest.raises(ConfigError, match=f"^{name} must be an int of at least 1, not 0"):
