@@ -11,7 +11,7 @@ from conpool._values.endpoint import AnyEndpoint
 from conpool._values.states import ConnectionState
 from tests.support.shell import HERE, THERE, Caller, Entry, Shell, SubPool, Waiter
 
-from .state import Name, OneSecond, name_entry, name_of, share
+from .state import EVERYTHING, Name, OneSecond, name_entry, name_of, share
 
 Event: TypeAlias = tuple[str, int]
 """What happens, and to which: a place in one of the shell's lists, or the number of an endpoint."""
@@ -80,13 +80,21 @@ class World:
 
     def name_of(self, shell: Shell) -> Name:
         """Return the name of the shell's state."""
-        return name_of(
-            shell,
-            is_symmetric=self.endpoints > 1,
-            with_uses="ask fresh" in self.happens,
-            with_age="a second passes" in self.happens
-            and ("swept" in self.happens or bool(self.settings.get("min_idle_per_endpoint"))),
-        )
+        return name_of(shell, is_symmetric=self.endpoints > 1, matters=self.find_what_matters())
+
+    def find_what_matters(self) -> frozenset[str]:
+        """Return which part of `EVERYTHING` can make a difference here."""
+        is_kept_warm = bool(self.settings.get("min_idle_per_endpoint"))
+        has_time = "a second passes" in self.happens
+        found = {
+            "uses": "ask fresh" in self.happens,
+            "age": has_time and ("swept" in self.happens or is_kept_warm),
+            "warmth": is_kept_warm or "warming" in self.happens,
+            "silence": has_time and (self.is_checked or "reserved" in self.happens),
+            "failures": bool(self.happens & {"dial failed", "lost early"}),
+        }
+        assert found.keys() == EVERYTHING
+        return frozenset(what for what, is_there in found.items() if is_there)
 
     def is_anyone_waiting(self, shell: Shell) -> bool:
         """Whether somebody waits who must not wait for ever.
@@ -188,7 +196,7 @@ class World:
 def _liken(entry: Entry, shell: Shell) -> Any:
     """What is equal of two connections only if it does not matter which of them an event hits."""
     numbers = {waiter: waiter.number for sub in shell.core.subs.values() for waiter in sub.queue}
-    return entry.sub.endpoint, name_entry(entry, shell.now, numbers, True)
+    return entry.sub.endpoint, name_entry(entry, shell.now, numbers, EVERYTHING)
 
 
 def happen(shell: Shell, event: Event) -> None:

@@ -127,8 +127,8 @@ SMALL: Final = (
     ),
     World(
         name="connections that get old while they are checked",
-        settings=PAIR | {"max_connection_lifetime": 3, "max_idle_time": 2},
-        waiters=1,
+        settings=PAIR | {"max_connection_lifetime": 2, "max_idle_time": 2},
+        waiters=2,
         happens=_happens("a second passes", "peer closed", "reserved"),
         at_least=500,
     ),
