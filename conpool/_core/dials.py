@@ -45,7 +45,7 @@ class Dials:
             for _ in range(min(wanted, PIECE)):
                 self._dial_for_oldest(sub, now)
             if wanted > PIECE:
-                self._timetable.look_at(sub, now)
+                self._ledger.rest(sub, now)
             if wanted and sub.gate.is_failing:
                 self._look_when_gate_opens(sub)  # for the other waiters
         if sub.idle and sub.waiting:
@@ -70,6 +70,8 @@ class Dials:
             first = limit.find_first()
             if first is None:
                 break
+            if first.is_resting:
+                return
             if limit.limit.has_free_slot:
                 self._dial_for_oldest(first, now)
                 self.dial_for_waiters(first, now)
@@ -79,7 +81,7 @@ class Dials:
                 return
         else:
             if (first := limit.find_first()) is not None:
-                self._timetable.look_at(first, now)
+                self._ledger.rest(first, now)
             return
         for _ in range(PIECE):
             if not (limit.cold and limit.limit.has_free_slot):
@@ -87,7 +89,7 @@ class Dials:
             coldest, _ = limit.cold.popitem(last=False)
             self._warming.warm(coldest, now)
         if limit.cold:
-            self._timetable.look_at(next(iter(limit.cold)), now)
+            self._ledger.rest(next(iter(limit.cold)), now)
 
     def _make_room(self) -> bool:
         """Have the longest idle connection make way, or what no waiter needs; False if none can."""
@@ -114,7 +116,7 @@ class Dials:
             if not self.must_make_way(sub, None, now):
                 return
             self._evict(next(iter(sub.idle)))
-        self._timetable.look_at(sub, now)
+        self._ledger.rest(sub, now)
 
     def _evict(self, entry: AnyEntry) -> None:
         sub = entry.sub

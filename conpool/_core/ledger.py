@@ -396,6 +396,11 @@ class Ledger:
         """Have the pump look at `sub`."""
         self.touched[sub] = None
 
+    def rest(self, sub: AnySubPool, now: float) -> None:
+        """A piece of work has been done for `sub`: the pump goes on with it in the next tick."""
+        sub.is_resting = True
+        self.timetable.look_at(sub, now)
+
     def forget(self, sub: AnySubPool) -> None:
         """Remove `sub` from every schedule.
 

@@ -210,6 +210,8 @@ class SubPool(Generic[LinkT, TaskT]):
     """When the timetable returns this sub-pool: no later than a waiter or the gate needs it."""
     row: Row | None = None
     """Its place in the timetable."""
+    is_resting: bool = False
+    """Whether the pump leaves it alone until the next tick, having done enough for it."""
     # Copies of what the hot path asks of `config`.
     acquire_timeout: float = field(init=False)
     max_idle_time: float = field(init=False)

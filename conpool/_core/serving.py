@@ -127,4 +127,4 @@ class Serving:
                 return
             waiter = sub.queue.find(is_usual=True, is_unprovided=True)
             self._ledger.begin_check(entry, waiter)
-        self._ledger.timetable.look_at(sub, now)
+        self._ledger.rest(sub, now)

@@ -55,7 +55,7 @@ class Warming:
             sub.gate.attempted(now)
             self._delay(sub, now)
             self._ledger.open(sub, next(iter(sub.warmers), None), now)
-        self._ledger.timetable.look_at(sub, now)
+        self._ledger.rest(sub, now)
 
     def lost(self, entry: AnyEntry, reason: CloseReason, now: float) -> None:
         """`entry` is closed for `reason`: if it was new and unused, warming takes its time."""
