@@ -31,7 +31,7 @@ _connection: closing exchange session tls_tap probe link pooled hand_over idle_w
 _errors: connect copies obstacles pool explain
 -- trio from here up, not below --
 _core: limit gate heap queue records effects timetable pool_limit ledger chores keeping warming \
-  dials serving checks failures ending orders core
+  dials sharing serving checks failures ending orders core
 _extend: connector driver observer
 _stats: histogram counters report snapshot
 _values: config_error validation host value states tls proxy url endpoint group option config

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, final
 
 from conpool._core.ledger import Ledger
-from conpool._core.records import AnyEntry, AnySubPool, Chore, Outage, WaitOutcome
+from conpool._core.records import AnyEntry, AnySubPool, Chore, Outage, Waiter, WaitOutcome
 
 PIECE: Final = 100
 """How many waiters or connections one step is about: a millisecond or two of work."""
@@ -24,6 +24,37 @@ class Chores:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
+
+    def ticked(self, now: float) -> None:
+        """Time has passed: refuse waiters whose time is up, go on where something has fallen due.
+
+        It does no more than a piece of work: what is left is still due.
+        """
+        ledger = self._ledger
+        for item in ledger.timetable.pop_due(now, PIECE):
+            if not isinstance(item, Waiter):
+                self._time_out_line(item, now)
+                self.go_on(item, now)
+                item.is_resting = False
+                ledger.touch(item)
+            elif item.queued:  # it has not been told of an outage a moment ago, in this step
+                ledger.refuse(item, WaitOutcome.TIMEOUT)
+
+    def _time_out_line(self, sub: AnySubPool, now: float) -> None:
+        """Refuse those in line whose time is up: in the order of their deadlines they are first.
+
+        Behind them stand those that have rows of their own in the timetable.
+        """
+        timetable = self._ledger.timetable
+        for _ in range(PIECE):
+            waiter = next(iter(sub.queue.line), None)
+            if waiter is None or waiter.is_timed:
+                return
+            if waiter.deadline > now:
+                timetable.look_at(sub, waiter.deadline)
+                return
+            self._ledger.refuse(waiter, WaitOutcome.TIMEOUT)
+        timetable.look_at(sub, now)
 
     def begin(
         self,

@@ -10,7 +10,7 @@ knows neither tasks nor sockets, so the real code can be model-checked.
 2. A caller that finds none, or one that must be checked, is `queued`. A dial or a check is under
    way for a waiter if the limits and the gate allow one; the waiter takes whatever comes first.
 3. A connection comes back (`released`, `returned_unused`), has been `checked`, or comes into being
-   (`dialled`). All of them end in `_keep_or_close`: closed, if it has outlived its lifetime, uses,
+   (`dialled`). All of them end in `Serving.place`: closed, if it has outlived its lifetime, uses,
    generation or limit; lent to the oldest waiter that can have it; else laid on the idle stack.
 4. A connection that leaves (`condemned`) keeps its slot until the shell reports it `closed`.
 5. A dial that has failed is news (`_spread`). Nobody is told of it who may still be served.
@@ -39,7 +39,7 @@ from typing import Final, Generic, final
 
 from conpool._core import keeping
 from conpool._core.checks import Checks
-from conpool._core.chores import PIECE, Chores
+from conpool._core.chores import Chores
 from conpool._core.dials import Dials
 from conpool._core.effects import Effect
 from conpool._core.ending import Ending
@@ -58,8 +58,6 @@ from conpool._core.records import (
     LinkT,
     SubPool,
     TaskT,
-    Waiter,
-    WaitOutcome,
 )
 from conpool._core.serving import Serving
 from conpool._core.sharing import Sharing
@@ -93,8 +91,8 @@ class Core(Generic[LinkT, TaskT]):
         "_overrides",
         "_random",
         "_resets",
-        "_shares",
         "_serving",
+        "_shares",
         "_warming",
         "checks",
         "dropped_counters",
@@ -102,6 +100,7 @@ class Core(Generic[LinkT, TaskT]):
         "ending",
         "failures",
         "is_checked",
+        "may_queue",
         "orders",
         "pool_limit",
         "pop_known",
@@ -110,6 +109,7 @@ class Core(Generic[LinkT, TaskT]):
         "sharing",
         "state",
         "subs",
+        "ticked",
         "timetable",
         "touched",
     )
@@ -145,6 +145,8 @@ class Core(Generic[LinkT, TaskT]):
         self.pop_newest: Callable[[AnySubPool, float], Entry[LinkT, TaskT] | None]
         self.pop_newest = self._serving.pop_newest
         self.pop_known = self._serving.pop_known
+        self.may_queue = self._dials.may_queue
+        self.ticked = self._chores.ticked
         self.remember = self._ledger.remember
         self.effects: deque[Effect[LinkT, TaskT]] = self._ledger.effects
         self.touched: dict[SubPool[LinkT, TaskT], None] = self._ledger.touched
@@ -186,18 +188,6 @@ class Core(Generic[LinkT, TaskT]):
     def peek(self, endpoint: AnyEndpoint) -> SubPool[LinkT, TaskT]:
         """Return the sub-pool of `endpoint` to be read; an empty one, if there is none."""
         return self.subs.get(endpoint) or self._make_subpool(endpoint, -math.inf)
-
-    def may_queue(self, sub: AnySubPool, fresh: bool, now: float) -> bool:
-        """True if one more may wait: the queue has room, or something can start for it now."""
-        if sub.max_waiting is None or sub.waiting < sub.max_waiting:
-            return True
-        has_idle = len(sub.idle) > len(sub.reserved)
-        if has_idle and not (fresh or sub.waiting or sub.gate.is_paused):
-            return True
-        has_slot = sub.limit.has_free_slot or (fresh and has_idle)
-        if not has_slot or sub.connecting >= (1 if sub.gate.is_failing else sub.max_connecting):
-            return False
-        return sub.gate.is_open(now) and (has_idle or self.pool_limit.may_make_way)
 
     def queued(self, waiter: AnyWaiter, now: float) -> None:
         """`waiter` joins the end of the queue; one that has had its turn returns to its place."""
@@ -357,21 +347,6 @@ class Core(Generic[LinkT, TaskT]):
 
     # ── time passes ─────────────────────────────────────────────────────────────
 
-    def ticked(self, now: float) -> None:
-        """Time has passed: refuse waiters whose time is up, go on where something has fallen due.
-
-        It does no more than a piece of work: what is left is still due.
-        """
-        for item in self.timetable.pop_due(now, PIECE):
-            if isinstance(item, Waiter):
-                if item.queued:  # it has not been told of an outage a moment ago, in this step
-                    self._ledger.refuse(item, WaitOutcome.TIMEOUT)
-            else:
-                self._time_out_line(item, now)
-                self._chores.go_on(item, now)
-                item.is_resting = False
-                self._ledger.touch(item)
-
     def swept(self, sub: AnySubPool, now: float) -> None:
         """Once in a while: go on with what waits for nothing but time, or drop what nobody needs.
 
@@ -399,10 +374,7 @@ class Core(Generic[LinkT, TaskT]):
                 continue
             limit = sub.limit
             if sub.waiting and (
-                sub.idle
-                or len(limit.borrowers) < limit.total
-                or sub.claim is not None
-                or sub.roomy
+                sub.idle or len(limit.borrowers) < limit.total or sub.claim is not None or sub.roomy
             ):
                 if sub.roomy:
                     self.sharing.fill(sub, now)
@@ -416,21 +388,6 @@ class Core(Generic[LinkT, TaskT]):
                 self._warming.warm(sub, now)
             if pool_limit.wanted or pool_limit.cold:
                 self._dials.share_out(now)
-
-    def _time_out_line(self, sub: AnySubPool, now: float) -> None:
-        """Refuse those in line whose time is up: in the order of their deadlines they are first.
-
-        Behind them stand those that have rows of their own in the timetable.
-        """
-        for _ in range(PIECE):
-            waiter = next(iter(sub.queue.line), None)
-            if waiter is None or waiter.is_timed:
-                return
-            if waiter.deadline > now:
-                self.timetable.look_at(sub, waiter.deadline)
-                return
-            self._ledger.refuse(waiter, WaitOutcome.TIMEOUT)
-        self.timetable.look_at(sub, now)
 
     def _make_subpool(self, endpoint: AnyEndpoint, now: float) -> SubPool[LinkT, TaskT]:
         config = self._overrides.get(endpoint, self._config)

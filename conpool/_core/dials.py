@@ -30,6 +30,18 @@ class Dials:
         self._timetable = ledger.timetable
         self._warming = warming
 
+    def may_queue(self, sub: AnySubPool, fresh: bool, now: float) -> bool:
+        """True if one more may wait: the queue has room, or something can start for it now."""
+        if sub.max_waiting is None or sub.waiting < sub.max_waiting:
+            return True
+        has_idle = len(sub.idle) > len(sub.reserved)
+        if has_idle and not (fresh or sub.waiting or sub.gate.is_paused):
+            return True
+        has_slot = sub.limit.has_free_slot or (fresh and has_idle)
+        if not has_slot or sub.connecting >= (1 if sub.gate.is_failing else sub.max_connecting):
+            return False
+        return sub.gate.is_open(now) and (has_idle or self._pool_limit.may_make_way)
+
     def dial_for_waiters(self, sub: AnySubPool, now: float) -> None:
         """Start the dials that the waiters of `sub` want, or have it stand in line for slots."""
         wanted = sub.count_wanted_dials()

@@ -101,7 +101,7 @@ class Sharing:
                 limit.was_overtaken(waiter)
             self.join(entry, now)
             self._ledger.hand_over(waiter, entry)
-        self._ledger.timetable.look_at(sub, now)
+        self._ledger.rest(sub, now)
 
     def _note_room(self, entry: AnyEntry) -> None:
         sub = entry.sub

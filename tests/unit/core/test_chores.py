@@ -10,7 +10,15 @@ from conpool._core import chores
 from conpool._core.chores import PIECE, Chores
 from conpool._core.ledger import Ledger
 from conpool._core.pool_limit import PoolLimit
-from conpool._core.records import AnyEntry, AnySubPool, AnyWaiter, Entry, Outage, Waiter, WaitOutcome
+from conpool._core.records import (
+    AnyEntry,
+    AnySubPool,
+    AnyWaiter,
+    Entry,
+    Outage,
+    Waiter,
+    WaitOutcome,
+)
 from conpool._values.states import CloseReason, ConnectionState
 from tests.support.shell import Caller, Refused, Shell, close_reasons, lend_many, make_sub
 
@@ -84,9 +92,7 @@ def test_a_piece_may_end_one_chore_and_begin_the_next(work: Chores) -> None:
     assert done == ["a", "a", "a", "b"]
 
 
-def test_news_is_told_to_those_who_had_come_and_to_no_others(
-    work: Chores, ledger: Ledger
-) -> None:
+def test_news_is_told_to_those_who_had_come_and_to_no_others(work: Chores, ledger: Ledger) -> None:
     sub, error = make_sub(), Refused()
     waiters = [queued(ledger, sub, number) for number in range(1, 4)]
     work.tell(sub, Outage(error, arrivals=2), 0.0)
