@@ -206,13 +206,11 @@ class ConnectionPool(Generic[SessionT]):
 
         Raises, on entering the block:
             AcquireTimeout: The pool had no connection in time.
-            ConnectError: A dial has failed, and nothing else may serve this caller soon; see
-                `PoolConfig.outage_grace`.
+            ConnectError: A dial has failed; see `PoolConfig.outage_grace` for who is told.
             QueueFull: `max_waiting_per_endpoint` tasks wait already.
             PoolClosed: The pool is not open.
 
-        If entering is cancelled, the pool is as if nobody had asked it; a dial or a check that has
-        begun goes on, for the next caller.
+        If entering is cancelled, the pool is as if nobody had asked it; a dial or check goes on.
         """
         if timeout is not None:
             timeout = valid_seconds("timeout", timeout, positive=False)
@@ -282,12 +280,10 @@ class ConnectionPool(Generic[SessionT]):
         """Dial until `count` connections are open, idle or in use.
 
         It never evicts and never goes before a waiter: while others need the slots, it waits. If it
-        is cancelled, its dials go on, and the connections that they open become idle, unless a
-        waiter elsewhere needs the slot.
+        is cancelled, its dials go on, unless a waiter needs their slots; what they open is idle.
 
         Raises:
-            ConfigError: `count` is negative, or more than the endpoint's or the pool's limit, or
-                more than `max_idle_per_endpoint`.
+            ConfigError: `count` is negative, or more than a limit or `max_idle_per_endpoint`.
             ConnectError: One of its dials failed, or an outage has outlasted `outage_grace`.
             PoolClosed: The pool is not open, or was closed meanwhile.
         """
@@ -295,18 +291,14 @@ class ConnectionPool(Generic[SessionT]):
 
     @enable_ki_protection
     def close_idle(self, endpoint: AnyEndpoint | None = None) -> int:
-        """Close the idle connections of `endpoint`, or all; return how many.
-
-        Those that the background is checking stay.
-        """
+        """Close the idle connections of `endpoint`, or all, but for those being checked; count them."""
         return self._steering.close_idle(endpoint)
 
     @enable_ki_protection
     def clear(self, endpoint: AnyEndpoint | None = None, *, interrupt_in_use: bool = False) -> None:
         """Never again lend a connection that exists now, or is being dialled; the pool stays open.
 
-        The pool closes idle connections now, and lent ones at the end of their lease. It gives up
-        dials under way, and dials again for those who wait.
+        The pool closes idle connections now, lent ones at the end of their lease, and gives up dials.
 
         Args:
             endpoint: Clear only this endpoint; None: all.
@@ -332,10 +324,7 @@ class ConnectionPool(Generic[SessionT]):
 
     @enable_ki_protection
     def pause(self, endpoint: AnyEndpoint | None = None) -> None:
-        """Lend and dial nothing for `endpoint`, or all known, until `resume`: acquires wait.
-
-        Leases go on, and so do dials under way: their connections become idle.
-        """
+        """Lend and dial nothing for `endpoint`, or all known, until `resume`: acquires wait."""
         self._steering.pause(endpoint)
 
     @enable_ki_protection

@@ -90,7 +90,7 @@ class PoolConfig:
     max_connecting_per_endpoint: int | None = option(None, count(1, optional=True))
     """Most dials of one endpoint at the same time."""
     min_idle_per_endpoint: int = option(0, count(0))
-    """Idle connections that the pool keeps warm for an endpoint in use; none while its dials fail."""
+    """Idle connections that the pool keeps warm for an endpoint in use, unless dials fail."""
     max_idle_per_endpoint: int | None = option(None, count(0, optional=True))
     """Most idle connections of one endpoint: the pool closes one that is given back beyond it."""
     max_waiting_per_endpoint: int | None = option(None, count(0, optional=True))
