@@ -291,14 +291,15 @@ class ConnectionPool(Generic[SessionT]):
 
     @enable_ki_protection
     def close_idle(self, endpoint: AnyEndpoint | None = None) -> int:
-        """Close the idle connections of `endpoint`, or all, but for those being checked; count them."""
+        """Close idle connections of `endpoint`, or all; return how many. Checks go on."""
         return self._steering.close_idle(endpoint)
 
     @enable_ki_protection
     def clear(self, endpoint: AnyEndpoint | None = None, *, interrupt_in_use: bool = False) -> None:
         """Never again lend a connection that exists now, or is being dialled; the pool stays open.
 
-        The pool closes idle connections now, lent ones at the end of their lease, and gives up dials.
+        The pool closes idle connections and gives up dials now, and closes lent connections at the
+        end of their lease.
 
         Args:
             endpoint: Clear only this endpoint; None: all.
