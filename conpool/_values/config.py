@@ -104,7 +104,7 @@ class PoolConfig:
     max_connection_uses: int | None = option(None, count(1, optional=True))
     """Most leases per connection; then it is closed."""
     acquire_timeout: float = option(30.0, seconds())
-    """Seconds for queueing, dialling and checking together; 0 lends only idle connections."""
+    """Seconds for queueing, dialling and checking together; 0 lends only what needs no wait."""
     connect_timeout: float = option(10.0, seconds(positive=True))
     """Seconds for one dial; above 0."""
     outage_grace: float = option(1.0, seconds())
