@@ -31,6 +31,9 @@ ENCRYPTED: Final = 64
 JUDGED: Final = 128
 """The driver must be asked at each release. Always set, so that no clean exchange goes unseen."""
 
+SHARED: Final = 256
+"""Several leases may share it. Always set, so that the driver is asked at each release."""
+
 _HANDSHAKE: Final = 22
 _CLIENT_HELLO: Final = 1
 

@@ -29,6 +29,7 @@ from conpool._connection.exchange import (
     HALF_CLOSED,
     JUDGED,
     OWED,
+    SHARED,
     VOUCHED,
 )
 from conpool._connection.link import Link
@@ -42,7 +43,7 @@ def end_exchange(link: Link, exc: BaseException | None) -> CloseReason | None:
     """
     reason = why_not_clean(link, exc)
     if reason is None:
-        link.exchange.taints &= JUDGED
+        link.exchange.taints &= JUDGED | SHARED
     return reason
 
 

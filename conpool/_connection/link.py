@@ -15,6 +15,7 @@ from conpool._connection.exchange import (
     ENDED,
     HALF_CLOSED,
     JUDGED,
+    SHARED,
     ExchangeStream,
 )
 from conpool._connection.probe import PeekingSource, Source, find_source, probe
@@ -62,8 +63,7 @@ class Link:
         self.poll = _find_nothing if self._source is None else self._source.poll
         """Called with 0: true if `probe` may find something. For a plain socket, one C call."""
         self.peer_address = _find_peer_address(stream)
-        if rules.judges:
-            self.exchange.taints = JUDGED
+        self.exchange.taints = JUDGED * rules.judges | SHARED * rules.shares
 
     def begin_session(self, session: Any) -> None:
         """The driver has opened `session`; nothing is owed from here on.
@@ -77,7 +77,7 @@ class Link:
         self.session = session
         if exchange.taints & ENCRYPTED:  # the driver's own TLS: nobody else can read its bytes
             self._peek(is_opaque=True)
-        exchange.taints &= JUDGED
+        exchange.taints &= JUDGED | SHARED
         self._follow_rules()
 
     def _follow_rules(self) -> None:

@@ -105,7 +105,6 @@ class Core(Generic[LinkT, TaskT]):
         "pool_limit",
         "pop_known",
         "pop_newest",
-        "remember",
         "sharing",
         "state",
         "subs",
@@ -137,7 +136,7 @@ class Core(Generic[LinkT, TaskT]):
         self._warming = Warming(self._ledger)
         self._dials = Dials(self._ledger, self._warming)
         self.sharing = Sharing(self._ledger)
-        self._serving = Serving(self._ledger, self._dials, self.sharing)
+        self._serving = Serving(self._ledger, self._dials, self.sharing, self)
         self.checks = Checks(self._ledger, self._chores, self._warming)
         self.failures = Failures(self._ledger, self._chores)
         self.ending = Ending(self._ledger, self._chores)
@@ -147,7 +146,6 @@ class Core(Generic[LinkT, TaskT]):
         self.pop_known = self._serving.pop_known
         self.may_queue = self._dials.may_queue
         self.ticked = self._chores.ticked
-        self.remember = self._ledger.remember
         self.effects: deque[Effect[LinkT, TaskT]] = self._ledger.effects
         self.touched: dict[SubPool[LinkT, TaskT], None] = self._ledger.touched
         """Not empty: `pump` has something to look at."""
@@ -169,7 +167,6 @@ class Core(Generic[LinkT, TaskT]):
         if (self.state, state) not in POOL_TRANSITIONS:
             raise AssertionError(f"a pool that is {self.state.value} cannot become {state.value}")
         self.state = state
-        self._serving.is_open = self.is_open
 
     def shut(self, now: float) -> None:
         """The pool closes: it serves nobody any more and keeps nothing idle."""
@@ -248,7 +245,10 @@ class Core(Generic[LinkT, TaskT]):
         if entry.state is not _ACTIVE:
             pass
         elif reason is not None:
-            self.condemned(entry, reason, now)
+            if sub.shares:
+                self._leave(entry, reason, now)
+            else:
+                self.condemned(entry, reason, now)
         else:
             # `begin_idling`, `why_not_kept` and `lend_or_keep`, spelled out for the commonest
             # case: the connection may be kept, and nobody has a use for it now.
@@ -274,30 +274,21 @@ class Core(Generic[LinkT, TaskT]):
                     sub.gate.proved()
                     sub.note_strictness()
                     self._ledger.touch(sub)
-                self._serving.place(entry, now, is_used=True)
+                if sub.shares:
+                    self._leave(entry, None, now)
+                else:
+                    self._serving.place(entry, now, is_used=True)
         # Last: if a call above raises, the books still have the lease, and it can be ended again.
         del entry.leases[lease]
         sub.counters.use_time.add(now - lease.since)
 
-    def left(self, lease: AnyLease, reason: CloseReason | None, now: float) -> None:
-        """`lease`, of a connection that others may share, is over; see `released`.
-
-        For a `reason`, the connection takes no new leases, and is closed when it has none left.
-        """
-        entry = lease.entry
-        sub = entry.sub
-        sub.used_at = now
-        if entry.state is _ACTIVE:
-            if reason is not None:
-                self.sharing.spoil(entry, reason, now)
-            elif sub.gate.is_in_doubt:
-                sub.gate.proved()
-                sub.note_strictness()
-            if self.sharing.leave(entry, now):
-                keeping.begin_idling(entry, now)
-                self._serving.place(entry, now, is_used=True)
-        del entry.leases[lease]
-        sub.counters.use_time.add(now - lease.since)
+    def _leave(self, entry: AnyEntry, reason: CloseReason | None, now: float) -> None:
+        """A lease of `entry`, which others may share, is over; for `reason` it takes no more."""
+        if reason is not None:
+            self.sharing.spoil(entry, reason, now)
+        if self.sharing.leave(entry, now):
+            keeping.begin_idling(entry, now)
+            self._serving.place(entry, now, is_used=True)
 
     def returned_unused(self, entry: AnyEntry, reason: CloseReason | None, now: float) -> None:
         """Nobody has used `entry`, which was taken: close it for `reason`, or let it idle on."""
@@ -380,10 +371,7 @@ class Core(Generic[LinkT, TaskT]):
                     self.sharing.fill(sub, now)
                 if sub.idle:
                     self._serving.look_at_idle(sub, now)
-                if sub.is_resting:  # whoever can have an idle connection needs no dial
-                    pool_limit.stand_in_line(sub, None, 0)
-                else:
-                    self._dials.dial_for_waiters(sub, now)
+                self._dials.dial_for_waiters(sub, now)
             if sub.min_idle or sub.warmers:
                 self._warming.warm(sub, now)
             if pool_limit.wanted or pool_limit.cold:

@@ -44,7 +44,10 @@ class Dials:
 
     def dial_for_waiters(self, sub: AnySubPool, now: float) -> None:
         """Start the dials that the waiters of `sub` want, or have it stand in line for slots."""
-        wanted = sub.count_wanted_dials()
+        if sub.is_resting:  # whoever can have an idle connection needs no dial
+            self._pool_limit.stand_in_line(sub, None, 0)
+            return
+        wanted = count_wanted(sub)
         if wanted and not sub.gate.is_open(now):
             self._look_when_gate_opens(sub)
             wanted = 0
@@ -145,3 +148,15 @@ class Dials:
     def _look_when_gate_opens(self, sub: AnySubPool) -> None:
         """Have the pump look at `sub` again then. A pause does not end by itself."""
         self._timetable.look_at(sub, sub.gate.opens_at)
+
+
+def count_wanted(sub: AnySubPool) -> int:
+    """Return how many more dials the waiters of `sub` want and its own limits allow.
+
+    No more dials run than there are waiters: one whose waiter has gone serves the next.
+    """
+    free = sub.limit.total - len(sub.limit.borrowers)
+    if free <= 0:
+        return 0
+    lacking = min(sub.count_needed() - sub.count_coming(), sub.queue.count_unprovided())
+    return min(free, max(0, min(lacking, sub.max_connecting - sub.connecting)))

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Hashable
-from typing import Any, TypeAlias, final
+from typing import Any, final
 
+from conpool._core import affinity
 from conpool._core.effects import Check, Close, Dial, Effect, GiveUp, Reset
 from conpool._core.pool_limit import PoolLimit
 from conpool._core.records import (
@@ -31,8 +31,6 @@ _CONNECTING = ConnectionState.CONNECTING
 _IDLE = ConnectionState.IDLE
 _ACTIVE = ConnectionState.ACTIVE
 
-AnyEffect: TypeAlias = Effect[Any, Any]
-
 
 @final
 class Ledger:
@@ -43,7 +41,7 @@ class Ledger:
     def __init__(self, pool_limit: PoolLimit) -> None:
         self.pool_limit = pool_limit
         self.timetable = Timetable()
-        self.effects: deque[AnyEffect] = deque()
+        self.effects: deque[Effect[Any, Any]] = deque()
         """The outbox: what the shell must do, in order."""
         self.touched: dict[AnySubPool, None] = {}
         """The sub-pools in which something has changed since the pump last looked."""
@@ -80,8 +78,7 @@ class Ledger:
         entry, _ = sub.idle.popitem()
         if self.pool_limit.is_limited:
             self.pool_limit.left_idle(entry)
-        # The stack holds idle connections only, so the table of transitions need not be asked here.
-        entry.state = _ACTIVE
+        entry.state = _ACTIVE  # what is on the stack may become that: the table need not be asked
         sub.active += 1
         return entry
 
@@ -92,21 +89,8 @@ class Ledger:
         sub.idle[entry] = None
         self.pop_newest(sub)
 
-    def remember(self, entry: AnyEntry, affinity: Hashable) -> None:
-        """`entry` has served `affinity`, and may serve it again."""
-        self._forget_affinity(entry)
-        entry.affinity = affinity
-        entry.sub.known[affinity] = entry
-
-    def _forget_affinity(self, entry: AnyEntry) -> None:
-        if entry.affinity is not None and entry.sub.known.get(entry.affinity) is entry:
-            del entry.sub.known[entry.affinity]
-
     def push_idle(self, entry: AnyEntry) -> None:
-        """ACTIVE → IDLE, on top of the stack.
-
-        Call it only if nobody wants the connection, because the pump does not look.
-        """
+        """ACTIVE → IDLE, on top. The pump does not look: call it only if nobody wants it."""
         sub = entry.sub
         entry.was_idle = True
         entry.state = _IDLE  # the caller has made sure that it was active
@@ -150,9 +134,9 @@ class Ledger:
 
     def give_up(self, entry: AnyEntry) -> None:
         """Have the dial of `entry` ended; its slots stay charged until it is over."""
-        sub = entry.sub
         if entry.is_given_up:
             return
+        sub = entry.sub
         sub.void += not entry.is_void
         entry.is_given_up = True
         self._forsake(entry)
@@ -171,9 +155,11 @@ class Ledger:
             if self.pool_limit.is_limited:
                 self.pool_limit.closed()
         entry.move(ConnectionState.CLOSED)
-        self._forget_affinity(entry)
+        affinity.forget(entry)
         if entry.generation != sub.generation:
-            _lose_survivor(sub, entry.generation)
+            sub.survivors[entry.generation] -= 1
+            if not sub.survivors[entry.generation]:
+                del sub.survivors[entry.generation]
         sub.limit.repay(entry)
         self.pool_limit.limit.repay(entry)
         self.touched[sub] = None
@@ -219,7 +205,7 @@ class Ledger:
         self._look_again_at(entry.sub)
 
     def begin_reset(self, entry: AnyEntry) -> None:
-        """Have what a lease has left behind on `entry`, active and nobody's, cleared."""
+        """Have what a lease has left behind on `entry` cleared."""
         entry.is_resetting = True
         self.effects.append(Reset(entry))
 
@@ -365,8 +351,7 @@ class Ledger:
 
     def _look_again_at(self, sub: AnySubPool) -> None:
         self.touched[sub] = None
-        if sub.shares_limit:
-            self._note_spare(sub)
+        self._note_spare(sub)
 
     def _note_spare(self, sub: AnySubPool) -> None:
         if sub.shares_limit:
@@ -412,9 +397,3 @@ class Ledger:
 
     def __repr__(self) -> str:
         return f"<Ledger {self.pool_limit!r}, {len(self.effects)} effects, {self.timetable!r}>"
-
-
-def _lose_survivor(sub: AnySubPool, generation: int) -> None:
-    sub.survivors[generation] -= 1
-    if not sub.survivors[generation]:
-        del sub.survivors[generation]

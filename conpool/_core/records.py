@@ -229,7 +229,7 @@ class SubPool(Generic[LinkT, TaskT]):
     roomy: dict[Entry[LinkT, TaskT], None] = field(default_factory=dict[Any, None])
     """Shared connections that are lent, and have room for one more lease."""
     per_dial: float = math.inf
-    """How many waiters one more shared connection can serve, as the last one has shown."""
+    """How many waiters one more shared connection serves, as the last one has shown."""
     known: dict[Hashable, Entry[LinkT, TaskT]] = field(default_factory=dict[Any, Any])
     """For each key of affinity, the open connection that has last served it."""
 
@@ -336,25 +336,9 @@ class SubPool(Generic[LinkT, TaskT]):
         """Return how many connections could serve all waiters."""
         return math.ceil(self.waiting / self.per_dial) if self.shares else self.waiting
 
-    def count_wanted_dials(self) -> int:
-        """Return how many more dials the waiters want and this endpoint's own limits allow.
-
-        No more dials run than there are waiters: one whose waiter has gone serves the next.
-        """
-        free = self.limit.total - len(self.limit.borrowers)
-        if free <= 0:
-            return 0
-        return min(free, self.count_lacking())
-
-    def count_lacking(self) -> int:
-        """Return how many more dials the waiters want, whether or not there are slots."""
-        lacking = min(self.count_needed() - self.count_coming(), self.queue.count_unprovided())
-        return max(0, min(lacking, self.max_connecting - self.connecting))
-
     def find_spare(self) -> Entry[LinkT, TaskT] | None:
         """Return a dial or a check that no waiter of this endpoint needs; None if there is none."""
-        usual = self.queue.count_usual()
-        if self.spare_checks and self.checking > usual:
+        if self.spare_checks and self.checking > self.queue.count_usual():
             return next(iter(self.spare_checks))
         if self.spare_dials and self.count_coming() > self.count_needed():
             return next(iter(self.spare_dials))

@@ -11,7 +11,7 @@ it dials on behalf of one: the waiter stays in the queue, and takes whatever com
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Final, final
+from typing import Final, Protocol, final
 
 from conpool._core.chores import PIECE
 from conpool._core.dials import Dials
@@ -25,15 +25,23 @@ _UNCLEAN: Final = frozenset({CloseReason.INCOMPLETE, CloseReason.ERROR, CloseRea
 """Why a shared connection may be doomed by one of its leases: then it has no goodbye."""
 
 
+class Openable(Protocol):
+    """The pool, as far as it matters here."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it lends; if not, it closes what comes back."""
+        ...
+
+
 @final
 class Serving:
     """Gives connections to waiters."""
 
-    __slots__ = ("_dials", "_ledger", "_pool_limit", "_sharing", "is_open")
+    __slots__ = ("_dials", "_ledger", "_pool", "_pool_limit", "_sharing")
 
-    def __init__(self, ledger: Ledger, dials: Dials, sharing: Sharing) -> None:
-        self.is_open = False
-        """Whether the pool lends; if not, it closes what comes back."""
+    def __init__(self, ledger: Ledger, dials: Dials, sharing: Sharing, pool: Openable) -> None:
+        self._pool = pool
         self._sharing = sharing
         self._ledger = ledger
         self._pool_limit = ledger.pool_limit
@@ -77,7 +85,7 @@ class Serving:
         If `is_used`, what its lease has left behind may have to be cleared first.
         """
         sub = entry.sub
-        reason = why_not_kept(entry, now) if self.is_open else CloseReason.POOL_CLOSED
+        reason = why_not_kept(entry, now) if self._pool.is_open else CloseReason.POOL_CLOSED
         if reason is not None:
             self._ledger.condemn(entry, reason, gracefully=reason not in _UNCLEAN)
         elif is_used and sub.resets:

@@ -61,8 +61,9 @@ class Sharing:
             entry.sub.per_dial = capacity
         else:
             entry.doomed = entry.doomed or CloseReason.DISCARDED
-        self._note_room(entry)
-        self._ledger.touch(entry.sub)
+        if entry.state is _ACTIVE:
+            self._note_room(entry)
+            self._ledger.touch(entry.sub)
 
     def spoil(self, entry: AnyEntry, reason: CloseReason, now: float) -> None:
         """`entry` takes no new leases, for `reason`."""

@@ -68,6 +68,7 @@ class Engine:
         "core",
         "news",
         "now",
+        "on_opened",
         "rules",
         "some_closed",
         "thread",
@@ -101,6 +102,8 @@ class Engine:
         self.token: trio.lowlevel.TrioToken | None = None
         self.ask_peer: Callable[[PooledEntry], Awaitable[None]]
         """Has the peer of an idle connection asked, and reports the answer; see `PeerCheck`."""
+        self.on_opened: Callable[[PooledEntry], object] = _do_nothing
+        """Called with a connection that is open, before the core hears of it."""
         self._dial_scopes: dict[PooledEntry, trio.CancelScope] = {}
         self._undone: list[PooledEffect] = []
         """What could not be done because something raised: `perform` tries again."""
@@ -301,6 +304,7 @@ class Engine:
             self.watch.add(entry)
             entry.address = entry.link.peer_ip
             self._attendant.start_companion(entry, self._end_companion)
+            self.on_opened(entry)
         except BaseException:
             entry.link.try_close_now()
             raise
@@ -383,3 +387,7 @@ class Engine:
         self._attendant.start_reset(
             effect.entry, lambda entry, reason: self.report(self.core.reset_over, entry, reason)
         )
+
+
+def _do_nothing(_: PooledEntry) -> None:
+    """Take no note."""

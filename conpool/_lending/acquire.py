@@ -24,6 +24,7 @@ import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled, current_task, enable_ki_protection
 
 from conpool._connection.pooled import PooledEntry, PooledSub, PooledWaiter
+from conpool._core.affinity import remember
 from conpool._core.keeping import needs_check
 from conpool._core.records import Waiter, WaitOutcome
 from conpool._engine.engine import Engine
@@ -56,6 +57,7 @@ class Acquirer:
         "_name",
         "_news",
         "_releaser",
+        "_sharer",
         "_subs",
         "_take_fit",
     )
@@ -68,11 +70,14 @@ class Acquirer:
         self._releaser = releaser
         is_checked = releaser.peer_check.is_set
         self._take_fit = self._take_unless_due if is_checked else self._take
+        if engine.rules.shares:
+            self._take_fit = self._join_or_take
         """Takes an idle connection for a caller that can wait for a check."""
         self._is_watched = bool(
             self._news.acquire_started or self._news.acquired or self._news.reused
         )
         self._name = name
+        self._sharer = releaser.sharer
 
     @enable_ki_protection
     async def acquire(
@@ -122,7 +127,7 @@ class Acquirer:
         lease = self._core.lease_began(entry, current_task(), now - since, now)
         connection: Connection[Any] = Connection(self._releaser, lease)
         if affinity is not None:
-            self._core.remember(entry, affinity)
+            remember(entry, affinity)
         if block is not None:
             block.connection = connection
         if self._is_watched:
@@ -134,7 +139,8 @@ class Acquirer:
         self.refuse_if_closed()
         now = self._engine.now()
         sub = self._subs.get(valid_target(endpoint))
-        entry = None if sub is None else self._take(sub, now)
+        take = self._join_or_take if self._engine.rules.shares else self._take
+        entry = None if sub is None else take(sub, now, None)
         if entry is None:
             raise trio.WouldBlock
         self._news.add(self._news.acquire_started, endpoint)
@@ -182,7 +188,11 @@ class Acquirer:
                 await checkpoint()
                 if entry is None:
                     self._raise_outcome(waiter, sub)
-            if entry.state is _ACTIVE and entry.generation == sub.generation:
+            if (
+                entry.state is _ACTIVE
+                and entry.generation == sub.generation
+                and (not entry.holders or self._sharer.has_room(entry, engine.now()))
+            ):
                 return entry
             self._keep(entry)
             waiter.entry = None
@@ -211,7 +221,7 @@ class Acquirer:
             await checkpoint()
             raise make_queue_full(self._core, sub, now, pool_name=self._name)
 
-    def _take(self, sub: PooledSub, now: float, affinity: Hashable = None) -> PooledEntry | None:
+    def _take(self, sub: PooledSub, now: float, affinity: Hashable) -> PooledEntry | None:
         """Take the newest idle connection that is fit to be lent, unless others come first."""
         if sub.waiting or sub.gate.is_paused:
             return None
@@ -239,7 +249,7 @@ class Acquirer:
                     self._put_back(entry)
                 raise
             if entry is not None and entry.state is not _ACTIVE:  # an observer cleared the pool
-                return self._take(sub, now)
+                return self._take(sub, now, affinity)
         return entry
 
     def _take_unless_due(
@@ -251,6 +261,19 @@ class Acquirer:
             return entry
         self._keep(entry)
         return None
+
+    def _join_or_take(self, sub: PooledSub, now: float, affinity: Hashable) -> PooledEntry | None:
+        """Join a connection that has room, or take an idle one."""
+        if sub.gate.is_paused or self._core.pool_limit.wanted:
+            return None  # in the queue, others may come first
+        entry = self._sharer.join(sub, now)
+        if entry is not None:
+            return entry
+        entry = self._take_unless_due(sub, now, affinity)
+        if entry is not None and not self._sharer.begin(entry, now):
+            self._engine.report(self._core.returned_unused, entry, None)
+            return self._join_or_take(sub, now, affinity)
+        return entry
 
     def _pop_known(self, affinity: Hashable, sub: PooledSub, now: float) -> PooledEntry | None:
         return self._core.pop_known(sub, affinity, now)

@@ -23,12 +23,14 @@ from conpool._connection.exchange import CLOSED_STREAM, ENDED
 from conpool._connection.hand_over import end_exchange
 from conpool._connection.link import Link
 from conpool._connection.pooled import PooledEntry, PooledLease
+from conpool._connection.session import REFUSING
 from conpool._core.failures import EARLY
 from conpool._engine.engine import Engine
 from conpool._engine.room import with_more_room, with_room
 from conpool._errors.connect import ConnectError
 from conpool._lending.lease import Connection, end_lease, held_lease
 from conpool._lending.peer_check import HealthCheck, PeerCheck
+from conpool._lending.share import Sharer
 from conpool._values.config_error import named
 from conpool._values.states import CloseReason, ConnectionState
 
@@ -46,7 +48,7 @@ _log: Final = logging.getLogger("conpool")
 class Releaser:
     """Takes the connections of one pool back: the owner of its leases."""
 
-    __slots__ = ("_core", "_engine", "_name", "_news", "_told", "peer_check", "unended")
+    __slots__ = ("_core", "_engine", "_name", "_news", "_told", "peer_check", "sharer", "unended")
 
     def __init__(self, engine: Engine, health_check: HealthCheck | None, name: str) -> None:
         self._engine = engine
@@ -54,6 +56,7 @@ class Releaser:
         self._news = engine.news
         self._name = name
         self.peer_check = PeerCheck(engine, health_check, self)
+        self.sharer = Sharer(engine)
         self._told: PooledLease | None = None
         """The last lease of whose end the observers hear: only once, also if it needs two tries."""
         self.unended: dict[PooledLease, CloseReason] = {}
@@ -103,7 +106,10 @@ class Releaser:
             if entry.state is _ACTIVE and (
                 exc is not None or exchange.taints or exchange.in_progress or link.poll(0)
             ):
-                reason = end_exchange(link, exc)
+                if link.rules.shares:
+                    reason = self.sharer.why_spoilt(entry, exc)
+                else:
+                    reason = end_exchange(link, exc)
                 if reason is not None:
                     self._close(lease, reason)
                     return
@@ -133,6 +139,8 @@ class Releaser:
         """End the lease and hand the stream over."""
         self.refuse_other_thread()
         lease = held_lease(connection)
+        if lease.entry.link.offered is REFUSING:
+            raise RuntimeError("only a connection whose stream is the lease's own can be detached")
         stream = lease.entry.link.stream
         end_lease(connection)
         self._end(lease, CloseReason.DETACHED)

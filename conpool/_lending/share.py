@@ -1,0 +1,74 @@
+"""Leases that share a connection: the driver says how many there may be, and whether one is sound.
+
+A connection is asked for its capacity whenever it matters: before a lease joins it, when a lease
+ends, and in the sweep. The peer may have changed it since.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+from conpool._connection.exchange import CUT_SEND, JUDGED
+from conpool._connection.hand_over import end_exchange
+from conpool._connection.pooled import PooledEntry, PooledSub
+from conpool._connection.session import REFUSING
+from conpool._engine.engine import Engine
+from conpool._values.states import CloseReason
+
+
+@final
+class Sharer:
+    """Has leases join and leave the shared connections of one pool."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._rules = engine.rules
+        self._core = engine.core
+        self._engine = engine
+        self._sharing = engine.core.sharing
+        if self._rules.shares:
+            engine.on_opened = self._note_opened
+
+    def note_capacity(self, entry: PooledEntry, now: float) -> int:
+        """Ask the driver how many leases `entry` can take now, and tell the core."""
+        link = entry.link
+        capacity = self._rules.capacity(link.session)
+        if capacity > 1:
+            link.offered = REFUSING  # several can share a session, but no stream
+        self._sharing.capacity_noted(entry, capacity, now)
+        return capacity
+
+    def _note_opened(self, entry: PooledEntry) -> None:
+        self.note_capacity(entry, self._engine.now())
+
+    def join(self, sub: PooledSub, now: float) -> PooledEntry | None:
+        """Hold the fullest connection of `sub` that has room; None if none has any."""
+        while (entry := self._sharing.find_room(sub, now)) is not None:
+            if entry.holders < self.note_capacity(entry, now):
+                self._sharing.join(entry, now)
+                return entry
+        return None
+
+    def begin(self, entry: PooledEntry, now: float) -> bool:
+        """Be the first to hold `entry`, which was idle; false if it takes no leases any more."""
+        is_welcome = self.note_capacity(entry, now) > 0
+        self._sharing.join(entry, now)
+        return is_welcome
+
+    def has_room(self, entry: PooledEntry, now: float) -> bool:
+        """Whether `entry`, which was handed over, still has the room that it had."""
+        return entry.holders <= self.note_capacity(entry, now)
+
+    def why_spoilt(self, entry: PooledEntry, exc: BaseException | None) -> CloseReason | None:
+        """Return why `entry` takes no new leases, now that one of them has ended with `exc`.
+
+        While several can share it, an exception is the concern of its own lease only.
+        """
+        link = entry.link
+        self.note_capacity(entry, self._engine.now())
+        if entry.capacity <= 1 and entry.holders <= 1:
+            return end_exchange(link, exc)
+        if link.exchange.taints & CUT_SEND:
+            return CloseReason.INCOMPLETE
+        if link.exchange.taints & JUDGED and not self._rules.is_clean(link.session):
+            return CloseReason.INCOMPLETE
+        return None
