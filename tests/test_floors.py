@@ -23,7 +23,7 @@ contrib: *
 testing: *
 __init__:
 _pool: follow reap lifecycle steering pool
-_lending: refusal lease waiting peer_check share release acquire
+_lending: refusal lease waiting peer_check share release acquire block
 _engine: room background attendant holders news engine
 _dial: progress address places lookup name_cache socket_options race unix http_connect socks5 \
   tunnel tcp dial

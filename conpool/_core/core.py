@@ -330,9 +330,9 @@ class Core(Generic[LinkT, TaskT]):
 
     def reset_over(self, entry: AnyEntry, reason: CloseReason | None, now: float) -> None:
         """`entry` has been reset, and there is `reason` to close it, or none."""
-        entry.is_resetting = False
-        if entry.state is not _ACTIVE:
+        if not entry.is_resetting:
             return  # it was closed meanwhile
+        self._ledger.end_reset(entry)
         keeping.begin_idling(entry, now)
         self.returned_unused(entry, reason, now)
 

@@ -1,9 +1,7 @@
 """Bookkeeping: each connection, slot and place in a queue is moved here, so that all counts agree.
 
-No decisions. Every method leaves the books balanced: states, stacks, counts, both limits, and the
-outbox that tells the shell what the core has decided. Every method also notes which sub-pools it
-has touched: the core's pump looks at these next (`Core.pump`), so nobody has to remember to call
-it.
+No decisions. Every method leaves the books balanced, and notes which sub-pools it has touched: the
+pump looks at these next (`Core.pump`), so nobody has to remember to call it.
 """
 
 from __future__ import annotations
@@ -122,6 +120,8 @@ class Ledger:
         else:
             if entry.is_checking:
                 self.check_over(entry)
+            if entry.is_resetting:
+                self.end_reset(entry)
             sub.active -= 1
             sub.roomy.pop(entry, None)
         entry.move(ConnectionState.CLOSING)
@@ -198,7 +198,7 @@ class Ledger:
         self.effects.append(Check(entry))
 
     def check_over(self, entry: AnyEntry) -> None:
-        """The check of `entry` is over, with whatever result."""
+        """The check of `entry` is over."""
         entry.is_checking = False
         entry.sub.checking -= 1
         self._forsake(entry)
@@ -207,7 +207,14 @@ class Ledger:
     def begin_reset(self, entry: AnyEntry) -> None:
         """Have what a lease has left behind on `entry` cleared."""
         entry.is_resetting = True
+        entry.sub.resetting += 1
         self.effects.append(Reset(entry))
+
+    def end_reset(self, entry: AnyEntry) -> None:
+        """The reset of `entry` is over, with whatever result."""
+        entry.is_resetting = False
+        entry.sub.resetting -= 1
+        self._look_again_at(entry.sub)
 
     def reserve(self, entry: AnyEntry) -> None:
         """`entry` is checked in the background: it keeps its place, and nobody gets it."""
@@ -358,12 +365,6 @@ class Ledger:
             self.pool_limit.note_spare(sub)
 
     # ── warming, and the sub-pool as a whole ────────────────────────────────────
-
-    def start_warming(self, warmer: AnyWarmer) -> None:
-        """`warmer` waits from here on."""
-        warmer.sub.warmers[warmer] = None
-        warmer.sub.note_scarcity()
-        self.touched[warmer.sub] = None
 
     def end_warming(self, warmer: AnyWarmer, error: Exception | None) -> None:
         """`warmer` has waited long enough."""

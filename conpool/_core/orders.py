@@ -76,8 +76,11 @@ class Orders:
 
     def warming_asked(self, warmer: AnyWarmer, now: float) -> None:
         """`warmer` waits until its number of connections are open."""
-        warmer.sub.used_at = now
-        self._ledger.start_warming(warmer)
+        sub = warmer.sub
+        sub.used_at = now
+        sub.warmers[warmer] = None
+        sub.note_scarcity()
+        self._ledger.touch(sub)
 
     def warming_ended(self, warmer: AnyWarmer, now: float) -> None:
         """The task of `warmer` is gone."""

@@ -242,6 +242,7 @@ class SubPool(Generic[LinkT, TaskT]):
     active: int = 0
     checking: int = 0
     """How many of the active are checked because a waiter asked."""
+    resetting: int = 0
     connecting: int = 0
     void: int = 0
     """How many dials are under way in vain (see `Entry.is_void`)."""
@@ -328,13 +329,16 @@ class SubPool(Generic[LinkT, TaskT]):
         return len(self.limit.borrowers) - going - self.limit.total
 
     def count_coming(self) -> int:
-        """Return how many dials and checks under way may serve a waiter."""
-        checks = min(self.checking, self.queue.count_usual()) if self.checking else 0
-        return checks + self.connecting - self.void
+        """Return how many dials, checks and resets under way may serve a waiter."""
+        used = self.checking + self.resetting
+        usual = min(used, self.queue.count_usual()) if used else 0
+        return usual + self.connecting - self.void
 
     def count_needed(self) -> int:
         """Return how many connections could serve all waiters."""
-        return math.ceil(self.waiting / self.per_dial) if self.shares else self.waiting
+        if not self.shares:
+            return self.waiting
+        return max(min(self.waiting, 1), math.ceil(self.waiting / self.per_dial))
 
     def find_spare(self) -> Entry[LinkT, TaskT] | None:
         """Return a dial or a check that no waiter of this endpoint needs; None if there is none."""
@@ -365,11 +369,8 @@ class SubPool(Generic[LinkT, TaskT]):
         )
 
     def __repr__(self) -> str:
-        return (
-            f"<SubPool {self.endpoint}: {len(self.idle)} idle, {self.active} active,"
-            f" {self.connecting} connecting, {self.closing} closing,"
-            f" {self.waiting} waiting, limit {self.limit.total}>"
-        )
+        counts = f"{len(self.idle)} idle, {self.active} active, {self.connecting} connecting"
+        return f"<SubPool {self.endpoint}: {counts}, {self.waiting} waiting, {self.limit!r}>"
 
 
 @final

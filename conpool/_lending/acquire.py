@@ -17,8 +17,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from functools import partial
 from threading import get_ident
-from types import CoroutineType, TracebackType
-from typing import Any, Final, Generic, NoReturn, TypeVar, cast, final
+from typing import Any, NoReturn, Protocol, cast, final
 
 import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled, current_task, enable_ki_protection
@@ -40,10 +39,14 @@ from conpool._values.endpoint import AnyEndpoint
 from conpool._values.group import Target, valid_target
 from conpool._values.states import AcquirePhase, CloseReason, ConnectionState, PoolState
 
-SessionT = TypeVar("SessionT")
-
 _ACTIVE = ConnectionState.ACTIVE
 _OPEN = PoolState.OPEN
+
+
+class Block(Protocol):
+    """Where a lease is noted that begins for an `async with` block."""
+
+    connection: Any
 
 
 @final
@@ -86,7 +89,7 @@ class Acquirer:
         timeout: float | None,
         fresh: bool,
         affinity: Hashable = None,
-        block: LeaseBlock[Any] | None = None,
+        block: Block | None = None,
     ) -> Connection[Any]:
         """Lend a connection to `endpoint` within `timeout` seconds; `fresh`: a new one.
 
@@ -339,73 +342,3 @@ class Acquirer:
         raise make_timeout(
             self._core, sub, waiter, self._engine.now(), phase=phase, pool_name=self._name
         )
-
-
-@final
-class LeaseBlock(Generic[SessionT]):
-    """`async with pool.connection(…)`: acquires on entry, gives back on exit.
-
-    A class and not a generator, since that saves a lease the cost of a checkpoint. It holds no
-    cancel scope or nursery, so leases may end in any order, and in other tasks.
-    """
-
-    __slots__ = ("_acquirer", "_affinity", "_endpoint", "_fresh", "_timeout", "connection")
-
-    def __init__(
-        self,
-        acquirer: Acquirer,
-        endpoint: Target,
-        timeout: float | None,
-        fresh: bool,
-        affinity: Hashable,
-    ) -> None:
-        self._acquirer = acquirer
-        self._endpoint = endpoint
-        self._timeout = timeout
-        self._fresh = fresh
-        self._affinity = affinity
-        self.connection: Connection[SessionT] | CoroutineType[Any, Any, Any] | None = None
-        """What was lent for this block, as the acquirer notes; before that, the acquire itself."""
-
-    def __aenter__(self) -> CoroutineType[Any, Any, Connection[SessionT]]:
-        # Not `async def`: a coroutine around the acquirer's costs a lease a quarter microsecond.
-        if self.connection is not None:
-            self._refuse_if_in_use()
-        self.connection = entering = self._acquirer.acquire(  # type: ignore[assignment] # mypy: it is
-            self._endpoint, self._timeout, self._fresh, self._affinity, self
-        )
-        return entering  # type: ignore[return-value]
-
-    def _refuse_if_in_use(self) -> None:
-        entered = self.connection
-        if isinstance(entered, Connection) or (entered is not None and entered.cr_frame):
-            raise RuntimeError("this block has been entered already: call connection() for each")
-
-    @enable_ki_protection
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        connection: Any = self.connection
-        self.connection = None
-        connection._owner.give_back(connection, exc)  # noqa: SLF001 - one fewer to carry along
-
-    def __getattr__(self, name: str) -> NoReturn:
-        raise AttributeError(f"no {name!r} here: {_HOW_TO_ENTER}")
-
-    def __await__(self) -> NoReturn:
-        raise TypeError(_HOW_TO_ENTER)
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a block cannot be copied or pickled: call connection() for each")
-
-    def __repr__(self) -> str:
-        return f"<pool.connection({self._endpoint})>"
-
-
-_HOW_TO_ENTER: Final = (
-    "pool.connection(…) is not a connection yet; write"
-    " `async with pool.connection(…) as conn:`, or `await pool.acquire(…)`"
-)

@@ -6,7 +6,8 @@ ends, and in the sweep. The peer may have changed it since.
 
 from __future__ import annotations
 
-from typing import final
+from itertools import islice
+from typing import Final, final
 
 from conpool._connection.exchange import CUT_SEND, JUDGED
 from conpool._connection.hand_over import end_exchange
@@ -14,6 +15,9 @@ from conpool._connection.pooled import PooledEntry, PooledSub
 from conpool._connection.session import REFUSING
 from conpool._engine.engine import Engine
 from conpool._values.states import CloseReason
+
+_MOST_ASKED: Final = 16
+"""Connections asked for one caller, if all are full; the sweep asks them all."""
 
 
 @final
@@ -42,11 +46,19 @@ class Sharer:
 
     def join(self, sub: PooledSub, now: float) -> PooledEntry | None:
         """Hold the fullest connection of `sub` that has room; None if none has any."""
+        if not sub.roomy:
+            self.ask_all(sub, now, _MOST_ASKED)
         while (entry := self._sharing.find_room(sub, now)) is not None:
             if entry.holders < self.note_capacity(entry, now):
                 self._sharing.join(entry, now)
                 return entry
         return None
+
+    def ask_all(self, sub: PooledSub, now: float, most: int | None = None) -> None:
+        """Find out which of the lent connections of `sub`, of `most` at most, have room now."""
+        for entry in islice(sub.limit.borrowers, most):
+            if entry.holders:
+                self.note_capacity(entry, now)
 
     def begin(self, entry: PooledEntry, now: float) -> bool:
         """Be the first to hold `entry`, which was idle; false if it takes no leases any more."""

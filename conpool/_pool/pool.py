@@ -5,22 +5,21 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from itertools import count
-from random import Random
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, Generic, NoReturn, Self, TypeVar, overload
 
 from trio.lowlevel import enable_ki_protection
 
-from conpool._connection.pooled import PooledCore
+from conpool._connection.pooled import make_core
 from conpool._connection.session import SessionRules
-from conpool._core.core import Core
 from conpool._dial.tcp import TCPConnector
 from conpool._engine.engine import Engine
 from conpool._engine.news import News
 from conpool._extend.connector import Connector
 from conpool._extend.driver import Driver
 from conpool._extend.observer import ConnectionInfo, Observer
-from conpool._lending.acquire import Acquirer, LeaseBlock
+from conpool._lending.acquire import Acquirer
+from conpool._lending.block import LeaseBlock
 from conpool._lending.lease import Connection
 from conpool._lending.release import Releaser
 from conpool._pool.follow import Follower
@@ -133,16 +132,7 @@ class ConnectionPool(Generic[SessionT]):
             valid_instance("driver", driver, Driver)
         rules = SessionRules(driver)
         self.name: str = f"pool-{next(_numbers)}" if name is None else name
-        random = Random()  # noqa: S311 - it spreads load
-        is_checked = health_check is not None or rules.checks
-        self._core: PooledCore = Core(
-            config,
-            own_configs,
-            random,
-            is_checked=is_checked,
-            resets=rules.resets,
-            shares=rules.shares,
-        )
+        self._core = make_core(config, own_configs, rules, is_checked=health_check is not None)
         news = News(observers, on_created=on_created, on_reused=on_reused, on_closed=on_closed)
         self._engine = Engine(self._core, connector, news, rules)
         self._releaser = Releaser(self._engine, health_check, self.name)

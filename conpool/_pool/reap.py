@@ -62,6 +62,8 @@ class Reaper:
         self._engine.perform_undone()
         left = _BATCH
         for sub in list(self._core.subs.values()):
+            if sub.shares:
+                self._releaser.sharer.ask_all(sub, self._engine.now())
             self._engine.report(self._core.swept, sub)
             due: deque[PooledEntry] = deque()
             for entry in (None, *sub.idle):

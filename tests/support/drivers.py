@@ -95,3 +95,61 @@ def _method(method: Any) -> Any:
         return method(session)
 
     return call
+
+
+class Mux:
+    """A connection that many calls share: each answer carries the number of its call."""
+
+    def __init__(self, stream: trio.abc.Stream, room: int) -> None:
+        self.stream = stream
+        self.room = room
+        self.waiting: dict[bytes, trio.Event] = {}
+        self.answers: dict[bytes, bytes] = {}
+        self.lock = trio.Lock()
+        self.count = 0
+        self.ended = False
+
+    async def call(self, line: bytes) -> bytes:
+        self.count += 1
+        number = b"%d" % self.count
+        event = self.waiting[number] = trio.Event()
+        async with self.lock:
+            await self.stream.send_all(number + b" " + line + b"\n")
+        await event.wait()
+        if self.ended:
+            raise trio.BrokenResourceError
+        return self.answers.pop(number)
+
+
+class MuxDriver(Driver[Mux]):
+    """Lends one connection to `room` leases at once."""
+
+    def __init__(self, room: int = 2) -> None:
+        self.room = room
+        self.sessions: list[Mux] = []
+
+    async def open(self, stream: trio.abc.Stream, endpoint: AnyEndpoint) -> Mux:
+        assert await stream.receive_some() == GREETING
+        session = Mux(stream, self.room)
+        self.sessions.append(session)
+        return session
+
+    async def run(self, session: Mux) -> None:
+        rest = b""
+        try:
+            while part := await session.stream.receive_some():
+                *lines, rest = (rest + part).split(b"\n")
+                for line in lines:
+                    if line == b"goaway":
+                        session.room = 0
+                        continue
+                    number, _, answer = line.partition(b" ")
+                    session.answers[number] = answer
+                    session.waiting.pop(number).set()
+        finally:
+            session.ended = True
+            for event in session.waiting.values():
+                event.set()
+
+    def capacity(self, session: Mux) -> int:
+        return session.room

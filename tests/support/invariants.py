@@ -26,6 +26,7 @@ IDLE = ConnectionState.IDLE
 ACTIVE = ConnectionState.ACTIVE
 CONNECTING = ConnectionState.CONNECTING
 CLOSING = ConnectionState.CLOSING
+CLOSED = ConnectionState.CLOSED
 
 
 def check(core: Core[Any, Any], now: float | None = None) -> None:
@@ -119,8 +120,9 @@ def _check_connections(sub: AnySubPool) -> Iterator[str]:
         yield f"{sub.reserved} are reserved, {sub.leaving} leave"
     void = sum(entry.state is CONNECTING and entry.is_void for entry in borrowers)
     checking = sum(entry.is_checking for entry in borrowers)
-    if (void, checking) != (sub.void, sub.checking):
-        yield f"{void} void, {checking} checked, the books say {sub.void}, {sub.checking}"
+    resetting = sum(entry.is_resetting for entry in borrowers)
+    if (void, checking, resetting) != (sub.void, sub.checking, sub.resetting):
+        yield f"{void} void, {checking} checked, {resetting} reset, and the books say other numbers"
     old = Counter(e.generation for e in borrowers if e.generation != sub.generation)
     if old != sub.survivors:
         yield f"{old} are left of older generations, the books say {sub.survivors}"
@@ -128,6 +130,19 @@ def _check_connections(sub: AnySubPool) -> Iterator[str]:
         yield "an idle connection is older than the last clear (G24)"
     for entry in borrowers:
         yield from _check_entry(entry, sub)
+        yield from _check_sharing(entry, sub)
+
+
+def _check_sharing(entry: AnyEntry, sub: AnySubPool) -> Iterator[str]:
+    if entry.holders and not (sub.shares and entry.state in {ACTIVE, CLOSING, CLOSED}):
+        yield f"{entry!r} is held {entry.holders} times"
+    if entry.is_resetting and (entry.state is not ACTIVE or entry.leases):
+        yield f"{entry!r} is reset"
+    may_be_joined = entry.state is ACTIVE and entry.doomed is None
+    if entry in sub.roomy and not (may_be_joined and 0 < entry.holders < entry.capacity):
+        yield f"{entry!r} has room"
+    if entry in sub.roomy and entry.generation != sub.generation:
+        yield f"{entry!r} is older than the last clear, and has room (G24)"
 
 
 def _check_entry(entry: AnyEntry, sub: AnySubPool) -> Iterator[str]:
@@ -136,7 +151,7 @@ def _check_entry(entry: AnyEntry, sub: AnySubPool) -> Iterator[str]:
         yield f"{entry!r} belongs elsewhere"
     if (entry in sub.idle or entry in sub.leaving) != (state is IDLE):
         yield f"{entry!r} is on the idle stack, or is not"
-    if len(entry.leases) > 1:
+    if len(entry.leases) > (entry.holders if sub.shares else 1):
         yield f"{entry!r} is lent {len(entry.leases)} times (G2)"
     if any(lease.entry is not entry for lease in entry.leases):
         yield f"{entry!r} has a lease of another connection"
@@ -266,8 +281,11 @@ def _check_no_lost_wakeup(sub: AnySubPool, pool_limit: PoolLimit, now: float) ->
     usual = sum(not waiter.fresh for waiter in sub.queue)
     if set(sub.idle) - set(sub.reserved) and usual > sub.checking:
         yield "somebody waits, and there is an idle connection (G12)"
-    coming = sub.connecting - sub.void + min(sub.checking, usual)
-    wanted = min(len(sub.queue) - coming, sub.max_connecting - sub.connecting)
+    if usual and any(now < one.expires_at and one.uses < sub.max_uses for one in sub.roomy):
+        yield "somebody waits, and a connection has room (G12)"
+    coming = sub.connecting - sub.void + min(sub.checking + sub.resetting, usual)
+    needed = max(1, math.ceil(len(sub.queue) / sub.per_dial)) if sub.shares else len(sub.queue)
+    wanted = min(needed - coming, sub.max_connecting - sub.connecting)
     unprovided = next((waiter for waiter in sub.queue if waiter.coming is None), None)
     if wanted <= 0 or unprovided is None:
         return

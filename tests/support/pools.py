@@ -26,6 +26,7 @@ from conpool import (
     Observer,
     PoolConfig,
 )
+from conpool._connection.session import SessionRules
 from conpool.testing import MemoryConnector
 
 from . import invariants
@@ -149,7 +150,7 @@ async def open_pool(
     """Open a pool over `connector` and watch it, until and beyond its end."""
     connector = Network() if connector is None else connector
     others = find_pool_tasks()
-    grammar = Grammar()
+    grammar = Grammar(shares=SessionRules(options.get("driver")).shares)
     pool = make_pool(connector, observers=[grammar, *observers], **options)
     steps = Steps(lambda: invariants.check(pool._core, trio.current_time()))
     if every_step:
@@ -259,14 +260,15 @@ class Steps(trio.abc.Instrument):
 class Grammar(Observer):
     """Checks that events come in pairs and in order (G26)."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, shares: bool = False) -> None:
+        self._shares = shares
         self.faults: list[str] = []
         self.events: list[str] = []
         """All that was seen, in short."""
         self._last_id = 0
         self._connecting: set[int] = set()
         self._open: set[int] = set()
-        self._lent: set[int] = set()
+        self._lent: Counter[int] = Counter()
         self._asking: Counter[AnyEndpoint] = Counter()
 
     def acquire_started(self, endpoint: AnyEndpoint) -> None:
@@ -274,17 +276,18 @@ class Grammar(Observer):
         self._asking[endpoint] += 1
 
     def acquired(self, info: ConnectionInfo, waited: float) -> None:
-        self._see("acquired", info, info.id in self._open and info.id not in self._lent)
+        is_free = self._shares or not self._lent[info.id]
+        self._see("acquired", info, info.id in self._open and is_free)
         self._answer(info.endpoint)
-        self._lent.add(info.id)
+        self._lent[info.id] += 1
 
     def acquire_failed(self, endpoint: AnyEndpoint, error: BaseException, waited: float) -> None:
         self.events.append("acquire_failed")
         self._answer(endpoint)
 
     def released(self, info: ConnectionInfo, held: float) -> None:
-        self._see("released", info, info.id in self._lent and held >= 0)
-        self._lent.discard(info.id)
+        self._see("released", info, self._lent[info.id] > 0 and held >= 0)
+        self._lent[info.id] -= 1
 
     def connecting(self, info: ConnectionInfo) -> None:
         self._see("connecting", info, info.id > self._last_id)
@@ -307,7 +310,7 @@ class Grammar(Observer):
     def assert_complete(self) -> None:
         """Nothing is left that must have had an end."""
         assert not self.faults, self.faults
-        pending = (self._connecting, self._open, self._lent, +self._asking)
+        pending = (self._connecting, self._open, +self._lent, +self._asking)
         assert not any(pending), pending
 
     def _answer(self, endpoint: AnyEndpoint) -> None:

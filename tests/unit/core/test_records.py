@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from conpool._core.gate import Gate
 from conpool._core.dials import count_wanted
+from conpool._core.gate import Gate
 from conpool._core.records import (
     AnyEntry,
     AnySubPool,

@@ -1,0 +1,202 @@
+"""Connections that several leases share."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, cast
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from conpool import Connection, ConnectionPool
+from tests.support.drivers import GREETING, Mux, MuxDriver, greet_and_echo
+from tests.support.pools import HERE, THERE, Network, counts, open_pool, reasons, settle
+
+Lease = Connection[Mux]
+
+
+@asynccontextmanager
+async def lending(
+    driver: MuxDriver,
+    serve: Callable[[trio.abc.Stream], Awaitable[object]] = greet_and_echo,
+    **options: Any,
+) -> AsyncIterator[ConnectionPool[Mux]]:
+    async with open_pool(Network(serve), driver=driver, **options) as pool:
+        yield cast("ConnectionPool[Mux]", pool)
+
+
+async def test_leases_share_a_connection_up_to_its_capacity() -> None:
+    async with lending(MuxDriver(3)) as pool, AsyncExitStack() as stack:
+        leases = [await stack.enter_async_context(pool.connection(HERE)) for _ in range(7)]
+        assert [lease.id for lease in leases] == [1, 1, 1, 2, 2, 2, 3]
+        assert counts(pool) == {"active": 3}
+        async with trio.open_nursery() as nursery:
+            for number, lease in enumerate(leases):
+                nursery.start_soon(ask, lease, b"%d" % number)
+
+
+async def ask(lease: Lease, line: bytes) -> None:
+    assert await lease.session.call(line) == line
+
+
+async def test_callers_that_come_together_share_one_dial(autojump_clock: MockClock) -> None:
+    ids: list[int] = []
+
+    async def use() -> None:
+        async with pool.connection(HERE) as conn:
+            ids.append(conn.id)
+            await trio.sleep(1)
+
+    async with lending(MuxDriver(100)) as pool:
+        async with trio.open_nursery() as nursery:
+            for _ in range(50):
+                nursery.start_soon(use)
+        assert ids == [1] * 50
+        assert (trio.current_time(), pool.stats(HERE).total_created) == (1, 1)
+        assert counts(pool) == {"idle": 1}
+
+
+async def test_the_fullest_that_has_room_is_preferred() -> None:
+    async with lending(MuxDriver(3)) as pool:
+        leases = [await pool.acquire(HERE) for _ in range(6)]
+        for lease in (leases[0], leases[3], leases[4]):  # one holds two, the other one
+            pool.release(lease)
+        leases[0] = await pool.acquire(HERE)
+        assert leases[0].id == 1
+        pool.release(leases[5])
+        assert counts(pool) == {"active": 1, "idle": 1}
+        for lease in leases[:3]:
+            pool.release(lease)
+        assert counts(pool) == {"idle": 2}
+
+
+async def test_a_waiter_gets_the_room_of_who_leaves(autojump_clock: MockClock) -> None:
+    async with lending(MuxDriver(2), max_connections_per_endpoint=1) as pool:
+        leases = [await pool.acquire(HERE) for _ in range(2)]
+        got: list[Lease] = []
+
+        async def wait() -> None:
+            got.append(await pool.acquire(HERE))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            await trio.sleep(1)
+            assert not got
+            pool.release(leases[0])
+        assert got[0].id == 1
+        pool.release(got[0])
+        pool.release(leases[1])
+        assert counts(pool) == {"idle": 1}
+
+
+async def test_an_exception_ends_only_its_own_lease() -> None:
+    async with lending(MuxDriver(2)) as pool, pool.connection(HERE) as other:
+        with pytest.raises(ValueError, match="mine"):
+            async with pool.connection(HERE) as mine:
+                assert mine.id == other.id
+                raise ValueError("mine")
+        await ask(other, b"still here")
+        assert counts(pool) == {"active": 1}
+
+
+async def test_an_interrupted_send_lets_the_others_end_and_takes_no_new_ones() -> None:
+    async with lending(MuxDriver(3)) as pool:
+        first, second = await pool.acquire(HERE), await pool.acquire(HERE)
+        first._lease.entry.link.exchange.taints |= 1
+        pool.release(first)
+        await ask(second, b"still here")
+        async with pool.connection(HERE) as third:
+            assert third.id == 2
+        pool.release(second)
+        assert reasons(pool) == {"INCOMPLETE": 1}
+
+
+async def test_a_connection_that_goes_away_lives_until_its_last_lease_ends() -> None:
+    driver = MuxDriver(3)
+    async with lending(driver) as pool:
+        first, second = await pool.acquire(HERE), await pool.acquire(HERE)
+        driver.sessions[0].room = 0
+        async with pool.connection(HERE) as third:
+            assert third.id == 2
+        pool.release(first)
+        await ask(second, b"still here")
+        pool.release(second)
+        assert reasons(pool) == {"DISCARDED": 1}
+
+
+async def test_capacity_may_shrink_below_what_is_lent_and_grow_again() -> None:
+    driver = MuxDriver(3)
+    async with lending(driver, max_connections_per_endpoint=1) as pool:
+        leases = [await pool.acquire(HERE) for _ in range(3)]
+        driver.sessions[0].room = 1
+        for lease in leases[:2]:
+            pool.release(lease)
+            with pytest.raises(trio.WouldBlock):
+                pool.acquire_nowait(HERE)
+        driver.sessions[0].room = 2
+        with trio.fail_after(1):
+            lease = await pool.acquire(HERE)
+        assert lease.id == 1
+        pool.release(lease)
+        pool.release(leases[2])
+
+
+async def test_a_companion_that_ends_breaks_all_its_leases(autojump_clock: MockClock) -> None:
+    async def hang_up(stream: trio.abc.Stream) -> None:
+        await stream.send_all(GREETING)
+        await trio.sleep(1)
+        await stream.aclose()
+
+    async with lending(MuxDriver(2), hang_up) as pool:
+        leases = [await pool.acquire(HERE) for _ in range(2)]
+        await trio.sleep(2)
+        for lease in leases:
+            with pytest.raises(trio.BrokenResourceError):
+                lease.session  # noqa: B018
+            pool.release(lease)
+        assert reasons(pool) == {"PEER_CLOSED": 1}
+        assert counts(pool) == {}
+
+
+async def test_the_stream_of_a_shared_lease_is_refused() -> None:
+    async with lending(MuxDriver(2)) as pool, pool.connection(HERE) as conn:
+        with pytest.raises(RuntimeError, match=r"only conn\.session"):
+            await conn.send_all(b"x")
+        with pytest.raises(RuntimeError, match="only conn"):
+            await conn.receive_some()
+        with pytest.raises(RuntimeError, match="detached"):
+            conn.detach()
+        await ask(conn, b"in order")
+
+
+async def test_discarding_one_lease_closes_after_the_last() -> None:
+    async with lending(MuxDriver(2)) as pool:
+        first, second = await pool.acquire(HERE), await pool.acquire(HERE)
+        pool.discard(first)
+        await ask(second, b"still here")
+        pool.release(second)
+        assert reasons(pool) == {"DISCARDED": 1}
+
+
+async def test_another_endpoint_is_not_starved_by_leases_that_take_turns(
+    autojump_clock: MockClock,
+) -> None:
+    """G16: the connection takes no new leases once the waiter was passed often enough."""
+    async with lending(MuxDriver(2), max_connections=1) as pool, trio.open_nursery() as nursery:
+
+        async def take_turns() -> None:
+            while True:
+                async with pool.connection(HERE) as conn:
+                    await ask(conn, b"ping")
+                    await trio.sleep(1)
+
+        nursery.start_soon(take_turns)
+        await trio.sleep(0.5)
+        nursery.start_soon(take_turns)
+        await settle()
+        with trio.fail_after(100):
+            async with pool.connection(THERE):
+                pass
+        nursery.cancel_scope.cancel()
