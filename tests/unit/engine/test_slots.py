@@ -92,6 +92,7 @@ async def test_holders_of_other_logins_are_told_apart(autojump_clock: MockClock)
         trio.open_nursery() as nursery,
     ):
         await nursery.start(hold, pool, app, 100, name="first")
+        await trio.sleep(1)  # the one that has held for longest is named first
         await nursery.start(hold, pool, admin, 100, name="second")
         error = await time_out(pool)
         assert [holder.partition(" for ")[0] for holder in error.holders] == [
