@@ -42,6 +42,7 @@ from conpool._values.config import CircuitBreaker, PoolConfig
 from conpool._values.config_error import ConfigError, PoolError
 from conpool._values.endpoint import AnyEndpoint, Endpoint, UnixEndpoint
 from conpool._values.group import EndpointGroup, Target
+from conpool._values.login import Login
 from conpool._values.proxy import HTTPProxy, SOCKS5Proxy
 from conpool._values.states import CircuitState, CloseReason
 from conpool._values.tls import TLS
@@ -70,6 +71,7 @@ __all__ = [
     "HTTPProxy",
     "LatencySummary",
     "LocalResourceError",
+    "Login",
     "NativeDriver",
     "NoHealthyEndpoint",
     "Observer",

@@ -44,7 +44,8 @@ class Database:
         config = conpool.PoolConfig(max_connections_per_endpoint=20)
         self.pool = conpool.ConnectionPool(config, on_closed=self._forget, name="postgres")
         # Another user or database must never get a connection that is logged in as this one.
-        self.endpoint = conpool.Endpoint(host, port, partition=(user, database))
+        login = conpool.Login(user, password, database)
+        self.endpoint = conpool.Endpoint(host, port, login=login)
         self.logins = 0
         self._account = (user, password, database)
         self._wires: dict[int, Wire] = {}

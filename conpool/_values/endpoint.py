@@ -18,10 +18,11 @@ from typing import Final, TypeAlias, cast, final
 
 from conpool._values.config_error import ConfigError
 from conpool._values.host import valid_host
+from conpool._values.login import Login, with_login
 from conpool._values.proxy import HTTPProxy, SOCKS5Proxy
 from conpool._values.tls import TLS, certificate_name, valid_tls, valid_tls_only
 from conpool._values.url import parse_url
-from conpool._values.validation import valid_partition, valid_port
+from conpool._values.validation import valid_instance, valid_partition, valid_port
 from conpool._values.value import HIDDEN, Value, call_text
 
 
@@ -31,7 +32,7 @@ class Endpoint(Value):
     """One TCP peer. Immutable and hashable; every field is part of its identity.
 
     Two acquisitions share a connection only if their endpoints are equal. `str` is short, for
-    people. Neither `str` nor `repr` shows the partition or a proxy's credentials.
+    people. Neither `str` nor `repr` shows a password, the partition or a proxy's credentials.
 
     >>> from conpool import Endpoint
     >>> print(Endpoint("example.org", 443, tls=True))
@@ -51,21 +52,23 @@ class Endpoint(Value):
         tls: How to encrypt from the first byte; True means `TLS()`.
         proxy: Dial through this proxy.
         local_address: Dial from this address of this machine.
-        partition: The caller's own part of the identity (user, database, tenant). It is compared
-            as a dict compares keys, so that 1, 1.0 and True are one partition.
+        login: Who speaks, to which database. The pool does not log in; a driver does.
+        partition: The caller's own part of the identity (a tenant, say). It is compared as a dict
+            compares keys, so that 1, 1.0 and True are one partition.
 
     Raises:
         ConfigError: The host or port cannot be dialled, a field has the wrong type, a host with a
             zone is behind a proxy, or the partition cannot be hashed and compared.
     """
 
-    __slots__ = ("host", "local_address", "partition", "port", "proxy", "tls")
+    __slots__ = ("host", "local_address", "login", "partition", "port", "proxy", "tls")
 
     host: str
     port: int
     tls: TLS | None
     proxy: HTTPProxy | SOCKS5Proxy | None
     local_address: str | None
+    login: Login | None
     partition: Hashable
 
     def __init__(
@@ -76,6 +79,7 @@ class Endpoint(Value):
         tls: TLS | bool = False,
         proxy: HTTPProxy | SOCKS5Proxy | None = None,
         local_address: str | None = None,
+        login: Login | None = None,
         partition: Hashable = None,
     ) -> None:
         host = valid_host("host", host)
@@ -87,6 +91,7 @@ class Endpoint(Value):
             tls=valid_tls(tls),
             proxy=_check_proxy(proxy, host),
             local_address=local_address,
+            login=_check_login(login),
             partition=valid_partition(partition),
         )
 
@@ -95,23 +100,23 @@ class Endpoint(Value):
         """Make an endpoint of a URL: `rediss://user:pw@host:6380/0`, `unix:///run/x.sock`.
 
         ====================  ===========  =================================
-        scheme                port         partition
+        scheme                port         login
         ====================  ===========  =================================
         http, https           80, 443      none
-        redis, rediss         6379         user, number (0), password
-        postgres, postgresql  5432         user, database, password
-        mysql                 3306         user, database, password
-        amqp, amqps           5672, 5671   user, virtual host (/), password
+        redis, rediss         6379         user, password, number (0)
+        postgres, postgresql  5432         user, password, database
+        mysql                 3306         user, password, database
+        amqp, amqps           5672, 5671   user, password, virtual host (/)
         memcached             11211        none
         tcp, tls              to be given  none
         unix                  none         none
         ====================  ===========  =================================
 
-        The partition is a named tuple of `user`, `database` and `password_digest`. The digest is
-        keyed with a secret of this process; the password itself is not kept. Where there is no
-        partition, credentials and path are dropped. Except in an http URL, an option that sets TLS
-        or belongs elsewhere in the URL is refused; all other options are dropped. An error shows
-        nothing of what follows the scheme, except the name of an option.
+        Where a scheme has no login, credentials and path are dropped. Where it has one but the URL
+        does not, the login is None. A lone word before the @ is a user name, and is shown: a
+        password alone is written `:pw@`. Except in an http URL, an option that sets TLS or belongs
+        elsewhere in the URL is refused; all other options are dropped. An error shows nothing of
+        what follows the scheme, except the name of an option.
 
         Args:
             url: The URL, with reserved characters of a password percent-encoded.
@@ -126,13 +131,14 @@ class Endpoint(Value):
         parsed = parse_url(url)
         if not parsed.host:
             return UnixEndpoint(parsed.path, tls=tls)
-        return cls(parsed.host, parsed.port, tls=tls or parsed.encrypted, partition=parsed.login)
+        return cls(parsed.host, parsed.port, tls=tls or parsed.encrypted, login=parsed.login)
 
     def __str__(self) -> str:
         notes = ["TLS"] if self.tls is not None else []
         if self.proxy is not None:
             notes.append(f"via {_address(self.proxy.host, self.proxy.port)}")
-        return _address(self.host, self.port) + (f" ({', '.join(notes)})" if notes else "")
+        text = with_login(_address(self.host, self.port), self.login)
+        return text + (f" ({', '.join(notes)})" if notes else "")
 
     def __repr__(self) -> str:
         return call_text(
@@ -142,6 +148,7 @@ class Endpoint(Value):
             tls=self.tls,
             proxy=self.proxy,
             local_address=self.local_address,
+            login=self.login,
             partition=_hide(self.partition),
         )
 
@@ -151,9 +158,10 @@ class Endpoint(Value):
 class UnixEndpoint(Value):
     """One peer behind a UNIX socket; paths are compared as text.
 
-    >>> from conpool import UnixEndpoint
-    >>> print(UnixEndpoint("/run/postgresql/.s.PGSQL.5432", partition="app"))
-    unix:/run/postgresql/.s.PGSQL.5432
+    >>> from conpool import Login, UnixEndpoint
+    >>> login = Login("app", "secret", database="orders")
+    >>> print(UnixEndpoint("/run/postgresql/.s.PGSQL.5432", login=login))
+    app@unix:/run/postgresql/.s.PGSQL.5432:/orders
     >>> print(UnixEndpoint(chr(0) + "bus"))  # Linux's abstract namespace
     unix:@bus
 
@@ -162,6 +170,7 @@ class UnixEndpoint(Value):
             the time of the dial. Bytes, and a path object that gives bytes, are decoded as
             `os.fsdecode` does. A leading NUL means the abstract namespace.
         tls: How to encrypt; a context that checks host names needs a `server_hostname`.
+        login: Who speaks, to which database.
         partition: The caller's own part of the identity.
 
     Raises:
@@ -169,10 +178,11 @@ class UnixEndpoint(Value):
             NUL inside; `tls` has nothing to verify; the partition cannot be hashed and compared.
     """
 
-    __slots__ = ("partition", "path", "tls")
+    __slots__ = ("login", "partition", "path", "tls")
 
     path: str
     tls: TLS | None
+    login: Login | None
     partition: Hashable
 
     def __init__(
@@ -180,6 +190,7 @@ class UnixEndpoint(Value):
         path: str | os.PathLike[str],
         *,
         tls: TLS | None = None,
+        login: Login | None = None,
         partition: Hashable = None,
     ) -> None:
         tls = valid_tls_only(tls)
@@ -189,16 +200,28 @@ class UnixEndpoint(Value):
                 "TLS over a UNIX socket needs TLS(server_hostname=...): the context checks host "
                 "names and there is none to check"
             )
-        self._seal(path=_check_path(path), tls=tls, partition=valid_partition(partition))
+        self._seal(
+            path=_check_path(path),
+            tls=tls,
+            login=_check_login(login),
+            partition=valid_partition(partition),
+        )
 
     def __str__(self) -> str:
         path = self.path.replace("\0", "@")
         shown_path = path if path.isprintable() else ascii(path)[1:-1]
-        return f"unix:{shown_path}{' (TLS)' if self.tls is not None else ''}"
+        # A slash alone would make the database a part of the path.
+        text = with_login(f"unix:{shown_path}", self.login, slash=":/")
+        return f"{text}{' (TLS)' if self.tls is not None else ''}"
 
     def __repr__(self) -> str:
-        hidden = _hide(self.partition)
-        return call_text("UnixEndpoint", repr(self.path), tls=self.tls, partition=hidden)
+        return call_text(
+            "UnixEndpoint",
+            repr(self.path),
+            tls=self.tls,
+            login=self.login,
+            partition=_hide(self.partition),
+        )
 
 
 AnyEndpoint: TypeAlias = Endpoint | UnixEndpoint
@@ -224,6 +247,10 @@ def _check_proxy(proxy: object, host: str) -> HTTPProxy | SOCKS5Proxy | None:
     if "%" in host:
         raise ConfigError("a zone names an interface of this machine: a proxy cannot use it")
     return proxy
+
+
+def _check_login(login: Login | None) -> Login | None:
+    return None if login is None else valid_instance("login", login, Login)
 
 
 # sun_path has 108 bytes on Linux and 104 on the BSDs and macOS, with the NUL that ends it.

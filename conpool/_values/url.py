@@ -8,40 +8,20 @@ scheme, except the name of an option, and no exception is chained to one that do
    and shows parts of the URL in its errors.
 2. The scheme gives the default port, whether TLS is on from the first byte, and what a session is.
 3. Host and port are checked by the rules of an endpoint.
-4. User, database and a digest of the password become a `Login`, which tells sessions apart.
+4. User, password and database become a `Login`, where the scheme has sessions to tell apart.
 """
 
 from __future__ import annotations
 
 import re
-import secrets
 from collections.abc import Callable, Mapping
-from hashlib import blake2b
 from typing import Final, Literal, NamedTuple
 from urllib.parse import parse_qsl, unquote
 
 from conpool._values.config_error import ConfigError
 from conpool._values.host import valid_host
+from conpool._values.login import Login
 from conpool._values.validation import valid_port
-
-# Nobody who sees a digest can try passwords on it without this key. Each process draws its own key,
-# so a digest means nothing elsewhere; a forked child keeps the key, so endpoints stay equal.
-_KEY: Final = secrets.token_bytes(32)
-
-
-class Login(NamedTuple):
-    """The partition of an endpoint from a URL: what tells one session from another."""
-
-    user: str | None
-    """User name; None if the URL has none."""
-    database: str | int | None
-    """Database, number (redis) or virtual host (amqp); None if the URL has none."""
-    password_digest: bytes | None
-    """Stands for the password in comparisons; None if the URL has none."""
-
-    def __repr__(self) -> str:
-        """Show that there is a login, but nothing in it."""
-        return "Login(<hidden>)"
 
 
 class Parsed(NamedTuple):
@@ -184,34 +164,30 @@ def _passes(check: Callable[[str, object], object], value: object) -> bool:
 
 
 def _parse_login(scheme: str, session: _Session, userinfo: str, path: str) -> Login | None:
-    """Return everything that tells sessions apart, and nothing else."""
+    """Return everything that tells sessions apart, and nothing else; None if there is nothing."""
     if session == "none":
         return None
     user, colon, password = userinfo.partition(":")
-    return Login(
-        _clean("user", _decoded("user", user)) or None,
-        _parse_database(scheme, session, path),
-        _digest(_decoded("password", password)) if colon else None,
-    )
+    username = _clean("user", _decoded("user", user)) or None
+    database = _parse_database(scheme, session, path)
+    if username is None and database is None and not colon:
+        return None
+    return Login(username, _decoded("password", password) if colon else None, database)
 
 
-def _parse_database(scheme: str, session: _Session, path: str) -> str | int | None:
+def _parse_database(scheme: str, session: _Session, path: str) -> str | None:
     name = _clean("path", _decoded("path", path[1:]))
     if session == "number":
         if not name:
-            return 0  # what a redis server selects by itself
+            return "0"  # what a redis server selects by itself
         if not (name.isascii() and name.isdigit() and len(name) <= 9):
             raise ConfigError(f"the path of a {scheme} URL is the number of a database")
-        return int(name)
+        return str(int(name))
     if session == "vhost":
         # An AMQP URL without a path means the default virtual host; a path of / means the virtual
         # host with an empty name.
         return name if path else "/"
     return name or None
-
-
-def _digest(password: str) -> bytes:
-    return blake2b(password.encode(), key=_KEY, digest_size=16).digest()
 
 
 def _clean(part: str, text: str) -> str:

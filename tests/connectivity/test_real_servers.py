@@ -21,6 +21,7 @@ from conpool import (
     ConnectionPool,
     Endpoint,
     HTTPProxy,
+    Login,
     PoolConfig,
     ProxyError,
     SOCKS5Proxy,
@@ -277,7 +278,7 @@ async def test_postgres_over_its_unix_socket(postgres: Postgres, postgres_client
     database = postgres_client.Database(
         LOOPBACK, postgres.port, postgres.user, postgres.password, postgres.database
     )
-    database.endpoint = UnixEndpoint(postgres.path, partition=(postgres.user, postgres.database))
+    database.endpoint = UnixEndpoint(postgres.path, login=database.endpoint.login)
     async with database.pool as pool, trio.open_nursery() as nursery:
 
         async def double(number: int) -> None:
@@ -294,7 +295,7 @@ async def test_f073_postgres_ends_an_idle_session_with_a_word_that_nobody_reads(
 ) -> None:
     """57P01, then the end: the watch sees the end, and the probe finds the message first."""
     login = (postgres.user, postgres.password, postgres.database)
-    endpoint = UnixEndpoint(postgres.path, partition=login[::2])
+    endpoint = UnixEndpoint(postgres.path, login=Login(*login))
     async with listened_to() as (pool, log):
         async with pool.connection(endpoint) as conn:
             await postgres_client.log_in(conn, *login)

@@ -21,6 +21,7 @@ from conpool import (
     ConnectError,
     Endpoint,
     HTTPProxy,
+    Login,
     SOCKS5Proxy,
     TLSError,
     UnixEndpoint,
@@ -78,6 +79,7 @@ BASE: dict[str, Any] = {
     "tls": TLS(CONTEXTS[0], server_hostname="db.example"),
     "proxy": HTTPProxy("proxy.example", 3128, username="alice", password="secret"),
     "local_address": "192.0.2.1",
+    "login": Login("alice", "secret", "orders"),
     "partition": ("alice", "orders"),
 }
 OTHERS: dict[str, list[Any]] = {
@@ -101,6 +103,13 @@ OTHERS: dict[str, list[Any]] = {
         SOCKS5Proxy("proxy.example", 3128, username="alice", password="secret"),
     ],
     "local_address": [None, "192.0.2.2"],
+    "login": [
+        None,
+        Login("bob", "secret", "orders"),
+        Login("alice", "other", "orders"),
+        Login("alice", None, "orders"),
+        Login("alice", "secret", "bills"),
+    ],
     "partition": [None, ("bob", "orders"), ("alice", "bills")],
 }
 

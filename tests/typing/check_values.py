@@ -14,7 +14,11 @@ from conpool import Endpoint, UnixEndpoint
 
 
 def endpoints() -> None:
-    endpoint = Endpoint("example.org", 443, tls=True, partition=("user", 7))
+    login = conpool.Login("app", "secret", database="orders")
+    endpoint = Endpoint("example.org", 443, tls=True, login=login, partition=("user", 7))
+    assert_type(endpoint.login, conpool.Login | None)
+    assert_type(login.password, str | None)
+    login.password = "other"  # type: ignore[misc]
     assert_type(endpoint.tls, conpool.TLS | None)
     assert_type(endpoint.proxy, conpool.HTTPProxy | conpool.SOCKS5Proxy | None)
     assert_type(Endpoint.from_url("redis://localhost"), Endpoint | UnixEndpoint)

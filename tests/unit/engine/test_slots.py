@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from conpool import AcquireTimeout, ConnectError, Connection, ConnectionPool, Endpoint
+from conpool import AcquireTimeout, ConnectError, Connection, ConnectionPool, Endpoint, Login
 from conpool._core.chores import PIECE
 from conpool._engine import holders
 from tests.support.pools import HERE, THERE, Network, hold, make_pool, open_pool, settle, use
@@ -79,6 +79,27 @@ async def test_f134_holders_of_the_whole_pool_are_named_with_their_endpoints(
             "remedies: hold connections for less time; raise max_connections;"
         )
         assert not error.deadlock
+        nursery.cancel_scope.cancel()
+
+
+async def test_holders_of_other_logins_are_told_apart(autojump_clock: MockClock) -> None:
+    app, admin = (
+        Endpoint("db.example", 5432, login=Login(user, "canary", "orders"))
+        for user in ("app", "admin")
+    )
+    async with (
+        open_pool(max_connections=2, acquire_timeout=5) as pool,
+        trio.open_nursery() as nursery,
+    ):
+        await nursery.start(hold, pool, app, 100, name="first")
+        await trio.sleep(1)  # the one that has held for longest is named first
+        await nursery.start(hold, pool, admin, 100, name="second")
+        error = await time_out(pool)
+        assert [holder.partition(" for ")[0] for holder in error.holders] == [
+            "task 'first' has held connection 1 to app@db.example:5432/orders",
+            "task 'second' has held connection 2 to admin@db.example:5432/orders",
+        ]
+        assert "canary" not in str(error)
         nursery.cancel_scope.cancel()
 
 

@@ -235,8 +235,14 @@ def test_errors_can_be_copied_and_pickled(
 @pytest.mark.parametrize("error", SAMPLES, ids=lambda error: type(error).__name__)
 def test_no_error_tells_a_password_g9(error: PoolError) -> None:
     secret = Endpoint.from_url("redis://user:canary@db.example:6379/0")
-    fields = vars(error).copy()
+    error = copy.copy(error)
+    fields = vars(error)
     if "endpoint" in fields:
-        error = copy.copy(error)
-        vars(error)["endpoint"] = secret
-    assert "canary" not in str(error) + repr(error)
+        fields["endpoint"] = secret
+    if "reasons" in fields:
+        fields["reasons"] = {secret: "down"}
+    assert "canary" not in f"{error} {error!r} {fields}"
+    assert "canary" not in f"{copy.copy(error)} {vars(copy.deepcopy(error))}"
+    if fields.keys() & {"endpoint", "reasons"}:
+        with pytest.raises(TypeError, match="a Login with a password cannot be pickled"):
+            pickle.dumps(error)

@@ -23,6 +23,7 @@ from conpool import (
     ConnectTimeout,
     Endpoint,
     EndpointGroup,
+    Login,
     Observer,
     PoolClosed,
     PoolConfig,
@@ -85,6 +86,9 @@ async def test_connections_are_shared_by_endpoint_alone() -> None:
             Endpoint("here.example", 5433),
             Endpoint("there.example", 5432),
             Endpoint("here.example", 5432, partition="alice"),
+            Endpoint("here.example", 5432, login=Login("alice")),
+            Endpoint("here.example", 5432, login=Login("alice", "secret")),
+            Endpoint("here.example", 5432, login=Login("alice", "secret", "orders")),
         ):
             assert await use(pool, endpoint=other) != [1]
 

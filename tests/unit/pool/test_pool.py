@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
+import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -848,21 +850,36 @@ async def test_no_secret_of_an_endpoint_is_shown(
     network.refuse(endpoint)
     shown: list[str] = []
 
+    def show(*things: object) -> None:
+        for thing in things:
+            shown.extend((str(thing), repr(thing)))
+
     class Showing(Observer):
         def connect_failed(self, info: ConnectionInfo, error: BaseException, took: float) -> None:
-            shown.extend((repr(info), str(error), repr(error)))
+            show(info, error, vars(error))
             raise ValueError
 
     async with open_pool(network, observers=[Showing()], acquire_timeout=0.5) as pool:
-        with pytest.raises(ConnectError):
+        with pytest.raises(ConnectError) as failed:
             await pool.acquire(endpoint)
         network.accept(endpoint)
+        async with pool.connection(endpoint) as lease:
+            show(lease, pool.connection(endpoint), *pool._core.subs.values())
+        pool.clear(endpoint)
         network.silent.add(endpoint)
         with pytest.raises(AcquireTimeout) as caught:
             await pool.acquire(endpoint)
-        shown += [str(caught.value), repr(pool), str(pool.all_stats()), caplog.text]
-        shown.append(json.dumps(pool.all_stats().to_dict()))
-    assert shown
+        for error in (failed.value, caught.value):
+            show(error, vars(error), *traceback.format_exception(error))
+        stats = pool.all_stats()
+        show(pool, stats, stats.endpoints, stats.to_dict(), json.dumps(stats.to_dict()))
+        with pytest.raises(TypeError) as refused:
+            pool.pause("redis://alice:c4n4ry@db.example/3")  # type: ignore[arg-type]
+        show(refused.value, caplog.text)
+        for secret in (endpoint, endpoint.login, failed.value, caught.value, stats):
+            with pytest.raises(TypeError, match="cannot be pickled"):
+                pickle.dumps(secret)
+    assert any("alice@db.example:6379/3" in text for text in shown)
     assert not [text for text in shown if "c4n4ry" in text]
 
 

@@ -15,6 +15,7 @@ from conpool._stats.histogram import QUANTILE_ERROR, Histogram
 from conpool._stats.snapshot import EndpointStats, LatencySummary, PoolStats
 from conpool._values.endpoint import AnyEndpoint, Endpoint
 from conpool._values.group import EndpointGroup, Target
+from conpool._values.login import Login
 from conpool._values.proxy import HTTPProxy
 from conpool._values.states import CircuitState, CloseReason
 
@@ -260,12 +261,42 @@ def test_the_block_of_an_endpoint_has_80_columns_at_most() -> None:
 def test_neither_str_nor_repr_of_numbers_shows_a_secret() -> None:
     """G9."""
     proxy = HTTPProxy("squid.example", 3128, username="joe", password="canary")
-    endpoint = Endpoint("db.example", 5432, proxy=proxy, partition="canary")
+    login = Login("app", "canary", "orders")
+    endpoint = Endpoint("db.example", 5432, proxy=proxy, login=login, partition="canary")
     stats = stats_of(endpoint)
     pool = PoolStats.of("orders", {endpoint: stats}, Counters())
     for shown in (str(stats), repr(stats), str(pool), repr(pool)):
-        assert "db.example:5432" in shown or shown == repr(pool)
+        assert "app@db.example:5432/o" in shown or shown == repr(pool)
         assert "canary" not in shown
+    for snapshot in (stats, pool):
+        assert "canary" not in json.dumps(snapshot.to_dict())
+        with pytest.raises(TypeError, match="a Login with a password cannot be pickled"):
+            pickle.dumps(snapshot)
+
+
+def test_numbers_tell_logins_apart_by_user_and_database() -> None:
+    logins = [Login("app", "one", "orders"), Login("admin", "one", "orders"), Login("app")]
+    endpoints = [Endpoint("db.example", 5432, login=login) for login in logins]
+    members: dict[AnyEndpoint, EndpointStats] = {one: stats_of(one) for one in endpoints}
+    pool = PoolStats.of("orders", members, Counters())
+    for endpoint in endpoints:
+        assert f"\n{endpoint} " in str(pool)
+        assert str(endpoint) in str(pool.endpoints[endpoint])
+    labels = [member["endpoint"] for member in pool.to_dict()["endpoints"]]
+    assert labels == [
+        "app@db.example:5432/orders",
+        "admin@db.example:5432/orders",
+        "app@db.example:5432",
+    ]
+
+
+def test_logins_that_differ_in_their_password_only_are_counted_apart_and_look_alike() -> None:
+    one, other = (
+        Endpoint("db.example", 5432, login=Login("app", password, "orders"))
+        for password in ("one", "two")
+    )
+    pool = PoolStats.of("p", {one: stats_of(one), other: stats_of(other)}, Counters())
+    assert str(pool).count("\napp@db.example:5432/orders ") == len(pool.endpoints) == 2
 
 
 def test_repr_is_one_readable_line() -> None:

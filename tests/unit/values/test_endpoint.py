@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 import ssl
@@ -10,6 +11,7 @@ import pytest
 
 from conpool._values.config_error import ConfigError
 from conpool._values.endpoint import AnyEndpoint, Endpoint, UnixEndpoint, server_name
+from conpool._values.login import Login
 from conpool._values.proxy import HTTPProxy, SOCKS5Proxy
 from conpool._values.tls import TLS
 
@@ -31,6 +33,7 @@ def test_an_endpoint_needs_no_more_than_host_and_port() -> None:
     assert endpoint.tls is None
     assert endpoint.proxy is None
     assert endpoint.local_address is None
+    assert endpoint.login is None
     assert endpoint.partition is None
 
 
@@ -81,6 +84,15 @@ def test_what_is_no_proxy_is_refused(proxy: Any) -> None:
 def test_a_proxy_gets_no_zone_of_this_machine() -> None:
     with pytest.raises(ConfigError, match="zone"):
         Endpoint("fe80::1%eth0", 80, proxy=SOCKS5Proxy("p", 1))
+
+
+@pytest.mark.parametrize("login", ["joe:canary", ("joe", "canary"), True, Login], ids=repr)
+def test_what_is_no_login_is_refused_unseen(login: Any) -> None:
+    """G9."""
+    for build in (lambda: Endpoint("h", 80, login=login), lambda: UnixEndpoint("/x", login=login)):
+        with pytest.raises(ConfigError, match="login must be a Login, not") as caught:
+            build()
+        assert "canary" not in str(caught.value)
 
 
 def test_a_partition_that_cannot_be_compared_is_refused() -> None:
@@ -145,7 +157,13 @@ def test_over_tcp_there_is_always_a_name_to_verify() -> None:
         (Endpoint("example.org", 443, tls=True), "example.org:443 (TLS)"),
         (Endpoint("h", 1, proxy=SOCKS5Proxy("::1", 9050)), "h:1 (via [::1]:9050)"),
         (Endpoint("h", 1, tls=True, proxy=HTTPProxy("p", 8)), "h:1 (TLS, via p:8)"),
+        (Endpoint("db.example", 1, login=Login("app", "pw", "shop")), "app@db.example:1/shop"),
+        (Endpoint("::1", 1, tls=True, login=Login(database="0")), "[::1]:1/0 (TLS)"),
+        (Endpoint("h", 1, proxy=SOCKS5Proxy("p", 8), login=Login("joe")), "joe@h:1 (via p:8)"),
+        (Endpoint("h", 1, login=Login(password="pw")), "h:1"),
         (UnixEndpoint("/run/x.sock"), "unix:/run/x.sock"),
+        (UnixEndpoint("/x", login=Login("app", "pw", "shop")), "app@unix:/x:/shop"),
+        (UnixEndpoint("\0x", login=Login(database="7")), "unix:@x:/7"),
         (UnixEndpoint("\0bus"), "unix:@bus"),
         (UnixEndpoint("/a\nb"), "unix:/a\\nb"),
         (UnixEndpoint("/x", tls=TLS(server_hostname="h")), "unix:/x (TLS)"),
@@ -163,6 +181,10 @@ def test_an_endpoint_is_written_as_it_is_built_but_for_secrets() -> None:
         "Endpoint('h', 1, tls=TLS(), local_address='::1', partition=<hidden>)"
     )
     assert repr(UnixEndpoint("/x", partition=7)) == "UnixEndpoint('/x', partition=<hidden>)"
+    login = Login("joe", "canary", "shop")
+    shown = "login=Login(username='joe', password=<hidden>, database='shop')"
+    assert repr(Endpoint("h", 1, login=login)) == f"Endpoint('h', 1, {shown})"
+    assert repr(UnixEndpoint("/x", login=login)) == f"UnixEndpoint('/x', {shown})"
 
 
 def test_no_text_shows_a_partition() -> None:
@@ -171,9 +193,20 @@ def test_no_text_shows_a_partition() -> None:
         Endpoint("h", 1, partition="canary"),
         Endpoint("h", 1, partition=("joe", b"canary")),
         UnixEndpoint("/x", partition="canary"),
-        Endpoint.from_url("postgresql://canary:canary@h/canary"),
     ):
         assert "canary" not in f"{endpoint} {endpoint!r}"
+
+
+def test_no_text_shows_a_password() -> None:
+    """G9."""
+    for endpoint in (
+        Endpoint.from_url("postgresql://joe:canary@h/shop"),
+        Endpoint("h", 1, login=Login("joe", "canary")),
+        UnixEndpoint("/x", login=Login("joe", "canary")),
+    ):
+        assert "canary" not in f"{endpoint} {endpoint!r} {endpoint.__getstate__()}"
+        assert "canary" not in f"{dataclasses.asdict(endpoint)}"
+        assert "joe" in str(endpoint)
 
 
 # ── from_url ────────────────────────────────────────────────────────────────────
@@ -186,7 +219,8 @@ def test_a_url_becomes_an_endpoint() -> None:
     endpoint = Endpoint.from_url("rediss://joe:pw@h:6380/2")
     assert isinstance(endpoint, Endpoint)
     assert (endpoint.host, endpoint.port, endpoint.tls) == ("h", 6380, TLS())
-    assert endpoint.partition is not None
+    assert endpoint.login == Login("joe", "pw", "2")
+    assert endpoint.partition is None
 
 
 def test_urls_share_connections_only_if_host_port_tls_and_session_agree() -> None:

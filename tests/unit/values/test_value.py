@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
+import inspect
 import pickle
 import subprocess
 import sys
@@ -11,6 +11,7 @@ import pytest
 
 from conpool._values.endpoint import Endpoint, UnixEndpoint
 from conpool._values.group import EndpointGroup
+from conpool._values.login import Login
 from conpool._values.proxy import HTTPProxy, SOCKS5Proxy
 from conpool._values.tls import TLS
 from conpool._values.value import Value, call_text
@@ -35,17 +36,24 @@ VARIED: dict[type[Value], dict[str, tuple[Any, Any]]] = {
         "username": ("joe", "ann"),
         "password": ("one", "two"),
     },
+    Login: {
+        "username": ("joe", "ann"),
+        "password": (None, "two"),
+        "database": ("shop", "bills"),
+    },
     Endpoint: {
         "host": ("a.example", "b.example"),
         "port": (1, 2),
         "tls": (None, TLS()),
         "proxy": (None, HTTPProxy("p.example", 1)),
         "local_address": (None, "127.0.0.1"),
+        "login": (None, Login("joe", "one", "shop")),
         "partition": (None, "tenant"),
     },
     UnixEndpoint: {
         "path": ("/a", "/b"),
         "tls": (None, TLS(server_hostname="a.example")),
+        "login": (None, Login("joe", "one", "shop")),
         "partition": (None, "tenant"),
     },
     EndpointGroup: {
@@ -61,7 +69,7 @@ by_type = pytest.mark.parametrize("value", EXAMPLES, ids=lambda value: type(valu
 
 
 def names_of(cls: type[Any]) -> set[str]:
-    return {field.name for field in dataclasses.fields(cls)}
+    return set(cls.__annotations__)
 
 
 def test_every_kind_of_value_is_walked() -> None:
@@ -73,6 +81,7 @@ def test_every_kind_of_value_is_walked() -> None:
 def test_every_field_is_walked(cls: type[Value]) -> None:
     """G5. A context cannot stand beside alpn: test_tls tells contexts apart."""
     assert names_of(cls) - set(VARIED[cls]) == ({"context"} if cls is TLS else set())
+    assert names_of(cls) == set(cls.__slots__) == set(inspect.signature(cls).parameters)
 
 
 @pytest.mark.parametrize(
