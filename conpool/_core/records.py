@@ -336,9 +336,8 @@ class SubPool(Generic[LinkT, TaskT]):
 
     def count_needed(self) -> int:
         """Return how many connections could serve all waiters."""
-        if not self.shares:
-            return self.waiting
-        return max(min(self.waiting, 1), math.ceil(self.waiting / self.per_dial))
+        least = min(self.waiting, 1)
+        return max(least, math.ceil(self.waiting / self.per_dial)) if self.shares else self.waiting
 
     def find_spare(self) -> Entry[LinkT, TaskT] | None:
         """Return a dial or a check that no waiter of this endpoint needs; None if there is none."""

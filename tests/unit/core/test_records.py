@@ -322,7 +322,7 @@ def test_each_record_shows_its_state_and_counts() -> None:
     holder, other = shell.lend(), shell.ask()
     assert (
         repr(shell.sub()) == "<SubPool here.example:1: 0 idle, 1 active, 0 connecting,"
-        " 0 closing, 1 waiting, limit 1>"
+        " 1 waiting, <Limit 1/1>>"
     )
     assert repr(holder.entry) == "<Entry 1 to here.example:1 active, 1 leases, 1 uses>"
     waiter = other.waiter
