@@ -1,0 +1,330 @@
+"""One HTTP/1.1 exchange over one lease, with h11.
+
+1. The head of the request, and a short body with it, go out in one piece. A longer body is sent
+   piece by piece while another task already reads, since the answer may come before the body ends.
+2. The head of the answer is read. If it refuses the request, the rest of the body is not sent.
+3. The body of the answer is read by whoever has the response. With its last byte the lease ends:
+   the connection is kept if both sides are done, wish to go on, and nothing more has arrived.
+4. A response that is closed early reads on if only little is left; otherwise the connection is
+   closed. An exception or a cancellation at any point closes it, too.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any, Final, NoReturn, TypeAlias, final
+
+import h11
+import trio
+
+from conpool._lending.lease import Connection, held_lease
+from conpool._pool.pool import ConnectionPool
+from conpool._values.states import CloseReason
+from conpool.contrib._http.network import NetworkStream
+from conpool.contrib._http.outgoing import Answer, Gone, Outgoing, PlainSession, said
+
+MAX_HEAD: Final = 102_400
+"""Most bytes of the head of an answer, as in httpcore."""
+
+MAX_INTERIM: Final = 32
+"""Most interim answers (1xx) to one request: an endless row of them would never time out."""
+
+MAX_DRAINED: Final = 65_536
+"""A body of which no more than this is left is read on: cheaper than a new connection."""
+
+DRAIN_TIMEOUT: Final = 0.5
+"""Seconds that the close of a response may wait for the rest of its body."""
+
+CONTINUE_TIMEOUT: Final = 1.0
+"""Seconds after which the body is sent to a server that ignores `Expect: 100-continue`."""
+
+_READ_SIZE: Final = 65_536
+
+Head: TypeAlias = h11.Response | h11.InformationalResponse
+
+
+@final
+class PlainExchange:
+    """One request and its answer, over a lease that is this exchange's own."""
+
+    trace_name: Final = "http11"
+
+    def __init__(
+        self, lib: Any, pool: ConnectionPool[Any], conn: Connection[Any], outgoing: Outgoing
+    ) -> None:
+        self._lib = lib
+        self._pool = pool
+        self._conn = conn
+        self._out = outgoing
+        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
+        self._network = NetworkStream(lib, conn)
+        self._is_over = False
+        self._has_received = False
+        self._pending: bytes | None = None
+        """The first piece of the answer's body, if it came along with its head."""
+        self._left: float = math.inf
+        """How much of the answer's body is still to come; infinity if nobody has said."""
+        self._send_failed: Exception | None = None
+        self._reading: trio.CancelScope | None = None
+        """The read that goes on; its deadline is set when the request has been sent."""
+        self._uploading: trio.CancelScope | None = None
+        self._may_send_body: trio.Event | None = None
+
+    # ── until the head of the answer is there ───────────────────────────────────
+
+    async def start(self) -> Answer:
+        """Send the request, and return the head of the answer.
+
+        Raises:
+            Gone: The connection ended before the first byte of an answer.
+            Exception: One of the client library's, or what the request's body has raised.
+
+        After any exception the lease has ended, and the connection is closed.
+        """
+        try:
+            session = self._conn.session
+            if session is not None:
+                session.is_clean = False
+            self._refuse_early_answer()
+            head = await self._exchange_heads()
+            self._note_framing(head)
+        except BaseException:
+            self._end(keep=False)
+            raise
+        extensions = {
+            "http_version": b"HTTP/" + head.http_version,
+            "reason_phrase": head.reason,
+            "network_stream": self._network,
+        }
+        return Answer(head.status_code, head.headers.raw_items(), extensions)
+
+    def _refuse_early_answer(self) -> None:
+        # The pool has probed a connection that was idle, but not one that it has just opened.
+        if not self._conn.fresh:
+            return
+        if held_lease(self._conn).entry.link.probe() is CloseReason.UNREAD_DATA:
+            raise self._lib.RemoteProtocolError("the server sent an answer before the request")
+
+    async def _exchange_heads(self) -> Head:
+        out = self._out
+        head = self._encode_request()
+        body = out.whole_body
+        if body is None or (body and out.awaits_continue):
+            await out.traced("http11.send_request_headers", partial(self._send, head))
+            return await self._upload_and_read()
+        if body:
+            head += self._encode(h11.Data(data=body))
+        head += self._encode(h11.EndOfMessage())
+        if out.trace is None:
+            await self._send(head)
+            return await self._read_head()
+        await out.traced("http11.send_request_headers", partial(self._send, head))
+        return await out.traced("http11.receive_response_headers", self._read_head)
+
+    def _encode_request(self) -> bytes:
+        out = self._out
+        try:
+            request = h11.Request(method=out.method, target=out.target, headers=out.headers)
+        except h11.LocalProtocolError as error:
+            raise self._lib.LocalProtocolError(str(error)) from error
+        return self._encode(request)
+
+    def _encode(self, event: h11.Event) -> bytes:
+        try:
+            return self._http.send(event) or b""
+        except h11.LocalProtocolError as error:
+            raise self._lib.LocalProtocolError(str(error)) from error
+
+    async def _send(self, data: bytes) -> None:
+        with trio.CancelScope(deadline=trio.current_time() + self._out.write_timeout) as scope:
+            try:
+                await self._conn.send_all(data)
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                # The server may have answered before it closed the connection: read on.
+                self._send_failed = error
+        if scope.cancelled_caught:
+            raise self._lib.WriteTimeout("the server did not take the request in time")
+
+    async def _read_head(self) -> Head:
+        for _ in range(MAX_INTERIM + 1):
+            event = await self._next_event()
+            if isinstance(event, h11.Response) or (
+                isinstance(event, h11.InformationalResponse) and event.status_code == 101
+            ):
+                return event
+            if self._may_send_body is not None:
+                self._may_send_body.set()
+        raise self._lib.RemoteProtocolError("too many interim answers, and no final one")
+
+    # ── a body that is sent piece by piece ──────────────────────────────────────
+
+    async def _upload_and_read(self) -> Head:
+        """Send the body in this task and read the answer in another."""
+        found: list[Head | Exception] = []
+        failed: Exception | None = None
+        self._may_send_body = trio.Event()
+        self._uploading = trio.CancelScope()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._await_answer, found)
+            try:
+                with self._uploading:
+                    await self._out.traced("http11.send_request_body", self._upload)
+            except Exception as error:  # noqa: BLE001 - the body is the caller's own
+                failed = error
+                nursery.cancel_scope.cancel()
+            self._uploading = None
+            if self._reading is not None:
+                self._reading.deadline = trio.current_time() + self._out.read_timeout
+        if failed is not None:
+            raise failed
+        answer = found[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def _await_answer(self, found: list[Head | Exception]) -> None:
+        try:
+            head = await self._out.traced("http11.receive_response_headers", self._read_head)
+            found.append(head)
+        except Exception as error:  # noqa: BLE001 - the other task raises it
+            found.append(error)
+        assert self._may_send_body is not None
+        self._may_send_body.set()
+        if self._uploading is not None and self._makes_body_useless(found[0]):
+            self._uploading.cancel()
+
+    def _makes_body_useless(self, answer: Head | Exception) -> bool:
+        if isinstance(answer, Exception) or answer.status_code >= 300:
+            return True
+        return self._http.their_state is h11.MUST_CLOSE  # it reads no more, and will close
+
+    async def _upload(self) -> None:
+        assert self._uploading is not None
+        if self._out.awaits_continue and self._may_send_body is not None:
+            with trio.move_on_after(CONTINUE_TIMEOUT):
+                await self._may_send_body.wait()
+            await trio.lowlevel.checkpoint_if_cancelled()  # the answer may have been a refusal
+        async with self._out.pieces() as pieces:
+            async for piece in pieces:
+                data = self._encode(h11.Data(data=piece))
+                if data:
+                    await self._send(data)
+                if self._send_failed is not None:
+                    return
+        data = self._encode(h11.EndOfMessage())
+        if data:
+            await self._send(data)
+
+    # ── reading ─────────────────────────────────────────────────────────────────
+
+    async def _next_event(self) -> object:
+        http = self._http
+        while True:
+            event = self._peek()
+            if event is not h11.NEED_DATA:
+                return event
+            data = await self._receive()
+            if data:
+                self._has_received = True
+            elif not self._has_received:
+                self._raise_gone(self._send_failed)
+            http.receive_data(data)
+
+    def _peek(self) -> object:
+        try:
+            return self._http.next_event()
+        except h11.RemoteProtocolError as error:
+            raise self._lib.RemoteProtocolError(str(error)) from error
+
+    async def _receive(self) -> bytes | bytearray:
+        timeout = math.inf if self._uploading is not None else self._out.read_timeout
+        with trio.CancelScope(deadline=trio.current_time() + timeout) as self._reading:
+            try:
+                return await self._conn.receive_some(_READ_SIZE)
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                if not self._has_received:
+                    self._raise_gone(error)
+                raise self._lib.ReadError(said(error)) from error
+        raise self._lib.ReadTimeout("the server sent nothing in time")
+
+    def _raise_gone(self, cause: BaseException | None) -> NoReturn:
+        if cause is None:
+            error = self._lib.RemoteProtocolError("Server disconnected without sending a response.")
+        elif self._send_failed is not None:
+            error = self._lib.WriteError(said(self._send_failed))
+        else:
+            error = self._lib.ReadError(said(cause))
+        raise Gone(error) from cause
+
+    def _note_framing(self, head: Head) -> None:
+        """Find out what comes after `head`; if nothing does, the lease ends at once."""
+        is_tunnel = self._out.method == b"CONNECT" and 200 <= head.status_code < 300
+        if head.status_code == 101 or is_tunnel:
+            leading, _ = self._http.trailing_data
+            self._network.take_over(self._conn.detach(), leading)
+            self._is_over = True
+            return
+        lengths = [value for name, value in head.headers if name == b"content-length"]
+        if lengths:
+            self._left = int(lengths[0])  # h11 has checked it
+        self._pending = self._take(self._peek())
+
+    def _take(self, event: object) -> bytes | None:
+        """Return what `event` has brought of the body, and end the lease with the body."""
+        if isinstance(event, h11.Data):
+            self._left -= len(event.data)
+            return bytes(event.data)
+        if event is not h11.NEED_DATA:  # the end of the message, or PAUSED behind it
+            self._end(keep=True)
+        return None
+
+    async def read(self) -> bytes | None:
+        """Return the next piece of the answer's body; None at its end, with which the lease ends.
+
+        After any exception the connection is closed.
+        """
+        if self._pending is not None:
+            piece, self._pending = self._pending, None
+            return piece
+        if self._is_over:
+            return None
+        try:
+            return self._take(await self._next_event())
+        except BaseException:
+            self._end(keep=False)
+            raise
+
+    # ── the end ─────────────────────────────────────────────────────────────────
+
+    async def close(self) -> None:
+        """End the lease, if the body has not been read to its end.
+
+        However it ends, the lease has ended.
+        """
+        if self._is_over:
+            await self._network.aclose()
+            return
+        try:
+            if self._left <= MAX_DRAINED:
+                with trio.move_on_after(DRAIN_TIMEOUT):
+                    while not self._is_over:
+                        self._take(await self._next_event())
+        except (self._lib.TransportError, Gone):
+            pass  # nobody wants the rest
+        finally:
+            self._end(keep=False)
+
+    def _end(self, *, keep: bool) -> None:
+        if self._is_over:
+            return
+        self._is_over = True
+        http, conn = self._http, self._conn
+        are_done = http.our_state is h11.DONE and http.their_state is h11.DONE
+        if keep and are_done and not http.trailing_data[0]:
+            session = conn.session
+            if isinstance(session, PlainSession):
+                session.is_clean = True
+            self._pool.release(conn)
+        else:
+            self._pool.discard(conn)
