@@ -325,6 +325,9 @@ class PlainExchange:
             session = conn.session
             if isinstance(session, PlainSession):
                 session.is_clean = True
+            if self._may_send_body is not None:
+                # The answer may have come before the last send returned; the pool cannot tell.
+                conn.mark_clean()
             self._pool.release(conn)
         else:
             self._pool.discard(conn)
