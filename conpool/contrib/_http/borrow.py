@@ -84,7 +84,10 @@ async def _acquire(
     except AcquireTimeout as error:
         if error.phase != "connect" or to_connect == to_wait:
             raise
-    return await pool.acquire(endpoint, timeout=to_connect - to_wait, fresh=fresh)
+    try:
+        return await pool.acquire(endpoint, timeout=to_connect - to_wait, fresh=fresh)
+    except AcquireTimeout as error:
+        raise _too_late(endpoint, to_connect) from error
 
 
 async def _acquire_watched(
@@ -111,11 +114,15 @@ async def _acquire_watched(
             got.append(error)
         nursery.cancel_scope.cancel()
     if not got:
-        why = f"no connection within {to_connect:g} seconds"
-        raise ConnectTimeout(why, endpoint=endpoint, phase="tcp")
+        raise _too_late(endpoint, to_connect)
     if isinstance(got[0], PoolError):
         raise got[0]
     return got[0]
+
+
+def _too_late(endpoint: AnyEndpoint, seconds: float) -> ConnectTimeout:
+    why = f"no connection within {seconds:g} seconds"
+    return ConnectTimeout(why, endpoint=endpoint, phase="tcp")
 
 
 def _delays(retries: int) -> Iterator[float]:

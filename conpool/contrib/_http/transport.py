@@ -48,6 +48,12 @@ def make_config(limits: Any) -> PoolConfig:
     )
 
 
+def speaks_h2(pool: ConnectionPool[Any]) -> bool:
+    """Return whether the driver of `pool` can open connections for HTTP/2."""
+    driver = pool._engine.rules.driver  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+    return getattr(driver, "speaks_h2", False)
+
+
 @final
 class Transport:
     """What `AsyncPoolTransport` does, for either client library."""
@@ -76,6 +82,8 @@ class Transport:
             raise ConfigError("a pool has a configuration of its own: give no config or limits")
         if config is not None and limits is not None:
             raise ConfigError("give either config or limits")
+        if pool is not None and http2 and not speaks_h2(pool):
+            raise ConfigError("for HTTP/2 the pool needs driver=HTTPDriver()")
         context = lib.create_ssl_context(verify=verify, cert=cert, trust_env=trust_env)
         context.set_alpn_protocols(["http/1.1"] * http1 + ["h2"] * http2)
         self._lib = lib
