@@ -17,9 +17,10 @@ import httpx
 from conpool._pool.pool import ConnectionPool
 from conpool._values.config import PoolConfig
 from conpool.contrib._http.body import ResponseBody
+from conpool.contrib._http.driver import HTTPDriver
 from conpool.contrib._http.transport import Transport
 
-__all__ = ["AsyncPoolTransport"]
+__all__ = ["AsyncPoolTransport", "HTTPDriver"]
 
 
 @final

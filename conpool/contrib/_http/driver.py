@@ -27,8 +27,6 @@ class HTTPDriver(Driver[Session]):
     connection that speaks HTTP/2 is shared by as many requests as its server allows, 100 at most.
     """
 
-    speaks_h2: Final = True
-
     async def open(self, stream: trio.abc.Stream, endpoint: AnyEndpoint) -> Session:
         """Greet an HTTP/2 server, and wait for its settings."""
         if endpoint.partition != PRIOR_KNOWLEDGE and _chosen_protocol(stream) != _H2:

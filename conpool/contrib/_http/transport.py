@@ -18,8 +18,10 @@ from conpool._values.config_error import ConfigError, PoolError
 from conpool._values.endpoint import AnyEndpoint
 from conpool.contrib._http.body import ResponseBody
 from conpool.contrib._http.borrow import Borrower
+from conpool.contrib._http.driver import HTTPDriver
 from conpool.contrib._http.errors import translate
 from conpool.contrib._http.h1 import PlainExchange
+from conpool.contrib._http.h2 import SharedExchange
 from conpool.contrib._http.host import PoolHost
 from conpool.contrib._http.outgoing import Answer, Exchange, Gone, Outgoing, PlainSession, Unprocessed
 from conpool.contrib._http.routes import Routes
@@ -48,10 +50,9 @@ def make_config(limits: Any) -> PoolConfig:
     )
 
 
-def speaks_h2(pool: ConnectionPool[Any]) -> bool:
-    """Return whether the driver of `pool` can open connections for HTTP/2."""
-    driver = pool._engine.rules.driver  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
-    return getattr(driver, "speaks_h2", False)
+def _speaks_h2(pool: ConnectionPool[Any]) -> bool:
+    engine = pool._engine  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+    return isinstance(engine.rules.driver, HTTPDriver)
 
 
 @final
@@ -82,7 +83,7 @@ class Transport:
             raise ConfigError("a pool has a configuration of its own: give no config or limits")
         if config is not None and limits is not None:
             raise ConfigError("give either config or limits")
-        if pool is not None and http2 and not speaks_h2(pool):
+        if pool is not None and http2 and not _speaks_h2(pool):
             raise ConfigError("for HTTP/2 the pool needs driver=HTTPDriver()")
         context = lib.create_ssl_context(verify=verify, cert=cert, trust_env=trust_env)
         context.set_alpn_protocols(["http/1.1"] * http1 + ["h2"] * http2)
@@ -106,8 +107,6 @@ class Transport:
         name = self._lib.__name__
         if not self._speaks_h2:
             return ConnectionPool(config, name=name)
-        from conpool.contrib._http.driver import HTTPDriver  # noqa: PLC0415 - h2 is an extra
-
         return ConnectionPool(config, driver=HTTPDriver(), name=name)
 
     async def open(self) -> None:
@@ -171,6 +170,4 @@ class Transport:
         session = conn.session
         if session is None or isinstance(session, PlainSession):
             return PlainExchange(self._lib, pool, conn, outgoing)
-        from conpool.contrib._http.h2 import SharedExchange  # noqa: PLC0415 - h2 is an extra
-
         return SharedExchange(self._lib, pool, conn, outgoing)
