@@ -1,7 +1,8 @@
-"""One HTTP/1.1 exchange over one lease, with h11.
+"""One HTTP/1.1 exchange over one lease, with h11 where it is not a simple one.
 
 1. The head of the request, and a short body with it, go out in one piece. A longer body is sent
    piece by piece while another task already reads, since the answer may come before the body ends.
+   If both request and answer are simple, h11 is not asked at all.
 2. The head of the answer is read. If it refuses the request, the rest of the body is not sent.
 3. The body of the answer is read by whoever has the response. With its last byte the lease ends:
    the connection is kept if both sides are done, wish to go on, and nothing more has arrived.
@@ -22,7 +23,8 @@ from conpool._lending.lease import Connection, held_lease
 from conpool._pool.pool import ConnectionPool
 from conpool._values.states import CloseReason
 from conpool.contrib._http.network import NetworkStream
-from conpool.contrib._http.outgoing import Answer, Gone, Outgoing, PlainSession, said
+from conpool.contrib._http.outgoing import Answer, Gone, Header, Outgoing, said
+from conpool.contrib._http.simple import SimpleAnswer, encode_request, parse_answer
 
 MAX_HEAD: Final = 102_400
 """Most bytes of the head of an answer, as in httpcore."""
@@ -57,14 +59,16 @@ class PlainExchange:
         self._pool = pool
         self._conn = conn
         self._out = outgoing
-        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
+        self._http: h11.Connection | None = None
+        """None as long as the exchange is a simple one."""
         self._network = NetworkStream(lib, conn)
         self._is_over = False
+        self._has_sent = False
         self._has_received = False
         self._pending: bytes | None = None
         """The first piece of the answer's body, if it came along with its head."""
         self._left: float = math.inf
-        """How much of the answer's body is still to come; infinity if nobody has said."""
+        """How much of the answer's body nobody has read; infinity if nobody knows."""
         self._send_failed: Exception | None = None
         self._reading: trio.CancelScope | None = None
         """The read that goes on; its deadline is set when the request has been sent."""
@@ -87,17 +91,26 @@ class PlainExchange:
             if session is not None:
                 session.is_clean = False
             self._refuse_early_answer()
+            simple = await self._exchange_simply()
+            if simple is not None:
+                return self._make_answer(simple.status, b"1.1", simple.reason, simple.headers)
             head = await self._exchange_heads()
             self._note_framing(head)
         except BaseException:
             self._end(keep=False)
             raise
+        pairs = head.headers.raw_items()
+        return self._make_answer(head.status_code, head.http_version, head.reason, pairs)
+
+    def _make_answer(
+        self, status: int, version: bytes, reason: bytes, headers: list[Header]
+    ) -> Answer:
         extensions = {
-            "http_version": b"HTTP/" + head.http_version,
-            "reason_phrase": head.reason,
+            "http_version": b"HTTP/" + version,
+            "reason_phrase": reason,
             "network_stream": self._network,
         }
-        return Answer(head.status_code, head.headers.raw_items(), extensions)
+        return Answer(status, headers, extensions)
 
     def _refuse_early_answer(self) -> None:
         # The pool has probed a connection that was idle, but not one that it has just opened.
@@ -106,31 +119,64 @@ class PlainExchange:
         if held_lease(self._conn).entry.link.probe() is CloseReason.UNREAD_DATA:
             raise self._lib.RemoteProtocolError("the server sent an answer before the request")
 
-    async def _exchange_heads(self) -> Head:
+    async def _exchange_simply(self) -> SimpleAnswer | None:
+        """Send a simple request and read a simple answer; None if the rest is h11's to do."""
         out = self._out
-        head = self._encode_request()
         body = out.whole_body
-        if body is None or (body and out.awaits_continue):
-            await out.traced("http11.send_request_headers", partial(self._send, head))
-            return await self._upload_and_read()
-        if body:
-            head += self._encode(h11.Data(data=body))
-        head += self._encode(h11.EndOfMessage())
-        if out.trace is None:
-            await self._send(head)
-            return await self._read_head()
-        await out.traced("http11.send_request_headers", partial(self._send, head))
-        return await out.traced("http11.receive_response_headers", self._read_head)
+        if body is None or out.trace is not None:
+            return None
+        request = encode_request(out.method, out.target, out.headers, body)
+        if request is None:
+            return None
+        # One scope for both time-outs: it takes as long as the rest of this function.
+        with trio.CancelScope(deadline=trio.current_time() + out.write_timeout) as scope:
+            await self._send_all(request)
+            scope.deadline = trio.current_time() + out.read_timeout
+            self._has_sent = True
+            data = await self._receive_some()
+        if scope.cancelled_caught:
+            raise self._late()
+        answer = parse_answer(data)
+        if answer is None:
+            self._hand_to_h11(body, data)
+            return None
+        self._left = answer.length
+        self._pending = answer.rest or None
+        if not answer.length:
+            self._end(keep=not answer.rest)  # what comes behind it answers no request of ours
+        return answer
 
-    def _encode_request(self) -> bytes:
+    def _hand_to_h11(self, body: bytes, data: bytes | bytearray) -> None:
+        """Have h11 go on where we are: the request has been sent, and `data` has come."""
+        self._begin_h11(body)
+        self._feed(data)
+
+    def _begin_h11(self, body: bytes | None) -> bytes:
+        """Return the request as h11 encodes it, with `body`, if that is there."""
         out = self._out
+        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
         try:
-            request = h11.Request(method=out.method, target=out.target, headers=out.headers)
+            event = h11.Request(method=out.method, target=out.target, headers=out.headers)
         except h11.LocalProtocolError as error:
             raise self._lib.LocalProtocolError(str(error)) from error
-        return self._encode(request)
+        request = self._encode(event)
+        if body:
+            request += self._encode(h11.Data(data=body))
+        return request if body is None else request + self._encode(h11.EndOfMessage())
+
+    async def _exchange_heads(self) -> Head:
+        out = self._out
+        if not self._has_sent:
+            body = out.whole_body
+            goes_first = body is None or bool(body and out.awaits_continue)
+            request = self._begin_h11(None if goes_first else body)
+            await out.traced("http11.send_request_headers", partial(self._send, request))
+            if goes_first:
+                return await self._upload_and_read()
+        return await out.traced("http11.receive_response_headers", self._read_head)
 
     def _encode(self, event: h11.Event) -> bytes:
+        assert self._http is not None
         try:
             return self._http.send(event) or b""
         except h11.LocalProtocolError as error:
@@ -138,13 +184,25 @@ class PlainExchange:
 
     async def _send(self, data: bytes) -> None:
         with trio.CancelScope(deadline=trio.current_time() + self._out.write_timeout) as scope:
-            try:
-                await self._conn.send_all(data)
-            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                # The server may have answered before it closed the connection: read on.
-                self._send_failed = error
+            await self._send_all(data)
         if scope.cancelled_caught:
             raise self._lib.WriteTimeout("the server did not take the request in time")
+        self._has_sent = True
+
+    async def _send_all(self, data: bytes) -> None:
+        try:
+            await self._conn.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            # The server may have answered before it closed the connection: read on.
+            self._send_failed = error
+
+    def _late(self) -> Exception:
+        late: Exception
+        if self._has_sent:
+            late = self._lib.ReadTimeout("the server sent nothing in time")
+        else:
+            late = self._lib.WriteTimeout("the server did not take the request in time")
+        return late
 
     async def _read_head(self) -> Head:
         for _ in range(MAX_INTERIM + 1):
@@ -197,6 +255,7 @@ class PlainExchange:
     def _makes_body_useless(self, answer: Head | Exception) -> bool:
         if isinstance(answer, Exception) or answer.status_code >= 300:
             return True
+        assert self._http is not None
         return self._http.their_state is h11.MUST_CLOSE  # it reads no more, and will close
 
     async def _upload(self) -> None:
@@ -219,34 +278,44 @@ class PlainExchange:
     # ── reading ─────────────────────────────────────────────────────────────────
 
     async def _next_event(self) -> object:
-        http = self._http
         while True:
             event = self._peek()
             if event is not h11.NEED_DATA:
                 return event
-            data = await self._receive()
-            if data:
-                self._has_received = True
-            elif not self._has_received:
-                self._raise_gone(self._send_failed)
-            http.receive_data(data)
+            self._feed(await self._receive())
 
     def _peek(self) -> object:
+        assert self._http is not None
         try:
             return self._http.next_event()
         except h11.RemoteProtocolError as error:
             raise self._lib.RemoteProtocolError(str(error)) from error
 
+    def _feed(self, data: bytes | bytearray) -> None:
+        assert self._http is not None
+        try:
+            self._http.receive_data(data)
+        except RuntimeError as error:  # it has had the end of the stream
+            raise self._lib.RemoteProtocolError(str(error)) from error
+
     async def _receive(self) -> bytes | bytearray:
         timeout = math.inf if self._uploading is not None else self._out.read_timeout
         with trio.CancelScope(deadline=trio.current_time() + timeout) as self._reading:
-            try:
-                return await self._conn.receive_some(_READ_SIZE)
-            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                if not self._has_received:
-                    self._raise_gone(error)
-                raise self._lib.ReadError(said(error)) from error
-        raise self._lib.ReadTimeout("the server sent nothing in time")
+            return await self._receive_some()
+        raise self._late()
+
+    async def _receive_some(self) -> bytes | bytearray:
+        try:
+            data = await self._conn.receive_some(_READ_SIZE)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            if not self._has_received:
+                self._raise_gone(error)
+            raise self._lib.ReadError(said(error)) from error
+        if data:
+            self._has_received = True
+        elif not self._has_received:
+            self._raise_gone(self._send_failed)
+        return data
 
     def _raise_gone(self, cause: BaseException | None) -> NoReturn:
         if cause is None:
@@ -261,6 +330,7 @@ class PlainExchange:
         """Find out what comes after `head`; if nothing does, the lease ends at once."""
         is_tunnel = self._out.method == b"CONNECT" and 200 <= head.status_code < 300
         if head.status_code == 101 or is_tunnel:
+            assert self._http is not None
             leading, _ = self._http.trailing_data
             self._network.take_over(self._conn.detach(), leading)
             self._is_over = True
@@ -284,16 +354,31 @@ class PlainExchange:
 
         After any exception the connection is closed.
         """
-        if self._pending is not None:
-            piece, self._pending = self._pending, None
-            return piece
         if self._is_over:
             return None
         try:
-            return self._take(await self._next_event())
+            if self._http is None:
+                return await self._read_simply()
+            if self._pending is None:
+                return self._take(await self._next_event())
         except BaseException:
             self._end(keep=False)
             raise
+        piece, self._pending = self._pending, None
+        return piece
+
+    async def _read_simply(self) -> bytes:
+        data = self._pending or await self._receive()
+        self._pending = None
+        if not data:
+            why = f"the server has closed the connection {self._left} bytes before the end"
+            raise self._lib.RemoteProtocolError(why)
+        self._left -= len(data)
+        if self._left > 0:
+            return bytes(data)
+        whole = len(data) + int(self._left)
+        self._end(keep=not self._left)
+        return bytes(data[:whole])
 
     # ── the end ─────────────────────────────────────────────────────────────────
 
@@ -309,7 +394,7 @@ class PlainExchange:
             if self._left <= MAX_DRAINED:
                 with trio.move_on_after(DRAIN_TIMEOUT):
                     while not self._is_over:
-                        self._take(await self._next_event())
+                        await self.read()
         except (self._lib.TransportError, Gone):
             pass  # nobody wants the rest
         finally:
@@ -319,11 +404,10 @@ class PlainExchange:
         if self._is_over:
             return
         self._is_over = True
-        http, conn = self._http, self._conn
-        are_done = http.our_state is h11.DONE and http.their_state is h11.DONE
-        if keep and are_done and not http.trailing_data[0]:
+        conn = self._conn
+        if keep and self._is_complete():
             session = conn.session
-            if isinstance(session, PlainSession):
+            if session is not None:
                 session.is_clean = True
             if self._may_send_body is not None:
                 # The answer may have come before the last send returned; the pool cannot tell.
@@ -331,3 +415,11 @@ class PlainExchange:
             self._pool.release(conn)
         else:
             self._pool.discard(conn)
+
+    def _is_complete(self) -> bool:
+        """Whether both sides are done and wish to go on, and nothing more has come."""
+        http = self._http
+        if http is None:
+            return True
+        are_done = http.our_state is h11.DONE and http.their_state is h11.DONE
+        return are_done and not http.trailing_data[0]

@@ -41,7 +41,8 @@ class SharedExchange:
         self._out = outgoing
         self._session: Multiplex = conn.session
         self._stream: Stream | None = None
-        self._is_body_sent = not outgoing.has_body
+        self._has_body = outgoing.has_body
+        self._is_body_sent = not self._has_body
         self._is_over = False
 
     async def start(self) -> Answer:
@@ -49,7 +50,7 @@ class SharedExchange:
         out = self._out
         try:
             self._stream = stream = await out.traced("http2.send_request_headers", self._open)
-            if out.has_body:
+            if self._has_body:
                 await out.traced("http2.send_request_body", partial(self._upload, stream))
             head = await out.traced(
                 "http2.receive_response_headers", partial(self._read_head, stream)

@@ -30,7 +30,6 @@ class Outgoing:
         "_lib",
         "body_began",
         "connect_timeout",
-        "has_body",
         "headers",
         "method",
         "pool_timeout",
@@ -54,9 +53,6 @@ class Outgoing:
         self.connect_timeout = _seconds(timeouts.get("connect"))
         self.read_timeout = _seconds(timeouts.get("read"))
         self.write_timeout = _seconds(timeouts.get("write"))
-        self.has_body = "content-length" in request.headers or (
-            "transfer-encoding" in request.headers
-        )
         self._is_plain = isinstance(request.stream, lib.ByteStream)
         self.body_began = False
         """Whether somebody has begun to read the body, which may not be there a second time."""
@@ -68,6 +64,12 @@ class Outgoing:
             return None
         body: bytes = self.request.content
         return body if len(body) <= ONE_PIECE else None
+
+    @property
+    def has_body(self) -> bool:
+        """Whether the head says that a body follows."""
+        headers = self.request.headers
+        return "content-length" in headers or "transfer-encoding" in headers
 
     @property
     def awaits_continue(self) -> bool:
