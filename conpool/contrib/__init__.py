@@ -1,1 +1,1 @@
-"""conpool under libraries of others: one thin module a library, which needs that library's extra."""
+"""conpool under other libraries: one module for each, which needs the extra of that name."""

@@ -1,9 +1,9 @@
 """A transport for `httpx.AsyncClient` on trio; `conpool.contrib.httpx2` is its twin for httpx2.
 
-    from conpool.contrib.httpx import AsyncPoolTransport
+from conpool.contrib.httpx import AsyncPoolTransport
 
-    async with httpx.AsyncClient(transport=AsyncPoolTransport()) as client:
-        response = await client.get("https://example.org/")
+async with httpx.AsyncClient(transport=AsyncPoolTransport()) as client:
+    response = await client.get("https://example.org/")
 """
 
 from __future__ import annotations

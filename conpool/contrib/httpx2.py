@@ -1,9 +1,9 @@
 """A transport for `httpx2.AsyncClient` on trio; `conpool.contrib.httpx` is its twin for httpx.
 
-    from conpool.contrib.httpx2 import AsyncPoolTransport
+from conpool.contrib.httpx2 import AsyncPoolTransport
 
-    async with httpx2.AsyncClient(transport=AsyncPoolTransport()) as client:
-        response = await client.get("https://example.org/")
+async with httpx2.AsyncClient(transport=AsyncPoolTransport()) as client:
+    response = await client.get("https://example.org/")
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a pool must know of HTTP/2: which connections speak it, and how many leases each can take."""
+"""What a pool must know of HTTP/2: which connections speak it, and how many leases each takes."""
 
 from __future__ import annotations
 

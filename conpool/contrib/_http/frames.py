@@ -75,7 +75,7 @@ class FrameSplitter:
         return bytes(whole), goaways
 
     def _count(self, kind: int, flags: int, length: int) -> None:
-        """Count what brings no answer nearer; an empty DATA frame does not, unless it is the last."""
+        """Count what brings no answer nearer; an empty DATA frame is of use only as the last."""
         is_of_use = kind == _HEADERS or (kind == _DATA and (length or flags & _END_STREAM))
         if is_of_use:
             self._idle_frames = max(0, self._idle_frames - 10)

@@ -50,7 +50,10 @@ Head: TypeAlias = h11.Response | h11.InformationalResponse
 class PlainExchange:
     """One request and its answer, over a lease that is this exchange's own."""
 
-    trace_name: Final = "http11"
+    @property
+    def trace_name(self) -> str:
+        """The protocol's name in the events that a `trace` hears of."""
+        return "http11"
 
     def __init__(
         self, lib: Any, pool: ConnectionPool[Any], conn: Connection[Any], outgoing: Outgoing
@@ -129,6 +132,7 @@ class PlainExchange:
         if request is None:
             return None
         # One scope for both time-outs: it takes as long as the rest of this function.
+        data: bytes | bytearray = b""
         with trio.CancelScope(deadline=trio.current_time() + out.write_timeout) as scope:
             await self._send_all(request)
             scope.deadline = trio.current_time() + out.read_timeout
@@ -294,7 +298,7 @@ class PlainExchange:
     def _feed(self, data: bytes | bytearray) -> None:
         assert self._http is not None
         try:
-            self._http.receive_data(data)
+            self._http.receive_data(bytes(data))
         except RuntimeError as error:  # it has had the end of the stream
             raise self._lib.RemoteProtocolError(str(error)) from error
 

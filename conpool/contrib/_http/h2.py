@@ -30,7 +30,10 @@ _NOT_SENT: Final = frozenset(
 class SharedExchange:
     """One request and its answer, over a lease of a shared connection."""
 
-    trace_name: Final = "http2"
+    @property
+    def trace_name(self) -> str:
+        """The protocol's name in the events that a `trace` hears of."""
+        return "http2"
 
     def __init__(
         self, lib: Any, pool: ConnectionPool[Any], conn: Connection[Any], outgoing: Outgoing
@@ -144,7 +147,7 @@ class SharedExchange:
         return stream.head
 
     async def read(self) -> bytes | None:
-        """Return the next piece of the answer's body; None at its end, with which the lease ends."""
+        """Return the next piece of the answer's body; None at its end, where the lease ends."""
         stream = self._stream
         if self._is_over or stream is None:
             return None

@@ -341,6 +341,6 @@ def _first(group: BaseExceptionGroup[Exception]) -> ConnectionFailed:
         error = error.exceptions[0]
     if isinstance(error, ConnectionFailed):
         return error
-    failure = ConnectionFailed(f"the connection broke: {error or error.__cause__ or 'reset'}")
+    failure = ConnectionFailed(f"the connection broke: {str(error) or error.__cause__ or 'reset'}")
     failure.__cause__ = error
     return failure

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import ssl
-from collections.abc import Callable
-from typing import Any, final
+from typing import Any, cast, final
 
 import trio
 
+from conpool._connection.tls_tap import encrypt, find_tap
 from conpool._lending.lease import Connection
+from conpool._values.config_error import ConfigError
+from conpool._values.tls import TLS
 
 
 @final
@@ -20,9 +22,7 @@ class NetworkStream:
     (101, or 2xx after CONNECT): until then they belong to the response.
     """
 
-    def __init__(
-        self, lib: Any, conn: Connection[Any], detach: Callable[[], trio.abc.Stream] | None = None
-    ) -> None:
+    def __init__(self, lib: Any, conn: Connection[Any]) -> None:
         self._lib = lib
         self._conn = conn
         self._stream: trio.abc.Stream | None = None
@@ -69,34 +69,39 @@ class NetworkStream:
         server_hostname: str | None = None,
         timeout: float | None = None,
     ) -> NetworkStream:
-        """Encrypt an upgraded stream from here on."""
-        stream = trio.SSLStream(
-            self._upgraded(), ssl_context, server_hostname=server_hostname, https_compatible=True
-        )
-        with trio.move_on_after(math.inf if timeout is None else timeout) as scope:
+        """Encrypt an upgraded stream from here on.
+
+        Raises:
+            ConfigError: The context checks host names, and there is none to check.
+        """
+        if server_hostname is None and ssl_context.check_hostname:
+            raise ConfigError("this context checks host names: give a server_hostname")
+        tls = TLS(ssl_context, https_compatible=True)
+        stream = self._upgraded()
+        with trio.move_on_after(math.inf if timeout is None else timeout):
             try:
-                await stream.do_handshake()
+                encrypted = NetworkStream(self._lib, self._conn)
+                encrypted.take_over(await encrypt(stream, tls, server_hostname), b"")
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 raise self._lib.ConnectError(str(error.__cause__ or error)) from error
-        if scope.cancelled_caught:
-            raise self._lib.ConnectTimeout("the TLS handshake took too long")
-        encrypted = NetworkStream(self._lib, self._conn)
-        encrypted.take_over(stream, b"")
-        return encrypted
+            return encrypted
+        raise self._lib.ConnectTimeout("the TLS handshake took too long")
 
     def get_extra_info(self, info: str) -> Any:
-        """Return `ssl_object`, `server_addr` or `client_addr`, `socket`; None if it is unknown."""
-        stream = self._stream
+        """Return `ssl_object`, `server_addr`, `client_addr` or `socket`; None if it is unknown."""
+        stream: Any = self._stream
         if info == "ssl_object":
-            return getattr(stream, "_ssl_object", None) or self._conn.ssl_object
+            tap = None if stream is None else find_tap(stream)
+            return self._conn.ssl_object if tap is None else tap.ssl_object
         if info == "server_addr":
             return self._conn.peer_address
         while isinstance(stream, trio.SSLStream):
-            stream = stream.transport_stream
-        sock = stream.socket if isinstance(stream, trio.SocketStream) else None
-        if sock is None:
+            stream = cast("trio.SSLStream[trio.abc.Stream]", stream).transport_stream
+        if not isinstance(stream, trio.SocketStream):
             return None
-        return {"client_addr": sock.getsockname, "socket": lambda: sock}.get(info, lambda: None)()
+        if info == "client_addr":
+            return stream.socket.getsockname()
+        return stream.socket if info == "socket" else None
 
     def _upgraded(self) -> trio.abc.Stream:
         if self._stream is None:

@@ -1,9 +1,9 @@
-"""A request as the wire needs it: what to send, how long to wait, and whether it may be sent twice."""
+"""A request as the wire needs it: what to send, how long to wait, whether it may be repeated."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias, TypeVar, final
 
@@ -87,7 +87,7 @@ class Outgoing:
         return self.method in IDEMPOTENT and self.can_resend
 
     @asynccontextmanager
-    async def pieces(self) -> AsyncIterator[AsyncIterator[bytes]]:
+    async def pieces(self) -> AsyncGenerator[AsyncIterator[bytes], None]:
         """Read the body; what reads it is closed at the end of the block."""
         self.body_began = True
         iterator = aiter(self.request.stream)

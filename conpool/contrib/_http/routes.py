@@ -54,7 +54,7 @@ class Routes:
         self._has_proxy_headers = proxy is not None and bool(proxy.headers)
         self.proxy_headers: list[Header] = []
         """What a forwarded request says to the proxy."""
-        if isinstance(self._proxy, HTTPProxy):
+        if proxy is not None and isinstance(self._proxy, HTTPProxy):
             self.proxy_headers = [*proxy.headers.raw, *_credentials(proxy)]
 
     def find(self, url: Any, extensions: Any) -> Route:
@@ -89,7 +89,10 @@ class Routes:
         if isinstance(proxy, HTTPProxy):
             if tls is None:
                 hop = Endpoint(
-                    proxy.host, proxy.port, tls=proxy.tls or False, local_address=self._local_address
+                    proxy.host,
+                    proxy.port,
+                    tls=proxy.tls or False,
+                    local_address=self._local_address,
                 )
                 return Route(hop, True)
             if self._has_proxy_headers:

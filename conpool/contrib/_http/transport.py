@@ -1,4 +1,4 @@
-"""The transport: finds the way, borrows a connection, sends the request, and sends it again if need be.
+"""The transport: finds the way, borrows a connection, and sends the request, twice if need be.
 
 A request is sent again, once, if its connection was not opened for it and ended before the first
 byte of an answer, and if it is idempotent and its body is still there. An HTTP/2 server that says
@@ -23,7 +23,14 @@ from conpool.contrib._http.errors import translate
 from conpool.contrib._http.h1 import PlainExchange
 from conpool.contrib._http.h2 import SharedExchange
 from conpool.contrib._http.host import PoolHost
-from conpool.contrib._http.outgoing import Answer, Exchange, Gone, Outgoing, PlainSession, Unprocessed
+from conpool.contrib._http.outgoing import (
+    Answer,
+    Exchange,
+    Gone,
+    Outgoing,
+    PlainSession,
+    Unprocessed,
+)
 from conpool.contrib._http.routes import Routes
 
 _NO_LIMIT: Final = 2**31
@@ -100,7 +107,9 @@ class Transport:
             prior_knowledge=not http1,
         )
         self._given = pool
-        own = config or make_config(limits or lib.Limits(max_connections=100, max_keepalive_connections=20))
+        own = config or make_config(
+            limits or lib.Limits(max_connections=100, max_keepalive_connections=20)
+        )
         self._host = PoolHost(lambda: self._make_pool(own))
 
     def _make_pool(self, config: PoolConfig) -> ConnectionPool[Any]:

@@ -112,6 +112,16 @@ class Server:
     connections: int = 0
     tls: bool = False
     open: int = 0
+    _closed: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
+
+    async def all_gone(self) -> None:
+        """Wait until no connection is open."""
+        while self.open:
+            await self._closed.park()
+
+    def closed_one(self) -> None:
+        self.open -= 1
+        self._closed.unpark_all()
 
     def url(self, path: str = "/") -> str:
         return f"http{'s' * self.tls}://{LOOPBACK}:{self.port}{path}"
@@ -142,13 +152,13 @@ async def serving(
         except (trio.BrokenResourceError, h11.RemoteProtocolError):
             pass
         finally:
-            server.open -= 1
             with trio.move_on_after(1, shield=True):
                 await stream.aclose()
+            server.closed_one()
 
     async with trio.open_nursery() as nursery:
         if context is None:
-            serve_it = partial(trio.serve_tcp, serve, 0, host=LOOPBACK)
+            serve_it: Any = partial(trio.serve_tcp, serve, 0, host=LOOPBACK)
         else:
             serve_it = partial(
                 trio.serve_ssl_over_tcp, serve, 0, context, host=LOOPBACK, https_compatible=True

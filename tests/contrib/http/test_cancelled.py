@@ -27,7 +27,7 @@ async def memory_http1(stream: trio.abc.Stream) -> None:
         event = http.next_event()
         if event is h11.NEED_DATA:
             data = await stream.receive_some()
-            http.receive_data(data)
+            http.receive_data(bytes(data))
             if not data:
                 return
         elif isinstance(event, h11.EndOfMessage):
@@ -152,7 +152,9 @@ async def test_after_impatient_requests_all_others_are_served(
     async with (
         serving(answer_late) as old,
         serving_h2(answer_late_h2, max_streams=2) as new,
-        client.open(http1=protocol != "HTTP/2", http2=protocol == "HTTP/2", limits=limits) as session,
+        client.open(
+            http1=protocol != "HTTP/2", http2=protocol == "HTTP/2", limits=limits
+        ) as session,
     ):
         url = old.url("") if protocol == "HTTP/1.1" else new.url
         for _ in range(5):
@@ -190,7 +192,9 @@ async def test_each_answer_belongs_to_its_question(client: Client, protocol: str
     async with (
         serving(answer_late) as old,
         serving_h2(answer_late_h2) as new,
-        client.open(http1=protocol != "HTTP/2", http2=protocol == "HTTP/2", limits=limits) as session,
+        client.open(
+            http1=protocol != "HTTP/2", http2=protocol == "HTTP/2", limits=limits
+        ) as session,
     ):
         url = old.url("") if protocol == "HTTP/1.1" else new.url
         for start in range(0, count, 100):

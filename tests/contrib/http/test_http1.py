@@ -31,13 +31,19 @@ async def test_requests_share_a_connection(client: Client) -> None:
 
 
 FRAMED = {
-    "chunked": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", "abc"),
+    "chunked": (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        "abc",
+    ),
     "trailers": (
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 7\r\n\r\n",
         "abc",
     ),
     "interim": (
-        b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc",
+        (
+            b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+            b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc"
+        ),
         "abc",
     ),
     "204": (b"HTTP/1.1 204 No Content\r\n\r\n", ""),
@@ -113,14 +119,17 @@ async def test_the_lease_ends_with_the_last_byte(client: Client) -> None:
             await more.wait()
             await peer.send(b"def")
 
-    async with serving(script) as server, client.open() as session:
-        async with session.stream("GET", server.url()) as response:
-            pieces = response.aiter_raw()
-            assert await anext(pieces) == b"abc"
-            assert client.pool_of(session).all_stats().active == 1
-            more.set()
-            assert [piece async for piece in pieces] == [b"def"]
-            assert idle(client, session) == 1
+    async with (
+        serving(script) as server,
+        client.open() as session,
+        session.stream("GET", server.url()) as response,
+    ):
+        pieces = response.aiter_raw()
+        assert await anext(pieces) == b"abc"
+        assert client.pool_of(session).all_stats().active == 1
+        more.set()
+        assert [piece async for piece in pieces] == [b"def"]
+        assert idle(client, session) == 1
 
 
 async def test_a_response_may_be_read_and_closed_in_other_tasks_and_scopes(client: Client) -> None:
@@ -281,8 +290,7 @@ async def test_a_refused_body_is_not_sent(client: Client) -> None:
     async def script(peer: Peer) -> None:
         await peer.head()
         await peer.answer(b"no", status=417)
-        async for piece in peer.stream:
-            got.append(bytes(piece))
+        got.extend([bytes(piece) async for piece in peer.stream])
 
     async with serving(script) as server, client.open() as session:
         response = await session.post(server.url(), content=b"body", headers=EXPECT)
@@ -311,7 +319,8 @@ async def test_an_upgraded_stream_is_the_callers_own(client: Client, kind: str) 
             head += await peer.stream.receive_some()
         if kind == "upgrade":
             await peer.send(
-                b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: echo\r\nConnection: upgrade\r\n\r\nhi"
+                b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: echo\r\n"
+                b"Connection: upgrade\r\n\r\nhi"
             )
         else:
             assert head.startswith(b"CONNECT example.org:1 HTTP/1.1\r\n")

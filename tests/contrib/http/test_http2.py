@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.lowlevel
 import trio.testing
 
 import conpool
@@ -73,8 +74,7 @@ async def test_a_plain_connection_of_such_a_pool_is_probed(client: Client) -> No
     async with serving(script) as server, client.open(http2=True) as session:
         await session.post(server.url())
         hang_up.set()
-        while server.open:
-            await trio.sleep(0.001)
+        await server.all_gone()
         await session.post(server.url())
         assert server.connections == 2
 
@@ -142,7 +142,7 @@ async def test_the_server_lowers_its_limit_and_raises_it_again(client: Client, l
             await link.do("update_settings", {3: 100})
         else:
             most = max(most, link.h2.open_inbound_streams)
-            await trio.sleep(0)
+            await trio.lowlevel.checkpoint()
             await link.answer(number)
 
     options = {"limits": client.lib.Limits(max_connections=1)}
@@ -386,8 +386,8 @@ async def test_a_closing_client_says_goodbye(client: Client) -> None:
     async with serving_h2() as server:
         async with plain(client) as session:
             await session.get(server.url)
-        while not server.links[0].goaways:
-            await trio.sleep(0.001)
+        await server.links[0].over.wait()
+        assert server.links[0].goaways == 1
 
 
 async def test_a_trace_hears_of_each_step(client: Client) -> None:

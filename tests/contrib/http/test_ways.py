@@ -43,7 +43,7 @@ async def test_sni_hostname_is_sent_and_verified(
     client: Client, client_ssl: ssl.SSLContext, server_ssl: ssl.SSLContext
 ) -> None:
     names: list[str | None] = []
-    server_ssl.sni_callback = lambda sock, name, context: names.append(name)
+    server_ssl.sni_callback = lambda _sock, name, _context: names.append(name)
     try:
         async with serving(context=server_ssl) as server, client.open(verify=client_ssl) as session:
             extensions = {"sni_hostname": "localhost"}
@@ -51,7 +51,7 @@ async def test_sni_hostname_is_sent_and_verified(
             with pytest.raises(client.lib.ConnectError):
                 await session.get(server.url(), extensions={"sni_hostname": "example.org"})
     finally:
-        server_ssl.sni_callback = None  # type: ignore[assignment] # it is for the whole run
+        server_ssl.sni_callback = None  # the context is for the whole run
     assert names == ["localhost", "example.org"]
 
 
