@@ -25,9 +25,7 @@ from conpool._values.states import CloseReason
 from conpool.contrib._http.network import NetworkStream
 from conpool.contrib._http.outgoing import Answer, Gone, Header, Outgoing, said
 from conpool.contrib._http.simple import SimpleAnswer, encode_request, parse_answer
-
-MAX_HEAD: Final = 102_400
-"""Most bytes of the head of an answer, as in httpcore."""
+from conpool.contrib._http.talk import Talk
 
 MAX_INTERIM: Final = 32
 """Most interim answers (1xx) to one request: an endless row of them would never time out."""
@@ -62,7 +60,7 @@ class PlainExchange:
         self._pool = pool
         self._conn = conn
         self._out = outgoing
-        self._http: h11.Connection | None = None
+        self._talk: Talk | None = None
         """None as long as the exchange is a simple one."""
         self._network = NetworkStream(lib, conn)
         self._is_over = False
@@ -97,8 +95,8 @@ class PlainExchange:
             simple = await self._exchange_simply()
             if simple is not None:
                 return self._make_answer(simple.status, b"1.1", simple.reason, simple.headers)
-            head = await self._exchange_heads()
-            self._note_framing(head)
+            talk, head = await self._exchange_heads()
+            self._note_framing(talk, head)
         except BaseException:
             self._end(keep=False)
             raise
@@ -142,7 +140,10 @@ class PlainExchange:
             raise self._late()
         answer = parse_answer(data)
         if answer is None:
-            self._hand_to_h11(body, data)
+            # h11 goes on where we are: the request has been sent, and `data` has come.
+            self._talk = Talk(self._lib)
+            self._talk.encode_request(out, body)
+            self._talk.feed(data)
             return None
         self._left = answer.length
         self._pending = answer.rest or None
@@ -150,41 +151,19 @@ class PlainExchange:
             self._end(keep=not answer.rest)  # what comes behind it answers no request of ours
         return answer
 
-    def _hand_to_h11(self, body: bytes, data: bytes | bytearray) -> None:
-        """Have h11 go on where we are: the request has been sent, and `data` has come."""
-        self._begin_h11(body)
-        self._feed(data)
-
-    def _begin_h11(self, body: bytes | None) -> bytes:
-        """Return the request as h11 encodes it, with `body`, if that is there."""
+    async def _exchange_heads(self) -> tuple[Talk, Head]:
         out = self._out
-        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
-        try:
-            event = h11.Request(method=out.method, target=out.target, headers=out.headers)
-        except h11.LocalProtocolError as error:
-            raise self._lib.LocalProtocolError(str(error)) from error
-        request = self._encode(event)
-        if body:
-            request += self._encode(h11.Data(data=body))
-        return request if body is None else request + self._encode(h11.EndOfMessage())
-
-    async def _exchange_heads(self) -> Head:
-        out = self._out
-        if not self._has_sent:
+        talk = self._talk
+        if talk is None:
+            talk = self._talk = Talk(self._lib)
             body = out.whole_body
             goes_first = body is None or bool(body and out.awaits_continue)
-            request = self._begin_h11(None if goes_first else body)
+            request = talk.encode_request(out, None if goes_first else body)
             await out.traced("http11.send_request_headers", partial(self._send, request))
             if goes_first:
-                return await self._upload_and_read()
-        return await out.traced("http11.receive_response_headers", self._read_head)
-
-    def _encode(self, event: h11.Event) -> bytes:
-        assert self._http is not None
-        try:
-            return self._http.send(event) or b""
-        except h11.LocalProtocolError as error:
-            raise self._lib.LocalProtocolError(str(error)) from error
+                return talk, await self._upload_and_read(talk)
+        read = partial(self._read_head, talk)
+        return talk, await out.traced("http11.receive_response_headers", read)
 
     async def _send(self, data: bytes) -> None:
         with trio.CancelScope(deadline=trio.current_time() + self._out.write_timeout) as scope:
@@ -208,9 +187,9 @@ class PlainExchange:
             late = self._lib.WriteTimeout("the server did not take the request in time")
         return late
 
-    async def _read_head(self) -> Head:
+    async def _read_head(self, talk: Talk) -> Head:
         for _ in range(MAX_INTERIM + 1):
-            event = await self._next_event()
+            event = await self._next_event(talk)
             if isinstance(event, h11.Response) or (
                 isinstance(event, h11.InformationalResponse) and event.status_code == 101
             ):
@@ -221,17 +200,17 @@ class PlainExchange:
 
     # ── a body that is sent piece by piece ──────────────────────────────────────
 
-    async def _upload_and_read(self) -> Head:
+    async def _upload_and_read(self, talk: Talk) -> Head:
         """Send the body in this task and read the answer in another."""
         found: list[Head | Exception] = []
         failed: Exception | None = None
         self._may_send_body = trio.Event()
         self._uploading = trio.CancelScope()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._await_answer, found)
+            nursery.start_soon(self._await_answer, talk, found)
             try:
                 with self._uploading:
-                    await self._out.traced("http11.send_request_body", self._upload)
+                    await self._out.traced("http11.send_request_body", partial(self._upload, talk))
             except Exception as error:  # noqa: BLE001 - the body is the caller's own
                 failed = error
                 nursery.cancel_scope.cancel()
@@ -245,24 +224,20 @@ class PlainExchange:
             raise answer
         return answer
 
-    async def _await_answer(self, found: list[Head | Exception]) -> None:
+    async def _await_answer(self, talk: Talk, found: list[Head | Exception]) -> None:
         try:
-            head = await self._out.traced("http11.receive_response_headers", self._read_head)
+            head = await self._out.traced(
+                "http11.receive_response_headers", partial(self._read_head, talk)
+            )
             found.append(head)
         except Exception as error:  # noqa: BLE001 - the other task raises it
             found.append(error)
         assert self._may_send_body is not None
         self._may_send_body.set()
-        if self._uploading is not None and self._makes_body_useless(found[0]):
+        if self._uploading is not None and _makes_body_useless(talk, found[0]):
             self._uploading.cancel()
 
-    def _makes_body_useless(self, answer: Head | Exception) -> bool:
-        if isinstance(answer, Exception) or answer.status_code >= 300:
-            return True
-        assert self._http is not None
-        return self._http.their_state is h11.MUST_CLOSE  # it reads no more, and will close
-
-    async def _upload(self) -> None:
+    async def _upload(self, talk: Talk) -> None:
         assert self._uploading is not None
         if self._out.awaits_continue and self._may_send_body is not None:
             with trio.move_on_after(CONTINUE_TIMEOUT):
@@ -270,37 +245,23 @@ class PlainExchange:
             await trio.lowlevel.checkpoint_if_cancelled()  # the answer may have been a refusal
         async with self._out.pieces() as pieces:
             async for piece in pieces:
-                data = self._encode(h11.Data(data=piece))
+                data = talk.encode(h11.Data(data=piece))
                 if data:
                     await self._send(data)
                 if self._send_failed is not None:
                     return
-        data = self._encode(h11.EndOfMessage())
+        data = talk.encode(h11.EndOfMessage())
         if data:
             await self._send(data)
 
     # ── reading ─────────────────────────────────────────────────────────────────
 
-    async def _next_event(self) -> object:
+    async def _next_event(self, talk: Talk) -> object:
         while True:
-            event = self._peek()
+            event = talk.next_event()
             if event is not h11.NEED_DATA:
                 return event
-            self._feed(await self._receive())
-
-    def _peek(self) -> object:
-        assert self._http is not None
-        try:
-            return self._http.next_event()
-        except h11.RemoteProtocolError as error:
-            raise self._lib.RemoteProtocolError(str(error)) from error
-
-    def _feed(self, data: bytes | bytearray) -> None:
-        assert self._http is not None
-        try:
-            self._http.receive_data(bytes(data))
-        except RuntimeError as error:  # it has had the end of the stream
-            raise self._lib.RemoteProtocolError(str(error)) from error
+            talk.feed(await self._receive())
 
     async def _receive(self) -> bytes | bytearray:
         timeout = math.inf if self._uploading is not None else self._out.read_timeout
@@ -330,19 +291,17 @@ class PlainExchange:
             error = self._lib.ReadError(said(cause))
         raise Gone(error) from cause
 
-    def _note_framing(self, head: Head) -> None:
+    def _note_framing(self, talk: Talk, head: Head) -> None:
         """Find out what comes after `head`; if nothing does, the lease ends at once."""
         is_tunnel = self._out.method == b"CONNECT" and 200 <= head.status_code < 300
         if head.status_code == 101 or is_tunnel:
-            assert self._http is not None
-            leading, _ = self._http.trailing_data
-            self._network.take_over(self._conn.detach(), leading)
+            self._network.take_over(self._conn.detach(), talk.surplus)
             self._is_over = True
             return
         lengths = [value for name, value in head.headers if name == b"content-length"]
         if lengths:
             self._left = int(lengths[0])  # h11 has checked it
-        self._pending = self._take(self._peek())
+        self._pending = self._take(talk.next_event())
 
     def _take(self, event: object) -> bytes | None:
         """Return what `event` has brought of the body, and end the lease with the body."""
@@ -361,10 +320,10 @@ class PlainExchange:
         if self._is_over:
             return None
         try:
-            if self._http is None:
+            if self._talk is None:
                 return await self._read_simply()
             if self._pending is None:
-                return self._take(await self._next_event())
+                return self._take(await self._next_event(self._talk))
         except BaseException:
             self._end(keep=False)
             raise
@@ -409,7 +368,7 @@ class PlainExchange:
             return
         self._is_over = True
         conn = self._conn
-        if keep and self._is_complete():
+        if keep and (self._talk is None or self._talk.is_complete):
             session = conn.session
             if session is not None:
                 session.is_clean = True
@@ -420,10 +379,8 @@ class PlainExchange:
         else:
             self._pool.discard(conn)
 
-    def _is_complete(self) -> bool:
-        """Whether both sides are done and wish to go on, and nothing more has come."""
-        http = self._http
-        if http is None:
-            return True
-        are_done = http.our_state is h11.DONE and http.their_state is h11.DONE
-        return are_done and not http.trailing_data[0]
+
+def _makes_body_useless(talk: Talk, answer: Head | Exception) -> bool:
+    if isinstance(answer, Exception) or answer.status_code >= 300:
+        return True
+    return talk.is_closing  # it reads no more
