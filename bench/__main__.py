@@ -11,6 +11,7 @@ from typing import Final, TypeAlias
 import trio
 
 from .growth import measure_growth
+from .http import measure_http
 from .lease import measure_contended, measure_uncontended
 from .measure import FULL, QUICK, TINY, Scale, Table
 from .memory import measure_memory, measure_passing
@@ -32,6 +33,7 @@ CASES: Final[dict[str, Case]] = {
     "cancelling": _in_trio(measure_cancelling),
     "fairness": _in_trio(measure_fairness),
     "requests": _in_trio(measure_requests),
+    "http": measure_http,
     "memory": _in_trio(measure_memory),
     "passing": _in_trio(measure_passing),
 }
