@@ -25,55 +25,41 @@ TARGETS: Final = {
 }
 
 
-class WideNginx(Nginx):
-    """Listens on every loopback address, so that there are many hosts, and speaks HTTP/2."""
-
-    def configure(self) -> None:
-        super().configure()
-        path = self.folder / "nginx.conf"
-        text = path.read_text()
-        for old, new in (
-            (f"listen {self.host}:", "listen 0.0.0.0:"),
-            (" ssl;", " ssl http2;"),
-            ("worker_connections 1024", "worker_connections 8192"),
-        ):
-            text = text.replace(old, new)
-        path.write_text(text)
-
-
 def measure_http(scale: Scale) -> Table:
     """Compare the transports, in turns."""
     with tempfile.TemporaryDirectory() as folder:
         certificates = Certificates(Path(folder))
-        with WideNginx(certificates, keepalive_requests=10_000_000) as nginx:
+        with Nginx(
+            certificates, keepalive_requests=10_000_000, has_many_hosts=True, http2=True
+        ) as nginx:
             return trio.run(_measure, scale, nginx, certificates)
 
 
 async def _measure(scale: Scale, nginx: Nginx, certificates: Certificates) -> Table:
     rows: list[tuple[str, ...]] = []
-    hosts = scale.pick(1_000, 1_000, 20)
+    hosts = scale.pick(1_000, 300, 20)
     for name in ("httpx", "httpx2"):
         runs = _Runs(name, certificates)
         plain = f"http://{nginx.host}:{nginx.port}/"
-        count = scale.pick(400, 200, 100)
-        rounds = scale.pick(9, 5, 2)
+        usual = {"count": scale.pick(400, 200, 100), "rounds": scale.pick(9, 5, 2)}
         async with AsyncExitStack() as stack:
             clients = await runs.open(stack)
-            await runs.race(rows, "1 task", clients, plain, 1, count, rounds)
-            await runs.race(rows, "50 tasks", clients, plain, 50, count, rounds)
+            rows.append(await runs.race("1 task", clients, plain, tasks=1, **usual))
+            rows.append(await runs.race("50 tasks", clients, plain, tasks=50, **usual))
         async with AsyncExitStack() as stack:
             clients = await runs.open(stack)
-            for client in clients.values():
-                for number in range(hosts):
-                    host = f"127.0.{number // 250 + 1}.{number % 250 + 1}"
+            for number in range(hosts):
+                host = f"127.0.{number // 250 + 1}.{number % 250 + 1}"
+                for client in clients.values():
                     await client.get(f"http://{host}:{nginx.port}/")
-            few = scale.pick(20, 10, 4)
-            await runs.race(rows, f"{hosts:,} idle hosts", clients, plain, 1, few, min(rounds, 5))
+            few = {"count": scale.pick(20, 10, 4), "rounds": scale.pick(5, 3, 2)}
+            what = f"{hosts:,} idle hosts"
+            rows.append(await runs.race(what, clients, plain, tasks=1, **few))
         if nginx.has_tls:
             async with AsyncExitStack() as stack:
                 clients = await runs.open(stack, http2=True)
                 url = f"https://{nginx.host}:{nginx.tls_port}/"
-                await runs.race(rows, "HTTP/2, 100 tasks", clients, url, 100, count, rounds)
+                rows.append(await runs.race("HTTP/2, 100 tasks", clients, url, tasks=100, **usual))
     return Table(
         "A small GET of one nginx",
         ("", "stock, µs", "conpool, µs", "times as fast", "target"),
@@ -105,27 +91,18 @@ class _Runs:
         return clients
 
     async def race(
-        self,
-        rows: list[tuple[str, ...]],
-        what: str,
-        clients: dict[str, Any],
-        url: str,
-        tasks: int,
-        count: int,
-        rounds: int,
-    ) -> None:
+        self, what: str, clients: dict[str, Any], url: str, *, tasks: int, count: int, rounds: int
+    ) -> tuple[str, ...]:
         runs = {kind: _asking(client, url, tasks) for kind, client in clients.items()}
         times = await race(runs, count=count, rounds=rounds)
         stock, ours = (f"{times.micros(kind):.0f}" for kind in ("stock", "conpool"))
         target = TARGETS.get((self._name, what))
-        rows.append(
-            (
-                f"{self._name}, {what}",
-                stock,
-                ours,
-                f"{times.ratio('stock', 'conpool'):.1f}",
-                "" if target is None else f"≥ {target:g}",
-            )
+        return (
+            f"{self._name}, {what}",
+            stock,
+            ours,
+            f"{times.ratio('stock', 'conpool'):.1f}",
+            "" if target is None else f"≥ {target:g}",
         )
 
 
