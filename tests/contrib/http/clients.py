@@ -138,7 +138,7 @@ async def answer_all(peer: Peer) -> None:
 
 @asynccontextmanager
 async def serving(
-    script: Script = answer_all, context: ssl.SSLContext | None = None
+    script: Script = answer_all, context: ssl.SSLContext | None = None, *, within: float = 20
 ) -> AsyncIterator[Server]:
     """Run a server that does with each connection what `script` says."""
     server = Server(tls=context is not None)
@@ -166,6 +166,6 @@ async def serving(
         listeners: Any = await nursery.start(serve_it)
         listener = getattr(listeners[0], "transport_listener", listeners[0])
         server.port = listener.socket.getsockname()[1]
-        with trio.fail_after(20):
+        with trio.fail_after(within):
             yield server
         nursery.cancel_scope.cancel()

@@ -148,6 +148,7 @@ async def serving_h2(
     *,
     context: ssl.SSLContext | None = None,
     max_streams: int = 100,
+    within: float = 20,
 ) -> AsyncIterator[Seen]:
     """Serve HTTP/2, over TLS with `context` and with prior knowledge without."""
     seen = Seen()
@@ -171,6 +172,6 @@ async def serving_h2(
         nursery.start_soon(trio.serve_listeners, serve, listeners)
         port = listeners[0].socket.getsockname()[1]
         seen.url = f"http{'s' * (context is not None)}://{LOOPBACK}:{port}"
-        with trio.fail_after(20):
+        with trio.fail_after(within):
             yield seen
         nursery.cancel_scope.cancel()

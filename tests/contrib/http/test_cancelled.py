@@ -191,8 +191,8 @@ async def test_each_answer_belongs_to_its_question(client: Client, protocol: str
             await expect(session, url, f"/{number}")
 
     async with (
-        serving(answer_late) as old,
-        serving_h2(answer_late_h2) as new,
+        serving(answer_late, within=20 + count / 50) as old,
+        serving_h2(answer_late_h2, within=20 + count / 50) as new,
         client.open(
             http1=protocol != "HTTP/2", http2=protocol == "HTTP/2", limits=limits
         ) as session,
