@@ -316,8 +316,11 @@ async def test_a_reset_ends_one_exchange(client: Client, when: str) -> None:
 
 
 async def test_a_lost_connection_ends_all_its_exchanges(client: Client) -> None:
+    first_came = trio.Event()
+
     async def handle(link: Link, number: int) -> None:
         if len(server.links) == 1:
+            first_came.set()
             if number == 3:
                 await trio.aclose_forcefully(link.stream)
             return
@@ -334,7 +337,7 @@ async def test_a_lost_connection_ends_all_its_exchanges(client: Client) -> None:
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(post)
-            await trio.testing.wait_all_tasks_blocked(0.02)
+            await first_came.wait()
             assert (await session.get(server.url + "/twice")).text == "/twice"
         assert failed == ["post"]
 
@@ -346,9 +349,11 @@ async def test_a_cancelled_request_is_told_to_the_server(client: Client) -> None
     async def handle(link: Link, number: int) -> None:
         if link.requests[number][":path"] == "/good":
             await link.answer(number)
+        else:
+            scope.cancel()
 
     async with serving_h2(handle) as server, plain(client) as session:
-        with trio.move_on_after(0.05):
+        with trio.CancelScope() as scope:
             await session.get(server.url + "/never")
         assert (await session.get(server.url + "/good")).text == "/good"
         assert server.links[0].resets == {1: 8}
