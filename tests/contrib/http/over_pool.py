@@ -47,4 +47,4 @@ def pytest_configure(config: Any) -> None:
             )
 
     httpx.AsyncHTTPTransport = OverPool  # type: ignore[assignment, misc] # the point of it
-    httpx._client.AsyncHTTPTransport = OverPool  # type: ignore[attr-defined]
+    httpx._client.AsyncHTTPTransport = OverPool  # type: ignore[assignment, attr-defined]
