@@ -93,8 +93,7 @@ SMALL: Final = (
         settings=PAIR | {"max_connections": 2},
         endpoints=2,
         waiters=2,
-        is_slow=True,
-        happens=_happens("ask fresh", "warming"),
+        happens=_happens("warming"),
         at_least=1000,
     ),
     World(
@@ -161,8 +160,7 @@ SMALL: Final = (
         settings=PAIR | {"max_connections": 2},
         endpoints=2,
         waiters=2,
-        is_courteous=True,
-        happens=_happens("ask fresh", "discarded", "paused"),
+        happens=_happens("ask fresh", "paused"),
         at_least=500,
     ),
     World(
@@ -212,7 +210,7 @@ SMALL: Final = (
         | {
             "acquire_timeout": 6,
             "max_connections": 1,
-            "max_idle_time": 9,
+            "max_idle_time": 6,
             "min_idle_per_endpoint": 1,
         },
         endpoints=2,
