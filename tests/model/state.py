@@ -227,9 +227,7 @@ def _find_place(sub: SubPool, pool_limit: PoolLimit) -> int:
     return list(pool_limit.cold).index(sub) if sub in pool_limit.cold else _NEVER
 
 
-def name_entry(
-    entry: Entry, now: float, ranks: dict[Waiter, int], matters: frozenset[str]
-) -> Name:
+def name_entry(entry: Entry, now: float, ranks: dict[Waiter, int], matters: frozenset[str]) -> Name:
     """What can matter about a connection from now on."""
     state, sub = entry.state, entry.sub
     is_old = entry.generation != sub.generation
@@ -263,9 +261,7 @@ def name_entry(
         (entry in sub.reserved, entry.is_checking, number),
         max(entry.expires_at - now, 0.0),
         _name_silence(entry, now, matters) if is_kept or is_taken else (),
-        min(now - entry.created_at, SHORT_LIFE)
-        if "warmth" in matters and not entry.uses
-        else 0.0,
+        min(now - entry.created_at, SHORT_LIFE) if "warmth" in matters and not entry.uses else 0.0,
         waits,
     )
 
@@ -273,7 +269,9 @@ def name_entry(
 def _name_silence(entry: Entry, now: float, matters: frozenset[str]) -> Name:
     """How far an idle connection is from its end and from its next check, and beside the others."""
     sub = entry.sub
-    idle_for = 0.0 if sub.max_idle_time == math.inf else min(now - entry.idle_since, sub.max_idle_time)
+    idle_for = (
+        0.0 if sub.max_idle_time == math.inf else min(now - entry.idle_since, sub.max_idle_time)
+    )
     if "silence" not in matters:
         return (idle_for,)
     since = silent_since(entry)

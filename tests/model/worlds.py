@@ -237,6 +237,40 @@ SMALL: Final = (
     ),
 )
 
+IN_PIECES: Final = (
+    World(
+        name="one endpoint, outages",
+        settings=PAIR | {"outage_grace": 0},
+        happens=_happens("a second passes", "ask fresh", "dial failed"),
+        at_least=500,
+    ),
+    World(
+        name="one endpoint, cleared and resized",
+        settings=PAIR,
+        waiters=2,
+        is_slow=True,
+        happens=_happens("cleared and interrupted", "limit set"),
+        at_least=500,
+    ),
+    World(
+        name="one endpoint, told to stop and to go on, with new connections wanted",
+        settings=PAIR,
+        waiters=2,
+        is_courteous=True,
+        happens=_happens("ask fresh", "paused", "shut"),
+        at_least=500,
+    ),
+    World(
+        name="two endpoints share one slot, told to stop and to go on",
+        settings=PAIR | {"max_connections": 1},
+        endpoints=2,
+        waiters=2,
+        happens=_happens("paused"),
+        at_least=500,
+    ),
+)
+"""Worlds that are searched with the smallest pieces of work."""
+
 LARGE: Final = (
     World(
         name="one endpoint and all that it can be told, three waiters",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from conpool._core import keeping
-
 from conpool._values.states import CloseReason, ConnectionState
 from tests.support.shell import HERE, THERE, Caller, Entry, Shell, close_reasons, ids, lend_many
 

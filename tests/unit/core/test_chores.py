@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 
@@ -10,7 +11,15 @@ from conpool._core import chores
 from conpool._core.chores import PIECE, Chores
 from conpool._core.ledger import Ledger
 from conpool._core.pool_limit import PoolLimit
-from conpool._core.records import AnyEntry, AnySubPool, AnyWaiter, Entry, Outage, Waiter, WaitOutcome
+from conpool._core.records import (
+    AnyEntry,
+    AnySubPool,
+    AnyWaiter,
+    Entry,
+    Outage,
+    Waiter,
+    WaitOutcome,
+)
 from conpool._values.states import CloseReason, ConnectionState
 from tests.support.shell import Caller, Refused, Shell, close_reasons, lend_many, make_sub
 
@@ -84,9 +93,7 @@ def test_a_piece_may_end_one_chore_and_begin_the_next(work: Chores) -> None:
     assert done == ["a", "a", "a", "b"]
 
 
-def test_news_is_told_to_those_who_had_come_and_to_no_others(
-    work: Chores, ledger: Ledger
-) -> None:
+def test_news_is_told_to_those_who_had_come_and_to_no_others(work: Chores, ledger: Ledger) -> None:
     sub, error = make_sub(), Refused()
     waiters = [queued(ledger, sub, number) for number in range(1, 4)]
     work.tell(sub, Outage(error, arrivals=2), 0.0)
@@ -211,7 +218,7 @@ def test_f147_many_that_do_not_answer_go_a_piece_at_a_time() -> None:
         shell.check_fails(entry)
     counts = count_steps(shell)
     assert counts[-1] == 0
-    assert max(a - b for a, b in zip(counts, counts[1:], strict=False)) <= PIECE
+    assert max(a - b for a, b in pairwise(counts)) <= PIECE
 
 
 def test_f147_a_resume_dials_for_many_a_piece_at_a_time() -> None:

@@ -156,7 +156,9 @@ def test_a_heap_is_a_sorted_list_with_fewer_steps(steps: list[tuple[str, int]]) 
                 del expected[item]
                 heap.drop(rows.pop(item))
         else:
-            due = [i for i in sorted(expected, key=lambda i: (expected[i], i)) if expected[i] <= key]
+            due = [
+                i for i in sorted(expected, key=lambda i: (expected[i], i)) if expected[i] <= key
+            ]
             assert heap.pop_until(key, 100_000) == due
             for item in due:
                 del expected[item], rows[item]

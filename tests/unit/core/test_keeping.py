@@ -157,7 +157,8 @@ def test_a_life_begins_when_the_dial_ends() -> None:
 
 
 @pytest.mark.parametrize(
-    ("was_idle", "silent_for", "is_due"), [(True, 3.0, True), (True, 2.9, False), (False, 9.0, False)]
+    ("was_idle", "silent_for", "is_due"),
+    [(True, 3.0, True), (True, 2.9, False), (False, 9.0, False)],
 )
 def test_a_check_is_due_after_a_silence_on_the_idle_stack(
     was_idle: bool, silent_for: float, is_due: bool

@@ -143,10 +143,17 @@ def test_whoever_leaves_is_found_nowhere() -> None:
     for person in people:
         queue.remove(person)
         assert person not in list(queue)
-    assert (len(queue), queue.find(), queue.count_unprovided(), queue.count_usual()) == (0, None, 0, 0)
+    assert (len(queue), queue.find(), queue.count_unprovided(), queue.count_usual()) == (
+        0,
+        None,
+        0,
+        0,
+    )
 
 
-@given(st.lists(st.tuples(st.sampled_from(["come", "fresh", "go", "dial", "lose"]), st.integers(0, 9))))
+@given(
+    st.lists(st.tuples(st.sampled_from(["come", "fresh", "go", "dial", "lose"]), st.integers(0, 9)))
+)
 def test_a_queue_is_a_list_with_fewer_steps(steps: list[tuple[str, int]]) -> None:
     queue: Queue[Person] = Queue()
     people: list[Person] = []
