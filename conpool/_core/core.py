@@ -357,10 +357,8 @@ class Core(Generic[LinkT, TaskT]):
             if sub.waiting and (
                 sub.idle or len(limit.borrowers) < limit.total or sub.claim is not None
             ):
-                if sub.idle:
-                    self._serving.look_at_idle(sub, now)
-                if sub.is_resting:  # whoever can have an idle connection needs no dial
-                    pool_limit.stand_in_line(sub, None, 0)
+                if sub.idle and self._serving.look_at_idle(sub, now):
+                    pool_limit.stand_in_line(sub, None, 0)  # idle ones are left, and need no dial
                 else:
                     self._dials.dial_for_waiters(sub, now)
             if sub.min_idle or sub.warmers:

@@ -189,13 +189,13 @@ def test_the_order_of_connections_and_the_time_are_no_part_of_a_state() -> None:
 # follows from the rest. A new field must be looked at and entered here; one that matters belongs in
 # `tests.model.state`.
 NAMED: dict[type, str] = {
-    Entry: "arrivals awaited_by created_at expires_at generation is_checking is_given_up leases link"
-    " state uses was_idle idle_since checked_at",
+    Entry: "arrivals awaited_by created_at expires_at generation is_checking is_given_up leases"
+    " link state uses was_idle idle_since checked_at",
     Lease: "",
     Waiter: "coming deadline fresh is_timed number overtaken",
     Warmer: "target",
-    SubPool: "chores claim config gate idle is_resting is_strict leaving limit outage queue reserved"
-    " resized short_lives silent used_at wanted warm_not_before warmers",
+    SubPool: "chores claim config gate idle is_resting is_strict leaving limit outage queue"
+    " reserved resized short_lives silent used_at wanted warm_not_before warmers",
     Chore: "do entries",
     Outage: "arrivals",
     Queue: "",
@@ -220,8 +220,8 @@ LEFT_OUT: dict[type, str] = {
     Waiter: "entry error had_turn outcome queued row since slots subs task",
     Warmer: "error queued sub task",
     SubPool: "acquire_timeout active check_after checking closing connecting counters due_at"
-    " endpoint generation is_scarce max_connecting max_idle max_idle_time max_uses max_waiting min_idle row"
-    " shares_limit spare_checks spare_dials survivors timed void waiting",
+    " endpoint generation is_scarce max_connecting max_idle max_idle_time max_uses max_waiting"
+    " min_idle row shares_limit spare_checks spare_dials survivors timed void waiting",
     Chore: "",
     Outage: "error",
     Queue: "_aside fresh_line line rows",
