@@ -329,7 +329,7 @@ class Core(Generic[LinkT, TaskT]):
                 self._ledger.touch(item)
 
     def swept(self, sub: AnySubPool, now: float) -> None:
-        """Once in a while: go on with what waits for nothing but time, or drop what nobody needs."""
+        """Once in a while: go on with what waits for time alone, or drop what nobody needs."""
         self._ledger.touch(sub)
         self.pump(now)
         kept_until = max(sub.used_at + KEEP_BARE, sub.gate.opens_at, sub.warm_not_before)

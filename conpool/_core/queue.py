@@ -96,9 +96,10 @@ class Queue(Generic[W]):
 
         It counts no further than `most`; with None it counts all of them.
         """
-        aside = self._count((True, False))  # they have come back: they precede nearly everyone
+        heap = self._aside.get((True, False))
         if waiter is None:
-            return aside + len(self.fresh_line)
+            return self._count((True, False)) + len(self.fresh_line)
+        aside = 0 if heap is None else heap.count_below(waiter.number, most)
         first = islice(self.fresh_line, max(0, most - aside))
         return aside + sum(fresh.number < waiter.number for fresh in first)
 

@@ -432,7 +432,7 @@ class ComparedMachine(Machine):
     def seen(self) -> dict[str, Any]:
         shell, sub = self.shell, self.shell.sub()
         callers: dict[object, int] = {
-            caller.waiter: n for caller, n in self.numbers.items() if caller.waiter in sub.queue
+            caller.waiter: n for caller, n in self.numbers.items() if caller.is_waiting
         }
         return {
             "waiting": [callers[waiter] for waiter in sub.queue],

@@ -25,7 +25,7 @@ SMALL: Final = (
         waiters=2,
         is_courteous=True,
         happens=_happens("ask fresh", "cleared", "discarded", "interrupted", "paused", "shut"),
-        at_least=1000,
+        at_least=500,
     ),
     World(
         name="one endpoint, idle connections that are looked at, a limit that changes",
@@ -55,7 +55,7 @@ SMALL: Final = (
         waiters=2,
         is_checked=True,
         happens=_happens("a second passes", "reserved"),
-        at_least=1000,
+        at_least=500,
     ),
     World(
         name="one endpoint, few kept idle, old dials that hang",
@@ -63,7 +63,7 @@ SMALL: Final = (
         waiters=2,
         is_slow=True,
         happens=_happens("cleared", "cleared and interrupted", "discarded", "limit set"),
-        at_least=500,
+        at_least=150,
     ),
     World(
         name="one endpoint, an outage and its grace",
@@ -86,7 +86,7 @@ SMALL: Final = (
         is_checked=True,
         is_slow=True,
         happens=_happens("discarded", "cleared", "reserved"),
-        at_least=1000,
+        at_least=500,
     ),
     World(
         name="two endpoints share two slots, dials that nobody waits for, warmed",
@@ -137,7 +137,7 @@ SMALL: Final = (
         waiters=2,
         is_lazy=True,
         happens=_happens("ask fresh", "cleared", "discarded", "interrupted", "shut"),
-        at_least=300,
+        at_least=200,
     ),
     World(
         name="two endpoints share one slot",
@@ -160,7 +160,7 @@ SMALL: Final = (
         settings=PAIR | {"max_connections": 2},
         endpoints=2,
         waiters=2,
-        happens=_happens("ask fresh", "paused"),
+        happens=_happens("ask fresh", "discarded"),
         at_least=500,
     ),
     World(

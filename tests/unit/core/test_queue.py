@@ -127,6 +127,16 @@ def test_counts_those_who_want_a_new_one_and_stand_before_another() -> None:
     assert queue.count_fresh_before(people[2], 9) == 1
 
 
+def test_whoever_lost_its_dial_counts_only_for_those_behind_it() -> None:
+    """Found by a random walk: it was counted before everybody."""
+    older, wants_new, younger = Person(1), Person(2, fresh=True), Person(3)
+    queue = in_line(older, wants_new, younger)
+    step_aside(queue, wants_new, "dial")
+    step_aside(queue, wants_new, None)
+    assert queue.count_fresh_before(older, 9) == 0
+    assert queue.count_fresh_before(younger, 9) == 1
+
+
 def test_f147_counting_those_before_another_stops_where_it_is_enough() -> None:
     """G34: ten thousand want a new connection behind a gate."""
     last = Person(10_000)
