@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import inspect
 import logging
 import re
@@ -227,3 +228,28 @@ def test_the_reference_has_every_public_name() -> None:
     text = "\n".join(page.read_text("utf-8") for page in pages)
     documented = set(re.findall(r"^\.\. (?:auto\w+|py:type):: (\w+)", text, re.MULTILINE))
     assert set(conpool.__all__) <= documented
+
+
+def test_the_design_says_why_each_connection_is_closed() -> None:
+    page = (ROOT / "docs" / "design.rst").read_text("utf-8")
+    section = page.partition("\nGiving it back\n")[2].partition("\nThe probe\n")[0]
+    named = set(re.findall(r"``([A-Z_]+)``", section))
+    assert named == set(conpool.CloseReason.__members__)
+
+
+def test_the_guarantees_have_every_number_once_and_the_table_names_no_other() -> None:
+    page = (ROOT / "docs" / "guarantees.rst").read_text("utf-8")
+    numbers = re.findall(r"^   \* - \*\*G(\w+)\*\*", page, re.MULTILINE)
+    assert len(numbers) == len(set(numbers))
+    assert {str(number) for number in range(1, 35)} | {"17b"} == set(numbers)
+    table = (ROOT / "docs" / "reliability.md").read_text("utf-8")
+    for first, last in re.findall("\\bG(\\w+)(?:\N{EN DASH}G(\\w+))?", table):
+        assert {first, last or first} <= set(numbers)
+
+
+def test_every_option_is_explained_where_one_looks_for_it() -> None:
+    """Options that change what callers see are in a how-to, not only in the reference."""
+    guides = "\n".join(page.read_text("utf-8") for page in (ROOT / "docs/howto").glob("*.rst"))
+    options = {field.name for field in dataclasses.fields(conpool.PoolConfig)}
+    later = {"circuit_breaker", "queue_target_delay"}
+    assert {name for name in options - later if name not in guides} == set()

@@ -1,4 +1,4 @@
 """Does what the core has decided, and reports to the core what came of it.
 
-Only this folder calls the core and the engine one after the other.
+Others call the core and the engine one after the other only where they spell out `report`.
 """

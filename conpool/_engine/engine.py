@@ -2,8 +2,10 @@
 
 `report` is the one door: it stamps the time, tells the core what has happened, has the core decide
 what can be done next, does that, and tells the observers. They come last, when the books are right
-again, and may call any synchronous method of the pool. Nobody outside this folder calls core and
-engine in turn; the idle hit and the give-back of a clean connection spell out `report`, and say so.
+again, and may call any synchronous method of the pool. Four places outside this folder spell
+`report` out, and say so: the idle hit, the way into the queue, the give-back of a clean connection,
+and the end of a lease by force. What only notes a fact, such as that a lease has begun, is told to
+the core alone.
 """
 
 from __future__ import annotations

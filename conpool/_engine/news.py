@@ -103,7 +103,6 @@ class News:
                 tell(watchers, *args)
         finally:
             self.is_held = False
-        """Whether `deliver` is at work, or must wait."""
 
 
 def describe(entry: PooledEntry) -> ConnectionInfo:

@@ -61,7 +61,11 @@ class Observer:
         """A dial has succeeded after `took` seconds."""
 
     def connect_failed(self, info: ConnectionInfo, error: BaseException, took: float) -> None:
-        """A dial has ended in `error` after `took` seconds."""
+        """A dial has ended in `error` after `took` seconds.
+
+        If the pool has ended it, the error says so: `PoolClosed`, or a `ConnectError` that nobody
+        needs the connection any more. `EndpointStats.errors` does not count these.
+        """
 
     def closed(self, info: ConnectionInfo, reason: CloseReason) -> None:
         """The pool has closed a connection, or let go of it, for `reason`."""

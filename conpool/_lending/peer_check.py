@@ -1,8 +1,9 @@
 """Asking the peer of a connection whether it is alive: one way, for callers and for the reaper.
 
-A check takes a round trip. It is due for a connection that was idle for `health_check_after`,
-before it is lent, and, with `health_check_interval`, for an idle one in the background. It is
-bounded in time, and whatever it leaves behind on the connection is judged like the end of a lease.
+A check takes a round trip. It is due for a connection that has been silent, neither used nor
+checked, for `health_check_after` (before it is lent) or `health_check_interval` (in the
+background). It is bounded in time, and whatever it leaves behind on the connection is judged like
+the end of a lease.
 """
 
 from __future__ import annotations

@@ -221,6 +221,7 @@ class Releaser:
             if self._told is not lease:
                 self._news.add_about(self._news.released, entry, now - lease.since)
                 self._told = lease
+            # `Engine.report`, spelled out: up to two reports, then the effects of both.
             self._core.released(lease, reason, now)
             if entry.uses == 1 and now - entry.created_at < EARLY and _was_no_use(entry.link):
                 self._core.failures.lost_early(entry, _lost_early(entry), now)

@@ -61,8 +61,9 @@ class ConnectionPool(Generic[SessionT]):
         driver: What a protocol does with its connections. Comes with a later release.
         overrides: Endpoints with limits and times of their own. What concerns the pool as a whole
             (`max_connections`, `shutdown_grace`, `reap_interval`) must be as in `config`.
-        health_check: Called for a connection that was idle for `health_check_after` seconds: the
-            pool lends it only if the hook returns true within `health_check_timeout` seconds.
+        health_check: Called for an idle connection that has been silent for `health_check_after`
+            seconds: the pool lends it only if the hook returns true within `health_check_timeout`
+            seconds. Runs in a task of the pool, also when the caller has gone.
         on_created: Called when a connection has been opened.
         on_reused: Called when a connection is lent that was lent before.
         on_closed: Called when a connection has been closed, with the reason.
@@ -205,11 +206,11 @@ class ConnectionPool(Generic[SessionT]):
 
         Raises, on entering the block:
             AcquireTimeout: The pool had no connection in time.
-            ConnectError: The dial for this caller has failed.
+            ConnectError: A dial has failed; see `PoolConfig.outage_grace` for who is told.
             QueueFull: `max_waiting_per_endpoint` tasks wait already.
             PoolClosed: The pool is not open.
 
-        If entering is cancelled, the pool is as if nobody had asked it.
+        If entering is cancelled, the pool is as if nobody had asked it; a dial or check goes on.
         """
         if timeout is not None:
             timeout = valid_seconds("timeout", timeout, positive=False)
@@ -279,25 +280,26 @@ class ConnectionPool(Generic[SessionT]):
         """Dial until `count` connections are open, idle or in use.
 
         It never evicts and never goes before a waiter: while others need the slots, it waits. If it
-        is cancelled, its dials go on, and the connections that they open become idle.
+        is cancelled, its dials go on, unless a waiter needs their slots; what they open is idle.
 
         Raises:
-            ConfigError: `count` is negative, or more than the endpoint's or the pool's limit.
-            ConnectError: One of its dials failed.
+            ConfigError: `count` is negative, or more than a limit or `max_idle_per_endpoint`.
+            ConnectError: One of its dials failed, or an outage has outlasted `outage_grace`.
             PoolClosed: The pool is not open, or was closed meanwhile.
         """
         await self._steering.warm(endpoint, count)
 
     @enable_ki_protection
     def close_idle(self, endpoint: AnyEndpoint | None = None) -> int:
-        """Close the idle connections of `endpoint`, or all; return how many."""
+        """Close idle connections of `endpoint`, or all; return how many. Checks go on."""
         return self._steering.close_idle(endpoint)
 
     @enable_ki_protection
     def clear(self, endpoint: AnyEndpoint | None = None, *, interrupt_in_use: bool = False) -> None:
         """Never again lend a connection that exists now, or is being dialled; the pool stays open.
 
-        The pool closes idle connections now, and lent ones at the end of their lease.
+        The pool closes idle connections and gives up dials now, and closes lent connections at the
+        end of their lease.
 
         Args:
             endpoint: Clear only this endpoint; None: all.

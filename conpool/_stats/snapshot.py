@@ -130,7 +130,7 @@ class EndpointStats:
     total_closed: int
     """Connections ever closed."""
     errors: int
-    """Failed dials."""
+    """Failed dials, without those that the pool gave up."""
     acquired: int
     """Leases ever begun."""
     acquire_timeouts: int

@@ -90,7 +90,7 @@ class PoolConfig:
     max_connecting_per_endpoint: int | None = option(None, count(1, optional=True))
     """Most dials of one endpoint at the same time."""
     min_idle_per_endpoint: int = option(0, count(0))
-    """Idle connections that the pool keeps warm for an endpoint in use."""
+    """Idle connections that the pool keeps warm for an endpoint in use, unless dials fail."""
     max_idle_per_endpoint: int | None = option(None, count(0, optional=True))
     """Most idle connections of one endpoint: the pool closes one that is given back beyond it."""
     max_waiting_per_endpoint: int | None = option(None, count(0, optional=True))
@@ -104,21 +104,24 @@ class PoolConfig:
     max_connection_uses: int | None = option(None, count(1, optional=True))
     """Most leases per connection; then it is closed."""
     acquire_timeout: float = option(30.0, seconds())
-    """Seconds for queueing, dialling and checking together; 0 lends only idle connections."""
+    """Seconds for queueing, dialling and checking together; 0 lends only what needs no wait."""
     connect_timeout: float = option(10.0, seconds(positive=True))
     """Seconds for one dial; above 0."""
     outage_grace: float = option(1.0, seconds())
     """Seconds from an endpoint's first failed dial for which those who queue for it wait on.
 
-    After that the pool tells all of them of a failure: within about 1.5 seconds more. 0 tells all
-    at once; with `math.inf` a failed dial fails nobody but the caller for whom it began.
+    Before that, a failed dial fails nobody but the caller for whom it began. After that, the next
+    one fails all who waited when it began; it begins within 1.5 seconds. 0 tells all at once;
+    `math.inf` never tells the others. While a connection of the endpoint is lent or checked, or
+    another dial is under way, nobody is told but a caller who wants a `fresh` connection.
     """
     health_check_timeout: float = option(5.0, seconds(positive=True))
-    """Seconds for a check or a reset; above 0."""
+    """Seconds for a check or a reset; above 0. A check takes them also if its caller gives up."""
     health_check_after: float = option(0.0, seconds())
     """A connection used or checked fewer seconds ago than this is lent without a check."""
     health_check_interval: float = option(math.inf, seconds(minimum=SHORTEST))
-    """Seconds between background checks of an idle connection; at least 0.001."""
+    """Seconds without use or check after which the background checks an idle connection; at least
+    0.001. It looks every `reap_interval` seconds."""
     close_timeout: float = option(1.0, seconds())
     """Seconds for a graceful close; 0 closes by force."""
     shutdown_grace: float = option(10.0, seconds(), pool_wide=True)

@@ -30,9 +30,10 @@ class CloseReason(enum.Enum):
     UNREAD_DATA = "unread data"
     """Bytes had arrived that nobody asked for or nobody read."""
     UNHEALTHY = "unhealthy"
-    """The health check said no, raised, or did not answer in time."""
+    """The health check said no, raised, or did not answer in time; or two in a row had failed,
+    and this connection had been silent for as long."""
     ERROR = "error"
-    """The block that held it raised."""
+    """The block that held it raised, or something raised while the pool took it back."""
     CANCELLED = "cancelled"
     """The block that held it was cancelled."""
     INCOMPLETE = "incomplete"
@@ -40,13 +41,13 @@ class CloseReason(enum.Enum):
     DISCARDED = "discarded"
     """The caller closed, half-closed, retired or discarded it, or dropped the lease."""
     EVICTED = "evicted"
-    """Its slot was needed for another connection."""
+    """It was idle or being checked, or given back, and another caller needed its slot."""
     CLEARED = "cleared"
-    """It was older than a `clear` or a `drain`."""
+    """It was older than a `clear` or a `drain`, or `close_idle` closed it."""
     MOVED = "moved"
     """Its endpoint's name no longer leads to this address."""
     SURPLUS = "surplus"
-    """The limit was lowered, and there were more connections than it allows."""
+    """It was one too many: the limit was lowered, or `max_idle_per_endpoint` were idle already."""
     DETACHED = "detached"
     """The caller took it out of the pool."""
     POOL_CLOSED = "pool closed"
@@ -82,7 +83,7 @@ TRANSITIONS: Final[frozenset[tuple[ConnectionState, ConnectionState]]] = frozens
     {
         (_S.CONNECTING, _S.ACTIVE),  # the dial succeeded; what follows is a give-back
         (_S.CONNECTING, _S.CLOSED),  # the dial failed
-        (_S.IDLE, _S.ACTIVE),  # lent, or reserved to be checked
+        (_S.IDLE, _S.ACTIVE),  # lent, or checked for a waiter
         (_S.IDLE, _S.CLOSING),  # expired, evicted, found dead, told to go
         (_S.ACTIVE, _S.IDLE),  # given back while nobody waited
         (_S.ACTIVE, _S.CLOSING),  # given back and not kept, or closed under its lease
