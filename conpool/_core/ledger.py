@@ -370,6 +370,11 @@ class Ledger:
         """Have the pump look at `sub`."""
         self.touched[sub] = None
 
+    def put_off(self, sub: AnySubPool, now: float) -> None:
+        """Have the pump leave the rest that `sub` lacks to its next step."""
+        sub.is_put_off = True
+        self.timetable.look_at(sub, now)
+
     def forget(self, sub: AnySubPool) -> None:
         """Remove `sub` from every schedule.
 

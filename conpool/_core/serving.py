@@ -34,7 +34,7 @@ class Serving:
     def pop_newest(self, sub: AnySubPool, now: float) -> AnyEntry | None:
         """Take the newest idle connection of `sub` that may be lent; close those that have lapsed.
 
-        Those that are checked in the background stay.
+        Those that are checked in the background stay. Once it has closed a piece, it returns None.
         """
         sub.used_at = now
         reserved: list[AnyEntry] = []
@@ -50,6 +50,8 @@ class Serving:
                 reserved.append(entry)
             else:
                 self._ledger.condemn(entry, why_lapsed(entry, now), gracefully=True)
+                if len(self._ledger.effects) >= PIECE:
+                    break
         for entry in reversed(reserved):
             self._ledger.push_idle(entry)
         return found
@@ -86,12 +88,13 @@ class Serving:
         """Have idle connections looked at for waiters: the newest first, one for each waiter."""
         if sub.gate.is_paused:
             return
-        for _ in range(PIECE):
-            if not sub.idle or sub.checking >= sub.queue.count_usual():
+        while len(sub.idle) > len(sub.reserved) and sub.checking < sub.queue.count_usual():
+            if sub.looks == PIECE:
+                sub.looks = 0
+                self._ledger.put_off(sub, now)
                 return
+            sub.looks += 1
             entry = self.pop_newest(sub, now)
-            if entry is None:
-                return
-            waiter = sub.queue.find(is_usual=True, is_unprovided=True)
-            self._ledger.begin_check(entry, waiter)
-        self._ledger.timetable.look_at(sub, now)
+            if entry is not None:
+                waiter = sub.queue.find(is_usual=True, is_unprovided=True)
+                self._ledger.begin_check(entry, waiter)

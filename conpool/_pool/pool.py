@@ -240,7 +240,8 @@ class ConnectionPool(Generic[SessionT]):
         """Lend an idle connection now, without a health check.
 
         Raises:
-            trio.WouldBlock: No connection is idle, or others wait for one.
+            trio.WouldBlock: No connection is idle, or others wait for one. Or the newest hundred
+                were dead, and it has closed these and not looked at more.
             PoolClosed: The pool is not open.
         """
         return self._acquirer.acquire_nowait(endpoint)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from itertools import chain
+from operator import attrgetter
 from typing import cast, final
 
 import trio
@@ -11,6 +13,7 @@ from trio.lowlevel import current_task
 from conpool._connection.pooled import PooledSub, PooledWarmer
 from conpool._core.records import Warmer
 from conpool._engine.engine import Engine
+from conpool._engine.holders import count_holders
 from conpool._errors.connect import ConnectError
 from conpool._errors.copies import copy_for_caller
 from conpool._errors.pool import PoolClosed
@@ -20,7 +23,7 @@ from conpool._lending.waiting import park_warmer
 from conpool._values.config_error import ConfigError
 from conpool._values.endpoint import AnyEndpoint
 from conpool._values.group import valid_target
-from conpool._values.states import CloseReason, ConnectionState
+from conpool._values.states import CloseReason
 from conpool._values.validation import valid_count
 
 
@@ -80,14 +83,8 @@ class Steering:
         await trio.lowlevel.checkpoint()
 
     def _refuse_to_wait_for_oneself(self, covered: list[PooledSub]) -> None:
-        caller = current_task()
-        count = sum(
-            lease is not None and lease.holder is caller
-            for sub in covered
-            for entry in sub.limit.borrowers
-            if entry.state is ConnectionState.ACTIVE
-            for lease in (*entry.leases, entry.check)
-        )
+        entries = chain.from_iterable(map(attrgetter("limit.borrowers"), covered))
+        count = count_holders(entries)[current_task()]
         if count:
             raise RuntimeError(
                 f"this task holds {count} of the connections that it would wait for: end the leases"
