@@ -320,13 +320,14 @@ class Core(Generic[LinkT, TaskT]):
         """
         for item in self.timetable.pop_due(now, PIECE):
             if isinstance(item, Waiter):
-                self._ledger.refuse(item, WaitOutcome.TIMEOUT)
+                if item.queued:  # it has not been told of an outage a moment ago, in this step
+                    self._ledger.refuse(item, WaitOutcome.TIMEOUT)
             elif len(self.effects) >= PIECE:
                 self.timetable.look_at(item, now)
             else:
-                item.is_put_off = False
                 self._time_out_line(item, now)
                 self._chores.go_on(item, now)
+                item.is_resting = False
                 self._ledger.touch(item)
 
     def swept(self, sub: AnySubPool, now: float) -> None:
@@ -352,7 +353,7 @@ class Core(Generic[LinkT, TaskT]):
         touched, pool_limit = self.touched, self.pool_limit
         while touched:
             sub, _ = touched.popitem()
-            if self.state is not _OPEN or sub.is_put_off:
+            if self.state is not _OPEN or sub.is_resting:
                 continue
             limit = sub.limit
             if sub.waiting and (
@@ -360,9 +361,10 @@ class Core(Generic[LinkT, TaskT]):
             ):
                 if sub.idle:
                     self._serving.look_at_idle(sub, now)
-                if sub.is_put_off:
-                    continue  # who waits may be served by one that is idle
-                self._dials.dial_for_waiters(sub, now)
+                if sub.is_resting:  # whoever can have an idle connection needs no dial
+                    pool_limit.stand_in_line(sub, None, 0)
+                else:
+                    self._dials.dial_for_waiters(sub, now)
             if sub.min_idle or sub.warmers:
                 self._warming.warm(sub, now)
             if pool_limit.wanted or pool_limit.cold:

@@ -45,7 +45,7 @@ class Dials:
             for _ in range(min(wanted, PIECE)):
                 self._dial_for_oldest(sub, now)
             if wanted > PIECE:
-                self._ledger.put_off(sub, now)
+                self._ledger.rest(sub, now)
             if wanted and sub.gate.is_failing:
                 self._look_when_gate_opens(sub)  # for the other waiters
         if sub.idle and sub.waiting:
@@ -70,7 +70,7 @@ class Dials:
             first = limit.find_first()
             if first is None:
                 break
-            if first.is_put_off:
+            if first.is_resting:
                 return
             if limit.limit.has_free_slot:
                 self._dial_for_oldest(first, now)
@@ -81,16 +81,16 @@ class Dials:
                 return
         else:
             if (first := limit.find_first()) is not None:
-                self._ledger.put_off(first, now)
+                self._ledger.rest(first, now)
             return
         for number in range(PIECE + 1):
             if not (limit.cold and limit.limit.has_free_slot):
                 return
             coldest = next(iter(limit.cold))
-            if coldest.is_put_off:
+            if coldest.is_resting:
                 return
             if number == PIECE or len(self._ledger.effects) >= PIECE:
-                self._ledger.put_off(coldest, now)
+                self._ledger.rest(coldest, now)
                 return
             del limit.cold[coldest]
             self._warming.warm(coldest, now)
@@ -120,7 +120,7 @@ class Dials:
             if not self.must_make_way(sub, None, now):
                 return
             self._evict(next(iter(sub.idle)))
-        self._ledger.put_off(sub, now)
+        self._ledger.rest(sub, now)
 
     def _evict(self, entry: AnyEntry) -> None:
         sub = entry.sub

@@ -370,9 +370,9 @@ class Ledger:
         """Have the pump look at `sub`."""
         self.touched[sub] = None
 
-    def put_off(self, sub: AnySubPool, now: float) -> None:
-        """Have the pump leave the rest that `sub` lacks to its next step."""
-        sub.is_put_off = True
+    def rest(self, sub: AnySubPool, now: float) -> None:
+        """A piece of work has been done for `sub`: the pump goes on with it in the next tick."""
+        sub.is_resting = True
         self.timetable.look_at(sub, now)
 
     def forget(self, sub: AnySubPool) -> None:

@@ -202,6 +202,8 @@ class SubPool(Generic[LinkT, TaskT]):
     """When the timetable returns this sub-pool: no later than a waiter or the gate needs it."""
     row: Row | None = None
     """Its place in the timetable."""
+    is_resting: bool = False
+    """Whether the pump leaves it alone until the next tick, having done enough for it."""
     # Copies of what the hot path asks of `config`.
     acquire_timeout: float = field(init=False)
     max_idle_time: float = field(init=False)
@@ -236,10 +238,8 @@ class SubPool(Generic[LinkT, TaskT]):
     """How many connections are left of each older generation; the oldest first."""
     chores: list[Chore[LinkT, TaskT]] = field(default_factory=list[Any])
     """What must be done to many connections, a few at a time."""
-    is_put_off: bool = False
-    """Whether the pump has done its piece here, and goes on when the timetable says so."""
     looks: int = 0
-    """Idle connections that were looked at since the pump has last put off the others."""
+    """Idle connections that were looked at since the pump last rested."""
     resized: bool = False
     is_strict: bool = field(init=False)
     """False if a connection that returns clean may be kept without a closer look."""
@@ -385,7 +385,7 @@ class Outage:
     error: Exception
     arrivals: int
     """The number of the last waiter."""
-    warmers: list[AnyWarmer]
+    warmers: list[AnyWarmer] = field(default_factory=list[Any])
 
 
 # Inside the core, where nobody looks at a link or a task.

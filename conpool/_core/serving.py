@@ -91,7 +91,7 @@ class Serving:
         while len(sub.idle) > len(sub.reserved) and sub.checking < sub.queue.count_usual():
             if sub.looks == PIECE:
                 sub.looks = 0
-                self._ledger.put_off(sub, now)
+                self._ledger.rest(sub, now)
                 return
             sub.looks += 1
             entry = self.pop_newest(sub, now)

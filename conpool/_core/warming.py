@@ -57,7 +57,7 @@ class Warming:
             sub.gate.attempted(now)
             self._delay(sub, now)
             self._ledger.open(sub, next(iter(sub.warmers), None), now)
-        self._ledger.put_off(sub, now)
+        self._ledger.rest(sub, now)
 
     def _end_warmers(self, sub: AnySubPool, now: float) -> None:
         """Tell those of it who have what they wait for. C does the loops over all of them."""
@@ -68,7 +68,7 @@ class Warming:
         for warmer in served[:PIECE]:
             self._ledger.end_warming(warmer, None)
         if len(served) > PIECE:
-            self._ledger.put_off(sub, now)
+            self._ledger.rest(sub, now)
 
     def lost(self, entry: AnyEntry, reason: CloseReason, now: float) -> None:
         """`entry` is closed for `reason`: if it was new and unused, warming takes its time."""

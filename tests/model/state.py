@@ -22,6 +22,7 @@ from typing import Any, Final, TypeAlias
 
 from conpool._core import records
 from conpool._core.core import KEEP_BARE
+from conpool._core.keeping import silent_since
 from conpool._core.pool_limit import PoolLimit
 from conpool._core.warming import SHORT_LIFE
 from conpool._stats.histogram import Histogram
@@ -31,6 +32,7 @@ from conpool._values.states import CloseReason, ConnectionState
 from tests.support.shell import Entry, Refused, Shell, SubPool, Waiter, is_newly_dialled
 
 Name: TypeAlias = tuple[Any, ...]
+AnyChore: TypeAlias = records.Chore[Any, Any]
 
 # ── copies ──────────────────────────────────────────────────────────────────────
 
@@ -103,18 +105,25 @@ class OneSecond(Random):
 
 _NEVER: Final = -1
 
+EVERYTHING: Final = frozenset({"uses", "age", "warmth", "silence", "failures"})
+"""What matters in some worlds only, so that it is no part of a state in the others.
+
+Whether a connection has been used at all (a limit on uses always matters); when an endpoint was used
+last; how soon connections were lost; for how long they have been silent, beside one another; who had
+come when a dial began.
+"""
+
 
 def digest(name: Name) -> bytes:
     """A short stand-in for a name; sixteen bytes do not collide by chance."""
     return blake2b(marshal.dumps(name, 2), digest_size=16).digest()
 
 
-def name_of(shell: Shell, *, is_symmetric: bool, with_uses: bool, with_age: bool) -> Name:
+def name_of(shell: Shell, *, is_symmetric: bool, matters: frozenset[str]) -> Name:
     """Return the name of the state that `shell` is in.
 
-    With `is_symmetric`, endpoints that have traded places make no difference. `with_uses` says
-    whether it matters that a connection has been used at all (a limit on uses always does),
-    `with_age` whether it matters when an endpoint was used last.
+    With `is_symmetric`, endpoints that have traded places make no difference. What `matters` here
+    is a part of `EVERYTHING`.
     """
     core = shell.core
     queued = [waiter for sub in core.subs.values() for waiter in sub.queue]
@@ -125,7 +134,7 @@ def name_of(shell: Shell, *, is_symmetric: bool, with_uses: bool, with_age: bool
     if not core.pool_limit.is_limited:
         ages = {}
     parts = [
-        _name_sub(sub, shell, ranks, ages, with_uses, with_age)
+        _name_sub(sub, shell, ranks, ages, matters)
         for _, sub in sorted(
             core.subs.items(),
             key=lambda item: item[0].port,  # type: ignore[union-attr]
@@ -154,12 +163,11 @@ def _name_sub(
     shell: Shell,
     ranks: dict[Waiter, int],
     ages: dict[Entry, int],
-    with_uses: bool,
-    with_age: bool,
+    matters: frozenset[str],
 ) -> Name:
     now = shell.now
     borrowers = sub.limit.borrowers
-    names = {entry: name_entry(entry, now, ranks, with_uses) for entry in borrowers}
+    names = {entry: name_entry(entry, now, ranks, matters) for entry in borrowers}
     others = sorted(
         names[entry] for entry in borrowers if entry not in sub.idle and entry not in sub.leaving
     )
@@ -173,14 +181,17 @@ def _name_sub(
         sub.gate.is_paused,
         sub.is_strict,
         sub.resized,
+        sub.is_resting,
         sub.gate.is_failing,
         max(sub.gate._not_before - now, 0.0),
         sub.gate.is_in_doubt,
         sub.gate.is_trusted,
         _name_outage(sub, now, ranks),
+        tuple([_name_chore(chore, names) for chore in sub.chores]),
         min(sub.silent, 2),
-        min(sub.short_lives, 1),
-        max(sub.warm_not_before - now, -SHORT_LIFE),
+        (min(sub.short_lives, 1), max(sub.warm_not_before - now, -SHORT_LIFE))
+        if "warmth" in matters
+        else (),
         sub.wanted,
         _NEVER if sub.claim is None else ranks.get(sub.claim, _NEVER),
         _find_place(sub, shell.core.pool_limit),
@@ -191,7 +202,7 @@ def _name_sub(
             and not caller.has_begun
             for caller in shell.callers
         ),
-        min(now - sub.used_at, max(sub.max_idle_time, KEEP_BARE)) if with_age else 0,
+        min(now - sub.used_at, max(sub.max_idle_time, KEEP_BARE)) if "age" in matters else 0,
     )
 
 
@@ -202,8 +213,13 @@ def _name_outage(sub: SubPool, now: float, ranks: dict[Waiter, int]) -> Name:
     told = _NEVER
     if sub.outage is not None:
         told = sum(waiter.number <= sub.outage.arrivals for waiter in ranks)
-    chores = tuple([len(chore.entries) for chore in sub.chores])
-    return (lasts, told, chores)
+    return (lasts, told)
+
+
+def _name_chore(chore: AnyChore, names: dict[Entry, Name]) -> Name:
+    """What is to be done, and to which connections that still exist; the last comes first."""
+    do: Any = getattr(chore.do, "func", chore.do)
+    return (do.__name__, tuple([names.get(entry, ()) for entry in chore.entries]))
 
 
 def _find_place(sub: SubPool, pool_limit: PoolLimit) -> int:
@@ -211,7 +227,9 @@ def _find_place(sub: SubPool, pool_limit: PoolLimit) -> int:
     return list(pool_limit.cold).index(sub) if sub in pool_limit.cold else _NEVER
 
 
-def name_entry(entry: Entry, now: float, ranks: dict[Waiter, int], with_uses: bool) -> Name:
+def name_entry(
+    entry: Entry, now: float, ranks: dict[Waiter, int], matters: frozenset[str]
+) -> Name:
     """What can matter about a connection from now on."""
     state, sub = entry.state, entry.sub
     is_old = entry.generation != sub.generation
@@ -222,15 +240,17 @@ def name_entry(entry: Entry, now: float, ranks: dict[Waiter, int], with_uses: bo
         number = ranks[awaited_by]
     else:
         number = 100 + [*sub.warmers].index(awaited_by)
-    if state is ConnectionState.CONNECTING:
+    waits = 0
+    if "failures" in matters and entry.uses < 2:
         waits = sum(waiter.number <= entry.arrivals for waiter in ranks if sub in waiter.subs)
+    if state is ConnectionState.CONNECTING:
         return (1, is_old, entry.is_given_up, number, waits)
     if state is ConnectionState.CLOSING:
         return (4, entry.link.is_handed_over)
     is_kept = state is ConnectionState.IDLE
     is_taken = not is_kept and not entry.leases
     used = min(entry.uses, sub.max_uses) if sub.max_uses != math.inf else 0
-    if with_uses and not used:
+    if "uses" in matters and not used:
         used = min(entry.uses, 1)
     return (
         2 if is_kept else 3,
@@ -242,9 +262,23 @@ def name_entry(entry: Entry, now: float, ranks: dict[Waiter, int], with_uses: bo
         is_taken and not is_newly_dialled(entry) and entry.was_idle,
         (entry in sub.reserved, entry.is_checking, number),
         max(entry.expires_at - now, 0.0),
-        max(entry.lapses_at - now, 0.0) if is_kept or is_taken else 0.0,
-        0.0 if entry.uses else min(now - entry.created_at, SHORT_LIFE),
+        _name_silence(entry, now, matters) if is_kept or is_taken else (),
+        min(now - entry.created_at, SHORT_LIFE)
+        if "warmth" in matters and not entry.uses
+        else 0.0,
+        waits,
     )
+
+
+def _name_silence(entry: Entry, now: float, matters: frozenset[str]) -> Name:
+    """How far an idle connection is from its end and from its next check, and beside the others."""
+    sub = entry.sub
+    idle_for = 0.0 if sub.max_idle_time == math.inf else min(now - entry.idle_since, sub.max_idle_time)
+    if "silence" not in matters:
+        return (idle_for,)
+    since = silent_since(entry)
+    unchecked_for = 0.0 if sub.check_after == math.inf else min(now - since, sub.check_after)
+    return (idle_for, unchecked_for, sum(silent_since(other) < since for other in sub.idle))
 
 
 def _name_waiter(waiter: Waiter, now: float, ranks: dict[Waiter, int]) -> Name:

@@ -11,7 +11,7 @@ from conpool._values.endpoint import AnyEndpoint
 from conpool._values.states import ConnectionState
 from tests.support.shell import HERE, THERE, Caller, Entry, Shell, SubPool, Waiter
 
-from .state import Name, OneSecond, name_entry, name_of, share
+from .state import EVERYTHING, Name, OneSecond, name_entry, name_of, share
 
 Event: TypeAlias = tuple[str, int]
 """What happens, and to which: a place in one of the shell's lists, or the number of an endpoint."""
@@ -32,6 +32,7 @@ COOPERATIVE: Final = frozenset(
         "resumed",
         "a second passes",
         "swept",
+        "ticked",
     }
 )
 """What will happen by itself, sooner or later, where nobody asks for more and nothing fails."""
@@ -79,13 +80,21 @@ class World:
 
     def name_of(self, shell: Shell) -> Name:
         """Return the name of the shell's state."""
-        return name_of(
-            shell,
-            is_symmetric=self.endpoints > 1,
-            with_uses="ask fresh" in self.happens,
-            with_age="a second passes" in self.happens
-            and ("swept" in self.happens or bool(self.settings.get("min_idle_per_endpoint"))),
-        )
+        return name_of(shell, is_symmetric=self.endpoints > 1, matters=self.find_what_matters())
+
+    def find_what_matters(self) -> frozenset[str]:
+        """Return which part of `EVERYTHING` can make a difference here."""
+        is_kept_warm = bool(self.settings.get("min_idle_per_endpoint"))
+        has_time = "a second passes" in self.happens
+        found = {
+            "uses": "ask fresh" in self.happens,
+            "age": has_time and ("swept" in self.happens or is_kept_warm),
+            "warmth": is_kept_warm or "warming" in self.happens,
+            "silence": has_time and (self.is_checked or "reserved" in self.happens),
+            "failures": bool(self.happens & {"dial failed", "lost early"}),
+        }
+        assert found.keys() == EVERYTHING
+        return frozenset(what for what, is_there in found.items() if is_there)
 
     def is_anyone_waiting(self, shell: Shell) -> bool:
         """Whether somebody waits who must not wait for ever.
@@ -124,6 +133,8 @@ class World:
         for position, entry in enumerate(shell.closes):
             yield "closed", position, _liken(entry, shell)
         yield from self._find_looks(shell)
+        if shell.core.timetable.next_at <= shell.now:
+            yield "ticked", 0, 0
         yield from ((kind, 0, 0) for kind in self._among("a second passes"))
 
     def _among(self, *kinds: str) -> list[str]:
@@ -153,11 +164,13 @@ class World:
             sub = shell.core.subs.get(ENDPOINTS[number])
             if sub is None:
                 continue
+            is_busy = len(sub.chores) > 1  # or there would be ever more to do
             for kind in self._among("cleared", "cleared and interrupted"):
-                yield kind, number, number
+                if not is_busy:
+                    yield kind, number, number
             if "paused" in self.happens:
                 yield "resumed" if sub.gate.is_paused else "paused", number, number
-            if "limit set" in self.happens:
+            if "limit set" in self.happens and not is_busy:
                 yield "raised" if sub.limit.total == 1 else "lowered", number, number
             if "warming" in self.happens:
                 if sub.warmers:
@@ -183,7 +196,7 @@ class World:
 def _liken(entry: Entry, shell: Shell) -> Any:
     """What is equal of two connections only if it does not matter which of them an event hits."""
     numbers = {waiter: waiter.number for sub in shell.core.subs.values() for waiter in sub.queue}
-    return entry.sub.endpoint, name_entry(entry, shell.now, numbers, True)
+    return entry.sub.endpoint, name_entry(entry, shell.now, numbers, EVERYTHING)
 
 
 def happen(shell: Shell, event: Event) -> None:
@@ -259,5 +272,6 @@ _DEEDS: Final[dict[str, Callable[[Shell, int], object]]] = {
         lambda shell, endpoint: shell.cancel_warming(next(iter(shell.sub(endpoint).warmers)))
     ),
     "shut": lambda shell, _: shell.shut(),
+    "ticked": lambda shell, _: shell.report(shell.core.ticked),
     "a second passes": lambda shell, _: shell.advance(1.0),
 }

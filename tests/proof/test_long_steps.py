@@ -591,7 +591,7 @@ async def idle_ones_fail_their_checks(count: int, steps: LongSteps) -> None:
     ) as pool:
         await make_idle(pool, count)
         with steps.watched():
-            await trio.sleep(45)
+            await trio.sleep(30)
         assert pool.stats(HERE).total_closed == count
 
 
@@ -664,7 +664,7 @@ async def followed_to_where_names_lead(count: int, steps: LongSteps) -> None:
         for entry in pool._core.subs[HERE].limit.borrowers:
             entry.address = "192.0.2.1"
         with steps.watched():
-            await trio.sleep(30)
+            await trio.sleep(25)
         assert pool.stats(HERE).total_closed == count
 
 

@@ -17,6 +17,10 @@ from conpool._values.states import PoolState
 from tests.support.shell import make_sub
 
 
+def rows_of(timetable: Timetable) -> list[list[object]]:
+    return [*timetable._rows._rows, *timetable._rows._left]
+
+
 def test_an_endpoint_attended_earlier_than_planned_stands_there_no_more_often() -> None:
     timetable = Timetable()
     sub = make_sub(Endpoint("here.example", 1))
@@ -24,10 +28,11 @@ def test_an_endpoint_attended_earlier_than_planned_stands_there_no_more_often() 
         timetable.look_at(sub, second + 1.0)
         timetable.look_at(sub, second + 0.5)
         for now in (second + 0.5, second + 1.0):
-            for item in timetable.pop_due(now):
+            for item in timetable.pop_due(now, 1000):
                 assert item is sub
                 timetable.look_at(sub, math.floor(now) + 1.0 if now < second + 1.0 else now + 1.0)
-    assert len(timetable._heap) <= 2
+    assert len(rows_of(timetable)) <= 2
+    assert timetable._rows.live <= 1
 
 
 def test_an_endpoint_is_due_once_however_often_its_time_was_moved() -> None:
@@ -35,10 +40,10 @@ def test_an_endpoint_is_due_once_however_often_its_time_was_moved() -> None:
     sub = make_sub(Endpoint("here.example", 1))
     timetable.look_at(sub, 2.0)
     timetable.look_at(sub, 1.0)
-    assert list(timetable.pop_due(1.0)) == [sub]
-    assert list(timetable.pop_due(2.0)) == []
+    assert list(timetable.pop_due(1.0, 1000)) == [sub]
+    assert list(timetable.pop_due(2.0, 1000)) == []
     timetable.look_at(sub, 3.0)
-    assert list(timetable.pop_due(3.0)) == [sub]
+    assert list(timetable.pop_due(3.0, 1000)) == [sub]
     assert timetable.next_at == math.inf
 
 
@@ -49,12 +54,11 @@ def test_times_that_were_superseded_are_not_kept_until_they_come() -> None:
     for second in range(1000):
         timetable.look_at(sub, second + 36_000.0)  # the time-out of the first in the queue
         timetable.look_at(sub, second + 1.0)  # when the next dial may begin
-        assert list(timetable.pop_due(second + 1.0)) == [sub]
-    assert len(timetable._heap) < 100
+        assert list(timetable.pop_due(second + 1.0, 1000)) == [sub]
+        assert len(rows_of(timetable)) < 200
     timetable.look_at(sub, 37_000.0)
     timetable.look_at(sub, 36_500.0)
-    timetable.tidy()
-    assert [row[0] for row in timetable._heap] == [36_500.0]
+    assert [row[0] for row in rows_of(timetable) if row[2] is not None] == [36_500.0]
     assert repr(timetable) == "<Timetable of 1, next at 36500.0>"
 
 
@@ -64,11 +68,9 @@ def test_an_endpoint_that_was_dropped_is_not_remembered_until_its_time() -> None
     kept, dropped = (make_sub(Endpoint(f"{n}.example", 1)) for n in "ab")
     timetable.look_at(dropped, 1.0)
     timetable.look_at(kept, 2.0)
-    dropped.due_at = math.inf
-    timetable.tidy()
-    assert [row[2] for row in timetable._heap] == [kept]
-    assert timetable.next_at == 2.0
-    assert list(timetable.pop_due(2.0)) == [kept]
+    timetable.drop(dropped)
+    assert [row[2] for row in rows_of(timetable)] == [None, kept]  # the row stays, empty
+    assert list(timetable.pop_due(2.0, 1000)) == [kept]
 
 
 def test_a_pool_forgets_the_dates_of_endpoints_that_it_drops() -> None:
@@ -76,7 +78,9 @@ def test_a_pool_forgets_the_dates_of_endpoints_that_it_drops() -> None:
     core.move(PoolState.OPEN)
     sub = core.find_subpool(Endpoint("here.example", 1), 0.0)
     core.timetable.look_at(sub, 1000.0)
-    assert not core.swept(sub, 1.0)
-    assert core.swept(sub, 100.0)
-    core.timetable.tidy()
+    core.swept(sub, 1.0)
+    assert sub.due_at == 1000.0
+    core.swept(sub, 100.0)
+    assert core.subs == {}
+    assert core.timetable.pop_due(5000.0, 1000) == []
     assert core.timetable.next_at == math.inf

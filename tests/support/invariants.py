@@ -347,7 +347,7 @@ def _check_timetable(timetable: Timetable, core: Core[Any, Any]) -> Iterator[str
 
 def _check_tally(sub: AnySubPool) -> Iterator[str]:
     counters = sub.counters
-    opened = len(sub.idle) + sub.active + sub.closing
+    opened = len(sub.idle) + len(sub.leaving) + sub.active + sub.closing
     if counters.total_created - counters.total_closed != opened:
         difference = f"{counters.total_created} created less {counters.total_closed} closed"
         yield f"{difference} is not the {opened} that exist"

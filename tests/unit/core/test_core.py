@@ -186,7 +186,7 @@ def test_a_waiter_whose_offer_fails_still_has_its_dial() -> None:
     shell.peer_closes(entry)
     shell.resume()
     assert waiting.waiter is not None
-    assert waiting.waiter.dial is shell.dials[0]
+    assert waiting.waiter.coming is shell.dials[0]
     shell.dial_succeeds()
     assert waiting.entry is not None
 
@@ -225,7 +225,7 @@ def test_nobody_gets_what_is_reserved_for_a_check() -> None:
     shell.reserve(entry)
     waiting = shell.ask()
     assert waiting.is_waiting
-    shell.put_back_unused(entry)
+    shell.check_succeeds(entry)
     assert waiting.entry is entry
 
 

@@ -7,14 +7,14 @@ from random import Random
 from conpool._core.core import KEEP_BARE, Core
 from conpool._core.records import WaitOutcome
 from conpool._values.config import PoolConfig
-from conpool._values.states import CloseReason, PoolState
+from conpool._values.states import CloseReason, ConnectionState, PoolState
 from tests.support.shell import HERE, PATIENT, THERE, Shell, close_reasons, ids, lend_many
 
 # ── a bounded queue ─────────────────────────────────────────────────────────────
 
 
-def may_queue(shell: Shell) -> bool:
-    return shell.core.may_queue(shell.sub(), shell.now)
+def may_queue(shell: Shell, *, fresh: bool = False) -> bool:
+    return shell.core.may_queue(shell.sub(), fresh, shell.now)
 
 
 def test_without_a_bound_everybody_may_queue() -> None:
@@ -52,6 +52,54 @@ def test_a_full_queue_takes_nobody_behind_a_gate_or_at_any_limit() -> None:
     assert not may_queue(shell)
 
 
+def test_f148_an_idle_connection_is_no_waiting_even_where_nobody_may_wait() -> None:
+    shell = Shell(max_connections_per_endpoint=1, max_waiting_per_endpoint=0)
+    shell.release(shell.lend())
+    assert may_queue(shell)
+
+
+def test_f148_an_idle_connection_makes_way_for_a_new_one_where_nobody_may_wait() -> None:
+    shell = Shell(max_connections_per_endpoint=1, max_waiting_per_endpoint=0)
+    shell.release(shell.lend())
+    assert may_queue(shell, fresh=True)
+    shell.ask(fresh=True)
+    assert len(shell.dials) == 1
+    assert not may_queue(shell, fresh=True)
+
+
+def test_f148_an_idle_connection_elsewhere_makes_way_where_nobody_may_wait() -> None:
+    shell = Shell(max_connections=1, max_waiting_per_endpoint=0)
+    elsewhere = shell.lend(THERE)
+    assert not may_queue(shell)
+    shell.release(elsewhere)
+    assert may_queue(shell)
+    shell.ask()
+    assert len(shell.dials) == 1
+
+
+def test_f148_a_dial_that_nobody_waits_for_makes_way_where_nobody_may_wait() -> None:
+    shell = Shell(max_connections=1, max_waiting_per_endpoint=0)
+    shell.cancel(shell.ask(THERE))
+    assert may_queue(shell)
+
+
+def test_f148_what_is_checked_in_the_background_makes_no_way_for_a_new_one() -> None:
+    shell = Shell(max_connections_per_endpoint=1, max_waiting_per_endpoint=0)
+    shell.release(shell.lend())
+    (entry,) = shell.sub().idle
+    shell.reserve(entry)
+    assert not may_queue(shell)
+    assert not may_queue(shell, fresh=True)
+
+
+def test_f148_a_pause_lets_nobody_queue_where_nobody_may_wait() -> None:
+    shell = Shell(max_waiting_per_endpoint=0)
+    shell.release(shell.lend())
+    shell.pause()
+    assert not may_queue(shell)
+    assert not may_queue(shell, fresh=True)
+
+
 # ── clearing ────────────────────────────────────────────────────────────────────
 
 
@@ -78,13 +126,98 @@ def test_what_was_lent_before_a_clear_is_closed_when_it_comes_back() -> None:
 
 def test_what_was_being_dialled_before_a_clear_is_not_lent() -> None:
     """G24."""
-    shell = Shell()
+    shell = Shell(is_slow_to_give_up=True)
     caller = shell.ask()
     shell.clear()
-    shell.dial_succeeds()
+    old, new = shell.dials
+    shell.dial_succeeds(old)
     assert caller.is_waiting
-    shell.dial_succeeds()
+    assert close_reasons(shell) == {CloseReason.CLEARED: 1}
+    shell.dial_succeeds(new)
     assert caller.entry is not None
+
+
+def test_f146_a_dial_that_a_clear_has_doomed_is_given_up() -> None:
+    shell = Shell(is_slow_to_give_up=True)
+    shell.ask()
+    shell.clear()
+    old, new = shell.dials
+    assert (old.is_given_up, new.is_given_up) == (True, False)
+    assert (shell.sub().connecting, shell.sub().void) == (2, 1)
+
+
+def test_f146_a_doomed_dial_is_no_supply_for_a_newcomer() -> None:
+    shell = Shell(is_slow_to_give_up=True)
+    shell.cancel(shell.ask())
+    shell.clear()
+    newcomer = shell.ask()
+    assert [entry.awaited_by for entry in shell.dials] == [None, newcomer.waiter]
+
+
+def test_f146_the_slot_of_a_doomed_dial_goes_to_a_waiter_when_the_dial_has_ended() -> None:
+    shell = Shell(max_connections_per_endpoint=1, is_slow_to_give_up=True)
+    caller = shell.ask()
+    shell.clear()
+    (old,) = shell.dials
+    shell.dial_ends(old)
+    (new,) = shell.dials
+    assert new.awaited_by is caller.waiter
+    assert shell.sub().counters.errors == 0
+
+
+def test_f146_a_clear_that_interrupts_ends_leases_and_dials_at_once() -> None:
+    shell = Shell()
+    holder = shell.lend()
+    shell.cancel(shell.ask())
+    shell.clear(interrupts=True)
+    assert holder.entry is not None
+    assert holder.entry.state is ConnectionState.CLOSED
+    assert shell.dials == []
+    shell.release(holder)
+    assert shell.sub().limit.borrowers == set()
+
+
+def test_a_clear_closes_what_is_checked_for_a_waiter() -> None:
+    shell = Shell(max_connections_per_endpoint=1, is_checked=True)
+    shell.release(shell.lend())
+    waiting = shell.ask()
+    (entry,) = shell.checks
+    shell.clear()
+    assert entry.state is ConnectionState.CLOSED
+    shell.dial_succeeds()
+    assert waiting.entry is not None
+
+
+def test_a_clear_closes_what_is_checked_in_the_background() -> None:
+    shell = Shell()
+    shell.release(shell.lend())
+    (entry,) = shell.sub().idle
+    shell.reserve(entry)
+    shell.clear()
+    assert entry.state is ConnectionState.CLOSED
+    shell.check_succeeds(entry)  # too late to matter
+    assert close_reasons(shell) == {CloseReason.CLEARED: 1}
+
+
+def test_a_lease_goes_on_after_a_clear_that_does_not_interrupt() -> None:
+    shell = Shell()
+    holder = shell.lend()
+    shell.clear()
+    assert holder.entry is not None
+    assert holder.entry.state is ConnectionState.ACTIVE
+
+
+def test_the_books_know_how_many_are_left_of_each_generation() -> None:
+    shell = Shell()
+    first = shell.lend()
+    shell.clear()
+    second = shell.lend()
+    shell.clear()
+    assert shell.sub().survivors == {0: 1, 1: 1}
+    shell.release(second)
+    assert shell.sub().survivors == {0: 1}
+    shell.release(first)
+    assert shell.sub().survivors == {}
 
 
 def test_what_was_handed_over_before_a_clear_is_not_used_after_it() -> None:
@@ -142,7 +275,7 @@ def test_raising_the_limit_dials_for_those_who_wait() -> None:
     shell.lend()
     waiting = [shell.ask(), shell.ask()]
     shell.set_limit(3)
-    assert [entry.dial_for for entry in shell.dials] == [caller.waiter for caller in waiting]
+    assert [entry.awaited_by for entry in shell.dials] == [caller.waiter for caller in waiting]
 
 
 def test_lowering_the_limit_closes_surplus_idle_ones_the_oldest_first() -> None:

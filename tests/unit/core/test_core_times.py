@@ -7,6 +7,7 @@ from random import Random
 
 import pytest
 
+from conpool._core.chores import PIECE
 from conpool._core.records import WaitOutcome
 from conpool._values.states import CloseReason, ConnectionState
 from tests.support.shell import Shell, close_reasons, ids, lend_many
@@ -138,23 +139,56 @@ def test_what_lapsed_while_it_was_checked_is_not_handed_over() -> None:
     shell.reserve(entry)
     waiting = shell.ask()
     shell.advance(2.0)
-    shell.put_back_unused(entry)
+    shell.check_succeeds(entry)
     assert waiting.is_waiting
     assert close_reasons(shell) == {CloseReason.IDLE_TIME: 1}
 
 
-def test_what_is_put_back_unused_lies_below_the_younger_even_if_somebody_wants_a_new_one() -> None:
+def test_what_is_put_back_unused_lies_on_top_even_if_somebody_wants_a_new_one() -> None:
     shell = Shell(max_connections_per_endpoint=3)
-    older, younger = shell.lend(), shell.lend()
-    entries = [caller.entry for caller in (older, younger)]
+    older, younger = lend_many(shell, 2)
     shell.release(older)
+    taken = shell.take()
+    assert taken is not None
     shell.advance(1.0)
     shell.release(younger)
-    assert entries[0] is not None
-    shell.reserve(entries[0])
     shell.ask(fresh=True)
-    shell.put_back_unused(entries[0])
-    assert list(shell.sub().idle) == entries
+    shell.put_back_unused(taken)
+    assert ids(shell) == [2, 1]
+    assert taken.idle_since == 0.0
+
+
+def test_what_is_put_back_unused_goes_to_a_waiter() -> None:
+    """G12."""
+    shell = Shell(max_connections_per_endpoint=1)
+    shell.release(shell.lend())
+    taken = shell.take()
+    assert taken is not None
+    waiting = shell.ask()
+    assert waiting.is_waiting
+    shell.put_back_unused(taken)
+    assert waiting.entry is taken
+
+
+def test_what_is_put_back_after_its_end_is_closed() -> None:
+    """G21."""
+    shell = Shell(max_idle_time=2)
+    shell.release(shell.lend())
+    taken = shell.take()
+    assert taken is not None
+    shell.advance(2.0)
+    shell.put_back_unused(taken)
+    assert close_reasons(shell) == {CloseReason.IDLE_TIME: 1}
+
+
+def test_what_was_closed_meanwhile_is_not_put_back() -> None:
+    shell = Shell()
+    shell.release(shell.lend())
+    taken = shell.take()
+    assert taken is not None
+    shell.clear()
+    shell.put_back_unused(taken)
+    assert (ids(shell), close_reasons(shell)) == ([], {CloseReason.CLEARED: 1})
 
 
 # ── time-outs ───────────────────────────────────────────────────────────────────
@@ -228,3 +262,80 @@ def test_a_waiter_put_back_is_still_refused_in_time() -> None:
     assert callers[1].outcome is WaitOutcome.TIMEOUT
     shell.advance(2.0)
     assert callers[0].outcome is WaitOutcome.TIMEOUT
+
+
+def test_f145_a_waiter_that_comes_back_delays_nobodys_time_out() -> None:
+    """G14: it stands before those whose time is up sooner."""
+    shell = Shell(max_connections_per_endpoint=1, acquire_timeout=5)
+    holder = shell.lend()
+    usual = shell.ask()
+    returning = shell.ask(timeout=60.0, is_first=True)
+    shell.advance(5.0)
+    assert usual.outcome is WaitOutcome.TIMEOUT
+    shell.release(holder)
+    assert returning.entry is not None
+
+
+def test_f145_a_waiter_that_comes_back_is_refused_at_its_own_deadline() -> None:
+    """G14: though those behind it have more time."""
+    shell = Shell(max_connections_per_endpoint=1, acquire_timeout=50)
+    shell.lend()
+    shell.ask()
+    returning = shell.ask(timeout=2.0, is_first=True)
+    shell.advance(2.0)
+    assert returning.outcome is WaitOutcome.TIMEOUT
+
+
+def test_f145_a_waiter_for_which_a_dial_is_under_way_is_refused_in_time() -> None:
+    """G14: it has left the line, whose first is due later."""
+    shell = Shell(max_connections_per_endpoint=1, acquire_timeout=5)
+    dialled_for = shell.ask()
+    shell.advance(1.0)
+    behind = shell.ask()
+    shell.advance(4.0)
+    assert dialled_for.outcome is WaitOutcome.TIMEOUT
+    assert behind.is_waiting
+    shell.advance(1.0)
+    assert behind.outcome is WaitOutcome.TIMEOUT
+
+
+def test_f145_a_waiter_whose_dial_has_failed_is_refused_in_time() -> None:
+    """G14: it waits on, since another connection is lent, and has lost its dial."""
+    shell = Shell(max_connections_per_endpoint=2, acquire_timeout=5)
+    shell.lend()
+    waiting = shell.ask()
+    shell.advance(1.0)
+    behind = shell.ask()
+    shell.pause()
+    shell.dial_fails()
+    assert waiting.is_waiting
+    shell.advance(4.0)
+    assert waiting.outcome is WaitOutcome.TIMEOUT
+    assert behind.is_waiting
+
+
+def test_f147_many_who_time_out_at_once_are_refused_a_piece_at_a_time() -> None:
+    shell = Shell(max_connections_per_endpoint=1, acquire_timeout=5, is_watched=False)
+    shell.lend()
+    for _ in range(PIECE * 3):
+        shell.ask()
+    shell.now = 5.0
+    left = []
+    while shell.core.timetable.next_at <= shell.now:
+        shell.report(shell.core.ticked)
+        left.append(len(shell.callers) - 1)
+    assert left[:3] == [PIECE * 2, PIECE, 0]
+    assert shell.core.timetable.next_at == math.inf
+
+
+def test_f147_many_with_deadlines_of_their_own_are_refused_a_piece_at_a_time() -> None:
+    shell = Shell(max_connections_per_endpoint=1, is_watched=False)
+    shell.lend()
+    for _ in range(PIECE * 2):
+        shell.ask(timeout=5.0)
+    shell.now = 5.0
+    left = []
+    while shell.core.timetable.next_at <= shell.now:
+        shell.report(shell.core.ticked)
+        left.append(len(shell.callers) - 1)
+    assert left == [PIECE, 0]

@@ -10,7 +10,7 @@ import pytest
 from conpool._core.gate import CEILING, FIRST
 from conpool._core.records import WaitOutcome
 from conpool._core.warming import SHORT_LIFE
-from conpool._values.states import CloseReason
+from conpool._values.states import CloseReason, ConnectionState
 from tests.support import check
 from tests.support.shell import HERE, THERE, Refused, Shell
 
@@ -21,7 +21,7 @@ def test_a_dial_starts_at_once_for_each_waiter_until_the_limit() -> None:
     """G1."""
     shell = Shell(max_connections_per_endpoint=3)
     callers = [shell.ask() for _ in range(5)]
-    assert [entry.dial_for for entry in shell.dials] == [c.waiter for c in callers[:3]]
+    assert [entry.awaited_by for entry in shell.dials] == [c.waiter for c in callers[:3]]
 
 
 def test_no_more_dials_than_max_connecting_run_at_once() -> None:
@@ -29,7 +29,7 @@ def test_no_more_dials_than_max_connecting_run_at_once() -> None:
     callers = [shell.ask() for _ in range(5)]
     assert len(shell.dials) == 2
     shell.dial_succeeds()
-    assert [entry.dial_for for entry in shell.dials] == [callers[1].waiter, callers[2].waiter]
+    assert [entry.awaited_by for entry in shell.dials] == [callers[1].waiter, callers[2].waiter]
 
 
 def test_no_dial_starts_while_one_runs_whose_waiter_has_gone() -> None:
@@ -54,12 +54,12 @@ def test_whoever_lost_the_dial_to_an_older_waiter_gets_the_olders() -> None:
 
 
 def test_a_failed_dial_fails_the_waiter_it_was_started_for() -> None:
-    shell = Shell()
+    shell = Shell(max_connecting_per_endpoint=1)
     first, second = shell.ask(), shell.ask()
-    shell.dial_fails(shell.dials[1])
-    assert first.is_waiting
-    assert second.outcome is WaitOutcome.DIAL_FAILED
-    assert isinstance(second.error, Refused)
+    shell.dial_fails()
+    assert first.outcome is WaitOutcome.DIAL_FAILED
+    assert isinstance(first.error, Refused)
+    assert second.is_waiting
 
 
 def test_a_failed_dial_whose_waiter_has_gone_fails_nobody() -> None:
@@ -83,7 +83,7 @@ def test_the_next_dial_waits_for_the_delay_and_no_longer() -> None:
     shell.advance(FIRST * 0.99)
     assert not shell.dials
     shell.advance(FIRST * 0.01)
-    assert [entry.dial_for for entry in shell.dials] == [waiting.waiter]
+    assert [entry.awaited_by for entry in shell.dials] == [waiting.waiter]
 
 
 def test_after_a_failure_one_attempt_is_made_in_each_delay_however_many_wait() -> None:
@@ -115,19 +115,25 @@ def test_success_ends_the_delays() -> None:
 
 
 def test_a_dead_server_sees_a_handful_of_attempts_however_many_wait() -> None:
-    """G31: 10,000 waiters for ten seconds."""
-    shell = Shell(random=Random(1), max_connections_per_endpoint=100, is_watched=False)
+    """G31: 10,000 waiters for ten seconds, while nobody but those dialled for is told."""
+    shell = Shell(
+        random=Random(1),
+        max_connections_per_endpoint=100,
+        outage_grace=math.inf,
+        is_watched=False,
+    )
     for _ in range(10_000):
         shell.ask()
     assert len(shell.dials) == 100
-    attempts = 0
+    attempts = told = 0
     while shell.now < 10.0:
         while shell.dials:
             attempts += 1
+            told += len(shell.dials) == 1  # the others still had hope
             shell.dial_fails()
         shell.advance(min(shell.core.timetable.next_at, 10.0) - shell.now)
     assert 105 < attempts < 130
-    assert len(shell.callers) == 10_000 - attempts
+    assert len(shell.callers) == 10_000 - told
     check(shell.core, shell.now)
 
 
@@ -159,10 +165,8 @@ def test_each_endpoint_has_its_own_delay() -> None:
 
 def test_a_return_serves_a_waiter_behind_a_shut_gate() -> None:
     shell = Shell(max_connections_per_endpoint=2)
-    holder = shell.lend()
-    shell.ask()
+    holder, waiting = shell.lend(), shell.ask()
     shell.dial_fails()
-    waiting = shell.ask()
     assert not shell.dials
     shell.release(holder)
     assert waiting.entry is not None
@@ -177,7 +181,7 @@ def test_no_dial_starts_in_a_pause_and_the_gate_counts_afterwards() -> None:
     shell.advance(10.0)
     assert not shell.dials
     shell.resume()
-    assert [entry.dial_for for entry in shell.dials] == [waiting.waiter]
+    assert [entry.awaited_by for entry in shell.dials] == [waiting.waiter]
 
 
 def test_a_dial_that_was_given_up_is_no_failure() -> None:
@@ -248,7 +252,7 @@ def test_what_was_laid_aside_unused_is_not_new() -> None:
     shell = Shell(max_connections_per_endpoint=1)
     shell.cancel(shell.ask())
     entry = shell.dial_succeeds()
-    shell.reserve(entry)
+    assert shell.take() is entry
     wants_new = shell.ask(fresh=True)
     shell.put_back_unused(entry)
     assert wants_new.is_waiting
@@ -256,16 +260,27 @@ def test_what_was_laid_aside_unused_is_not_new() -> None:
     assert len(shell.dials) == 1
 
 
+def test_what_is_checked_in_the_background_makes_way_for_a_new_connection() -> None:
+    shell = Shell(max_connections_per_endpoint=1)
+    shell.release(shell.lend())
+    (entry,) = shell.sub().idle
+    shell.reserve(entry)
+    shell.ask(fresh=True)
+    assert entry.reason is CloseReason.EVICTED
+    assert len(shell.dials) == 1
+    shell.check_succeeds(entry)  # too late to matter
+    assert entry.state is ConnectionState.CLOSED
+
+
 def test_a_gate_that_opens_on_a_full_endpoint_makes_way_for_a_new_connection() -> None:
     """Found by the model checker: nobody looked again when the delay was over."""
     shell = Shell(max_connections_per_endpoint=2)
-    holder = shell.lend()
-    shell.ask()
-    shell.ask(fresh=True)
+    holder, _ = shell.lend(), shell.ask(fresh=True)
+    wants_new = shell.ask(fresh=True)
     shell.set_limit(1)
     shell.dial_fails()
     shell.release(holder)
-    assert len(shell.sub().idle) == 1
+    assert (len(shell.sub().idle), wants_new.is_waiting) == (1, True)
     shell.advance(FIRST)
     assert (len(shell.sub().idle), len(shell.dials)) == (0, 1)
 
@@ -282,10 +297,41 @@ def test_min_idle_is_dialled_as_soon_as_the_endpoint_is_used() -> None:
     assert (len(shell.sub().idle), shell.dials) == (2, [])
 
 
-def test_min_idle_counts_what_is_dialled_and_will_be_spare() -> None:
+def test_f127_min_idle_is_not_dialled_for_nobody_where_the_last_dial_has_failed() -> None:
+    """A login that is refused is not tried again and again."""
+    shell = Shell(min_idle_per_endpoint=2)
+    shell.ask()
+    shell.dial_fails()
+    shell.advance(60.0)
+    assert shell.dials == []
+    shell.lend()
+    assert len(shell.dials) == 2
+
+
+def test_min_idle_is_not_dialled_before_a_dial_has_succeeded() -> None:
     shell = Shell(min_idle_per_endpoint=1)
     shell.ask()
-    assert len(shell.dials) == 2  # one for the waiter, one to be idle
+    assert len(shell.dials) == 1
+
+
+def test_f150_what_is_checked_in_the_background_counts_for_min_idle() -> None:
+    shell = Shell(min_idle_per_endpoint=1)
+    shell.lend()
+    entry = shell.dial_succeeds()
+    shell.advance(SHORT_LIFE)
+    shell.reserve(entry)
+    shell.sweep()
+    assert shell.dials == []
+    shell.check_fails(entry)
+    assert len(shell.dials) == 1
+
+
+def test_min_idle_counts_what_is_dialled_and_will_be_spare() -> None:
+    shell = Shell(min_idle_per_endpoint=1)
+    shell.lend()
+    assert len(shell.dials) == 1  # to be idle
+    shell.ask()
+    assert len(shell.dials) == 2  # one of them for the waiter
 
 
 def test_min_idle_lapses_where_nobody_asks_any_more() -> None:
@@ -376,7 +422,7 @@ def test_warming_never_goes_before_a_waiter() -> None:
     waiting = shell.ask(THERE)
     holder = next(caller for caller in shell.callers if caller.entry is not None)
     shell.discard(holder)
-    assert shell.dials[0].dial_for is waiting.waiter
+    assert shell.dials[0].awaited_by is waiting.waiter
 
 
 def test_warming_does_not_take_the_slot_of_its_own_endpoint_before_a_waiter_of_another() -> None:
@@ -386,7 +432,7 @@ def test_warming_does_not_take_the_slot_of_its_own_endpoint_before_a_waiter_of_a
     shell.warm(2, HERE)
     waiting = shell.ask(THERE)
     shell.discard(holder)
-    assert [entry.dial_for for entry in shell.dials] == [waiting.waiter]
+    assert [entry.awaited_by for entry in shell.dials] == [waiting.waiter]
 
 
 def test_warming_never_evicts() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from conpool._core import pool_limit
 from conpool._core.pool_limit import MAX_OVERTAKES, PoolLimit
-from conpool._core.records import AnySubPool, AnyWaiter, Waiter
+from conpool._core.records import AnyEntry, AnySubPool, AnyWaiter, Entry, Waiter
 from conpool._values.endpoint import Endpoint
 from conpool._values.states import CloseReason
 from tests.support.shell import HERE, THERE, Caller, Shell, make_sub
@@ -27,6 +27,12 @@ def waiter_of(sub: AnySubPool, number: int) -> AnyWaiter:
     waiter = Waiter((sub,), 0.0, math.inf, False)
     waiter.number = number
     return waiter
+
+
+def entry_idle_since(since: float) -> AnyEntry:
+    entry: AnyEntry = Entry(1, make_sub(), 0.0)
+    entry.idle_since = since
+    return entry
 
 
 def reasons(shell: Shell, endpoint: Endpoint) -> dict[CloseReason, int]:
@@ -74,7 +80,7 @@ def test_the_line_does_not_grow_with_those_who_have_left() -> None:
     sub = make_sub(THERE)
     for number in range(1, 10_000):
         pool_limit.stand_in_line(sub, waiter_of(sub, number), 1)
-    assert len(pool_limit._line) < 100
+    assert len(pool_limit._line._rows) + len(pool_limit._line._left) < 200
     assert pool_limit.find_first() is first
 
 
@@ -83,6 +89,81 @@ def test_shows_its_counts() -> None:
     standing(pool_limit, 1)
     pool_limit.closing = 2
     assert repr(pool_limit) == "<PoolLimit <Limit 0/4>, 1 wanted, 2 closing>"
+
+
+def test_f147_whoever_leaves_the_line_is_gone_in_one_short_step() -> None:
+    """G34: thousands of endpoints step out, in the worst order."""
+    pool_limit = PoolLimit(1)
+    subs = [standing(pool_limit, number) for number in range(1000)]
+    for sub in reversed(subs[1:]):
+        pool_limit.stand_in_line(sub, None, 0)
+    assert pool_limit.find_first() is subs[0]
+    assert (pool_limit.wanted, len(pool_limit._rows)) == (1, 1)
+
+
+# ── idle connections, by age ────────────────────────────────────────────────────
+
+
+def test_f153_the_longest_idle_is_the_one_that_was_used_least_lately() -> None:
+    pool_limit = PoolLimit(9)
+    first, second = (entry_idle_since(since) for since in (1.0, 2.0))
+    for entry in (first, second):
+        pool_limit.became_idle(entry)
+    assert pool_limit.find_longest_idle() is first
+    pool_limit.left_idle(first)
+    assert pool_limit.find_longest_idle() is second
+
+
+def test_f153_what_was_put_back_unused_counts_from_its_last_use() -> None:
+    pool_limit = PoolLimit(9)
+    first, second, third = (entry_idle_since(since) for since in (1.0, 2.0, 3.0))
+    for entry in (second, third, first):
+        pool_limit.became_idle(entry)
+    assert pool_limit.find_longest_idle() is first
+    pool_limit.left_idle(first)
+    pool_limit.left_idle(second)
+    assert pool_limit.find_longest_idle() is third
+
+
+def test_f153_of_those_put_back_the_longest_idle_comes_first_and_each_can_leave() -> None:
+    pool_limit = PoolLimit(9)
+    entries = [entry_idle_since(since) for since in (9.0, 5.0, 3.0, 4.0)]
+    for entry in entries:
+        pool_limit.became_idle(entry)
+    found = []
+    while (entry := pool_limit.find_longest_idle()) is not None:
+        found.append(entry.idle_since)
+        pool_limit.left_idle(entry)
+    assert found == [3.0, 4.0, 5.0, 9.0]
+    assert pool_limit._put_back_rows == {}
+
+
+def test_f153_a_cancelled_acquire_does_not_make_a_connection_young() -> None:
+    shell = Shell(max_connections=2)
+    here, there = shell.lend(HERE), shell.lend(THERE)
+    shell.release(here)
+    shell.advance(1.0)
+    shell.release(there)
+    shell.advance(1.0)
+    taken = shell.take(HERE)
+    assert taken is not None
+    shell.put_back_unused(taken)
+    shell.ask(ELSEWHERE)
+    assert taken.reason is CloseReason.EVICTED
+    assert len(shell.sub(THERE).idle) == 1
+
+
+def test_f153_a_check_does_not_make_a_connection_young() -> None:
+    shell = Shell(max_connections=2)
+    here, there = shell.lend(HERE), shell.lend(THERE)
+    shell.release(here)
+    shell.advance(1.0)
+    shell.release(there)
+    (entry,) = shell.sub(HERE).idle
+    shell.reserve(entry)
+    shell.check_succeeds(entry)
+    shell.ask(ELSEWHERE)
+    assert entry.reason is CloseReason.EVICTED
 
 
 # ── eviction ────────────────────────────────────────────────────────────────────
@@ -125,7 +206,7 @@ def test_the_slot_of_the_evicted_goes_to_the_first_in_line_once_its_file_is_clos
     first, second = shell.ask(THERE), shell.ask(ELSEWHERE)
     assert not shell.dials
     shell.close_ends(HERE)
-    assert shell.dials[0].dial_for is first.waiter
+    assert shell.dials[0].awaited_by is first.waiter
     assert second.is_waiting
 
 
@@ -145,9 +226,9 @@ def test_a_slot_goes_to_the_longest_waiter_of_all_endpoints() -> None:
     holder = shell.lend(HERE)
     first, second = shell.ask(THERE), shell.ask(ELSEWHERE)
     shell.discard(holder)
-    assert shell.dials[0].dial_for is first.waiter
+    assert shell.dials[0].awaited_by is first.waiter
     shell.dial_fails(THERE)
-    assert shell.dials[0].dial_for is second.waiter
+    assert shell.dials[0].awaited_by is second.waiter
 
 
 def test_a_waiter_that_leaves_the_line_makes_way_for_the_next() -> None:
@@ -157,7 +238,7 @@ def test_a_waiter_that_leaves_the_line_makes_way_for_the_next() -> None:
     first, second = shell.ask(THERE), shell.ask(ELSEWHERE)
     shell.cancel(first)
     shell.discard(holder)
-    assert shell.dials[0].dial_for is second.waiter
+    assert shell.dials[0].awaited_by is second.waiter
 
 
 def test_a_waiter_that_leaves_the_line_makes_way_for_the_next_of_its_endpoint() -> None:
@@ -167,7 +248,7 @@ def test_a_waiter_that_leaves_the_line_makes_way_for_the_next_of_its_endpoint() 
     first, second = shell.ask(THERE), shell.ask(THERE)
     shell.cancel(first)
     shell.discard(holder)
-    assert shell.dials[0].dial_for is second.waiter
+    assert shell.dials[0].awaited_by is second.waiter
 
 
 def test_a_slot_freed_in_a_pause_goes_to_another_endpoint() -> None:
@@ -177,10 +258,10 @@ def test_a_slot_freed_in_a_pause_goes_to_another_endpoint() -> None:
     paused, other = shell.ask(THERE), shell.ask(ELSEWHERE)
     shell.pause(THERE)
     shell.discard(holder)
-    assert shell.dials[0].dial_for is other.waiter
+    assert shell.dials[0].awaited_by is other.waiter
     shell.resume(THERE)
     shell.discard(served(shell, other))
-    assert shell.dials[0].dial_for is paused.waiter
+    assert shell.dials[0].awaited_by is paused.waiter
 
 
 def served(shell: Shell, caller: Caller) -> Caller:
@@ -201,6 +282,134 @@ def test_an_endpoint_behind_a_shut_gate_is_not_in_line() -> None:
     assert shell.core.pool_limit.wanted == 1
     shell.release(holder)
     assert len(shell.dials) == 1
+
+
+def test_f130_an_endpoint_in_failure_evicts_one_connection_at_most_in_each_delay() -> None:
+    shell = Shell(max_connections=5, is_courteous=True, outage_grace=math.inf)
+    shell.ask(THERE)
+    shell.dial_fails(THERE)
+    for caller in [shell.lend(HERE) for _ in range(5)]:
+        shell.release(caller)
+    for _ in range(5):
+        shell.ask(THERE)
+    evicted = []
+    for _ in range(3):
+        assert shell.closes == []
+        shell.advance(shell.core.timetable.next_at - shell.now)
+        evicted.append(len(shell.closes))
+        shell.close_ends(HERE)
+    assert evicted == [1, 1, 1]
+    assert len(shell.dials) == 3  # all of them hang
+
+
+def test_f130_a_dead_endpoint_costs_another_one_connection_however_long_it_is_asked() -> None:
+    shell = Shell(max_connections=5, outage_grace=math.inf)
+    for caller in [shell.lend(HERE) for _ in range(5)]:
+        shell.release(caller)
+    while shell.now < 60.0:
+        shell.ask(THERE)
+        while shell.dials:
+            shell.dial_fails(THERE)
+        shell.advance(min(shell.core.timetable.next_at, shell.now + 1.0) - shell.now)
+    assert len(shell.sub(HERE).idle) == 4
+
+
+# ── what nobody waits for ───────────────────────────────────────────────────────
+
+
+def test_f129_a_dial_whose_waiter_has_gone_makes_way_for_a_waiter_elsewhere() -> None:
+    """G16."""
+    shell = Shell(max_connections=1)
+    shell.cancel(shell.ask(HERE))
+    waiting = shell.ask(THERE)
+    assert [entry.awaited_by for entry in shell.dials] == [waiting.waiter]
+
+
+def test_f129_its_slot_is_free_only_when_the_dial_has_ended() -> None:
+    """G1."""
+    shell = Shell(max_connections=1, is_slow_to_give_up=True)
+    shell.cancel(shell.ask(HERE))
+    waiting = shell.ask(THERE)
+    (old,) = shell.dials
+    assert old.is_given_up
+    shell.dial_ends(old)
+    assert [entry.awaited_by for entry in shell.dials] == [waiting.waiter]
+
+
+def test_f129_a_dial_that_warms_makes_way_for_a_waiter_elsewhere() -> None:
+    shell = Shell(max_connections=1)
+    warmer = shell.warm(1, HERE)
+    waiting = shell.ask(THERE)
+    assert [entry.awaited_by for entry in shell.dials] == [waiting.waiter]
+    assert warmer.queued
+    shell.discard(served(shell, waiting))
+    assert [entry.awaited_by for entry in shell.dials] == [warmer]  # it goes on
+
+
+def test_f129_a_check_in_the_background_makes_way_for_a_waiter_elsewhere() -> None:
+    shell = Shell(max_connections=1)
+    shell.release(shell.lend(HERE))
+    (entry,) = shell.sub(HERE).idle
+    shell.reserve(entry)
+    waiting = shell.ask(THERE)
+    assert entry.reason is CloseReason.EVICTED
+    assert served(shell, waiting).entry is not None
+
+
+def test_f129_a_check_whose_waiter_has_gone_makes_way_for_a_waiter_elsewhere() -> None:
+    shell = Shell(max_connections=1, is_checked=True)
+    shell.release(shell.lend(HERE))
+    shell.cancel(shell.ask(HERE))
+    (entry,) = shell.checks
+    waiting = shell.ask(THERE)
+    assert entry.reason is CloseReason.EVICTED
+    assert served(shell, waiting).entry is not None
+
+
+def test_f129_no_more_make_way_than_those_in_line_want() -> None:
+    shell = Shell(max_connections=3, is_slow_to_give_up=True)
+    for caller in [shell.ask(HERE) for _ in range(3)]:
+        shell.cancel(caller)
+    shell.ask(THERE)
+    assert sum(entry.is_given_up for entry in shell.dials) == 1
+    shell.ask(THERE)
+    assert sum(entry.is_given_up for entry in shell.dials) == 2
+
+
+def test_f129_a_dial_that_somebody_waits_for_does_not_make_way() -> None:
+    shell = Shell(max_connections=1)
+    shell.ask(HERE)
+    shell.ask(THERE)
+    assert [entry.sub.endpoint for entry in shell.dials] == [HERE]
+
+
+def test_f129_a_dial_whose_waiter_has_gone_serves_the_next_of_its_endpoint_first() -> None:
+    shell = Shell(max_connections=1)
+    shell.cancel(shell.ask(HERE))
+    shell.ask(HERE)
+    shell.ask(THERE)
+    assert [entry.sub.endpoint for entry in shell.dials] == [HERE]
+
+
+def test_f129_an_idle_connection_makes_way_before_a_dial() -> None:
+    shell = Shell(max_connections=2)
+    shell.release(shell.lend(HERE))
+    shell.ask(HERE, fresh=True)
+    shell.cancel(shell.callers[0])
+    shell.ask(THERE)
+    assert reasons(shell, HERE) == {CloseReason.EVICTED: 1}
+    assert len(shell.dials) == 2
+
+
+def test_f129_a_black_hole_delays_nobody_elsewhere() -> None:
+    """G16: all slots are taken by dials that have been abandoned."""
+    shell = Shell(max_connections=10, acquire_timeout=1)
+    for _ in range(10):
+        shell.ask(HERE)
+    shell.advance(1.0)
+    assert len(shell.dials) == 10
+    waiting = [shell.ask(THERE) for _ in range(3)]
+    assert [e.awaited_by for e in shell.dials][-3:] == [caller.waiter for caller in waiting]
 
 
 # ── overtaking ──────────────────────────────────────────────────────────────────
