@@ -279,13 +279,15 @@ class ConnectionPool(Generic[SessionT]):
     async def warm(self, endpoint: AnyEndpoint, count: int) -> None:
         """Dial until `count` connections are open, idle or in use.
 
-        It never evicts and never goes before a waiter: while others need the slots, it waits. If it
-        is cancelled, its dials go on, and the connections that they open become idle.
+        It never evicts and never goes before a waiter: while others need the slots, it waits, and
+        during a pause until `resume`. Put a time-out of your own around it. If it is cancelled, its
+        dials go on, and the connections that they open become idle.
 
         Raises:
             ConfigError: `count` is negative, or more than the endpoint's or the pool's limit.
             ConnectError: One of its dials failed.
             PoolClosed: The pool is not open, or was closed meanwhile.
+            RuntimeError: This task holds too many of the pool's slots itself, elsewhere.
         """
         await self._steering.warm(endpoint, count)
 

@@ -49,6 +49,7 @@ class Steering:
                 raise ConfigError(f"count {count} is more than the limit of {whose}: {limit.total}")
         if count > sub.max_idle:
             raise ConfigError(f"count {count} is more than max_idle_per_endpoint: {sub.max_idle}")
+        self._refuse_to_warm_beside_oneself(sub, count)
         warmer: PooledWarmer = Warmer(sub, count)
         self._engine.report(self._orders.warming_asked, warmer)
         if warmer.queued:
@@ -89,6 +90,18 @@ class Steering:
             raise RuntimeError(
                 f"this task holds {count} of the connections that it would wait for: end the leases"
                 " first, or call clear(), which does not wait"
+            )
+
+    def _refuse_to_warm_beside_oneself(self, sub: PooledSub, count: int) -> None:
+        limit = self._core.pool_limit.limit  # it has no borrowers where there is none
+        caller = current_task()
+        held = count_holders(limit.borrowers)[caller]
+        elsewhere = held and held - count_holders(sub.limit.borrowers)[caller]
+        if elsewhere and count > limit.total - elsewhere:
+            raise RuntimeError(
+                f"this task holds {elsewhere} connections to other endpoints, so that the pool-wide"
+                f" limit of {limit.total} leaves no room for {count} to {sub.endpoint}, and it"
+                " would wait for itself: end the leases first"
             )
 
     def pause(self, endpoint: AnyEndpoint | None) -> None:
