@@ -314,10 +314,7 @@ class Core(Generic[LinkT, TaskT]):
     # ── time passes ─────────────────────────────────────────────────────────────
 
     def ticked(self, now: float) -> None:
-        """Time has passed: refuse waiters whose time is up, go on where something has fallen due.
-
-        It does no more than a piece of work: what is left is still due.
-        """
+        """Refuse waiters whose time is up and go on where something is due: a piece of it all."""
         for item in self.timetable.pop_due(now, PIECE):
             if isinstance(item, Waiter):
                 if item.queued:  # it has not been told of an outage a moment ago, in this step
@@ -331,10 +328,7 @@ class Core(Generic[LinkT, TaskT]):
                 self._ledger.touch(item)
 
     def swept(self, sub: AnySubPool, now: float) -> None:
-        """Once in a while: go on with what waits for nothing but time, or drop what nobody needs.
-
-        Its counters stay in the pool's totals.
-        """
+        """Go on with what waits for nothing but time, or drop what nobody needs but its counters."""
         self._ledger.touch(sub)
         self.pump(now)
         kept_until = max(sub.used_at + KEEP_BARE, sub.gate.opens_at, sub.warm_not_before)
@@ -359,9 +353,8 @@ class Core(Generic[LinkT, TaskT]):
             if sub.waiting and (
                 sub.idle or len(limit.borrowers) < limit.total or sub.claim is not None
             ):
-                if sub.idle:
-                    self._serving.look_at_idle(sub, now)
-                if sub.is_resting:  # whoever can have an idle connection needs no dial
+                if sub.idle and not self._serving.look_at_idle(sub, now):
+                    # Whoever can have an idle connection needs no dial.
                     pool_limit.stand_in_line(sub, None, 0)
                 else:
                     self._dials.dial_for_waiters(sub, now)

@@ -92,7 +92,10 @@ class Queue(Generic[W]):
         return len(self.line) + self._count((False, False)) + self._count((False, True))
 
     def has_fresh_before(self, waiter: W | None, count: int) -> bool:
-        """Whether more than `count` before `waiter`, or of all, want a fresh one and lack a dial."""
+        """Whether more than `count` want a fresh connection and have nothing under way for them.
+
+        Only those before `waiter` count; with None, all of them.
+        """
         aside = self._count((True, False))  # they have come back: they precede nearly everyone
         if count < aside:
             return True

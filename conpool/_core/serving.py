@@ -84,17 +84,21 @@ class Serving:
         self._ledger.push_idle(entry)
         self._ledger.touch(sub)
 
-    def look_at_idle(self, sub: AnySubPool, now: float) -> None:
-        """Have idle connections looked at for waiters: the newest first, one for each waiter."""
+    def look_at_idle(self, sub: AnySubPool, now: float) -> bool:
+        """Have idle connections looked at for waiters: the newest first, one for each waiter.
+
+        Returns False if there are more, which are looked at in the next tick.
+        """
         if sub.gate.is_paused:
-            return
+            return True
         while len(sub.idle) > len(sub.reserved) and sub.checking < sub.queue.count_usual():
             if sub.looks == PIECE:
                 sub.looks = 0
                 self._ledger.rest(sub, now)
-                return
+                return False
             sub.looks += 1
             entry = self.pop_newest(sub, now)
             if entry is not None:
                 waiter = sub.queue.find(is_usual=True, is_unprovided=True)
                 self._ledger.begin_check(entry, waiter)
+        return True

@@ -29,7 +29,6 @@ class Background:
         """Called when the alarm goes off, and at first; returns when to call it next."""
         self._context: Context
         self._nursery: trio.Nursery
-        self._dials: trio.Nursery
         self._alarm = trio.CancelScope()
         self.rings_at = -math.inf
         """When the alarm goes off, in seconds on trio's clock."""

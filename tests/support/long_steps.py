@@ -1,8 +1,8 @@
-"""Measures steps: how much Python runs before other tasks get their turn, in lines and not in time.
+"""Measures steps: how much Python runs before other tasks get their turn, in lines.
 
-A line that copies a list of 10,000 or runs a `map` over it counts as one: that takes a fraction of a
-millisecond. A loop in Python counts with every turn. So the figures are the same in every run, and
-show what grows.
+A line that copies a list of 10,000, or runs a `map` over it, counts as one: that takes a fraction
+of a millisecond. A loop in Python counts with every turn. So the figures are the same in every run,
+and show what grows.
 """
 
 from __future__ import annotations

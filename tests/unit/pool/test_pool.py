@@ -447,14 +447,17 @@ async def test_f138_draining_what_one_holds_oneself_is_refused_and_changes_nothi
 async def test_f138_warming_beside_what_one_holds_oneself_is_refused(
     autojump_clock: MockClock,
 ) -> None:
-    async with open_pool(max_connections=3) as pool, pool.connection(HERE):
-        async with pool.connection(THERE):
-            await pool.warm(THERE, 2)  # one of them is the lease itself
-            with pytest.raises(RuntimeError, match=r"holds 1 .* limit of 3 leaves no room for 3"):
-                await pool.warm(THERE, 3)
-            assert counts(pool, THERE) == {"active": 1, "idle": 1}
-            with pytest.raises(RuntimeError, match="end the leases first"):
-                await pool.warm(HERE, 3)
+    async with (
+        open_pool(max_connections=3) as pool,
+        pool.connection(HERE),
+        pool.connection(THERE),
+    ):
+        await pool.warm(THERE, 2)  # one of them is the lease itself
+        with pytest.raises(RuntimeError, match=r"holds 1 .* limit of 3 leaves no room for 3"):
+            await pool.warm(THERE, 3)
+        assert counts(pool, THERE) == {"active": 1, "idle": 1}
+        with pytest.raises(RuntimeError, match="end the leases first"):
+            await pool.warm(HERE, 3)
 
 
 async def test_f138_warming_beside_what_others_hold_waits_for_them(
