@@ -328,7 +328,7 @@ class Core(Generic[LinkT, TaskT]):
                 self._ledger.touch(item)
 
     def swept(self, sub: AnySubPool, now: float) -> None:
-        """Go on with what waits for nothing but time, or drop what nobody needs but its counters."""
+        """Go on with what waits for nothing but time, or drop what nobody needs any more."""
         self._ledger.touch(sub)
         self.pump(now)
         kept_until = max(sub.used_at + KEEP_BARE, sub.gate.opens_at, sub.warm_not_before)
