@@ -38,7 +38,7 @@ SLEEPS = {
 
 # File, function, call; how often, if more than once; then what ends the wait.
 WAITS = """
-_connection/closing close_gracefully shield: its deadline, `close_timeout`
+_connection/closing close_gracefully shield+deadline: its deadline, `close_timeout`
 _connection/closing close_gracefully aclose: the shield around it has a deadline
 _connection/exchange ExchangeStream.aclose aclose: only code before the first lease calls it
 _connection/idle_watch IdleWatch.wait sleep_forever: the pool's end cancels the background
@@ -64,7 +64,8 @@ _lending/waiting park_warmer wait_task_rescheduled: dials end, others give back,
 _pool/follow Follower.follow sleep: the pool's end cancels the background
 _pool/follow Follower.follow open_nursery: each look-up has a deadline of 30 s at most
 _pool/lifecycle Lifecycle._close cancel_shielded_checkpoint: one for each piece of the end
-_pool/lifecycle Lifecycle._end shield 2: deadline, `close_timeout` and a margin; then each close's
+_pool/lifecycle Lifecycle._end shield: each task of the background is cancelled or has a deadline
+_pool/lifecycle Lifecycle._end shield+deadline: `close_timeout` and a margin
 _pool/lifecycle Lifecycle._end wait: each task of the background is cancelled or has a deadline
 _pool/lifecycle Lifecycle._interrupt cancel_shielded_checkpoint: one for each piece of the end
 _pool/lifecycle Lifecycle._wait_for_end cancel_shielded_checkpoint: one for each piece of the end
@@ -94,8 +95,9 @@ def find_waits(path: Path) -> Iterator[str]:
                 named = child.func
                 name = named.attr if isinstance(named, ast.Attribute) else None
                 name = named.id if isinstance(named, ast.Name) else name
-                if any(keyword.arg == "shield" for keyword in child.keywords):
-                    yield f"{where} {function} shield"
+                given = {keyword.arg for keyword in child.keywords}
+                if "shield" in given:
+                    yield f"{where} {function} shield{'+deadline' * ('deadline' in given)}"
                 if name in SLEEPS and (isinstance(node, AWAITED) or name in NEVER_AWAITED):
                     yield f"{where} {function} {name}"
             elif isinstance(child, ast.Attribute) and child.attr == "shield":
