@@ -1,7 +1,7 @@
-"""The tasks that a pool runs for itself: one host, one timer, and two nurseries.
+"""The tasks that a pool runs for itself: one host, one timer, and a nursery.
 
-They live in nurseries that are shielded from whatever cancels the pool's block, so the pool still
-works for cleanup code there; they end when the pool does. They run in the context (`contextvars`)
+The nursery is shielded from whatever cancels the pool's block, so the pool still works for cleanup
+code there; the tasks end when the pool does. They run in the context (`contextvars`)
 in which the pool was opened, protected from KeyboardInterrupt, which belongs to the main task.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable
 from contextvars import Context, copy_context
-from typing import Any, TypeVarTuple, final
+from typing import TypeVarTuple, final
 
 import trio
 from trio.lowlevel import Task, enable_ki_protection
@@ -22,14 +22,13 @@ Ts = TypeVarTuple("Ts")
 class Background:
     """Hosts the background tasks of one pool."""
 
-    __slots__ = ("_alarm", "_context", "_dials", "_nursery", "_ring", "ended", "rings_at")
+    __slots__ = ("_alarm", "_context", "_nursery", "_ring", "ended", "rings_at")
 
     def __init__(self, ring: Callable[[], float]) -> None:
         self._ring = ring
         """Called when the alarm goes off, and at first; returns when to call it next."""
         self._context: Context
         self._nursery: trio.Nursery
-        self._dials: trio.Nursery
         self._alarm = trio.CancelScope()
         self.rings_at = -math.inf
         """When the alarm goes off, in seconds on trio's clock."""
@@ -45,7 +44,7 @@ class Background:
     ) -> None:
         """Host all background tasks, until the scope that this reports is cancelled.
 
-        `on_end` is called before the nurseries refuse new tasks, also where the background dies.
+        `on_end` is called before the nursery refuses new tasks, also where the background dies.
         """
         self._context = copy_context()
         try:
@@ -54,12 +53,11 @@ class Background:
                     self.spawn(self._keep_time, name="conpool timer")
                     for job in jobs:
                         self.spawn(job, name=f"conpool {job.__name__}")
-                    async with trio.open_nursery() as self._dials:
-                        task_status.started(scope)
-                        try:
-                            await trio.sleep_forever()
-                        finally:
-                            on_end()
+                    task_status.started(scope)
+                    try:
+                        await trio.sleep_forever()
+                    finally:
+                        on_end()
         finally:
             self.ended.set()
 
@@ -69,23 +67,12 @@ class Background:
         Raises:
             RuntimeError: The background has ended.
         """
-        self._start(self._nursery, job, *args, name=name)
-
-    def spawn_dial(self, job: Callable[[*Ts], Awaitable[object]], *args: *Ts, name: str) -> None:
-        """Run a dial, which `give_up_dials` may cancel."""
-        self._start(self._dials, job, *args, name=name)
-
-    def _start(self, nursery: trio.Nursery, job: Any, *args: object, name: str) -> None:
-        self._context.run(lambda: nursery.start_soon(job, *args, name=name))
-
-    def give_up_dials(self) -> None:
-        """Cancel all dials. There must be no more of them."""
-        self._dials.cancel_scope.cancel()
+        self._context.run(lambda: self._nursery.start_soon(job, *args, name=name))
 
     def hosts(self, task: Task) -> bool:
         """Whether `task` runs in the background, and so must have ended before the pool can."""
         while (nursery := task.parent_nursery) is not None:
-            if nursery is self._nursery or nursery is self._dials:
+            if nursery is self._nursery:
                 return True
             task = nursery.parent_task
         return False

@@ -27,6 +27,7 @@ from conpool._connection.pooled import (
     PooledWaiter,
     PooledWarmer,
 )
+from conpool._core.chores import PIECE
 from conpool._core.effects import Check, Close, Dial, Effect, GiveUp
 from conpool._core.keeping import needs_check
 from conpool._core.records import Waiter, WaitOutcome, Warmer
@@ -61,6 +62,7 @@ class Engine:
         "_timetable",
         "_touched",
         "_undone",
+        "_unneeded",
         "ask_peer",
         "background",
         "core",
@@ -91,6 +93,8 @@ class Engine:
         self.ask_peer: Callable[[PooledEntry], Awaitable[None]]
         """Has the peer of an idle connection asked, and reports the answer; see `PeerCheck`."""
         self._dial_scopes: dict[PooledEntry, trio.CancelScope] = {}
+        self._unneeded: list[trio.CancelScope] = []
+        """Those of dials that the end of the pool has yet to give up."""
         self._undone: list[PooledEffect] = []
         """What could not be done because something raised: `perform` tries again."""
         self._perform_one: dict[type[Any], Callable[[Any], None]] = {
@@ -125,7 +129,8 @@ class Engine:
         if self.core.is_open:
             now = self.now()
             self.core.shut(now)
-            self.background.give_up_dials()
+            self._unneeded = list(self._dial_scopes.values())
+            self._give_up_dials()
             self.perform(now)
 
     def go_on_ending(self) -> bool:
@@ -133,8 +138,15 @@ class Engine:
         now = self.now()
         self.core.ending.went_on(now)
         self.core.ticked(now)  # there may be no timer any more
+        self._give_up_dials()
         self.perform(now)
-        return not self.core.ending.is_under_way and self._timetable.next_at > now
+        is_left = self.core.ending.is_under_way or self._unneeded or self._timetable.next_at <= now
+        return not is_left
+
+    def _give_up_dials(self) -> None:
+        piece, self._unneeded = self._unneeded[:PIECE], self._unneeded[PIECE:]
+        for scope in piece:
+            scope.cancel()
 
     def _end_at_once(self) -> None:
         """The background ends, and with it the timer: no piece may be left to do."""
@@ -249,7 +261,7 @@ class Engine:
         entry = effect.entry
         scope = trio.CancelScope()
         name = f"conpool dial to {entry.sub.endpoint}"
-        self.background.spawn_dial(self._dial, entry, scope, name=name)
+        self.background.spawn(self._dial, entry, scope, name=name)
         self._dial_scopes[entry] = scope
         self.news.add_about(self.news.connecting, entry)
 

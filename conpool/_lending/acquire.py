@@ -24,6 +24,7 @@ import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled, current_task, enable_ki_protection
 
 from conpool._connection.pooled import PooledEntry, PooledSub, PooledWaiter
+from conpool._core.chores import PIECE
 from conpool._core.keeping import needs_check
 from conpool._core.records import Waiter, WaitOutcome
 from conpool._engine.engine import Engine
@@ -222,6 +223,9 @@ class Acquirer:
                 if not poll(0) or (reason := entry.link.probe()) is None:
                     break
                 core.condemned(entry, reason, now)
+                if len(core.effects) >= PIECE:  # it queues, and the others are looked at in pieces
+                    entry = None
+                    break
         except BaseException:
             if entry is not None:
                 self._engine.report(core.condemned, entry, CloseReason.ERROR)

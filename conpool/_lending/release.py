@@ -23,6 +23,7 @@ from conpool._connection.exchange import CLOSED_STREAM, ENDED
 from conpool._connection.hand_over import end_exchange
 from conpool._connection.link import Link
 from conpool._connection.pooled import PooledEntry, PooledLease
+from conpool._core.chores import PIECE
 from conpool._core.failures import EARLY
 from conpool._engine.engine import Engine
 from conpool._engine.room import with_more_room, with_room
@@ -156,8 +157,7 @@ class Releaser:
         """
         entry = lease.entry
         self.unended[lease] = _DISCARDED
-        with suppress(trio.RunFinishedError):
-            self._call_soon()
+        self._call_soon()
         if entry.state is not _ACTIVE:
             return  # the pool closed it under its lease: nothing was withheld from anybody
         warnings.warn(
@@ -172,15 +172,22 @@ class Releaser:
     def end_rest(self) -> None:
         """End the leases that nobody has any more: dropped ones, and those whose end broke off.
 
-        trio's loop calls this, and the sweep, in case not even a call to the loop was possible.
+        trio's loop calls this, and the sweep, in case not even a call to the loop was possible. It
+        does a piece of the work, and has the loop call it for the next one.
         """
-        for lease in list(self.unended):
+        rest = list(self.unended)
+        for lease in rest[:PIECE]:
+            reason = self.unended.pop(lease)
             try:
-                self._drop(lease, self.unended[lease])
+                self._drop(lease, reason)
             except Exception:  # noqa: BLE001 - the next sweep tries again
                 _log.exception("ending a lease of %s failed", lease.entry.sub.endpoint)
-            else:
-                self.unended.pop(lease, None)
+                self.unended[lease] = reason
+            except BaseException:
+                self.unended[lease] = reason
+                raise
+        if len(rest) > PIECE and len(self.unended) < len(rest):
+            self._call_soon()
 
     def _end(self, lease: PooledLease, reason: CloseReason) -> None:
         try:
@@ -204,7 +211,8 @@ class Releaser:
     def _call_soon(self) -> None:
         token = self._engine.token
         assert token is not None  # there was a lease, so the pool has been opened
-        token.run_sync_soon(self.end_rest, idempotent=True)
+        with suppress(trio.RunFinishedError):
+            token.run_sync_soon(self.end_rest, idempotent=True)
 
     def _close(self, lease: PooledLease, reason: CloseReason) -> None:
         """End `lease` and close its connection."""

@@ -19,6 +19,7 @@ from __future__ import annotations
 import os
 import weakref
 from contextlib import AbstractAsyncContextManager
+from operator import attrgetter
 from typing import Final, final
 
 import trio
@@ -127,8 +128,8 @@ class Lifecycle:
                 await self._end()  # noqa: ASYNC102 - shields and bounds itself
 
     async def _end(self) -> None:
-        configs = (sub.config for sub in self._core.subs.values())
-        longest = max((config.close_timeout for config in configs), default=0.0)
+        subs = self._core.subs.values()
+        longest: float = max(map(attrgetter("config.close_timeout"), subs), default=0.0)
         with trio.CancelScope(shield=True, deadline=trio.current_time() + longest + _MARGIN):
             await self._wait_for_end()
         self._host.cancel()
