@@ -83,15 +83,18 @@ class Serving:
         self._ledger.touch(sub)
 
     def look_at_idle(self, sub: AnySubPool, now: float) -> None:
-        """Have idle connections looked at for waiters: the newest first, one for each waiter."""
+        """Have idle connections looked at for waiters: the newest first, one for each waiter.
+
+        A check whose caller has gone may hang: while there are others, nobody depends on it.
+        """
         if sub.gate.is_paused:
             return
         for _ in range(PIECE):
-            if not sub.idle or sub.checking >= sub.queue.count_usual():
+            waiter = sub.queue.find(is_usual=True, is_unprovided=True)
+            if waiter is None and sub.checking >= sub.queue.count_usual():
                 return
-            entry = self.pop_newest(sub, now)
+            entry = self.pop_newest(sub, now) if sub.idle else None
             if entry is None:
                 return
-            waiter = sub.queue.find(is_usual=True, is_unprovided=True)
             self._ledger.begin_check(entry, waiter)
         self._ledger.timetable.look_at(sub, now)
