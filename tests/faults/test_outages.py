@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 import trio
@@ -148,10 +149,13 @@ async def test_f128_a_full_postgres_fails_nobody_whom_returns_will_serve(
                 served.append(number)
                 assert await query(conn, "SELECT 1") == [b"1"]
 
+        def waits(number: int) -> bool:
+            return case.pool.stats(endpoint).waiting > number
+
         async with trio.open_nursery() as nursery:
             for number in range(8):
                 nursery.start_soon(take, number)
-                await eventually(lambda n=number: case.pool.stats(endpoint).waiting > n)
+                await eventually(partial(waits, number))
             await case.log.wait_until(lambda: len(case.log.connect_errors) >= 3)
             assert not served
             for lease in leases:
