@@ -87,11 +87,15 @@ class Serving:
     def look_at_idle(self, sub: AnySubPool, now: float) -> bool:
         """Have idle connections looked at for waiters: the newest first, one for each waiter.
 
-        Returns False if there are more, which are looked at in the next tick.
+        A check whose caller has gone may hang: while others are idle, nobody depends on it. Returns
+        False if there are more, which are looked at in the next tick.
         """
         if sub.gate.is_paused:
             return True
-        while len(sub.idle) > len(sub.reserved) and sub.checking < sub.queue.count_usual():
+        while len(sub.idle) > len(sub.reserved):
+            waiter = sub.queue.find(is_usual=True, is_unprovided=True)
+            if waiter is None and sub.checking >= sub.queue.count_usual():
+                break
             if sub.looks == PIECE:
                 sub.looks = 0
                 self._ledger.rest(sub, now)
@@ -99,6 +103,5 @@ class Serving:
             sub.looks += 1
             entry = self.pop_newest(sub, now)
             if entry is not None:
-                waiter = sub.queue.find(is_usual=True, is_unprovided=True)
                 self._ledger.begin_check(entry, waiter)
         return True
