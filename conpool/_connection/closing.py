@@ -52,6 +52,16 @@ async def close_gracefully(stream: trio.abc.AsyncResource, timeout: float) -> No
         try_close_now(stream)
 
 
+async def close_now(stream: trio.abc.AsyncResource) -> None:
+    """Close a stream by force, at once if that is possible."""
+    is_closed = False
+    try:
+        is_closed = try_close_now(stream)
+    finally:
+        if not is_closed and hasattr(stream, "aclose"):
+            await close_by_force(stream)  # noqa: ASYNC102 - shields and bounds itself
+
+
 async def close_by_force(stream: trio.abc.AsyncResource) -> None:
     """Close a stream that only an await can close, and give its goodbye no time."""
     await close_gracefully(stream, 0.0)

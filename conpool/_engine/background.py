@@ -7,15 +7,23 @@ in which the pool was opened, protected from KeyboardInterrupt, which belongs to
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Awaitable, Callable
 from contextvars import Context, copy_context
-from typing import Any, TypeVarTuple, final
+from typing import Any, Final, TypeVarTuple, final
 
 import trio
 from trio.lowlevel import Task, enable_ki_protection
 
+from conpool._engine.insist import insist
+
 Ts = TypeVarTuple("Ts")
+
+_PAUSE: Final = 0.1
+"""Seconds until a job that has broken off begins again: soon, and not without end at once."""
+
+_log: Final = logging.getLogger("conpool")
 
 
 @final
@@ -51,17 +59,17 @@ class Background:
         try:
             with trio.CancelScope(shield=True) as scope:
                 async with trio.open_nursery() as self._nursery:
-                    self.spawn(self._keep_time, name="conpool timer")
+                    self.spawn(self._keep_doing, self._keep_time, name="conpool timer")
                     for job in jobs:
-                        self.spawn(job, name=f"conpool {job.__name__}")
+                        self.spawn(self._keep_doing, job, name=f"conpool {job.__name__}")
                     async with trio.open_nursery() as self._dials:
                         task_status.started(scope)
                         try:
-                            await trio.sleep_forever()
+                            await self._keep_doing(trio.sleep_forever)
                         finally:
                             on_end()
         finally:
-            self.ended.set()
+            insist(self.ended.set)
 
     def spawn(self, job: Callable[[*Ts], Awaitable[object]], *args: *Ts, name: str) -> None:
         """Run a job of the pool's own in the background.
@@ -76,7 +84,26 @@ class Background:
         self._start(self._dials, job, *args, name=name)
 
     def _start(self, nursery: trio.Nursery, job: Any, *args: object, name: str) -> None:
-        self._context.run(lambda: nursery.start_soon(job, *args, name=name))
+        self._context.run(lambda: nursery.start_soon(self._guard, job, *args, name=name))
+
+    @enable_ki_protection
+    async def _guard(self, job: Callable[[*Ts], Awaitable[object]], *args: *Ts) -> None:
+        """Run `job`. An `Exception` of one task must not end the whole background."""
+        try:
+            await job(*args)
+        except Exception:
+            _log.exception("a background task of the pool has failed")
+
+    @enable_ki_protection
+    async def _keep_doing(self, job: Callable[[], Awaitable[object]]) -> None:
+        """Run `job` until it ends, and again if it breaks off: nobody else does what it does."""
+        while True:
+            try:
+                await job()
+                return
+            except Exception:
+                _log.exception("%s has broken off and begins again", job.__name__)
+            await trio.sleep(_PAUSE)
 
     def give_up_dials(self) -> None:
         """Cancel all dials. There must be no more of them."""
@@ -99,7 +126,8 @@ class Background:
 
     def ring_at(self, time: float) -> None:
         """Have the alarm go off at `time`, which is sooner than it would."""
-        self.rings_at = self._alarm.deadline = time
+        self._alarm.deadline = time  # first: if it fails, the alarm goes off when it would have
+        self.rings_at = time
 
     @enable_ki_protection
     async def _keep_time(self) -> None:

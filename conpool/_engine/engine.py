@@ -16,7 +16,7 @@ from typing import Any, Final, TypeAlias, TypeVar, TypeVarTuple, final
 import trio
 from trio.lowlevel import Task, enable_ki_protection, reschedule
 
-from conpool._connection.closing import close_by_force, close_gracefully
+from conpool._connection.closing import close_by_force, close_gracefully, close_now
 from conpool._connection.idle_watch import IdleWatch
 from conpool._connection.link import Link
 from conpool._connection.pooled import (
@@ -31,6 +31,7 @@ from conpool._core.records import Waiter, WaitOutcome, Warmer
 from conpool._dial.dial import given_up, open_link
 from conpool._engine.background import Background
 from conpool._engine.holders import Tick
+from conpool._engine.insist import insist
 from conpool._engine.news import News
 from conpool._errors.connect import ConnectError
 from conpool._errors.copies import without_traceback
@@ -144,7 +145,7 @@ class Engine:
 
     def report(self, happened: Callable[[*Ts, float], R], *args: *Ts) -> R:
         """Report to the core what has `happened`, do what it decides, and tell the observers."""
-        now = self.now()
+        now = insist(self.now)
         outcome = happened(*args, now)
         self.perform(now)
         return outcome
@@ -154,11 +155,11 @@ class Engine:
 
         For abort functions, which run inside trio's scheduler: no place for a user's callback.
         """
-        now = self.now()
+        now = insist(self.now)
         happened(*args, now)
         is_held, self.news.is_held = self.news.is_held, True
         try:
-            self.perform(now)
+            self._call(lambda: self.perform(now))
         finally:
             self.news.is_held = is_held
 
@@ -183,9 +184,12 @@ class Engine:
             if self._touched:
                 self.core.pump(now)
         if self._timetable.next_at < self.background.rings_at:
-            self.background.ring_at(self._timetable.next_at)
+            insist(self._ring_sooner)
         if self.news.pending:
             self.news.deliver()
+
+    def _ring_sooner(self) -> None:
+        self.background.ring_at(self._timetable.next_at)
 
     def _put_off(self, effect: PooledEffect, error: BaseException) -> None:
         """`error` has kept `effect` from being performed: try again in a step of trio's loop.
@@ -193,28 +197,45 @@ class Engine:
         Where even that cannot be arranged, the next sweep tries again.
         """
         self._undone.append(effect)
-        if self.token is not None:
-            self.token.run_sync_soon(self.perform_undone, idempotent=True)
-        _log.error("%r has failed and is tried again", effect, exc_info=error)
+        try:
+            self.call_soon(self.perform_undone)
+            _log.error("%r has failed and is tried again", effect, exc_info=error)
+        except Exception:  # noqa: BLE001 - the other effects must still be performed
+            pass
 
     def perform_undone(self) -> None:
         """Try again what has failed, and do without what fails again."""
-        undone, self._undone = self._undone, []
-        for effect in undone:
+        for _ in range(len(self._undone)):
+            effect = self._undone.pop(0)
             try:
-                self._perform_one[type(effect)](effect)
+                if not isinstance(effect, Waiter | Warmer) or _is_asleep(effect):
+                    self._perform_one[type(effect)](effect)
             except Exception as error:  # noqa: BLE001 - whatever it is, the books must be right
                 self._do_without(effect, error)
-        self.perform(self.now())
+        self.perform(insist(self.now))
+
+    def call_soon(self, job: Callable[[], object]) -> None:
+        """Have trio's loop call `job` in a step of its own. Any thread may ask for that."""
+        if self.token is not None:
+            self.token.run_sync_soon(self._call, job, idempotent=True)
+
+    def _call(self, job: Callable[[], object]) -> None:
+        """Call `job` where an exception would end the whole run: inside trio's loop."""
+        try:
+            job()
+        except Exception:
+            _log.exception("%r has failed", job)
+        except BaseException as error:  # an observer's, for instance: it comes out of the block
+            self.background.spawn(_raise, error, name="conpool failure")
 
     def _do_without(self, effect: PooledEffect, error: Exception) -> None:
         _log.error("%r has failed for good", effect, exc_info=error)
         match effect:
             case Dial(entry):
                 failed = as_connect_error(error, entry.sub.endpoint, "tcp", ())
-                self._report_failed_dial(entry, failed, self.now())
+                self._report_failed_dial(entry, failed, entry.created_at)
             case Check(entry):
-                self.core.checked(entry, CloseReason.ERROR, self.now())
+                self.core.checked(entry, CloseReason.ERROR, insist(self.now))
             case Close(entry) if entry.state is ConnectionState.CLOSING:
                 self._note_closed(entry)
             case _:
@@ -258,35 +279,40 @@ class Engine:
 
     @enable_ki_protection
     async def _dial(self, entry: PooledEntry, scope: trio.CancelScope) -> None:
-        endpoint, started = entry.sub.endpoint, self.now()
+        endpoint, started = entry.sub.endpoint, entry.created_at
         error: ConnectError | None = None
         try:
             with scope:
                 timeout = entry.sub.config.connect_timeout
                 entry.link = await open_link(self._connector, endpoint, timeout)
-                self._note_opened(entry)
+                await self._note_opened(entry)
         except Exception as exc:  # noqa: BLE001 - a `ConnectError`, unless the watch has failed
             error = as_connect_error(exc, endpoint, "open", ())
         except BaseException:
-            self.stop_serving()  # if the pool is not closing, its background is dying
-            self._report_failed_dial(entry, None, started)
+            try:
+                self.stop_serving()  # if the pool is not closing, its background is dying
+            finally:
+                self._report_failed_dial(entry, None, started)
             raise
         finally:
             del self._dial_scopes[entry]
         if error is not None or scope.cancelled_caught:
             self._report_failed_dial(entry, error, started)
         else:
-            self.news.add_about(self.news.connected, entry, self.now() - started)
-            self.report(self.core.dialled, entry)
+            self.report(self._note_dialled, entry, started)
 
-    def _note_opened(self, entry: PooledEntry) -> None:
+    async def _note_opened(self, entry: PooledEntry) -> None:
         """The transport is open, and the pool's own."""
         try:
             self.watch.add(entry)
             entry.address = entry.link.peer_ip
         except BaseException:
-            entry.link.try_close_now()
+            await close_now(entry.link.stream)  # noqa: ASYNC102 - shields and bounds itself
             raise
+
+    def _note_dialled(self, entry: PooledEntry, started: float, now: float) -> None:
+        self.news.add_about(self.news.connected, entry, now - started)
+        self.core.dialled(entry, now)
 
     def _report_failed_dial(
         self, entry: PooledEntry, error: ConnectError | None, started: float
@@ -298,9 +324,13 @@ class Engine:
             told = given_up(entry.sub.endpoint)
         elif told is None:
             told = PoolClosed("the pool closed during the dial")
-        self.news.add_about(self.news.connect_failed, entry, told, self.now() - started)
-        self.some_closed.unpark_all()
-        self.report(failures.dial_failed, entry, error)
+        now = insist(self.now)
+        self.news.add_about(self.news.connect_failed, entry, told, now - started)
+        failures.dial_failed(entry, error, now)
+        try:
+            insist(self.some_closed.unpark_all)
+        finally:
+            self.perform(now)
         if error is not None:
             failures.remember(entry.sub, error, without_traceback(error))
 
@@ -309,6 +339,7 @@ class Engine:
     def _start_close(self, effect: Close[Link, Task]) -> None:
         entry = effect.entry
         if entry.state is not ConnectionState.CLOSING:
+            self.some_closed.unpark_all()
             return  # it is tried again, and had come so far
         self.watch.remove(entry)
         if entry.reason is CloseReason.DETACHED or self._close_now(entry, effect.gracefully):
@@ -337,13 +368,15 @@ class Engine:
             else:
                 await close_by_force(entry.link.stream)
         finally:
-            self._note_closed(entry)
-            self.perform(self.now())
+            try:
+                self._note_closed(entry)
+            finally:
+                self.perform(insist(self.now))
 
     def _note_closed(self, entry: PooledEntry) -> None:
-        self.core.closed(entry, self.now())
+        self.core.closed(entry, insist(self.now))
         self.news.add_about(self.news.closed, entry, entry.reason)
-        self.some_closed.unpark_all()
+        insist(self.some_closed.unpark_all)
 
     # ── looking at idle connections ─────────────────────────────────────────────
 
@@ -359,3 +392,12 @@ class Engine:
             self.background.spawn(self.ask_peer, entry, name=name)
         else:
             self.core.checked(entry, reason, now)
+
+
+def _is_asleep(waiting: PooledWaiter | PooledWarmer) -> bool:
+    """Whether the task of `waiting` is still to be woken."""
+    return waiting.task is not None and waiting.task.custom_sleep_data is waiting
+
+
+async def _raise(error: BaseException) -> None:
+    raise error

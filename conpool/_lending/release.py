@@ -157,7 +157,7 @@ class Releaser:
         entry = lease.entry
         self.unended[lease] = _DISCARDED
         with suppress(trio.RunFinishedError):
-            self._call_soon()
+            self._engine.call_soon(self.end_rest)
         if entry.state is not _ACTIVE:
             return  # the pool closed it under its lease: nothing was withheld from anybody
         warnings.warn(
@@ -199,12 +199,7 @@ class Releaser:
             self.end_rest()
         finally:
             if self.unended:
-                self._call_soon()
-
-    def _call_soon(self) -> None:
-        token = self._engine.token
-        assert token is not None  # there was a lease, so the pool has been opened
-        token.run_sync_soon(self.end_rest, idempotent=True)
+                self._engine.call_soon(self.end_rest)
 
     def _close(self, lease: PooledLease, reason: CloseReason) -> None:
         """End `lease` and close its connection."""

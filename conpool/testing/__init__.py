@@ -37,14 +37,17 @@ Example:
 from __future__ import annotations
 
 from conpool.testing._cancel import cancel_everywhere
+from conpool.testing._fail import Failure, fail_everywhere
 from conpool.testing._memory import MemoryConnector
 from conpool.testing._quiescence import assert_quiescent
 from conpool.testing._schedules import explore_schedules, fixed_order
 
 __all__ = [
+    "Failure",
     "MemoryConnector",
     "assert_quiescent",
     "cancel_everywhere",
     "explore_schedules",
+    "fail_everywhere",
     "fixed_order",
 ]
