@@ -28,28 +28,41 @@ def try_close_now(stream: trio.abc.AsyncResource) -> bool:
     close = getattr(stream, "close", None)
     if not callable(close) or inspect.iscoroutinefunction(close):
         return False
-    try:
-        close()
-    except Exception:  # noqa: BLE001 - a stream of the user's own may raise anything
-        _log.exception("closing %r by force failed", stream)
+    for _ in range(2):  # the first error may have come before the stream did anything
+        try:
+            close()
+            break
+        except Exception:
+            _log.exception("closing %r by force failed", stream)
     return True
 
 
 async def close_gracefully(stream: trio.abc.AsyncResource, timeout: float) -> None:
-    """Close `stream` gracefully, and by force after `timeout` seconds.
+    """Close `stream` with a goodbye to the peer that takes at most `timeout` seconds.
 
-    Nothing can cancel this, but the time-out bounds it: a peer that does not read can hold up the
-    goodbye of TLS. An error is logged at most, because the stream is closed all the same.
+    It returns in any case, and is not cancelled: what the goodbye raises is logged, and the
+    stream is closed all the same.
     """
+    is_closed = False
+    try:
+        is_closed = await _try_close(stream, timeout)
+    finally:
+        if not is_closed:  # the error may have come before the stream did anything
+            await _try_close(stream, 0.0)  # noqa: ASYNC102 - shields and bounds itself
+        try_close_now(stream)
+
+
+async def _try_close(stream: trio.abc.AsyncResource, timeout: float) -> bool:
+    """Return whether the stream has been closed without an unexpected error."""
     try:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + timeout):
             await stream.aclose()
     except trio.BrokenResourceError:
         pass
-    except Exception:  # noqa: BLE001 - a stream of the user's own may raise anything
+    except Exception:
         _log.exception("closing %r failed", stream)
-    finally:
-        try_close_now(stream)
+        return False
+    return True
 
 
 async def close_now(stream: trio.abc.AsyncResource) -> None:

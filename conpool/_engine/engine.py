@@ -89,7 +89,7 @@ class Engine:
         self.token: trio.lowlevel.TrioToken | None = None
         self.ask_peer: Callable[[PooledEntry], Awaitable[None]]
         """Has the peer of an idle connection asked, and reports the answer; see `PeerCheck`."""
-        self._dial_scopes: dict[PooledEntry, trio.CancelScope] = {}
+        self._dial_scopes: dict[PooledEntry, trio.CancelScope | None] = {}
         self._undone: list[PooledEffect] = []
         """What could not be done because something raised: `perform` tries again."""
         self._perform_one: dict[type[Any], Callable[[Any], None]] = {
@@ -232,6 +232,7 @@ class Engine:
         _log.error("%r has failed for good", effect, exc_info=error)
         match effect:
             case Dial(entry):
+                self._dial_scopes.pop(entry, None)
                 failed = as_connect_error(error, entry.sub.endpoint, "tcp", ())
                 self._report_failed_dial(entry, failed, entry.created_at)
             case Check(entry):
@@ -266,11 +267,12 @@ class Engine:
 
     def _start_dial(self, effect: Dial[Link, Task]) -> None:
         entry = effect.entry
-        scope = trio.CancelScope()
+        if entry not in self._dial_scopes:  # else it is tried again, and this was told
+            self._dial_scopes[entry] = None
+            self.news.add_about(self.news.connecting, entry)
+        scope = self._dial_scopes[entry] = self._dial_scopes[entry] or trio.CancelScope()
         name = f"conpool dial to {entry.sub.endpoint}"
         self.background.spawn_dial(self._dial, entry, scope, name=name)
-        self._dial_scopes[entry] = scope
-        self.news.add_about(self.news.connecting, entry)
 
     def _give_up_dial(self, effect: GiveUp[Link, Task]) -> None:
         scope = self._dial_scopes.get(effect.entry)
@@ -299,7 +301,7 @@ class Engine:
         if error is not None or scope.cancelled_caught:
             self._report_failed_dial(entry, error, started)
         else:
-            self.report(self._note_dialled, entry, started)
+            await self._report_dialled(entry, started)
 
     async def _note_opened(self, entry: PooledEntry) -> None:
         """The transport is open, and the pool's own."""
@@ -308,6 +310,15 @@ class Engine:
             entry.address = entry.link.peer_ip
         except BaseException:
             await close_now(entry.link.stream)  # noqa: ASYNC102 - shields and bounds itself
+            raise
+
+    async def _report_dialled(self, entry: PooledEntry, started: float) -> None:
+        try:
+            self.report(self._note_dialled, entry, started)
+        except BaseException:
+            if entry.state is ConnectionState.CONNECTING:  # it has not been reported
+                await close_now(entry.link.stream)  # noqa: ASYNC102 - shields and bounds itself
+                self._report_failed_dial(entry, None, started)
             raise
 
     def _note_dialled(self, entry: PooledEntry, started: float, now: float) -> None:
@@ -372,6 +383,10 @@ class Engine:
                 self._note_closed(entry)
             finally:
                 self.perform(insist(self.now))
+
+    def close_stray(self, stream: trio.abc.Stream) -> None:
+        """Close a stream that has left the pool and that nobody has got."""
+        self.background.spawn(close_now, stream, name="conpool close")
 
     def _note_closed(self, entry: PooledEntry) -> None:
         self.core.closed(entry, insist(self.now))

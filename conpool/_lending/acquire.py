@@ -270,16 +270,18 @@ class Acquirer:
         if entry is not None:
             self._put_back(entry)
         now = insist(self._engine.now)
-        counters = sub.counters
-        if isinstance(exc, AcquireTimeout):
-            counters.acquire_timeouts += 1
-        elif isinstance(exc, trio.Cancelled):
-            counters.acquire_cancelled += 1
-        has_queued = waiter is not None and waiter.task is not None
-        if isinstance(exc, AcquireTimeout) or has_queued:
-            counters.wait_time.add(now - since)  # it has waited in vain
         self._news.add(self._news.acquire_failed, sub.endpoint, exc, now - since)
-        self._engine.perform(now)
+        counters = sub.counters
+        try:
+            if isinstance(exc, AcquireTimeout):
+                counters.acquire_timeouts += 1
+            elif isinstance(exc, trio.Cancelled):
+                counters.acquire_cancelled += 1
+            has_queued = waiter is not None and waiter.task is not None
+            if isinstance(exc, AcquireTimeout) or has_queued:
+                counters.wait_time.add(now - since)  # it has waited in vain
+        finally:
+            self._engine.perform(now)
 
     def _put_back(self, entry: PooledEntry) -> None:
         """Give back a connection that was taken and not lent."""

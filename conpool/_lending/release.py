@@ -135,7 +135,14 @@ class Releaser:
         lease = held_lease(connection)
         stream = lease.entry.link.stream
         end_lease(connection)
-        self._end(lease, CloseReason.DETACHED)
+        try:
+            self._end(lease, CloseReason.DETACHED)
+        except BaseException:  # the caller does not get the stream, so nobody would close it
+            if lease in self.unended:
+                self.unended[lease] = _DISCARDED
+            else:
+                self._engine.close_stray(stream)
+            raise
         return stream
 
     def retire(self, connection: Connection[Any]) -> None:
@@ -186,7 +193,7 @@ class Releaser:
         try:
             self._close(lease, reason)
         except BaseException as error:
-            self.unended[lease] = _DISCARDED
+            self.unended[lease] = reason
             with_more_room(partial(self._recover, error))
             if not isinstance(error, OSError):
                 raise

@@ -31,10 +31,12 @@ def _leave(waiter: PooledWaiter, engine: Engine, _: RaiseCancelT) -> Abort:
     return Abort.SUCCEEDED
 
 
-async def park_warmer(warmer: PooledWarmer) -> None:
+async def park_warmer(warmer: PooledWarmer, engine: Engine) -> None:
     """Sleep until `warmer` has what it waits for, or an error."""
 
     def leave(_: RaiseCancelT) -> Abort:
+        if warmer.queued:
+            engine.report_quietly(engine.core.orders.warming_ended, warmer)
         return Abort.SUCCEEDED
 
     warmer.task = task = current_task()

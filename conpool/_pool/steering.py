@@ -50,7 +50,7 @@ class Steering:
         try:
             self._engine.report(self._orders.warming_asked, warmer)
             if warmer.queued:
-                await park_warmer(warmer)
+                await park_warmer(warmer, self._engine)
             else:
                 await trio.lowlevel.checkpoint()
         finally:

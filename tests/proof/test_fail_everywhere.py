@@ -8,8 +8,10 @@ pool, and always comes out of something (G11, G17, G17b, G20).
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import ssl
+import warnings
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from typing import Any, TypeAlias, cast
@@ -21,15 +23,21 @@ import conpool
 from conpool.testing import Failure, fail_everywhere
 from tests.support.pools import find_pool_tasks
 
+from .cases import nothing
 from .connectors import AwkwardConnector, BareConnector, PairConnector, encrypted
 from .totals import tried
-from .world import World, config, exchange, mock_clock
+from .world import AWAY, World, config, exchange, mock_clock
 
 Call: TypeAlias = Callable[[World], Awaitable[object]]
 Connect: TypeAlias = Callable[[], conpool.Connector]
 
 BOUND = 100.0
 """Seconds in which whatever the pool does must have come to an end."""
+
+WITHIN = ["conpool"]
+PURE = ["conpool._core", "conpool._stats", "conpool._values"]
+JUDGE = "tests.support.pools"
+"""Where the observer lives that checks the events: it must hear of all of them."""
 
 ERRORS = pytest.mark.parametrize(
     "error", [MemoryError, RecursionError, OSError, KeyboardInterrupt], ids=lambda kind: kind.__name__
@@ -46,7 +54,7 @@ def quiet() -> Iterator[None]:
 
 def sweep(play: Callable[[Failure], Awaitable[object]], error: type[BaseException]) -> None:
     points = fail_everywhere(
-        play, within=["conpool"], apart_from=["conpool._core"], error=error, clock=mock_clock
+        play, within=[*WITHIN, JUDGE], apart_from=[*PURE, JUDGE], error=error, clock=mock_clock
     )
     tried["calls that failed"] += points
     assert points > 3
@@ -93,6 +101,7 @@ class Play:
         self,
         call: Call,
         *,
+        before: Call = nothing,
         connect: Connect = BareConnector,
         limit: int = 1,
         endpoint: conpool.AnyEndpoint | None = None,
@@ -100,6 +109,7 @@ class Play:
         **settings: Any,
     ) -> None:
         self._call = call
+        self._before = before
         self._connect = connect
         self._endpoint = endpoint
         self._pool = pool or {}
@@ -110,10 +120,13 @@ class Play:
         options = dict(self._pool)
         if self._endpoint is not None:
             options["endpoint"] = self._endpoint
-        world = World(self._settings, connector=self._connect(), **options)
+        world = World(
+            self._settings, connector=self._connect(), observers=[Guest()], **options
+        )
         try:
             with trio.fail_after(BOUND):
                 async with world.opened():
+                    await self._before(world)
                     await self._suffer(world, failure)
         except BaseException as exc:
             if isinstance(failure.raised, Exception) or not is_explained(failure, exc):
@@ -134,7 +147,7 @@ class Play:
                 done.set()
 
         async def bystander() -> None:
-            await endure(failure, lambda: world.hold("bystander", timeout=50))
+            await endure(failure, lambda: dial_in_vain(world))
 
         with failure:
             async with trio.open_nursery() as nursery:
@@ -142,6 +155,72 @@ class Play:
                 await trio.sleep(0.5)
                 nursery.start_soon(bystander)
                 await done.wait()
+
+
+# ── who is there ────────────────────────────────────────────────────────────────
+
+
+class Guest(conpool.Observer):
+    """Hears of everything; each call of it may fail."""
+
+    def acquire_started(self, endpoint: conpool.AnyEndpoint) -> None: ...
+    def acquired(self, info: conpool.ConnectionInfo, waited: float) -> None: ...
+    def acquire_failed(
+        self, endpoint: conpool.AnyEndpoint, error: BaseException, waited: float
+    ) -> None: ...
+    def released(self, info: conpool.ConnectionInfo, held: float) -> None: ...
+    def connecting(self, info: conpool.ConnectionInfo) -> None: ...
+    def connected(self, info: conpool.ConnectionInfo, took: float) -> None: ...
+    def connect_failed(
+        self, info: conpool.ConnectionInfo, error: BaseException, took: float
+    ) -> None: ...
+    def closed(self, info: conpool.ConnectionInfo, reason: conpool.CloseReason) -> None: ...
+    def cleared(self, endpoint: conpool.AnyEndpoint | None) -> None: ...
+
+
+class Refusing(BareConnector):
+    """Refuses the first dial."""
+
+    refuses = True
+
+    async def connect(self, endpoint: conpool.AnyEndpoint) -> trio.abc.Stream:
+        try:
+            return await super().connect(endpoint)
+        finally:
+            self.refuses = False
+
+
+class Hanging(BareConnector):
+    """Never ends the first dial."""
+
+    hangs = True
+
+    async def connect(self, endpoint: conpool.AnyEndpoint) -> trio.abc.Stream:
+        if self.hangs:
+            self.hangs = False
+            await trio.sleep_forever()
+        return await super().connect(endpoint)
+
+
+class Moving(BareConnector):
+    """Says that a name leads elsewhere."""
+
+    async def addresses(self, endpoint: conpool.AnyEndpoint) -> frozenset[str]:
+        return frozenset({"192.0.2.1"})
+
+
+async def answers(conn: conpool.Connection[None]) -> bool:
+    await exchange(conn, b"alive?")
+    return True
+
+
+async def is_silent(conn: conpool.Connection[None]) -> bool:
+    return False
+
+
+async def hangs(conn: conpool.Connection[None]) -> bool:
+    await trio.sleep_forever()
+    return True
 
 
 # ── calls ───────────────────────────────────────────────────────────────────────
@@ -153,16 +232,215 @@ async def lease(world: World) -> None:
         await trio.sleep(1)
 
 
+async def dial_in_vain(world: World) -> None:
+    with contextlib.suppress(conpool.ConnectError):
+        await lease(world)
+
+
 async def lease_twice(world: World) -> None:
     await lease(world)
+    await trio.sleep(1.5)
+    await lease(world)
+
+
+async def give_back_by_hand(world: World) -> None:
+    conn = await world.pool.acquire(world.endpoint)
+    try:
+        await exchange(conn, b"the call")
+        await trio.sleep(1)
+    finally:
+        await end_at_last(conn, lambda: world.pool.release(conn))
+
+
+async def discard(world: World) -> None:
+    conn = await world.pool.acquire(world.endpoint)
+    await trio.sleep(1)
+    await end_at_last(conn, lambda: world.pool.discard(conn))
+
+
+async def detach(world: World) -> None:
+    conn = await world.pool.acquire(world.endpoint)
+    await trio.sleep(1)
+    await end_at_last(conn, lambda: cast("trio.SocketStream", conn.detach()).socket.close())
+
+
+async def end_at_last(conn: conpool.Connection[None], end: Callable[[], object]) -> None:
+    """Where even the first call of an end fails, the lease has not ended: its holder can see that."""
+    try:
+        end()
+    finally:
+        await conn.aclose()
+
+
+async def retire(world: World) -> None:
+    async with world.pool.connection(world.endpoint) as conn:
+        await exchange(conn, b"the call")
+        conn.retire()
+
+
+async def break_off(world: World) -> None:
+    with contextlib.suppress(ZeroDivisionError):
+        async with world.pool.connection(world.endpoint) as conn:
+            await conn.send_all(b"the call")
+            raise ZeroDivisionError
+
+
+async def leave_unanswered(world: World) -> None:
+    async with world.pool.connection(world.endpoint) as conn:
+        await conn.send_all(b"the call")
+
+
+async def acquire(world: World) -> None:
+    world.lease = await world.pool.acquire(world.endpoint)  # type: ignore[attr-defined]
+
+
+async def forget(world: World) -> None:
+    await trio.sleep(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        del world.lease  # type: ignore[attr-defined]
+    await trio.sleep(3)
+
+
+async def wait_in_vain(world: World) -> None:
+    async with world.pool.connection(world.endpoint):
+        with contextlib.suppress(conpool.AcquireTimeout):
+            await world.pool.acquire(world.endpoint, timeout=1)
+
+
+async def give_up_waiting(world: World) -> None:
+    async with world.pool.connection(world.endpoint):
+        with trio.move_on_after(1):
+            await world.pool.acquire(world.endpoint)
+    with trio.move_on_after(0):
+        async with world.pool.connection(world.endpoint):
+            pass
+
+
+async def give_up_dialling(world: World) -> None:
+    with trio.move_on_after(0.25):
+        await world.pool.acquire(world.endpoint)
+    await trio.sleep(2)
+
+
+async def take_now(world: World) -> None:
+    await lease(world)
+    with contextlib.suppress(trio.WouldBlock):
+        conn = world.pool.acquire_nowait(world.endpoint)
+        await end_at_last(conn, lambda: world.pool.release(conn))
+
+
+async def ask_for_a_fresh_one(world: World) -> None:
+    await lease(world)
+    async with world.pool.connection(world.endpoint, fresh=True):
+        pass
+
+
+async def warm(world: World) -> None:
+    await world.pool.warm(world.endpoint, 2)
+    await lease(world)
+
+
+async def drain(world: World) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lease, world)
+        await trio.sleep(1.5)
+        nursery.start_soon(world.pool.drain)
+
+
+async def clear(world: World) -> None:
+    await lease(world)
+    async with world.pool.connection(world.endpoint):
+        world.pool.clear(interrupt_in_use=True)
+    world.pool.clear()
+
+
+async def steer(world: World) -> None:
+    await lease(world)
+    world.pool.pause(world.endpoint)
+    try:
+        await trio.sleep(1)
+    finally:
+        try:
+            world.pool.resume(world.endpoint)
+        except BaseException:
+            world.pool.resume(world.endpoint)
+            raise
+    world.pool.set_limit(world.endpoint, 3)
+    world.pool.close_idle()
+
+
+async def rest(world: World) -> None:
+    """Let the sweep find what it must."""
     await lease(world)
     await trio.sleep(5)
 
 
-PLAYS = {"lease": Play(lease), "lease_twice": Play(lease_twice)}
+async def lose_the_peer(world: World) -> None:
+    await lease(world)
+    await trio.sleep(2)
+    if world.connector._peers:
+        world.connector.close_peer(0)
+    await trio.sleep(1)
+    await lease(world)
+
+
+async def use_another(world: World) -> None:
+    """The pool is full: the idle connection to one endpoint makes way for the other."""
+    await lease(world)
+    await trio.sleep(3)
+    async with world.pool.connection(AWAY) as conn:
+        await exchange(conn, b"the call")
+
+
+PLAYS: dict[str, Play] = {
+    "a lease": Play(lease),
+    "another lease": Play(lease_twice),
+    "another lease over sockets": Play(lease_twice, connect=PairConnector),
+    "a release": Play(give_back_by_hand),
+    "a discard": Play(discard),
+    "a discard that must await": Play(discard, connect=partial(BareConnector, lingers=True)),
+    "a detach": Play(detach, connect=PairConnector),
+    "a retirement": Play(retire, connect=PairConnector),
+    "a block that raises": Play(break_off, connect=PairConnector),
+    "a block without an answer": Play(leave_unanswered),
+    "a lease that is forgotten": Play(forget, before=acquire, reap_interval=1.0),
+    "a time-out": Play(wait_in_vain),
+    "a cancelled wait": Play(give_up_waiting),
+    "a cancelled dial": Play(give_up_dialling, connect=partial(BareConnector, delay=1.0)),
+    "a dial that is refused": Play(lease, connect=Refusing),
+    "a dial that hangs": Play(dial_in_vain, connect=Hanging, connect_timeout=2.0),
+    "a lease without waiting": Play(take_now),
+    "a fresh connection": Play(ask_for_a_fresh_one),
+    "a check": Play(lease_twice, pool={"health_check": answers}, health_check_after=1.0),
+    "a check that says no": Play(
+        lease_twice, pool={"health_check": is_silent}, health_check_after=1.0
+    ),
+    "a check that hangs": Play(
+        lease_twice,
+        connect=PairConnector,
+        pool={"health_check": hangs},
+        health_check_after=1.0,
+        health_check_timeout=1.0,
+    ),
+    "a check in the background": Play(
+        rest,
+        pool={"health_check": answers},
+        health_check_interval=1.0,
+        reap_interval=1.0,
+    ),
+    "warming": Play(warm, limit=3),
+    "draining": Play(drain, limit=2),
+    "clearing": Play(clear, connect=PairConnector),
+    "steering": Play(steer, limit=2),
+    "a sweep": Play(rest, connect=PairConnector, reap_interval=1.0, max_idle_time=2.0),
+    "a peer that goes": Play(lose_the_peer, connect=PairConnector),
+    "a name that moves": Play(rest, connect=Moving, reap_interval=1.0),
+    "an eviction": Play(use_another, limit=1, max_connections=1),
+}
 
 
 @ERRORS
 @pytest.mark.parametrize("name", PLAYS)
-def test_f142_a_call_that_fails(name: str, error: type[BaseException]) -> None:
+def test_f142_whatever_fails_loses_nothing(name: str, error: type[BaseException]) -> None:
     sweep(PLAYS[name], error)
