@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from threading import get_ident
 from typing import Any, Final, TypeAlias, TypeVar, TypeVarTuple, final
 
@@ -145,7 +146,7 @@ class Engine:
 
     def report(self, happened: Callable[[*Ts, float], R], *args: *Ts) -> R:
         """Report to the core what has `happened`, do what it decides, and tell the observers."""
-        now = insist(self.now)
+        now = self.time()
         outcome = happened(*args, now)
         self.perform(now)
         return outcome
@@ -155,7 +156,7 @@ class Engine:
 
         For abort functions, which run inside trio's scheduler: no place for a user's callback.
         """
-        now = insist(self.now)
+        now = self.time()
         happened(*args, now)
         is_held, self.news.is_held = self.news.is_held, True
         try:
@@ -212,7 +213,7 @@ class Engine:
                     self._perform_one[type(effect)](effect)
             except Exception as error:  # noqa: BLE001 - whatever it is, the books must be right
                 self._do_without(effect, error)
-        self.perform(insist(self.now))
+        self.perform(self.time())
 
     def call_soon(self, job: Callable[[], object]) -> None:
         """Have trio's loop call `job` in a step of its own. Any thread may ask for that."""
@@ -225,8 +226,25 @@ class Engine:
             job()
         except Exception:
             _log.exception("%r has failed", job)
-        except BaseException as error:  # an observer's, for instance: it comes out of the block
+        except BaseException as error:  # an observer's, for instance
+            self._raise_in_block(error)
+
+    def _raise_in_block(self, error: BaseException) -> None:
+        """Have `error` end the background: so it comes out of the pool's block."""
+        try:
             self.background.spawn(_raise, error, name="conpool failure")
+        except RuntimeError:  # there is no background any more
+            raise error from None
+
+    def time(self) -> float:
+        """Return the time, also where a clock fails: what has happened must be reported."""
+        try:
+            return self.now()
+        except BaseException as error:
+            now = self.now()
+            if not isinstance(error, Exception):
+                self._raise_in_block(error)
+            return now
 
     def _do_without(self, effect: PooledEffect, error: Exception) -> None:
         _log.error("%r has failed for good", effect, exc_info=error)
@@ -236,7 +254,7 @@ class Engine:
                 failed = as_connect_error(error, entry.sub.endpoint, "tcp", ())
                 self._report_failed_dial(entry, failed, entry.created_at)
             case Check(entry):
-                self.core.checked(entry, CloseReason.ERROR, insist(self.now))
+                self.core.checked(entry, CloseReason.ERROR, self.time())
             case Close(entry) if entry.state is ConnectionState.CLOSING:
                 self._note_closed(entry)
             case _:
@@ -281,15 +299,9 @@ class Engine:
 
     @enable_ki_protection
     async def _dial(self, entry: PooledEntry, scope: trio.CancelScope) -> None:
-        endpoint, started = entry.sub.endpoint, entry.created_at
-        error: ConnectError | None = None
+        started = entry.created_at
         try:
-            with scope:
-                timeout = entry.sub.config.connect_timeout
-                entry.link = await open_link(self._connector, endpoint, timeout)
-                await self._note_opened(entry)
-        except Exception as exc:  # noqa: BLE001 - a `ConnectError`, unless the watch has failed
-            error = as_connect_error(exc, endpoint, "open", ())
+            error = await self._open(entry, scope)
         except BaseException:
             try:
                 self.stop_serving()  # if the pool is not closing, its background is dying
@@ -302,6 +314,16 @@ class Engine:
             self._report_failed_dial(entry, error, started)
         else:
             await self._report_dialled(entry, started)
+
+    async def _open(self, entry: PooledEntry, scope: trio.CancelScope) -> ConnectError | None:
+        endpoint, timeout = entry.sub.endpoint, entry.sub.config.connect_timeout
+        try:
+            with scope:
+                entry.link = await open_link(self._connector, endpoint, timeout)
+                await self._note_opened(entry)
+        except Exception as exc:  # noqa: BLE001 - a `ConnectError`, unless the watch has failed
+            return insist(partial(as_connect_error, exc, endpoint, "open", ()))
+        return None
 
     async def _note_opened(self, entry: PooledEntry) -> None:
         """The transport is open, and the pool's own."""
@@ -335,7 +357,7 @@ class Engine:
             told = given_up(entry.sub.endpoint)
         elif told is None:
             told = PoolClosed("the pool closed during the dial")
-        now = insist(self.now)
+        now = self.time()
         self.news.add_about(self.news.connect_failed, entry, told, now - started)
         failures.dial_failed(entry, error, now)
         try:
@@ -382,14 +404,14 @@ class Engine:
             try:
                 self._note_closed(entry)
             finally:
-                self.perform(insist(self.now))
+                self.perform(self.time())
 
     def close_stray(self, stream: trio.abc.Stream) -> None:
         """Close a stream that has left the pool and that nobody has got."""
         self.background.spawn(close_now, stream, name="conpool close")
 
     def _note_closed(self, entry: PooledEntry) -> None:
-        self.core.closed(entry, insist(self.now))
+        self.core.closed(entry, self.time())
         self.news.add_about(self.news.closed, entry, entry.reason)
         insist(self.some_closed.unpark_all)
 

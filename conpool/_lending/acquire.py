@@ -27,7 +27,6 @@ from conpool._connection.pooled import PooledEntry, PooledSub, PooledWaiter
 from conpool._core.keeping import needs_check
 from conpool._core.records import Waiter, WaitOutcome
 from conpool._engine.engine import Engine
-from conpool._engine.insist import insist
 from conpool._engine.room import with_room
 from conpool._errors.connect import ConnectError
 from conpool._errors.copies import copy_for_caller
@@ -269,7 +268,7 @@ class Acquirer:
                 self._engine.report_quietly(self._core.withdrawn, waiter)
         if entry is not None:
             self._put_back(entry)
-        now = insist(self._engine.now)
+        now = self._engine.time()
         self._news.add(self._news.acquire_failed, sub.endpoint, exc, now - since)
         counters = sub.counters
         try:

@@ -181,13 +181,18 @@ class Releaser:
 
         trio's loop calls this, and the sweep, in case not even a call to the loop was possible.
         """
+        interrupt: BaseException | None = None
         for lease in list(self.unended):
             try:
                 self._drop(lease, self.unended[lease])
             except Exception:  # noqa: BLE001 - the next sweep tries again
                 _log.exception("ending a lease of %s failed", lease.entry.sub.endpoint)
+            except BaseException as error:  # noqa: BLE001 - an observer's; first the others
+                interrupt = error
             else:
                 self.unended.pop(lease, None)
+        if interrupt is not None:
+            raise interrupt
 
     def _end(self, lease: PooledLease, reason: CloseReason) -> None:
         try:
@@ -218,7 +223,7 @@ class Releaser:
     def _drop(self, lease: PooledLease, reason: CloseReason) -> None:
         """End `lease`, unless that has been done, and do what was left undone."""
         entry = lease.entry
-        now = self._engine.now()
+        now = self._engine.time()
         if lease in entry.leases:
             if self._told is not lease:
                 self._news.add_about(self._news.released, entry, now - lease.since)
