@@ -382,16 +382,13 @@ class Engine:
         name = f"conpool close of {entry.sub.endpoint}"
         try:
             self.background.spawn(self._close, entry, effect.gracefully, name=name)
-        except RuntimeError:  # the background has died this very moment
-            entry.link.try_close_now()
-            self._note_closed(entry)
+        except RuntimeError:  # the background has died
+            trio.lowlevel.spawn_system_task(self._close, entry, False, name=name)
 
     def _close_now(self, entry: PooledEntry, gracefully: bool) -> bool:
         """Close by force, if nothing better is possible or due; return False if it must await."""
-        if self.background.has_ended:
-            entry.link.try_close_now()
-            return True
-        return not (gracefully and entry.link.has_goodbye) and entry.link.try_close_now()
+        is_polite = gracefully and entry.link.has_goodbye and not self.background.has_ended
+        return not is_polite and entry.link.try_close_now()
 
     @enable_ki_protection
     async def _close(self, entry: PooledEntry, gracefully: bool) -> None:

@@ -37,6 +37,7 @@ _ACTIVE = ConnectionState.ACTIVE
 
 # Looking up a member of an enum takes a call, and near the recursion limit there may be none.
 _DISCARDED: Final = CloseReason.DISCARDED
+_DETACHED: Final = CloseReason.DETACHED
 _ERROR: Final = CloseReason.ERROR
 
 _log: Final = logging.getLogger("conpool")
@@ -118,7 +119,7 @@ class Releaser:
                 self._engine.perform(now)
         except BaseException as error:
             self.unended[lease] = _ERROR  # no call: there may be no room for one
-            with_more_room(partial(self._recover, error))
+            with_more_room(partial(self._recover, error, lease))
             if not isinstance(error, OSError):
                 raise
 
@@ -135,14 +136,7 @@ class Releaser:
         lease = held_lease(connection)
         stream = lease.entry.link.stream
         end_lease(connection)
-        try:
-            self._end(lease, CloseReason.DETACHED)
-        except BaseException:  # the caller does not get the stream, so nobody would close it
-            if lease in self.unended:
-                self.unended[lease] = _DISCARDED
-            else:
-                self._engine.close_stray(stream)
-            raise
+        self._end(lease, _DETACHED)
         return stream
 
     def retire(self, connection: Connection[Any]) -> None:
@@ -198,18 +192,20 @@ class Releaser:
         try:
             self._close(lease, reason)
         except BaseException as error:
-            self.unended[lease] = reason
-            with_more_room(partial(self._recover, error))
-            if not isinstance(error, OSError):
+            self.unended[lease] = _DISCARDED
+            with_more_room(partial(self._recover, error, lease))
+            if reason is _DETACHED or not isinstance(error, OSError):
                 raise
 
-    def _recover(self, error: BaseException) -> None:
-        """`error` has broken off the end of a lease: end it now, or in a step of trio's loop."""
+    def _recover(self, error: BaseException, lease: PooledLease) -> None:
+        """`error` has broken off the end of `lease`: end it now, or in a step of trio's loop."""
         if isinstance(error, OSError):
             _log.error("a lease could not be ended as usual", exc_info=error)
         try:
             self.end_rest()
         finally:
+            if lease.entry.reason is _DETACHED:  # the caller does not get the stream
+                self._engine.close_stray(lease.entry.link.stream)
             if self.unended:
                 self._engine.call_soon(self.end_rest)
 
