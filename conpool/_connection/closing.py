@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+from contextlib import suppress
 from typing import cast
 
 import trio
@@ -32,7 +33,7 @@ def try_close_now(stream: trio.abc.AsyncResource) -> bool:
         try:
             close()
             break
-        except Exception:
+        except Exception:  # noqa: BLE001 - a stream of the user's own may raise anything
             _log.exception("closing %r by force failed", stream)
     return True
 
@@ -45,24 +46,19 @@ async def close_gracefully(stream: trio.abc.AsyncResource, timeout: float) -> No
     """
     is_closed = False
     try:
-        is_closed = await _try_close(stream, timeout)
-    finally:
-        if not is_closed:  # the error may have come before the stream did anything
-            await _try_close(stream, 0.0)  # noqa: ASYNC102 - shields and bounds itself
-        try_close_now(stream)
-
-
-async def _try_close(stream: trio.abc.AsyncResource, timeout: float) -> bool:
-    """Return whether the stream has been closed without an unexpected error."""
-    try:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + timeout):
             await stream.aclose()
+        is_closed = True
     except trio.BrokenResourceError:
-        pass
-    except Exception:
+        is_closed = True
+    except Exception:  # noqa: BLE001 - a stream of the user's own may raise anything
         _log.exception("closing %r failed", stream)
-        return False
-    return True
+    finally:
+        if not try_close_now(stream) and not is_closed:
+            # The error may have come before the stream did anything.
+            with suppress(Exception), trio.CancelScope(shield=True) as scope:
+                scope.cancel()
+                await stream.aclose()
 
 
 async def close_now(stream: trio.abc.AsyncResource) -> None:

@@ -91,7 +91,7 @@ class Background:
         """Run `job`. An `Exception` of one task must not end the whole background."""
         try:
             await job(*args)
-        except Exception:
+        except Exception:  # noqa: BLE001 - whatever it is, the other tasks go on
             _log.exception("a background task of the pool has failed")
 
     @enable_ki_protection
@@ -101,7 +101,7 @@ class Background:
             try:
                 await job()
                 return
-            except Exception:
+            except Exception:  # noqa: BLE001 - whatever it is, the job must be done
                 _log.exception("%s has broken off and begins again", job.__name__)
             await trio.sleep(_PAUSE)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from threading import get_ident
 from typing import Any, Final, TypeAlias, TypeVar, TypeVarTuple, final
@@ -123,14 +124,16 @@ class Engine:
         What concerns many is done in pieces: the others follow with `go_on_ending`.
         """
         if self.core.is_open:
-            now = self.now()
+            now = self.time()
             self.core.shut(now)
-            self.background.give_up_dials()
-            self.perform(now)
+            try:
+                insist(self.background.give_up_dials)
+            finally:
+                self.perform(now)
 
     def go_on_ending(self) -> bool:
         """Do the next piece of what `stop_serving` has begun; return whether that was the last."""
-        now = self.now()
+        now = self.time()
         self.core.ending.went_on(now)
         self.core.ticked(now)  # there may be no timer any more
         self.perform(now)
@@ -198,11 +201,9 @@ class Engine:
         Where even that cannot be arranged, the next sweep tries again.
         """
         self._undone.append(effect)
-        try:
+        with suppress(Exception):  # the other effects must still be performed
             self.call_soon(self.perform_undone)
             _log.error("%r has failed and is tried again", effect, exc_info=error)
-        except Exception:  # noqa: BLE001 - the other effects must still be performed
-            pass
 
     def perform_undone(self) -> None:
         """Try again what has failed, and do without what fails again."""
@@ -224,9 +225,9 @@ class Engine:
         """Call `job` where an exception would end the whole run: inside trio's loop."""
         try:
             job()
-        except Exception:
+        except Exception:  # noqa: BLE001 - it would end the whole run
             _log.exception("%r has failed", job)
-        except BaseException as error:  # an observer's, for instance
+        except BaseException as error:  # noqa: BLE001 - an observer's, for instance
             self._raise_in_block(error)
 
     def _raise_in_block(self, error: BaseException) -> None:
@@ -240,7 +241,7 @@ class Engine:
         """Return the time, also where a clock fails: what has happened must be reported."""
         try:
             return self.now()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - it is raised elsewhere
             now = self.now()
             if not isinstance(error, Exception):
                 self._raise_in_block(error)

@@ -63,6 +63,7 @@ class Lifecycle:
         if self._core.state is not PoolState.NEW:
             raise RuntimeError(f"a pool can be opened once; this one is {self._core.state.value}")
         await trio.lowlevel.checkpoint_if_cancelled()
+        _open_pools.add(self)
         self._nursery_manager = trio.open_nursery()
         self._nursery = await self._nursery_manager.__aenter__()
         self._core.move(PoolState.OPEN)
@@ -74,7 +75,6 @@ class Lifecycle:
             self._core.move(PoolState.CLOSED)
             await self._leave_nursery(None)  # noqa: ASYNC102 - nobody is in it
             raise
-        _open_pools.add(self)
 
     async def leave(self, exc: BaseException | None) -> None:
         """End the pool at the end of its block; `exc` is what the block raised."""
@@ -84,12 +84,16 @@ class Lifecycle:
             await self._leave_nursery(exc)  # noqa: ASYNC102 - nothing is left to wait for
 
     async def _leave_nursery(self, exc: BaseException | None) -> None:
-        if exc is not None and self._nursery.cancel_scope.cancel_called:
-            # A background task died of a KeyboardInterrupt or the like, and trio cancelled the
-            # block: `exc` is that cancellation, and the nursery raises what was behind it.
-            await self._nursery_manager.__aexit__(type(exc), exc, exc.__traceback__)
-        else:
-            await self._nursery_manager.__aexit__(None, None, None)
+        has_died = False
+        try:
+            has_died = self._nursery.cancel_scope.cancel_called
+        finally:
+            if exc is not None and has_died:
+                # A background task died of a KeyboardInterrupt or the like, and trio cancelled the
+                # block: `exc` is that cancellation, and the nursery raises what was behind it.
+                await self._nursery_manager.__aexit__(type(exc), exc, exc.__traceback__)
+            else:
+                await self._nursery_manager.__aexit__(None, None, None)
 
     async def close(self) -> None:
         """End the pool before its block ends, or wait for the task that is ending it.
@@ -131,7 +135,7 @@ class Lifecycle:
     async def _end(self) -> None:
         configs = (sub.config for sub in self._core.subs.values())
         longest = max((config.close_timeout for config in configs), default=0.0)
-        now, bound = insist(trio.current_time), longest + _MARGIN
+        now, bound = self._engine.time(), longest + _MARGIN
         try:
             with trio.CancelScope(shield=True, deadline=now + bound):
                 await self._wait_for_end()

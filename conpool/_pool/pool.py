@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from itertools import count
 from random import Random
+from threading import get_ident
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, Generic, NoReturn, Self, TypeVar, overload
 
@@ -157,7 +158,13 @@ class ConnectionPool(Generic[SessionT]):
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        self._releaser.refuse_other_thread()
+        try:
+            self._releaser.refuse_other_thread()
+        except BaseException:
+            if self._engine.thread != get_ident():
+                raise
+            await self._lifecycle.leave(exc)  # noqa: ASYNC102 - cancelled, it ends at once
+            raise
         await self._lifecycle.leave(exc)  # noqa: ASYNC102 - cancelled, it ends at once
 
     @enable_ki_protection

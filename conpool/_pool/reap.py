@@ -64,7 +64,7 @@ class Reaper:
             return
         try:
             reason = entry.link.probe()
-        except Exception:
+        except Exception:  # noqa: BLE001 - whatever it is, the others must be looked at
             _log.exception("%r cannot be probed, and is closed", entry.link)
             reason = CloseReason.ERROR
         self._engine.report(self._core.inspected, entry, reason)

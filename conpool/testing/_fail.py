@@ -8,7 +8,8 @@ made while the block is open, in whatever task. The exception is raised instead 
 tells a profile function (`sys.setprofile`) of every call just before it; what that raises, the
 caller gets. These do not count:
 
-- functions and methods of `builtins` and `collections`: they are as good as operators;
+- functions and methods of `builtins` and `collections`, and what `except` and `isinstance` call:
+  they are as good as operators;
 - the end of a `with` block and `__del__`: nobody can do without the first, and nobody hears of the
   second;
 - a coroutine that goes on after it has waited: it has begun, so the call was made.
@@ -34,7 +35,9 @@ import trio
 from conpool.testing import _run
 
 _OPERATORS: Final = frozenset({"builtins", "collections", "_collections"})
-_NEVER: Final = frozenset({"__exit__", "__aexit__", "__del__"})
+_NEVER: Final = frozenset(
+    {"__exit__", "__aexit__", "__del__", "__instancecheck__", "__subclasscheck__"}
+)
 _NOBODYS: Final = "conpool.testing"
 
 
@@ -234,9 +237,10 @@ def _module(frame: FrameType) -> str:
 def _find_owner(function: object) -> str:
     """Return the module of a function that is written in C, or of the type of a method."""
     assert isinstance(function, BuiltinFunctionType) or callable(function)
-    return getattr(function, "__module__", None) or type(
-        getattr(function, "__self__", function)
-    ).__module__
+    return (
+        getattr(function, "__module__", None)
+        or type(getattr(function, "__self__", function)).__module__
+    )
 
 
 @functools.cache

@@ -9,174 +9,19 @@ pool, and always comes out of something (G11, G17, G17b, G20).
 from __future__ import annotations
 
 import contextlib
-import logging
-import ssl
 import warnings
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeAlias, cast
 
 import pytest
 import trio
 
 import conpool
-from conpool.testing import Failure, fail_everywhere
-from tests.support.pools import find_pool_tasks
+from conpool._connection.closing import try_close_now
 
-from .cases import nothing
-from .connectors import AwkwardConnector, BareConnector, PairConnector, encrypted
-from .totals import tried
-from .world import AWAY, World, config, exchange, mock_clock
-
-Call: TypeAlias = Callable[[World], Awaitable[object]]
-Connect: TypeAlias = Callable[[], conpool.Connector]
-
-BOUND = 100.0
-"""Seconds in which whatever the pool does must have come to an end."""
-
-WITHIN = ["conpool"]
-PURE = ["conpool._core", "conpool._stats", "conpool._values"]
-JUDGE = "tests.support.pools"
-"""Where the observer lives that checks the events: it must hear of all of them."""
-
-ERRORS = pytest.mark.parametrize(
-    "error", [MemoryError, RecursionError, OSError, KeyboardInterrupt], ids=lambda kind: kind.__name__
-)
-
-
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    """Have nothing logged: a thousand tracebacks take long."""
-    logging.disable(logging.CRITICAL)
-    yield
-    logging.disable(logging.NOTSET)
-
-
-def sweep(play: Callable[[Failure], Awaitable[object]], error: type[BaseException]) -> None:
-    points = fail_everywhere(
-        play, within=[*WITHIN, JUDGE], apart_from=[*PURE, JUDGE], error=error, clock=mock_clock
-    )
-    tried["calls that failed"] += points
-    assert points > 3
-
-
-async def endure(failure: Failure, call: Callable[[], Awaitable[object]]) -> None:
-    """Make a call; put up with the failure, and with what a pool may say that has failed."""
-    try:
-        await call()
-    except BaseException as exc:
-        if not is_explained(failure, exc):
-            raise
-        failure_heard(failure, exc)
-
-
-def is_explained(failure: Failure, exc: BaseException) -> bool:
-    """Whether `exc` is the failure, or what the pool makes of it."""
-    if isinstance(exc, BaseExceptionGroup):
-        group = cast("BaseExceptionGroup[BaseException]", exc)
-        return all(is_explained(failure, one) for one in group.exceptions)
-    if failure.raised is None:
-        return False
-    return exc is failure.raised or isinstance(
-        exc, conpool.ConnectError | conpool.PoolClosed | trio.ClosedResourceError
-    )
-
-
-def failure_heard(failure: Failure, exc: BaseException) -> None:
-    if isinstance(exc, BaseExceptionGroup):
-        for one in cast("BaseExceptionGroup[BaseException]", exc).exceptions:
-            failure_heard(failure, one)
-    elif exc is failure.raised:
-        heard.add(id(exc))
-
-
-heard: set[int] = set()
-"""Which failures came out of something."""
-
-
-class Play:
-    """A call in a world, and those who use the pool beside it."""
-
-    def __init__(
-        self,
-        call: Call,
-        *,
-        before: Call = nothing,
-        connect: Connect = BareConnector,
-        limit: int = 1,
-        endpoint: conpool.AnyEndpoint | None = None,
-        pool: dict[str, Any] | None = None,
-        **settings: Any,
-    ) -> None:
-        self._call = call
-        self._before = before
-        self._connect = connect
-        self._endpoint = endpoint
-        self._pool = pool or {}
-        self._settings = config(limit, **settings)
-
-    async def __call__(self, failure: Failure) -> None:
-        heard.clear()
-        options = dict(self._pool)
-        if self._endpoint is not None:
-            options["endpoint"] = self._endpoint
-        world = World(
-            self._settings, connector=self._connect(), observers=[Guest()], **options
-        )
-        try:
-            with trio.fail_after(BOUND):
-                async with world.opened():
-                    await self._before(world)
-                    await self._suffer(world, failure)
-        except BaseException as exc:
-            if isinstance(failure.raised, Exception) or not is_explained(failure, exc):
-                raise
-            failure_heard(failure, exc)
-            assert not world.steps.faults, world.steps.faults[0]
-            world.assert_nothing_left()
-        is_heard = self._call is not forget  # where garbage is collected, nobody can hear
-        if is_heard and not isinstance(failure.raised, Exception | None):
-            assert id(failure.raised) in heard, "it was swallowed"
-
-    async def _suffer(self, world: World, failure: Failure) -> None:
-        done = trio.Event()
-
-        async def call() -> None:
-            try:
-                await endure(failure, lambda: self._call(world))
-            finally:
-                done.set()
-
-        async def bystander() -> None:
-            await endure(failure, lambda: dial_in_vain(world))
-
-        with failure:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(call)
-                await trio.sleep(0.5)
-                nursery.start_soon(bystander)
-                await done.wait()
-
-
-# ── who is there ────────────────────────────────────────────────────────────────
-
-
-class Guest(conpool.Observer):
-    """Hears of everything; each call of it may fail."""
-
-    def acquire_started(self, endpoint: conpool.AnyEndpoint) -> None: ...
-    def acquired(self, info: conpool.ConnectionInfo, waited: float) -> None: ...
-    def acquire_failed(
-        self, endpoint: conpool.AnyEndpoint, error: BaseException, waited: float
-    ) -> None: ...
-    def released(self, info: conpool.ConnectionInfo, held: float) -> None: ...
-    def connecting(self, info: conpool.ConnectionInfo) -> None: ...
-    def connected(self, info: conpool.ConnectionInfo, took: float) -> None: ...
-    def connect_failed(
-        self, info: conpool.ConnectionInfo, error: BaseException, took: float
-    ) -> None: ...
-    def closed(self, info: conpool.ConnectionInfo, reason: conpool.CloseReason) -> None: ...
-    def cleared(self, endpoint: conpool.AnyEndpoint | None) -> None: ...
+from .connectors import BareConnector, PairConnector
+from .fails import ERRORS, Play, lease, sweep
+from .world import AWAY, World, exchange
 
 
 class Refusing(BareConnector):
@@ -227,17 +72,6 @@ async def hangs(conn: conpool.Connection[None]) -> bool:
 # ── calls ───────────────────────────────────────────────────────────────────────
 
 
-async def lease(world: World) -> None:
-    async with world.pool.connection(world.endpoint) as conn:
-        await exchange(conn, b"the call")
-        await trio.sleep(1)
-
-
-async def dial_in_vain(world: World) -> None:
-    with contextlib.suppress(conpool.ConnectError):
-        await lease(world)
-
-
 async def lease_twice(world: World) -> None:
     await lease(world)
     await trio.sleep(1.5)
@@ -266,11 +100,11 @@ async def detach(world: World) -> None:
     try:
         await trio.sleep(1)
     finally:
-        await end_at_last(conn, lambda: cast("trio.SocketStream", conn.detach()).socket.close())
+        await end_at_last(conn, lambda: try_close_now(conn.detach()))
 
 
 async def end_at_last(conn: conpool.Connection[None], end: Callable[[], object]) -> None:
-    """Where even the first call of an end fails, the lease has not ended: its holder can see that."""
+    """If the very first call of an end fails, the lease goes on: that is up to its holder."""
     try:
         end()
     finally:
@@ -409,12 +243,12 @@ PLAYS: dict[str, Play] = {
     "a retirement": Play(retire, connect=PairConnector),
     "a block that raises": Play(break_off, connect=PairConnector),
     "a block without an answer": Play(leave_unanswered),
-    "a lease that is forgotten": Play(forget, before=acquire, reap_interval=1.0),
+    "a lease that is forgotten": Play(forget, before=acquire, is_heard=False, reap_interval=1.0),
     "a time-out": Play(wait_in_vain),
     "a cancelled wait": Play(give_up_waiting),
     "a cancelled dial": Play(give_up_dialling, connect=partial(BareConnector, delay=1.0)),
     "a dial that is refused": Play(lease, connect=Refusing),
-    "a dial that hangs": Play(dial_in_vain, connect=Hanging, connect_timeout=2.0),
+    "a dial that hangs": Play(lease, connect=Hanging, connect_timeout=2.0),
     "a lease without waiting": Play(take_now),
     "a fresh connection": Play(ask_for_a_fresh_one),
     "a check": Play(lease_twice, pool={"health_check": answers}, health_check_after=1.0),
@@ -445,6 +279,7 @@ PLAYS: dict[str, Play] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @ERRORS
 @pytest.mark.parametrize("name", PLAYS)
 def test_f142_whatever_fails_loses_nothing(name: str, error: type[BaseException]) -> None:
