@@ -208,30 +208,42 @@ class _Counts:
     def __init__(self, within: Collection[str], apart_from: Collection[str]) -> None:
         if isinstance(within, str) or isinstance(apart_from, str):
             raise TypeError("within and apart_from take a collection of names, not one name")
-        self._within = tuple(within)
-        self._apart_from = (*apart_from, _NOBODYS)
+        self._calls_of = _Modules(within, (*apart_from, _NOBODYS))
+        self._own = _Modules(within, (_NOBODYS,))
 
     def is_point(self, caller: FrameType, called: object) -> bool:
-        module = _module(caller)
-        if not _is_in(module, self._within) or _is_in(module, self._apart_from):
+        if not self._calls_of[_module(caller)]:  # first: this is asked at every call of a run
             return False
         if not isinstance(called, FrameType):
             return _find_owner(called) not in _OPERATORS
-        module = _module(called)
         return (
-            (not _is_in(module, self._within) or _is_in(module, (_NOBODYS,)))
+            not self._own[_module(called)]
             and called.f_code.co_name not in _NEVER
             and called.f_lasti == _find_start(called.f_code)
         )
 
 
-@functools.cache
-def _is_in(module: str, packages: tuple[str, ...]) -> bool:
+@final
+class _Modules(dict[str, bool]):
+    """Whether a module, by its name, belongs to `packages` and not to the `others`."""
+
+    def __init__(self, packages: Collection[str], others: Collection[str]) -> None:
+        super().__init__()
+        self._packages = packages
+        self._others = others
+
+    def __missing__(self, module: str) -> bool:
+        self[module] = _is_in(module, self._packages) and not _is_in(module, self._others)
+        return self[module]
+
+
+def _is_in(module: str, packages: Collection[str]) -> bool:
     return any(module == one or module.startswith(f"{one}.") for one in packages)
 
 
 def _module(frame: FrameType) -> str:
-    return str(frame.f_globals.get("__name__", ""))
+    name: str = frame.f_globals.get("__name__", "")
+    return name
 
 
 def _find_owner(function: object) -> str:

@@ -6,11 +6,12 @@ A play builds its world outside of the block that it gets, suffers inside, and s
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from itertools import cycle
 from typing import Any, TypeAlias, cast
 
-import pytest
 import trio
 
 import conpool
@@ -27,33 +28,47 @@ Connect: TypeAlias = Callable[[], conpool.Connector]
 BOUND = 100.0
 """Seconds in which whatever the pool does must have come to an end."""
 
-WITHIN = ["conpool"]
+KINDS: list[type[BaseException]] = [MemoryError, KeyboardInterrupt, OSError, RecursionError]
+
 PURE = ["conpool._core", "conpool._stats", "conpool._values"]
-JUDGE = "tests.support.pools"
-"""Where the observer lives that checks the events: it must hear of all of them."""
-
-ERRORS = pytest.mark.parametrize(
-    "error",
-    [MemoryError, RecursionError, OSError, KeyboardInterrupt],
-    ids=lambda kind: kind.__name__,
-)
+JUDGES = ["tests.support.pools", "tests.support.clean"]
+"""Where the observers live that check the events: they must hear of all of them."""
 
 
-def sweep(play: Callable[[Failure], Awaitable[object]], error: type[BaseException]) -> None:
-    """Fail every call of `play`; log nothing meanwhile, since a thousand tracebacks take long."""
-    logging.disable(logging.CRITICAL)
+def sweep(
+    play: Callable[[Failure], Awaitable[object]], first: int = 0, *, on_sockets: bool = False
+) -> None:
+    """Fail every call of `play`, with each kind of exception in turn, beginning with the `first`.
+
+    With `CONPOOL_EVERY_ERROR=1` in the environment, every call fails with every kind.
+    """
+    logging.disable(logging.CRITICAL)  # a thousand tracebacks take long
     try:
-        points = fail(play, error)
+        if "CONPOOL_EVERY_ERROR" in os.environ:
+            for kind in KINDS:
+                fail(play, kind, on_sockets=on_sockets)
+        else:
+            kinds = cycle(KINDS[first % len(KINDS) :] + KINDS[: first % len(KINDS)])
+            fail(play, lambda: next(kinds)(), on_sockets=on_sockets)  # noqa: PLW0108 - each anew
     finally:
         logging.disable(logging.NOTSET)
+
+
+def fail(
+    play: Callable[[Failure], Awaitable[object]],
+    error: Callable[[], BaseException],
+    *,
+    on_sockets: bool = False,
+) -> None:
+    points = fail_everywhere(
+        play,
+        within=["conpool", *JUDGES],
+        apart_from=[*PURE, *JUDGES],
+        error=error,
+        clock=None if on_sockets else mock_clock,
+    )
     tried["calls that failed"] += points
     assert points > 3
-
-
-def fail(play: Callable[[Failure], Awaitable[object]], error: type[BaseException]) -> int:
-    return fail_everywhere(
-        play, within=[*WITHIN, JUDGE], apart_from=[*PURE, JUDGE], error=error, clock=mock_clock
-    )
 
 
 async def endure(failure: Failure, call: Callable[[], Awaitable[object]]) -> None:
