@@ -329,8 +329,8 @@ class Engine:
     async def _note_opened(self, entry: PooledEntry) -> None:
         """The transport is open, and the pool's own."""
         try:
-            self.watch.add(entry)
             entry.address = entry.link.peer_ip
+            self.watch.add(entry)
         except BaseException:
             await close_now(entry.link.stream)  # noqa: ASYNC102 - shields and bounds itself
             raise
@@ -340,6 +340,7 @@ class Engine:
             self.report(self._note_dialled, entry, started)
         except BaseException:
             if entry.state is ConnectionState.CONNECTING:  # it has not been reported
+                self.watch.remove(entry)
                 await close_now(entry.link.stream)  # noqa: ASYNC102 - shields and bounds itself
                 self._report_failed_dial(entry, None, started)
             raise
