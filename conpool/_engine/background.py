@@ -30,7 +30,7 @@ _log: Final = logging.getLogger("conpool")
 class Background:
     """Hosts the background tasks of one pool."""
 
-    __slots__ = ("_alarm", "_context", "_dials", "_nursery", "_ring", "ended", "rings_at")
+    __slots__ = ("_alarm", "_context", "_dials", "_nursery", "_ring", "ended", "rings_at", "token")
 
     def __init__(self, ring: Callable[[], float]) -> None:
         self._ring = ring
@@ -39,6 +39,7 @@ class Background:
         self._nursery: trio.Nursery
         self._dials: trio.Nursery
         self._alarm = trio.CancelScope()
+        self.token: trio.lowlevel.TrioToken | None = None
         self.rings_at = -math.inf
         """When the alarm goes off, in seconds on trio's clock."""
         self.ended = trio.Event()
@@ -105,6 +106,27 @@ class Background:
                 _log.exception("%s has broken off and begins again", job.__name__)
             await trio.sleep(_PAUSE)
 
+    def call_soon(self, job: Callable[[], object]) -> None:
+        """Have trio's loop call `job` in a step of its own. Any thread may ask for that."""
+        if self.token is not None:
+            self.token.run_sync_soon(self.call, job, idempotent=True)
+
+    def call(self, job: Callable[[], object]) -> None:
+        """Call `job` where an exception would end the whole run: inside trio's loop."""
+        try:
+            job()
+        except Exception:  # noqa: BLE001 - it would end the whole run
+            _log.exception("%r has failed", job)
+        except BaseException as error:  # noqa: BLE001 - an observer's, for instance
+            self.raise_in_block(error)
+
+    def raise_in_block(self, error: BaseException) -> None:
+        """Have `error` end the background: so it comes out of the pool's block."""
+        try:
+            self.spawn(_raise, error, name="conpool failure")
+        except RuntimeError:  # there is no background any more
+            raise error from None
+
     def give_up_dials(self) -> None:
         """Cancel all dials. There must be no more of them."""
         self._dials.cancel_scope.cancel()
@@ -136,3 +158,7 @@ class Background:
             self.rings_at = self._ring()
             with trio.CancelScope(deadline=self.rings_at) as self._alarm:
                 await trio.sleep_forever()
+
+
+async def _raise(error: BaseException) -> None:
+    raise error

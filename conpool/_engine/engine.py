@@ -69,7 +69,6 @@ class Engine:
         "now",
         "some_closed",
         "thread",
-        "token",
         "watch",
     )
 
@@ -88,7 +87,6 @@ class Engine:
         """The clock of the pool's run; once the pool is open, without trio's detour to find it."""
         self.thread = 0
         """The thread of the pool's run; 0 until the pool is opened."""
-        self.token: trio.lowlevel.TrioToken | None = None
         self.ask_peer: Callable[[PooledEntry], Awaitable[None]]
         """Has the peer of an idle connection asked, and reports the answer; see `PeerCheck`."""
         self._dial_scopes: dict[PooledEntry, trio.CancelScope | None] = {}
@@ -111,7 +109,7 @@ class Engine:
         """Host the background until the scope that this reports is cancelled."""
         self.now = trio.lowlevel.current_clock().current_time
         self.thread = get_ident()
-        self.token = trio.lowlevel.current_trio_token()
+        self.background.token = trio.lowlevel.current_trio_token()
         self.watch.open()
         try:
             await self.background.run(*jobs, on_end=self._end_at_once, task_status=task_status)
@@ -163,7 +161,7 @@ class Engine:
         happened(*args, now)
         is_held, self.news.is_held = self.news.is_held, True
         try:
-            self._call(lambda: self.perform(now))
+            self.background.call(lambda: self.perform(now))
         finally:
             self.news.is_held = is_held
 
@@ -188,12 +186,9 @@ class Engine:
             if self._touched:
                 self.core.pump(now)
         if self._timetable.next_at < self.background.rings_at:
-            insist(self._ring_sooner)
+            insist(lambda: self.background.ring_at(self._timetable.next_at))
         if self.news.pending:
             self.news.deliver()
-
-    def _ring_sooner(self) -> None:
-        self.background.ring_at(self._timetable.next_at)
 
     def _put_off(self, effect: PooledEffect, error: BaseException) -> None:
         """`error` has kept `effect` from being performed: try again in a step of trio's loop.
@@ -202,7 +197,7 @@ class Engine:
         """
         self._undone.append(effect)
         with suppress(Exception):  # the other effects must still be performed
-            self.call_soon(self.perform_undone)
+            self.background.call_soon(self.perform_undone)
             _log.error("%r has failed and is tried again", effect, exc_info=error)
 
     def perform_undone(self) -> None:
@@ -210,32 +205,10 @@ class Engine:
         for _ in range(len(self._undone)):
             effect = self._undone.pop(0)
             try:
-                if not isinstance(effect, Waiter | Warmer) or _is_asleep(effect):
-                    self._perform_one[type(effect)](effect)
+                self._perform_one[type(effect)](effect)
             except Exception as error:  # noqa: BLE001 - whatever it is, the books must be right
                 self._do_without(effect, error)
         self.perform(self.time())
-
-    def call_soon(self, job: Callable[[], object]) -> None:
-        """Have trio's loop call `job` in a step of its own. Any thread may ask for that."""
-        if self.token is not None:
-            self.token.run_sync_soon(self._call, job, idempotent=True)
-
-    def _call(self, job: Callable[[], object]) -> None:
-        """Call `job` where an exception would end the whole run: inside trio's loop."""
-        try:
-            job()
-        except Exception:  # noqa: BLE001 - it would end the whole run
-            _log.exception("%r has failed", job)
-        except BaseException as error:  # noqa: BLE001 - an observer's, for instance
-            self._raise_in_block(error)
-
-    def _raise_in_block(self, error: BaseException) -> None:
-        """Have `error` end the background: so it comes out of the pool's block."""
-        try:
-            self.background.spawn(_raise, error, name="conpool failure")
-        except RuntimeError:  # there is no background any more
-            raise error from None
 
     def time(self) -> float:
         """Return the time, also where a clock fails: what has happened must be reported."""
@@ -244,7 +217,7 @@ class Engine:
         except BaseException as error:  # noqa: BLE001 - it is raised elsewhere
             now = self.now()
             if not isinstance(error, Exception):
-                self._raise_in_block(error)
+                self.background.raise_in_block(error)
             return now
 
     def _do_without(self, effect: PooledEffect, error: Exception) -> None:
@@ -279,8 +252,9 @@ class Engine:
     # ── waking ──────────────────────────────────────────────────────────────────
 
     def _wake(self, waiting: PooledWaiter | PooledWarmer) -> None:
-        if waiting.task is not None:  # else it has not gone to sleep yet
-            reschedule(waiting.task)
+        task = waiting.task
+        if task is not None and task.custom_sleep_data is waiting:  # else it does not sleep
+            reschedule(task)
 
     # ── dialling ────────────────────────────────────────────────────────────────
 
@@ -405,10 +379,6 @@ class Engine:
             finally:
                 self.perform(self.time())
 
-    def close_stray(self, stream: trio.abc.Stream) -> None:
-        """Close a stream that has left the pool and that nobody has got."""
-        self.background.spawn(close_now, stream, name="conpool close")
-
     def _note_closed(self, entry: PooledEntry) -> None:
         self.core.closed(entry, self.time())
         self.news.add_about(self.news.closed, entry, entry.reason)
@@ -428,12 +398,3 @@ class Engine:
             self.background.spawn(self.ask_peer, entry, name=name)
         else:
             self.core.checked(entry, reason, now)
-
-
-def _is_asleep(waiting: PooledWaiter | PooledWarmer) -> bool:
-    """Whether the task of `waiting` is still to be woken."""
-    return waiting.task is not None and waiting.task.custom_sleep_data is waiting
-
-
-async def _raise(error: BaseException) -> None:
-    raise error

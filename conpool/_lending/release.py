@@ -19,6 +19,7 @@ from typing import Any, Final, final
 
 import trio
 
+from conpool._connection.closing import close_now
 from conpool._connection.exchange import CLOSED_STREAM, ENDED
 from conpool._connection.hand_over import end_exchange
 from conpool._connection.link import Link
@@ -158,7 +159,7 @@ class Releaser:
         entry = lease.entry
         self.unended[lease] = _DISCARDED
         with suppress(trio.RunFinishedError):
-            self._engine.call_soon(self.end_rest)
+            self._engine.background.call_soon(self.end_rest)
         if entry.state is not _ACTIVE:
             return  # the pool closed it under its lease: nothing was withheld from anybody
         warnings.warn(
@@ -205,9 +206,10 @@ class Releaser:
             self.end_rest()
         finally:
             if lease.entry.reason is _DETACHED:  # the caller does not get the stream
-                self._engine.close_stray(lease.entry.link.stream)
+                stream = lease.entry.link.stream
+                self._engine.background.spawn(close_now, stream, name="conpool close")
             if self.unended:
-                self._engine.call_soon(self.end_rest)
+                self._engine.background.call_soon(self.end_rest)
 
     def _close(self, lease: PooledLease, reason: CloseReason) -> None:
         """End `lease` and close its connection."""

@@ -160,12 +160,9 @@ class ConnectionPool(Generic[SessionT]):
     ) -> None:
         try:
             self._releaser.refuse_other_thread()
-        except BaseException:
-            if self._engine.thread != get_ident():
-                raise
-            await self._lifecycle.leave(exc)  # noqa: ASYNC102 - cancelled, it ends at once
-            raise
-        await self._lifecycle.leave(exc)  # noqa: ASYNC102 - cancelled, it ends at once
+        finally:
+            if self._engine.thread == get_ident():
+                await self._lifecycle.leave(exc)  # noqa: ASYNC102 - cancelled, it ends at once
 
     @enable_ki_protection
     async def aclose(self) -> None:
