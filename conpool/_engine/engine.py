@@ -114,7 +114,7 @@ class Engine:
         try:
             await self.background.run(*jobs, on_end=self._end_at_once, task_status=task_status)
         finally:
-            self.watch.close()
+            insist(self.watch.close)
 
     def stop_serving(self) -> None:
         """Serve nobody any more, and give up all dials: a dying background could start none.

@@ -18,7 +18,9 @@ from __future__ import annotations
 
 import os
 import weakref
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from threading import get_ident
 from typing import Final, final
 
 import trio
@@ -76,8 +78,20 @@ class Lifecycle:
             await self._leave_nursery(None)  # noqa: ASYNC102 - nobody is in it
             raise
 
-    async def leave(self, exc: BaseException | None) -> None:
-        """End the pool at the end of its block; `exc` is what the block raised."""
+    async def leave(self, exc: BaseException | None, refuse: Callable[[], object]) -> None:
+        """End the pool at the end of its block; `exc` is what the block raised.
+
+        `refuse` raises in another thread than the pool's.
+        """
+        try:
+            refuse()
+        except BaseException:
+            if self._engine.thread == get_ident():  # it has failed, and has not refused
+                await self._leave(exc)  # noqa: ASYNC102 - cancelled, it ends at once
+            raise
+        await self._leave(exc)
+
+    async def _leave(self, exc: BaseException | None) -> None:
         try:
             await self._close(0.0 if exc is not None else self._grace)
         finally:

@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from itertools import count
 from random import Random
-from threading import get_ident
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, Generic, NoReturn, Self, TypeVar, overload
 
@@ -158,11 +157,7 @@ class ConnectionPool(Generic[SessionT]):
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        try:
-            self._releaser.refuse_other_thread()
-        finally:
-            if self._engine.thread == get_ident():
-                await self._lifecycle.leave(exc)  # noqa: ASYNC102 - cancelled, it ends at once
+        await self._lifecycle.leave(exc, self._releaser.refuse_other_thread)
 
     @enable_ki_protection
     async def aclose(self) -> None:
