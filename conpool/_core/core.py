@@ -200,17 +200,17 @@ class Core(Generic[LinkT, TaskT]):
         self, entry: AnyEntry, holder: TaskT, waited: float, now: float
     ) -> Lease[LinkT, TaskT]:
         """A lease of `entry` begins, after its caller has waited for `waited` seconds."""
-        lease = Lease(entry, holder, now)
-        entry.leases[lease] = None
-        entry.uses += 1
         counters = entry.sub.counters
-        counters.acquired += 1
-        if entry.uses > 1:
-            counters.total_reused += 1
-        if waited:
+        if waited:  # first: if it raises, no lease has begun
             counters.wait_time.add(waited)
         else:  # an idle hit: one call less
             counters.wait_time.count += 1
+        lease = Lease(entry, holder, now)
+        entry.leases[lease] = None
+        entry.uses += 1
+        counters.acquired += 1
+        if entry.uses > 1:
+            counters.total_reused += 1
         return lease
 
     # ── a connection is opened ──────────────────────────────────────────────────

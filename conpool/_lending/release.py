@@ -19,6 +19,7 @@ from typing import Any, Final, final
 
 import trio
 
+from conpool._connection.closing import close_now
 from conpool._connection.exchange import CLOSED_STREAM, ENDED
 from conpool._connection.hand_over import end_exchange
 from conpool._connection.link import Link
@@ -38,6 +39,7 @@ _ACTIVE = ConnectionState.ACTIVE
 
 # Looking up a member of an enum takes a call, and near the recursion limit there may be none.
 _DISCARDED: Final = CloseReason.DISCARDED
+_DETACHED: Final = CloseReason.DETACHED
 _ERROR: Final = CloseReason.ERROR
 
 _log: Final = logging.getLogger("conpool")
@@ -119,7 +121,7 @@ class Releaser:
                 self._engine.perform(now)
         except BaseException as error:
             self.unended[lease] = _ERROR  # no call: there may be no room for one
-            with_more_room(partial(self._recover, error))
+            with_more_room(partial(self._recover, error, lease))
             if not isinstance(error, OSError):
                 raise
 
@@ -136,7 +138,7 @@ class Releaser:
         lease = held_lease(connection)
         stream = lease.entry.link.stream
         end_lease(connection)
-        self._end(lease, CloseReason.DETACHED)
+        self._end(lease, _DETACHED)
         return stream
 
     def retire(self, connection: Connection[Any]) -> None:
@@ -175,6 +177,7 @@ class Releaser:
         trio's loop calls this, and the sweep, in case not even a call to the loop was possible. It
         does a piece of the work, and has the loop call it for the next one.
         """
+        interrupt: BaseException | None = None
         rest = list(self.unended)
         for lease in rest[:PIECE]:
             reason = self.unended.pop(lease)
@@ -183,36 +186,39 @@ class Releaser:
             except Exception:  # noqa: BLE001 - the next sweep tries again
                 _log.exception("ending a lease of %s failed", lease.entry.sub.endpoint)
                 self.unended[lease] = reason
-            except BaseException:
+            except BaseException as error:  # noqa: BLE001 - an observer's; first the others
                 self.unended[lease] = reason
-                raise
+                interrupt = error
         if len(rest) > PIECE and len(self.unended) < len(rest):
             self._call_soon()
+        if interrupt is not None:
+            raise interrupt
 
     def _end(self, lease: PooledLease, reason: CloseReason) -> None:
         try:
             self._close(lease, reason)
         except BaseException as error:
             self.unended[lease] = _DISCARDED
-            with_more_room(partial(self._recover, error))
-            if not isinstance(error, OSError):
+            with_more_room(partial(self._recover, error, lease))
+            if reason is _DETACHED or not isinstance(error, OSError):
                 raise
 
-    def _recover(self, error: BaseException) -> None:
-        """`error` has broken off the end of a lease: end it now, or in a step of trio's loop."""
+    def _recover(self, error: BaseException, lease: PooledLease) -> None:
+        """`error` has broken off the end of `lease`: end it now, or in a step of trio's loop."""
         if isinstance(error, OSError):
             _log.error("a lease could not be ended as usual", exc_info=error)
         try:
             self.end_rest()
         finally:
+            if lease.entry.reason is _DETACHED:  # the caller does not get the stream
+                stream = lease.entry.link.stream
+                self._engine.background.spawn(close_now, stream, name="conpool close")
             if self.unended:
                 self._call_soon()
 
     def _call_soon(self) -> None:
-        token = self._engine.token
-        assert token is not None  # there was a lease, so the pool has been opened
         with suppress(trio.RunFinishedError):
-            token.run_sync_soon(self.end_rest, idempotent=True)
+            self._engine.background.call_soon(self.end_rest)
 
     def _close(self, lease: PooledLease, reason: CloseReason) -> None:
         """End `lease` and close its connection."""
@@ -224,7 +230,7 @@ class Releaser:
     def _drop(self, lease: PooledLease, reason: CloseReason) -> None:
         """End `lease`, unless that has been done, and do what was left undone."""
         entry = lease.entry
-        now = self._engine.now()
+        now = self._engine.time()
         if lease in entry.leases:
             if self._told is not lease:
                 self._news.add_about(self._news.released, entry, now - lease.since)

@@ -158,8 +158,7 @@ class ConnectionPool(Generic[SessionT]):
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        self._releaser.refuse_other_thread()
-        await self._lifecycle.leave(exc)  # noqa: ASYNC102 - cancelled, it ends at once
+        await self._lifecycle.leave(exc, self._releaser.refuse_other_thread)
 
     @enable_ki_protection
     async def aclose(self) -> None:

@@ -51,11 +51,15 @@ class Steering:
             raise ConfigError(f"count {count} is more than max_idle_per_endpoint: {sub.max_idle}")
         self._refuse_to_warm_beside_oneself(sub, count)
         warmer: PooledWarmer = Warmer(sub, count)
-        self._engine.report(self._orders.warming_asked, warmer)
-        if warmer.queued:
-            await park_warmer(warmer, self._engine)
-        else:
-            await trio.lowlevel.checkpoint()
+        try:
+            self._engine.report(self._orders.warming_asked, warmer)
+            if warmer.queued:
+                await park_warmer(warmer, self._engine)
+            else:
+                await trio.lowlevel.checkpoint()
+        finally:
+            if warmer.queued:
+                self._engine.report(self._orders.warming_ended, warmer)
         if warmer.error is not None:
             raise copy_for_caller(cast("ConnectError", warmer.error))
         if not self._core.is_open:
