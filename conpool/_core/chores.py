@@ -39,7 +39,7 @@ class Chores:
             self.go_on(sub, now)
 
     def tell(self, sub: AnySubPool, outage: Outage, now: float) -> None:
-        """Refuse the waiters whom `outage` is about."""
+        """Refuse the waiters and warmers whom `outage` is about."""
         sub.outage = outage
         self.go_on(sub, now)
 
@@ -60,6 +60,11 @@ class Chores:
             self._ledger.timetable.look_at(sub, now)
 
     def _tell_oldest(self, sub: AnySubPool, outage: Outage) -> None:
+        if outage.warmers:
+            warmer = outage.warmers.pop()
+            if warmer.queued:
+                self._ledger.end_warming(warmer, outage.error)
+            return
         waiter = sub.queue.find()
         if waiter is None or waiter.number > outage.arrivals:
             sub.outage = None

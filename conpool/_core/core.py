@@ -200,17 +200,17 @@ class Core(Generic[LinkT, TaskT]):
         self, entry: AnyEntry, holder: TaskT, waited: float, now: float
     ) -> Lease[LinkT, TaskT]:
         """A lease of `entry` begins, after its caller has waited for `waited` seconds."""
-        lease = Lease(entry, holder, now)
-        entry.leases[lease] = None
-        entry.uses += 1
         counters = entry.sub.counters
-        counters.acquired += 1
-        if entry.uses > 1:
-            counters.total_reused += 1
-        if waited:
+        if waited:  # first: if it raises, no lease has begun
             counters.wait_time.add(waited)
         else:  # an idle hit: one call less
             counters.wait_time.count += 1
+        lease = Lease(entry, holder, now)
+        entry.leases[lease] = None
+        entry.uses += 1
+        counters.acquired += 1
+        if entry.uses > 1:
+            counters.total_reused += 1
         return lease
 
     # ── a connection is opened ──────────────────────────────────────────────────
@@ -314,14 +314,13 @@ class Core(Generic[LinkT, TaskT]):
     # ── time passes ─────────────────────────────────────────────────────────────
 
     def ticked(self, now: float) -> None:
-        """Time has passed: refuse waiters whose time is up, go on where something has fallen due.
-
-        It does no more than a piece of work: what is left is still due.
-        """
+        """Refuse waiters whose time is up and go on where something is due: a piece of it all."""
         for item in self.timetable.pop_due(now, PIECE):
             if isinstance(item, Waiter):
                 if item.queued:  # it has not been told of an outage a moment ago, in this step
                     self._ledger.refuse(item, WaitOutcome.TIMEOUT)
+            elif len(self.effects) >= PIECE:
+                self.timetable.look_at(item, now)
             else:
                 self._time_out_line(item, now)
                 self._chores.go_on(item, now)
@@ -354,8 +353,9 @@ class Core(Generic[LinkT, TaskT]):
             if sub.waiting and (
                 sub.idle or len(limit.borrowers) < limit.total or sub.claim is not None
             ):
-                if sub.idle and self._serving.look_at_idle(sub, now):
-                    pool_limit.stand_in_line(sub, None, 0)  # idle ones are left, and need no dial
+                if sub.idle and not self._serving.look_at_idle(sub, now):
+                    # Whoever can have an idle connection needs no dial.
+                    pool_limit.stand_in_line(sub, None, 0)
                 else:
                     self._dials.dial_for_waiters(sub, now)
             if sub.min_idle or sub.warmers:

@@ -238,6 +238,8 @@ class SubPool(Generic[LinkT, TaskT]):
     """How many connections are left of each older generation; the oldest first."""
     chores: list[Chore[LinkT, TaskT]] = field(default_factory=list[Any])
     """What must be done to many connections, a few at a time."""
+    looks: int = 0
+    """Idle connections that were looked at since the pump last rested."""
     resized: bool = False
     is_strict: bool = field(init=False)
     """False if a connection that returns clean may be kept without a closer look."""
@@ -378,11 +380,12 @@ class Chore(Generic[LinkT, TaskT]):
 @final
 @dataclass(slots=True)
 class Outage:
-    """What the waiters who had come by a moment must be told."""
+    """What those must be told who waited at a moment."""
 
     error: Exception
     arrivals: int
-    """The number of the last of them."""
+    """The number of the last waiter."""
+    warmers: list[AnyWarmer] = field(default_factory=list[Any])
 
 
 # Inside the core, where nobody looks at a link or a task.

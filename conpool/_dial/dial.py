@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from conpool._connection.closing import close_by_force, try_close_now
+from conpool._connection.closing import close_now
 from conpool._connection.link import Link
 from conpool._connection.tls_tap import encrypt
 from conpool._dial import progress as progress_module
@@ -57,8 +57,7 @@ async def _connect(connector: Connector, endpoint: AnyEndpoint, progress: Progre
         return Link(stream, encrypted=endpoint.tls is not None)
     except BaseException:
         # By force: a polite close of a TLS stream would first try to finish the handshake.
-        if not try_close_now(stream) and hasattr(stream, "aclose"):
-            await close_by_force(stream)  # noqa: ASYNC102 - shields and bounds itself
+        await close_now(stream)  # noqa: ASYNC102 - shields and bounds itself
         raise
 
 

@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
 from threading import get_ident
 from typing import Any, Final, TypeAlias, TypeVar, TypeVarTuple, final
 
 import trio
 from trio.lowlevel import Task, enable_ki_protection, reschedule
 
-from conpool._connection.closing import close_by_force, close_gracefully
+from conpool._connection.closing import close_by_force, close_gracefully, close_now
 from conpool._connection.idle_watch import IdleWatch
 from conpool._connection.link import Link
 from conpool._connection.pooled import (
@@ -27,12 +29,14 @@ from conpool._connection.pooled import (
     PooledWaiter,
     PooledWarmer,
 )
+from conpool._core.chores import PIECE
 from conpool._core.effects import Check, Close, Dial, Effect, GiveUp
 from conpool._core.keeping import needs_check
 from conpool._core.records import Waiter, WaitOutcome, Warmer
 from conpool._dial.dial import given_up, open_link
 from conpool._engine.background import Background
 from conpool._engine.holders import Tick
+from conpool._engine.insist import insist
 from conpool._engine.news import News
 from conpool._errors.connect import ConnectError
 from conpool._errors.copies import without_traceback
@@ -61,6 +65,7 @@ class Engine:
         "_timetable",
         "_touched",
         "_undone",
+        "_unneeded",
         "ask_peer",
         "background",
         "core",
@@ -68,7 +73,6 @@ class Engine:
         "now",
         "some_closed",
         "thread",
-        "token",
         "watch",
     )
 
@@ -87,10 +91,11 @@ class Engine:
         """The clock of the pool's run; once the pool is open, without trio's detour to find it."""
         self.thread = 0
         """The thread of the pool's run; 0 until the pool is opened."""
-        self.token: trio.lowlevel.TrioToken | None = None
         self.ask_peer: Callable[[PooledEntry], Awaitable[None]]
         """Has the peer of an idle connection asked, and reports the answer; see `PeerCheck`."""
-        self._dial_scopes: dict[PooledEntry, trio.CancelScope] = {}
+        self._dial_scopes: dict[PooledEntry, trio.CancelScope | None] = {}
+        self._unneeded: list[trio.CancelScope] = []
+        """Those of dials that the end of the pool has yet to give up."""
         self._undone: list[PooledEffect] = []
         """What could not be done because something raised: `perform` tries again."""
         self._perform_one: dict[type[Any], Callable[[Any], None]] = {
@@ -110,12 +115,12 @@ class Engine:
         """Host the background until the scope that this reports is cancelled."""
         self.now = trio.lowlevel.current_clock().current_time
         self.thread = get_ident()
-        self.token = trio.lowlevel.current_trio_token()
+        self.background.token = trio.lowlevel.current_trio_token()
         self.watch.open()
         try:
             await self.background.run(*jobs, on_end=self._end_at_once, task_status=task_status)
         finally:
-            self.watch.close()
+            insist(self.watch.close)
 
     def stop_serving(self) -> None:
         """Serve nobody any more, and give up all dials: a dying background could start none.
@@ -123,18 +128,28 @@ class Engine:
         What concerns many is done in pieces: the others follow with `go_on_ending`.
         """
         if self.core.is_open:
-            now = self.now()
+            now = self.time()
             self.core.shut(now)
-            self.background.give_up_dials()
-            self.perform(now)
+            self._unneeded = [scope for scope in self._dial_scopes.values() if scope is not None]
+            try:
+                self._give_up_dials()
+            finally:
+                self.perform(now)
 
     def go_on_ending(self) -> bool:
         """Do the next piece of what `stop_serving` has begun; return whether that was the last."""
-        now = self.now()
+        now = self.time()
         self.core.ending.went_on(now)
         self.core.ticked(now)  # there may be no timer any more
+        self._give_up_dials()
         self.perform(now)
-        return not self.core.ending.is_under_way and self._timetable.next_at > now
+        is_left = self.core.ending.is_under_way or self._unneeded or self._timetable.next_at <= now
+        return not is_left
+
+    def _give_up_dials(self) -> None:
+        piece, self._unneeded = self._unneeded[:PIECE], self._unneeded[PIECE:]
+        for scope in piece:
+            insist(scope.cancel)
 
     def _end_at_once(self) -> None:
         """The background ends, and with it the timer: no piece may be left to do."""
@@ -146,7 +161,7 @@ class Engine:
 
     def report(self, happened: Callable[[*Ts, float], R], *args: *Ts) -> R:
         """Report to the core what has `happened`, do what it decides, and tell the observers."""
-        now = self.now()
+        now = self.time()
         outcome = happened(*args, now)
         self.perform(now)
         return outcome
@@ -156,11 +171,11 @@ class Engine:
 
         For abort functions, which run inside trio's scheduler: no place for a user's callback.
         """
-        now = self.now()
+        now = self.time()
         happened(*args, now)
         is_held, self.news.is_held = self.news.is_held, True
         try:
-            self.perform(now)
+            self.background.call(lambda: self.perform(now))
         finally:
             self.news.is_held = is_held
 
@@ -185,7 +200,7 @@ class Engine:
             if self._touched:
                 self.core.pump(now)
         if self._timetable.next_at < self.background.rings_at:
-            self.background.ring_at(self._timetable.next_at)
+            insist(lambda: self.background.ring_at(self._timetable.next_at))
         if self.news.pending:
             self.news.deliver()
 
@@ -195,28 +210,39 @@ class Engine:
         Where even that cannot be arranged, the next sweep tries again.
         """
         self._undone.append(effect)
-        if self.token is not None:
-            self.token.run_sync_soon(self.perform_undone, idempotent=True)
-        _log.error("%r has failed and is tried again", effect, exc_info=error)
+        with suppress(Exception):  # the other effects must still be performed
+            self.background.call_soon(self.perform_undone)
+            _log.error("%r has failed and is tried again", effect, exc_info=error)
 
     def perform_undone(self) -> None:
         """Try again what has failed, and do without what fails again."""
-        undone, self._undone = self._undone, []
-        for effect in undone:
+        for _ in range(len(self._undone)):
+            effect = self._undone.pop(0)
             try:
                 self._perform_one[type(effect)](effect)
             except Exception as error:  # noqa: BLE001 - whatever it is, the books must be right
                 self._do_without(effect, error)
-        self.perform(self.now())
+        self.perform(self.time())
+
+    def time(self) -> float:
+        """Return the time, also where a clock fails: what has happened must be reported."""
+        try:
+            return self.now()
+        except BaseException as error:  # noqa: BLE001 - it is raised elsewhere
+            now = self.now()
+            if not isinstance(error, Exception):
+                self.background.raise_in_block(error)
+            return now
 
     def _do_without(self, effect: PooledEffect, error: Exception) -> None:
         _log.error("%r has failed for good", effect, exc_info=error)
         match effect:
             case Dial(entry):
+                self._dial_scopes.pop(entry, None)
                 failed = as_connect_error(error, entry.sub.endpoint, "tcp", ())
-                self._report_failed_dial(entry, failed, self.now())
+                self._report_failed_dial(entry, failed, entry.created_at)
             case Check(entry):
-                self.core.checked(entry, CloseReason.ERROR, self.now())
+                self.core.checked(entry, CloseReason.ERROR, self.time())
             case Close(entry) if entry.state is ConnectionState.CLOSING:
                 self._note_closed(entry)
             case _:
@@ -240,18 +266,20 @@ class Engine:
     # ── waking ──────────────────────────────────────────────────────────────────
 
     def _wake(self, waiting: PooledWaiter | PooledWarmer) -> None:
-        if waiting.task is not None:  # else it has not gone to sleep yet
-            reschedule(waiting.task)
+        task = waiting.task
+        if task is not None and task.custom_sleep_data is waiting:  # else it does not sleep
+            reschedule(task)
 
     # ── dialling ────────────────────────────────────────────────────────────────
 
     def _start_dial(self, effect: Dial[Link, Task]) -> None:
         entry = effect.entry
-        scope = trio.CancelScope()
+        if entry not in self._dial_scopes:  # else it is tried again, and this was told
+            self._dial_scopes[entry] = None
+            self.news.add_about(self.news.connecting, entry)
+        scope = self._dial_scopes[entry] = self._dial_scopes[entry] or trio.CancelScope()
         name = f"conpool dial to {entry.sub.endpoint}"
-        self.background.spawn_dial(self._dial, entry, scope, name=name)
-        self._dial_scopes[entry] = scope
-        self.news.add_about(self.news.connecting, entry)
+        self.background.spawn(self._dial, entry, scope, name=name)
 
     def _give_up_dial(self, effect: GiveUp[Link, Task]) -> None:
         scope = self._dial_scopes.get(effect.entry)
@@ -260,35 +288,54 @@ class Engine:
 
     @enable_ki_protection
     async def _dial(self, entry: PooledEntry, scope: trio.CancelScope) -> None:
-        endpoint, started = entry.sub.endpoint, self.now()
-        error: ConnectError | None = None
+        started = entry.created_at
         try:
-            with scope:
-                timeout = entry.sub.config.connect_timeout
-                entry.link = await open_link(self._connector, endpoint, timeout)
-                self._note_opened(entry)
-        except Exception as exc:  # noqa: BLE001 - a `ConnectError`, unless the watch has failed
-            error = as_connect_error(exc, endpoint, "open", ())
+            error = await self._open(entry, scope)
         except BaseException:
-            self.stop_serving()  # if the pool is not closing, its background is dying
-            self._report_failed_dial(entry, None, started)
+            try:
+                self.stop_serving()  # if the pool is not closing, its background is dying
+            finally:
+                self._report_failed_dial(entry, None, started)
             raise
         finally:
             del self._dial_scopes[entry]
         if error is not None or scope.cancelled_caught:
             self._report_failed_dial(entry, error, started)
         else:
-            self.news.add_about(self.news.connected, entry, self.now() - started)
-            self.report(self.core.dialled, entry)
+            await self._report_dialled(entry, started)
 
-    def _note_opened(self, entry: PooledEntry) -> None:
+    async def _open(self, entry: PooledEntry, scope: trio.CancelScope) -> ConnectError | None:
+        endpoint, timeout = entry.sub.endpoint, entry.sub.config.connect_timeout
+        try:
+            with scope:
+                entry.link = await open_link(self._connector, endpoint, timeout)
+                await self._note_opened(entry)
+        except Exception as exc:  # noqa: BLE001 - a `ConnectError`, unless the watch has failed
+            return insist(partial(as_connect_error, exc, endpoint, "open", ()))
+        return None
+
+    async def _note_opened(self, entry: PooledEntry) -> None:
         """The transport is open, and the pool's own."""
         try:
-            self.watch.add(entry)
             entry.address = entry.link.peer_ip
+            self.watch.add(entry)
         except BaseException:
-            entry.link.try_close_now()
+            await close_now(entry.link.stream)  # noqa: ASYNC102 - shields and bounds itself
             raise
+
+    async def _report_dialled(self, entry: PooledEntry, started: float) -> None:
+        try:
+            self.report(self._note_dialled, entry, started)
+        except BaseException:
+            if entry.state is ConnectionState.CONNECTING:  # it has not been reported
+                self.watch.remove(entry)
+                await close_now(entry.link.stream)  # noqa: ASYNC102 - shields and bounds itself
+                self._report_failed_dial(entry, None, started)
+            raise
+
+    def _note_dialled(self, entry: PooledEntry, started: float, now: float) -> None:
+        self.news.add_about(self.news.connected, entry, now - started)
+        self.core.dialled(entry, now)
 
     def _report_failed_dial(
         self, entry: PooledEntry, error: ConnectError | None, started: float
@@ -300,9 +347,13 @@ class Engine:
             told = given_up(entry.sub.endpoint)
         elif told is None:
             told = PoolClosed("the pool closed during the dial")
-        self.news.add_about(self.news.connect_failed, entry, told, self.now() - started)
-        self.some_closed.unpark_all()
-        self.report(failures.dial_failed, entry, error)
+        now = self.time()
+        self.news.add_about(self.news.connect_failed, entry, told, now - started)
+        failures.dial_failed(entry, error, now)
+        try:
+            insist(self.some_closed.unpark_all)
+        finally:
+            self.perform(now)
         if error is not None:
             failures.remember(entry.sub, error, without_traceback(error))
 
@@ -311,6 +362,7 @@ class Engine:
     def _start_close(self, effect: Close[Link, Task]) -> None:
         entry = effect.entry
         if entry.state is not ConnectionState.CLOSING:
+            self.some_closed.unpark_all()
             return  # it is tried again, and had come so far
         self.watch.remove(entry)
         if entry.reason is CloseReason.DETACHED or self._close_now(entry, effect.gracefully):
@@ -320,16 +372,13 @@ class Engine:
         name = f"conpool close of {entry.sub.endpoint}"
         try:
             self.background.spawn(self._close, entry, effect.gracefully, name=name)
-        except RuntimeError:  # the background has died this very moment
-            entry.link.try_close_now()
-            self._note_closed(entry)
+        except RuntimeError:  # the background has died
+            trio.lowlevel.spawn_system_task(self._close, entry, False, name=name)
 
     def _close_now(self, entry: PooledEntry, gracefully: bool) -> bool:
         """Close by force, if nothing better is possible or due; return False if it must await."""
-        if self.background.has_ended:
-            entry.link.try_close_now()
-            return True
-        return not (gracefully and entry.link.has_goodbye) and entry.link.try_close_now()
+        is_polite = gracefully and entry.link.has_goodbye and not self.background.has_ended
+        return not is_polite and entry.link.try_close_now()
 
     @enable_ki_protection
     async def _close(self, entry: PooledEntry, gracefully: bool) -> None:
@@ -339,13 +388,15 @@ class Engine:
             else:
                 await close_by_force(entry.link.stream)
         finally:
-            self._note_closed(entry)
-            self.perform(self.now())
+            try:
+                self._note_closed(entry)
+            finally:
+                self.perform(self.time())
 
     def _note_closed(self, entry: PooledEntry) -> None:
-        self.core.closed(entry, self.now())
+        self.core.closed(entry, self.time())
         self.news.add_about(self.news.closed, entry, entry.reason)
-        self.some_closed.unpark_all()
+        insist(self.some_closed.unpark_all)
 
     # ── looking at idle connections ─────────────────────────────────────────────
 
