@@ -248,7 +248,8 @@ class Reference:
     def look_at_idle(self) -> bool:
         """Look at the newest idle connection on behalf of a waiter."""
         usual = [caller for caller in self.queue if caller not in self.fresh]
-        if self.is_paused or len(self.checking) >= len(usual):
+        unprovided = next((c for c in usual if c in self.find_unprovided()), None)
+        if self.is_paused or (unprovided is None and len(self.checking) >= len(usual)):
             return False
         peer = self.pop_newest()
         if peer is None:
@@ -256,7 +257,7 @@ class Reference:
         if peer.is_dead:
             self.close(peer, gracefully=False)
         elif self.needs_check(peer):
-            peer.awaited_by = next((c for c in usual if c in self.find_unprovided()), None)
+            peer.awaited_by = unprovided
             self.checking.append(peer)
         else:
             self.take_back(peer)

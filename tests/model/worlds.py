@@ -225,7 +225,7 @@ SMALL: Final = (
         waiters=2,
         is_lazy=True,
         happens=_happens("cleared"),
-        at_least=1000,
+        at_least=500,
     ),
     World(
         name="two endpoints without a pool-wide limit",
