@@ -20,7 +20,7 @@ from hashlib import blake2b
 from random import Random
 from typing import Any, Final, TypeAlias
 
-from conpool._core import records, serving
+from conpool._core import chores, records
 from conpool._core.core import KEEP_BARE
 from conpool._core.keeping import silent_since
 from conpool._core.pool_limit import PoolLimit
@@ -182,7 +182,7 @@ def _name_sub(
         sub.is_strict,
         sub.resized,
         sub.is_resting,
-        sub.looks if serving.PIECE < 9 else 0,  # else too few to matter in a small world
+        sub.looks if chores.PIECE < 9 else 0,  # else too few to matter in a small world
         sub.gate.is_failing,
         max(sub.gate._not_before - now, 0.0),
         sub.gate.is_in_doubt,

@@ -262,7 +262,7 @@ IN_PIECES: Final = (
     ),
     World(
         name="two endpoints share one slot, told to stop and to go on",
-        settings=PAIR | {"max_connections": 1},
+        settings={"max_connections_per_endpoint": 1, "max_connections": 1},
         endpoints=2,
         waiters=2,
         happens=_happens("paused"),
