@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 from memcache import SERVER
-from memcache_clean import CountingDriver, CountingMemcache
+from memcache_clean import CountingMemcache
 
 import conpool
 

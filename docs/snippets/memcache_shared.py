@@ -83,22 +83,22 @@ class SharedDriver(conpool.Driver[SharedMemcache]):
 
 
 async def main() -> None:
-    right = 0
+    right: list[int] = []
 
     async def use(pool: conpool.ConnectionPool[SharedMemcache], number: int) -> None:
-        nonlocal right
         with trio.CancelScope() as scope:
             async with pool.connection(SERVER) as conn:
                 await conn.session.set(f"key{number}", b"%d" % number)
                 if number % 10 == 0:
                     scope.cancel()  # the reply will come, and nobody waits for it
-                right += await conn.session.get(f"key{number}") == b"%d" % number
+                if await conn.session.get(f"key{number}") == b"%d" % number:
+                    right.append(number)
 
     async with conpool.ConnectionPool(driver=SharedDriver()) as pool:
         async with trio.open_nursery() as nursery:
             for number in range(100):
                 nursery.start_soon(use, pool, number)
-        print(f"{right} right replies over {pool.stats(SERVER).total_created} connection")
+        print(f"{len(right)} right replies, connections: {pool.stats(SERVER).total_created}")
 
 
 # end
