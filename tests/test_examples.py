@@ -157,19 +157,24 @@ async def test_http_connection_with_surplus_bytes_is_retired() -> None:
 # ── redis_client ────────────────────────────────────────────────────────────────
 
 
+def url_of(server: Valkey, account: str = "", database: int = 0) -> str:
+    return f"redis://{account}{LOOPBACK}:{server.port}/{database}"
+
+
 def test_redis_example_runs_from_the_command_line(valkey: Valkey) -> None:
-    printed = run_example("redis_client.py", LOOPBACK, valkey.port, "--tasks", 5, "--rounds", 4)
+    printed = run_example("redis_client.py", url_of(valkey), "--tasks", 5, "--rounds", 4)
     assert "5 tasks counted to 20" in printed
 
 
 async def test_redis_tasks_count_together(valkey: Valkey) -> None:
-    assert await redis_client.main(LOOPBACK, valkey.port, tasks=50, rounds=20) == 1000
+    assert await redis_client.main(url_of(valkey), tasks=50, rounds=20) == 1000
 
 
 async def test_redis_idle_connection_answers_ping_before_it_is_lent(valkey: Valkey) -> None:
     async def count_pings() -> int:
         async with await trio.open_tcp_stream(LOOPBACK, valkey.port) as stream:
-            report = (await redis_client.call(stream, "INFO", "commandstats")).decode()
+            session = redis_client.Session(stream)
+            report = (await session.command("INFO", "commandstats")).decode()
         lines = [line for line in report.splitlines() if line.startswith("cmdstat_ping:")]
         return sum(int(line.partition("calls=")[2].partition(",")[0]) for line in lines)
 
@@ -205,17 +210,41 @@ async def test_redis_refusal_costs_no_connection(valkey: Valkey) -> None:
         assert pool.stats(endpoint).total_created == 1
 
 
-@pytest.mark.parametrize(
-    ("sent", "complaint"), [(b"$4\r\nhal", "hung up"), (b"+OK\r\n+OK\r\n", "more than was asked")]
-)
-async def test_redis_reply_that_is_not_exactly_one_breaks_the_connection(
-    sent: bytes, complaint: str
-) -> None:
+async def test_redis_reply_that_breaks_off_breaks_the_connection() -> None:
     ours, theirs = trio.testing.memory_stream_pair()
-    await theirs.send_all(sent)
+    await theirs.send_all(b"$4\r\nhal")
     await theirs.send_eof()
-    with pytest.raises(trio.BrokenResourceError, match=complaint):
-        await redis_client.call(ours, "PING")
+    session = redis_client.Session(ours)
+    with pytest.raises(trio.BrokenResourceError, match="hung up"):
+        await session.command("PING")
+    assert not redis_client.RedisDriver().is_clean(session)
+
+
+async def test_redis_session_with_more_than_was_asked_for_is_not_clean() -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    await theirs.send_all(b"+OK\r\n+OK\r\n")
+    session = redis_client.Session(ours)
+    assert await session.command("PING") == b"OK"
+    assert not redis_client.RedisDriver().is_clean(session)
+
+
+async def test_redis_logs_in_with_the_account_of_the_url() -> None:
+    with Valkey() as valkey:
+        admin = conpool.Endpoint.from_url(url_of(valkey, database=2))
+        app = conpool.Endpoint.from_url(url_of(valkey, "app:secret@", database=2))
+        wrong = conpool.Endpoint.from_url(url_of(valkey, "app:guess@", database=2))
+        async with redis_client.open_pool() as pool:
+            await redis_client.execute(
+                pool, admin, "ACL", "SETUSER", "app", "on", ">secret", "~*", "+@all"
+            )
+            await redis_client.execute(pool, admin, "SET", "word", "in the second")
+            assert await redis_client.execute(pool, app, "ACL", "WHOAMI") == b"app"
+            assert await redis_client.execute(pool, app, "GET", "word") == b"in the second"
+            with pytest.raises(conpool.ConnectError, match="WRONGPASS") as caught:
+                await redis_client.execute(pool, wrong, "GET", "word")
+            assert caught.value.phase == "open"
+            assert "guess" not in str(caught.value)
+            assert pool.stats(app).total_created == 1
 
 
 # ── postgres_client ─────────────────────────────────────────────────────────────
