@@ -99,6 +99,12 @@ class Session:
         return messages
 
 
+async def dial(server: conpool.AnyEndpoint) -> trio.SocketStream:
+    if isinstance(server, conpool.UnixEndpoint):
+        return await trio.open_unix_socket(server.path)
+    return await trio.open_tcp_stream(server.host, server.port)
+
+
 class PostgresDriver(conpool.Driver[Session]):
     """Logs in and out of PostgreSQL; `logins` counts the logins."""
 
@@ -122,9 +128,7 @@ class PostgresDriver(conpool.Driver[Session]):
 
     async def cancel(self, session: Session) -> None:
         request = pg.CancelRequest(session.key.process_id, session.key.secret_key)
-        server = session.endpoint
-        assert isinstance(server, conpool.Endpoint)
-        async with await trio.open_tcp_stream(server.host, server.port) as stream:
+        async with await dial(session.endpoint) as stream:
             await stream.send_all(request.to_wire())
             async for _ in stream:  # the server hangs up once it has passed the request on
                 pass
