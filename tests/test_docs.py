@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import inspect
 import logging
+import os
 import re
 import shutil
 import ssl
@@ -65,14 +66,15 @@ def test_the_pages_have_code() -> None:
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda path: path.stem)
 def test_a_snippet_runs_as_it_stands(snippet: Path, request: pytest.FixtureRequest) -> None:
-    arguments: list[str] = []
+    environment = dict(os.environ)
     if snippet.stem.startswith("memcache"):
         # Skipped if memcached is not installed.
         users = "memcached_with_users" if snippet.stem == "memcache_login" else "memcached"
-        arguments = [str(request.getfixturevalue(users).port)]
+        environment["MEMCACHED_PORT"] = str(request.getfixturevalue(users).port)
     done = subprocess.run(
-        [sys.executable, "-W", "error", snippet, *arguments],
+        [sys.executable, "-W", "error", snippet],
         capture_output=True,
+        env=environment,
         text=True,
         timeout=50,
         check=False,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import sys
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -13,7 +13,7 @@ import conpool
 
 Reply = TypeVar("Reply")
 
-SERVER = conpool.Endpoint("127.0.0.1", int(sys.argv[1]) if sys.argv[1:] else 11211)
+SERVER = conpool.Endpoint("127.0.0.1", int(os.environ.get("MEMCACHED_PORT", "11211")))
 
 
 class MemcacheError(Exception):
