@@ -296,6 +296,7 @@ async def test_postgres_open_transaction_is_not_handed_on(postgres: Postgres) ->
     async with db.pool:
         await db.query("BEGIN")
         assert await db.query("SELECT 1") == [("1",)]
+        await db.pool.drain()  # the server is told to stop first
         stats = db.pool.stats(db.endpoint)
         assert stats.closed_by_reason[conpool.CloseReason.INCOMPLETE] == 1
         assert stats.total_created == db.driver.logins == 2
