@@ -10,10 +10,12 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 import conpool
 from conpool.testing import (
+    Failure,
     MemoryConnector,
     assert_quiescent,
     cancel_everywhere,
     explore_schedules,
+    fail_everywhere,
     fixed_order,
 )
 
@@ -82,6 +84,28 @@ def test_no_cancellation_leaves_a_reply_to_the_next_caller() -> None:
 # end cancel
 
 
+# begin failures
+def test_no_failure_leaves_a_reply_to_the_next_caller() -> None:
+    async def scenario(failure: Failure) -> None:
+        async with open_pool(max_connections_per_endpoint=1) as pool:
+            await pool.warm(HERE, 1)
+            with failure:
+                await get(pool, "failing")
+            await get(pool, "next")
+            await wait_all_tasks_blocked()
+            assert_quiescent(pool)
+
+    calls = fail_everywhere(
+        scenario,
+        within=["memcache", "memcache_clean"],
+        clock=lambda: MockClock(autojump_threshold=0),
+    )
+    print(f"{calls} calls that failed")
+
+
+# end failures
+
+
 # begin schedules
 def test_two_callers_and_one_connection_in_every_order() -> None:
     async def scenario() -> None:
@@ -104,4 +128,5 @@ def test_two_callers_and_one_connection_in_every_order() -> None:
 if __name__ == "__main__":
     test_a_session_is_kept_for_a_minute()
     test_no_cancellation_leaves_a_reply_to_the_next_caller()
+    test_no_failure_leaves_a_reply_to_the_next_caller()
     test_two_callers_and_one_connection_in_every_order()
