@@ -367,11 +367,11 @@ class Core(Generic[LinkT, TaskT]):
             if sub.waiting and (
                 sub.idle or len(limit.borrowers) < limit.total or sub.claim is not None or sub.roomy
             ):
-                if sub.roomy:
-                    self.sharing.fill(sub, now)
-                if sub.idle:
-                    self._serving.look_at_idle(sub, now)
-                self._dials.dial_for_waiters(sub, now)
+                is_halfway = bool(sub.roomy) and self.sharing.fill(sub, now)
+                if is_halfway or (sub.idle and self._serving.look_at_idle(sub, now)):
+                    pool_limit.stand_in_line(sub, None, 0)  # who can have one needs no dial
+                else:
+                    self._dials.dial_for_waiters(sub, now)
             if sub.min_idle or sub.warmers:
                 self._warming.warm(sub, now)
             if pool_limit.wanted or pool_limit.cold:

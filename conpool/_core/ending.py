@@ -39,7 +39,7 @@ class Ending:
         left = PIECE
         while self._left and left > 0:
             sub = self._left[-1]
-            left = self._empty(sub, left - 1)
+            left = self._empty(sub, left) - 1
             if not (sub.waiting or sub.idle or sub.leaving):
                 self._left.pop()
                 self._dismiss_active(sub, now)

@@ -123,16 +123,20 @@ class Serving:
         self._ledger.push_idle(entry)
         self._ledger.touch(sub)
 
-    def look_at_idle(self, sub: AnySubPool, now: float) -> None:
-        """Have idle connections looked at for waiters: the newest first, one for each waiter."""
+    def look_at_idle(self, sub: AnySubPool, now: float) -> bool:
+        """Have idle connections looked at for waiters: the newest first, one for each waiter.
+
+        Returns True if it goes on with that in the next tick.
+        """
         if sub.gate.is_paused:
-            return
+            return False
         for _ in range(PIECE):
             if not sub.idle or sub.checking >= sub.queue.count_usual():
-                return
+                return False
             entry = self.pop_newest(sub, now)
             if entry is None:
-                return
+                return False
             waiter = sub.queue.find(is_usual=True, is_unprovided=True)
             self._ledger.begin_check(entry, waiter)
         self._ledger.rest(sub, now)
+        return True

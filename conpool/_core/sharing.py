@@ -85,16 +85,19 @@ class Sharing:
         self._ledger.push_idle(entry)
         self._ledger.touch(sub)
 
-    def fill(self, sub: AnySubPool, now: float) -> None:
-        """Have waiters join connections that have room."""
+    def fill(self, sub: AnySubPool, now: float) -> bool:
+        """Have waiters join connections that have room.
+
+        Returns True if it goes on with that in the next tick.
+        """
         if sub.gate.is_paused:
-            return
+            return False
         limit = self._pool_limit
         for _ in range(PIECE):
             waiter = sub.queue.find(is_usual=True)
             entry = None if waiter is None else self.find_room(sub, now)
             if waiter is None or entry is None:
-                return
+                return False
             if limit.wanted:
                 if limit.must_make_way(waiter):
                     self.spoil(entry, CloseReason.EVICTED, now)
@@ -103,6 +106,7 @@ class Sharing:
             self.join(entry, now)
             self._ledger.hand_over(waiter, entry)
         self._ledger.rest(sub, now)
+        return True
 
     def _note_room(self, entry: AnyEntry) -> None:
         sub = entry.sub

@@ -108,9 +108,9 @@ _NEVER: Final = -1
 EVERYTHING: Final = frozenset({"uses", "age", "warmth", "silence", "failures"})
 """What matters in some worlds only, so that it is no part of a state in the others.
 
-Whether a connection has been used at all (a limit on uses always matters); when an endpoint was used
-last; how soon connections were lost; for how long they have been silent, beside one another; who had
-come when a dial began.
+Whether a connection has been used at all (a limit on uses always matters); when an endpoint was
+used last; how soon connections were lost; for how long they have been silent, beside one another;
+who had come when a dial began.
 """
 
 

@@ -93,8 +93,7 @@ SMALL: Final = (
         settings=PAIR | {"max_connections": 2},
         endpoints=2,
         waiters=2,
-        is_slow=True,
-        happens=_happens("ask fresh", "warming"),
+        happens=_happens("warming"),
         at_least=1000,
     ),
     World(
@@ -161,8 +160,7 @@ SMALL: Final = (
         settings=PAIR | {"max_connections": 2},
         endpoints=2,
         waiters=2,
-        is_courteous=True,
-        happens=_happens("ask fresh", "discarded", "paused"),
+        happens=_happens("ask fresh", "paused"),
         at_least=500,
     ),
     World(
@@ -212,7 +210,7 @@ SMALL: Final = (
         | {
             "acquire_timeout": 6,
             "max_connections": 1,
-            "max_idle_time": 9,
+            "max_idle_time": 6,
             "min_idle_per_endpoint": 1,
         },
         endpoints=2,
@@ -238,6 +236,40 @@ SMALL: Final = (
         at_least=300,
     ),
 )
+
+IN_PIECES: Final = (
+    World(
+        name="one endpoint, outages",
+        settings=PAIR | {"outage_grace": 0},
+        happens=_happens("a second passes", "ask fresh", "dial failed"),
+        at_least=500,
+    ),
+    World(
+        name="one endpoint, cleared and resized",
+        settings=PAIR,
+        waiters=2,
+        is_slow=True,
+        happens=_happens("cleared and interrupted", "limit set"),
+        at_least=500,
+    ),
+    World(
+        name="one endpoint, told to stop and to go on, with new connections wanted",
+        settings=PAIR,
+        waiters=2,
+        is_courteous=True,
+        happens=_happens("ask fresh", "paused", "shut"),
+        at_least=500,
+    ),
+    World(
+        name="two endpoints share one slot, told to stop and to go on",
+        settings=PAIR | {"max_connections": 1},
+        endpoints=2,
+        waiters=2,
+        happens=_happens("paused"),
+        at_least=500,
+    ),
+)
+"""Worlds that are searched with the smallest pieces of work."""
 
 LARGE: Final = (
     World(
