@@ -86,8 +86,8 @@ class Link:
             self.poll = _find_nothing
 
     def _peek(self, *, is_opaque: bool) -> None:
-        descriptor = self.fileno()
-        self._source = None if descriptor < 0 else PeekingSource(descriptor, is_opaque=is_opaque)
+        has_socket = self.fileno() >= 0
+        self._source = PeekingSource(self.fileno, is_opaque=is_opaque) if has_socket else None
         self.poll = _find_nothing if self._source is None else self._source.poll
 
     @classmethod

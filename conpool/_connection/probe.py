@@ -65,17 +65,24 @@ class PeekingSource:
     """A socket whose bytes are somebody else's: they stay where they are.
 
     If the bytes are encrypted by that somebody (`is_opaque`), they tell nothing: only the end of
-    the stream does.
+    the stream does. That somebody may close the socket as well, and the system may give its number
+    to another file. So the number is asked for each time.
     """
 
-    __slots__ = ("_descriptor", "_is_opaque", "poll")
+    __slots__ = ("_descriptor", "_fileno", "_is_opaque", "_poll")
 
-    def __init__(self, descriptor: int, *, is_opaque: bool) -> None:
-        self._descriptor = descriptor
+    def __init__(self, fileno: Callable[[], int], *, is_opaque: bool) -> None:
+        self._fileno = fileno
+        self._descriptor = fileno()
         self._is_opaque = is_opaque
-        self.poll = _poll_descriptor(descriptor)
+        self._poll = _poll_descriptor(self._descriptor)
+
+    def poll(self, timeout: int, /) -> object:
+        return self._fileno() != self._descriptor or self._poll(timeout)
 
     def take_now(self, size: int) -> bytes | None:
+        if self._fileno() != self._descriptor:
+            raise OSError(errno.EBADF, "the socket is closed")
         data = _read(_borrow(self._descriptor), size, stdlib_socket.MSG_PEEK | _DO_NOT_WAIT)
         return None if data and self._is_opaque else data
 

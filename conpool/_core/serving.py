@@ -90,8 +90,6 @@ class Serving:
             self._ledger.condemn(entry, reason, gracefully=reason not in _UNCLEAN)
         elif is_used and sub.resets:
             self._ledger.begin_reset(entry)
-        elif sub.shares:
-            self._sharing.place(entry, now)
         else:
             self.lend_or_keep(entry, now)
 
@@ -117,6 +115,9 @@ class Serving:
                         return
                     limit.was_overtaken(waiter)
                 self._ledger.hand_over(waiter, entry)
+                if sub.shares:
+                    self._sharing.join(entry, now)
+                    self._ledger.touch(sub)  # it may have room for others
                 return
         if not entry.uses:
             entry.idled_unused = True

@@ -63,6 +63,7 @@ class Acquirer:
         "_sharer",
         "_subs",
         "_take_fit",
+        "_take_idle",
     )
 
     def __init__(self, engine: Engine, releaser: Releaser, name: str) -> None:
@@ -72,9 +73,8 @@ class Acquirer:
         self._subs: Mapping[Any, PooledSub] = engine.core.subs
         self._releaser = releaser
         is_checked = releaser.peer_check.is_set
-        self._take_fit = self._take_unless_due if is_checked else self._take
-        if engine.rules.shares:
-            self._take_fit = self._join_or_take
+        self._take_idle = self._take_unless_due if is_checked else self._take
+        self._take_fit = self._join_or_take if engine.rules.shares else self._take_idle
         """Takes an idle connection for a caller that can wait for a check."""
         self._is_watched = bool(
             self._news.acquire_started or self._news.acquired or self._news.reused
@@ -272,11 +272,11 @@ class Acquirer:
         entry = self._sharer.join(sub, now)
         if entry is not None:
             return entry
-        entry = self._take_unless_due(sub, now, affinity)
-        if entry is not None and not self._sharer.begin(entry, now):
-            self._engine.report(self._core.returned_unused, entry, None)
-            return self._join_or_take(sub, now, affinity)
-        return entry
+        while (entry := self._take_idle(sub, now, affinity)) is not None:
+            if self._sharer.begin(entry, now):
+                return entry
+            self._keep(entry)  # it goes away, and is closed
+        return None
 
     def _pop_known(self, affinity: Hashable, sub: PooledSub, now: float) -> PooledEntry | None:
         return self._core.pop_known(sub, affinity, now)
@@ -318,7 +318,8 @@ class Acquirer:
 
     def _put_back(self, entry: PooledEntry) -> None:
         """Give back a connection that was taken and not lent."""
-        reason = entry.link.probe() if entry.state is _ACTIVE else None
+        is_its_own = entry.state is _ACTIVE and entry.holders <= 1
+        reason = entry.link.probe() if is_its_own else None
         self._engine.report(self._core.returned_unused, entry, reason)
 
     def _keep(self, entry: PooledEntry) -> None:

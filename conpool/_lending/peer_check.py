@@ -80,7 +80,7 @@ class PeerCheck:
         if entry.state is not _ACTIVE and entry.state is not _IDLE:
             await checkpoint()  # its file is closed, and the number may be somebody else's by now
             return False
-        if entry.link.probe() is not None:
+        if entry.capacity <= 1 and entry.link.probe() is not None:
             exchange.note_cut_receive()
             await checkpoint()
             return False
