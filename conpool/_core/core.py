@@ -308,7 +308,7 @@ class Core(Generic[LinkT, TaskT]):
 
     def retired(self, lease: AnyLease, now: float) -> None:
         """The holder of `lease` wants the connection closed when the lease ends."""
-        lease.entry.doomed = lease.entry.doomed or CloseReason.DISCARDED
+        self.sharing.spoil(lease.entry, CloseReason.DISCARDED, now)
 
     def closed(self, entry: AnyEntry, now: float) -> None:
         """The file of `entry` is closed: its slot is free."""

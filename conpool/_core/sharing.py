@@ -35,9 +35,10 @@ class Sharing:
         """Return the fullest connection of `sub` that one more lease may share."""
         while sub.roomy:
             entry = max(sub.roomy, key=_fill_of) if len(sub.roomy) > 1 else next(iter(sub.roomy))
-            if now < entry.expires_at and entry.uses < sub.max_uses:
+            about_to_begin = entry.holders - len(entry.leases)
+            if now < entry.expires_at and entry.uses + about_to_begin < sub.max_uses:
                 return entry
-            del sub.roomy[entry]  # too old for new leases
+            del sub.roomy[entry]  # too old for new leases, or used up
         return None
 
     def join(self, entry: AnyEntry, now: float) -> None:
@@ -58,7 +59,7 @@ class Sharing:
             return
         entry.capacity = capacity
         if capacity > 0:
-            entry.sub.per_dial = capacity
+            entry.sub.per_dial = min(capacity, entry.sub.max_uses)
         else:
             entry.doomed = entry.doomed or CloseReason.DISCARDED
         if entry.state is _ACTIVE:
