@@ -135,7 +135,7 @@ class Core(Generic[LinkT, TaskT]):
         self._chores = Chores(self._ledger)
         self._warming = Warming(self._ledger)
         self._dials = Dials(self._ledger, self._warming)
-        self.sharing = Sharing(self._ledger)
+        self.sharing = Sharing(self._ledger, self._dials)
         self._serving = Serving(self._ledger, self._dials, self.sharing, self)
         self.checks = Checks(self._ledger, self._chores, self._warming)
         self.failures = Failures(self._ledger, self._chores)

@@ -70,6 +70,7 @@ class Dials:
         """Whether those who want a new connection, and precede `waiter`, need one more slot."""
         spare = len(sub.spare_dials)
         going = sub.closing + len(sub.leaving) + sub.void
+        going += sum(entry.sub is sub for entry in self._pool_limit.draining)
         count = sub.queue.count_fresh_before(waiter, spare + going + 1)
         if not count:
             return False

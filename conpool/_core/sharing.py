@@ -12,6 +12,7 @@ from operator import attrgetter
 from typing import Final, final
 
 from conpool._core.chores import PIECE
+from conpool._core.dials import Dials
 from conpool._core.ledger import Ledger
 from conpool._core.records import AnyEntry, AnySubPool
 from conpool._values.states import CloseReason, ConnectionState
@@ -25,10 +26,11 @@ _fill_of = attrgetter("holders")
 class Sharing:
     """Has leases join connections, and leave them."""
 
-    __slots__ = ("_ledger", "_pool_limit")
+    __slots__ = ("_dials", "_ledger", "_pool_limit")
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, dials: Dials) -> None:
         self._ledger = ledger
+        self._dials = dials
         self._pool_limit = ledger.pool_limit
 
     def find_room(self, sub: AnySubPool, now: float) -> AnyEntry | None:
@@ -84,11 +86,11 @@ class Sharing:
             entry = None if waiter is None else self.find_room(sub, now)
             if waiter is None or entry is None:
                 return False
-            if limit.wanted:
-                if limit.must_make_way(waiter):
-                    self.spoil(entry, CloseReason.EVICTED, now)
-                    continue
-                limit.was_overtaken(waiter)
+            if self._dials.must_make_way(sub, waiter, now) or limit.must_make_way(waiter):
+                self.spoil(entry, CloseReason.EVICTED, now)
+                limit.draining[entry] = None
+                continue
+            limit.was_overtaken(waiter)
             self.join(entry, now)
             self._ledger.hand_over(waiter, entry)
         self._ledger.rest(sub, now)

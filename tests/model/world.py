@@ -222,7 +222,8 @@ def happen(shell: Shell, event: Event) -> None:
     """Let `event` happen, and count for whoever is first in line how many pass it."""
     kind, position = event
     pool_limit = shell.core.pool_limit
-    first = pool_limit.find_first() if pool_limit.lacks_slots else None
+    lacks_slots = pool_limit.closing + len(pool_limit.draining) < pool_limit.wanted
+    first = pool_limit.find_first() if lacks_slots else None
     if first is None or kind == "ticked":  # a tick may make room first, and lend then
         _DEEDS[kind](shell, position)
         return

@@ -25,7 +25,7 @@ SHARED: Final = (
         waiters=2,
         shares=True,
         happens=_happens("cleared", "companion ended", "discarded", "goes away", "limit set"),
-        at_least=500,
+        at_least=1000,
     ),
     World(
         name="one connection shared by two, its room changes",
@@ -35,7 +35,7 @@ SHARED: Final = (
         happens=_happens(
             "goes away", "takes one", "takes two", "ask fresh", "paused", "retired", "swept"
         ),
-        at_least=500,
+        at_least=1000,
     ),
     World(
         name="shared, two endpoints under a pool-wide limit",
@@ -52,8 +52,25 @@ SHARED: Final = (
         waiters=2,
         is_lazy=True,
         shares=True,
-        happens=_happens("cleared", "goes away", "takes one", "companion ended"),
-        at_least=500,
+        happens=_happens("cleared", "goes away"),
+        at_least=1000,
+    ),
+    World(
+        name="shared, one connection, tasks run late",
+        settings={"max_connections_per_endpoint": 1},
+        is_lazy=True,
+        shares=True,
+        happens=_happens("companion ended", "discarded", "interrupted", "takes one", "takes two"),
+        at_least=300,
+    ),
+    World(
+        name="shared, two endpoints share two slots",
+        settings=PAIR | {"max_connections": 2},
+        endpoints=2,
+        waiters=2,
+        shares=True,
+        happens=_happens("goes away"),
+        at_least=1000,
     ),
     World(
         name="shared, connections that are used up",
@@ -71,7 +88,7 @@ SHARED: Final = (
         is_courteous=True,
         has_resets=True,
         happens=_happens("ask fresh", "cleared", "reset failed", "shut"),
-        at_least=500,
+        at_least=200,
     ),
     World(
         name="two endpoints share one slot, reset after each lease",
@@ -80,7 +97,7 @@ SHARED: Final = (
         waiters=2,
         has_resets=True,
         happens=_happens("cleared", "reset failed"),
-        at_least=500,
+        at_least=100,
     ),
     World(
         name="shared by two, reset after the last lease",
@@ -89,7 +106,7 @@ SHARED: Final = (
         has_resets=True,
         shares=True,
         happens=_happens("goes away", "reset failed", "limit set", "interrupted"),
-        at_least=500,
+        at_least=200,
     ),
 )
 """Worlds of drivers: connections that are shared, or reset."""

@@ -20,7 +20,7 @@ from conpool._core.core import Core
 from conpool._core.pool_limit import PoolLimit
 from conpool._core.records import AnyEntry, AnySubPool, AnyWaiter, Waiter, Warmer
 from conpool._core.timetable import Timetable
-from conpool._values.states import ConnectionState
+from conpool._values.states import CloseReason, ConnectionState
 
 IDLE = ConnectionState.IDLE
 ACTIVE = ConnectionState.ACTIVE
@@ -68,6 +68,9 @@ def _find_faults(core: Core[Any, Any], now: float | None) -> Iterator[str]:
     for sub in core.subs.values():
         for fault in _find_faults_of(sub, core):
             yield f"{sub.endpoint}: {fault}"
+    for entry in core.pool_limit.draining:
+        if entry.state is not ACTIVE or entry.doomed is not CloseReason.EVICTED:
+            yield f"{entry!r} is to make way, and does not"
     if core.pool_limit.is_limited:
         yield from _check_pool_limit(core.pool_limit, core)
     yield from _check_timetable(core.timetable, core)
