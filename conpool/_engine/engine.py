@@ -55,7 +55,6 @@ class Engine:
     """The moving parts of one pool."""
 
     __slots__ = (
-        "_attendant",
         "_connector",
         "_dial_scopes",
         "_effects",
@@ -64,6 +63,7 @@ class Engine:
         "_touched",
         "_undone",
         "ask_peer",
+        "attendant",
         "background",
         "core",
         "news",
@@ -91,7 +91,7 @@ class Engine:
         self._connector = connector
         self.news = news
         self.background = Background(self._ring)
-        self._attendant = Attendant(rules, self.background)
+        self.attendant = Attendant(rules, self.background)
         self.watch = IdleWatch()
         self.some_closed = trio.lowlevel.ParkingLot()
         """Where tasks wait for connections to be gone."""
@@ -303,7 +303,7 @@ class Engine:
         try:
             self.watch.add(entry)
             entry.address = entry.link.peer_ip
-            self._attendant.start_companion(entry, self._end_companion)
+            self.attendant.start_companion(entry, self._end_companion)
             self.on_opened(entry)
         except BaseException:
             entry.link.try_close_now()
@@ -337,7 +337,7 @@ class Engine:
         if entry.state is not ConnectionState.CLOSING:
             return  # it is tried again, and had come so far
         self.watch.remove(entry)
-        self._attendant.dismiss_companion(entry)
+        self.attendant.dismiss(entry)
         if entry.reason is CloseReason.DETACHED or self._close_now(entry, effect.gracefully):
             self._note_closed(entry)
             return
@@ -353,12 +353,12 @@ class Engine:
         if self.background.has_ended:
             entry.link.try_close_now()
             return True
-        return not self._attendant.needs_await(entry, gracefully) and entry.link.try_close_now()
+        return not self.attendant.needs_await(entry, gracefully) and entry.link.try_close_now()
 
     @enable_ki_protection
     async def _close(self, entry: PooledEntry, gracefully: bool) -> None:
         try:
-            await self._attendant.close(entry, gracefully)
+            await self.attendant.close(entry, gracefully)
         finally:
             self._note_closed(entry)
             self.perform(self.now())
@@ -384,7 +384,7 @@ class Engine:
             self.core.checked(entry, reason, now)
 
     def _start_reset(self, effect: Reset[Link, Task]) -> None:
-        self._attendant.start_reset(
+        self.attendant.start_reset(
             effect.entry, lambda entry, reason: self.report(self.core.reset_over, entry, reason)
         )
 

@@ -155,7 +155,7 @@ class Stage:
         with scope, self._telling(name):
             async with self.pool.connection(endpoint, **options) as conn:
                 world.log.append((name, trio.current_time()))
-                assert conn.id not in world.held, f"{name} got what another has (G2)"
+                assert world.held[conn.id] < world.room, f"{name} got what others have (G2)"
                 assert conn.id not in world.spoilt, f"{name} got what must not be lent"
                 world.held.add(conn.id)
                 try:

@@ -1,0 +1,252 @@
+"""Whatever a driver is doing when somebody is cancelled or the pool closes, nothing is lost.
+
+A script has a driver open, check, reset, cancel, close and run beside its sessions. At each point
+of it, in the script's own task and in those of the pool, the caller is cancelled, or the pool is
+closed, or its connections are. After each: the books balance, slots and sockets are back, tasks are
+gone, events are paired, and no two methods of a driver have run on one session at the same time.
+Covers G3, G4, G10, G11, G19 and G26.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
+from typing import Any, TypeAlias
+
+import pytest
+import trio
+
+import conpool
+from conpool.testing import MemoryConnector, cancel_everywhere
+from tests.support.drivers import GREETING, Session, Whole
+
+from .cases import nothing
+from .connectors import PairConnector
+from .sweeps import Scope, sweep
+from .totals import tried
+from .world import World, config, exchange, mock_clock
+
+Others: TypeAlias = Callable[[World], Awaitable[object]]
+Act: TypeAlias = Callable[[World], Awaitable[object]]
+MakeDriver: TypeAlias = Callable[[], conpool.Driver[Any]]
+
+
+async def greet_and_echo_slowly(stream: trio.abc.Stream) -> None:
+    await trio.sleep(0.125)
+    await stream.send_all(GREETING)
+    async for data in stream:
+        await trio.sleep(0.125)
+        await stream.send_all(data)
+
+
+def in_memory() -> conpool.Connector:
+    return MemoryConnector(greet_and_echo_slowly, delay=0.25)
+
+
+def over_sockets() -> conpool.Connector:
+    return PairConnector(greet_and_echo_slowly, delay=0.25)
+
+
+class LoneWhole(Whole):
+    """Has no companion."""
+
+    run = conpool.Driver[Session].run
+
+
+# ── what happens ────────────────────────────────────────────────────────────────
+
+
+async def use(world: World, patience: float = math.inf) -> None:
+    """One lease with one call, which may be cut short."""
+    async with borrow(world) as conn:
+        with trio.move_on_after(patience):
+            await exchange(conn, b"the call")
+
+
+@asynccontextmanager
+async def borrow(world: World) -> AsyncIterator[conpool.Connection[Any]]:
+    """Lend, and have the world know of it."""
+    async with AsyncExitStack() as stack:
+        world.parked += 1
+        try:
+            block = world.pool.connection(world.endpoint, timeout=60)
+            conn = await stack.enter_async_context(block)
+        finally:
+            world.parked -= 1
+        session, number = conn.session, conn.id
+        world.held.add(number)
+        try:
+            yield conn
+        finally:
+            world.held.discard(number)
+            if session.owes:
+                world.spoilt.add(number)
+
+
+async def use_quietly(world: World) -> None:
+    """The same for somebody else, who may be interrupted."""
+    with suppress(conpool.PoolClosed, trio.BrokenResourceError, trio.ClosedResourceError, EOFError):
+        await use(world)
+
+
+async def opened(world: World) -> None:
+    """`open`, and `reset` after it."""
+    await use(world)
+    await trio.sleep(0.25)
+
+
+async def checked(world: World) -> None:
+    """`check`, and `reset` after it, while another waits."""
+    world.nursery.start_soon(use_quietly, world)
+    await use(world)
+    await use(world)
+    await trio.sleep(0.25)
+
+
+async def cut_short(world: World) -> None:
+    """`cancel`, and `open` for one who waits for its slot."""
+    await use(world, 0.0625)
+    await use(world)
+
+
+async def said_goodbye(world: World) -> None:
+    """`close`, and `open` for one who waits for its slot."""
+    await use(world)
+    await trio.sleep(0.25)
+    world.pool.close_idle()
+    await use(world)
+
+
+async def broken_off(world: World) -> None:
+    """`run` ends by itself beside a lease."""
+    async with borrow(world) as conn:
+        world.spoilt.add(conn.id)
+        conn.session.hung_up.set()
+        await trio.sleep(0.5)
+    await use(world)
+
+
+SCRIPTS: tuple[Act, ...] = (opened, checked, cut_short, said_goodbye, broken_off)
+
+
+LIVES = pytest.mark.parametrize(
+    ("make_connector", "make_driver", "script"),
+    [
+        *((connect, Whole, script) for connect in (in_memory, over_sockets) for script in SCRIPTS),
+        *((in_memory, LoneWhole, script) for script in SCRIPTS if script is not broken_off),
+    ],
+)
+
+
+async def come_later(world: World) -> None:
+    await trio.sleep(0.3125)
+    await world.start("later", 0.125)
+
+
+def make_world(
+    make_connector: Callable[[], conpool.Connector], driver: Any, **options: Any
+) -> World:
+    return World(
+        config(1, close_timeout=0.5, health_check_timeout=0.5),
+        connector=make_connector(),
+        driver=driver,
+        **options,
+    )
+
+
+def assert_over(driver: Whole) -> None:
+    """No method of the driver runs any more, and none has met another."""
+    assert not driver.faults, driver.faults[0]
+    assert not driver._busy
+    assert not driver.companions
+
+
+# ── the caller is cancelled ─────────────────────────────────────────────────────
+
+
+@LIVES
+@pytest.mark.parametrize("beside", [nothing, come_later])
+def test_a_caller_that_is_cancelled_amid_the_driver_has_never_called(
+    make_connector: Callable[[], conpool.Connector],
+    make_driver: Callable[[], Whole],
+    script: Act,
+    beside: Others,
+) -> None:
+    async def play(scope: Scope) -> None:
+        driver = make_driver()
+        world = make_world(make_connector, driver)
+        async with world.opened():
+            world.nursery.start_soon(beside, world)
+            with suppress(trio.BrokenResourceError), scope:
+                await script(world)
+            world.assert_as_if_never_called()
+        assert_over(driver)
+
+    assert sweep(play) > 20
+
+
+# ── the pool is closed, or its connections are ──────────────────────────────────
+
+
+async def close_pool(world: World) -> None:
+    await world.pool.aclose()
+    assert world.connector.live == 0
+
+
+async def clear(world: World) -> None:
+    world.pool.clear(interrupt_in_use=True)
+
+
+async def sweep_up(world: World) -> None:
+    world.pool.close_idle()
+    await world.pool._lifecycle._reaper.sweep()
+
+
+async def play_amid(
+    make_connector: Callable[[], conpool.Connector],
+    make_driver: Callable[[], Whole],
+    script: Act,
+    act: Act,
+    scope: Scope,
+) -> None:
+    """Have `act` done at the point at which `scope` is cancelled, while `script` goes on."""
+    driver = make_driver()
+    world = make_world(make_connector, driver)
+
+    async def follow() -> None:
+        with suppress(
+            conpool.PoolClosed, trio.BrokenResourceError, trio.ClosedResourceError, EOFError
+        ):
+            await script(world)
+        done.set()
+
+    done = trio.Event()
+    async with world.pool:
+        with world.watched():
+            async with trio.open_nursery() as world.nursery:
+                world.nursery.start_soon(follow)
+                with scope:
+                    await done.wait()
+                await act(world)
+            if not world.pool.closed:
+                await world.come_to_rest()
+                await world.prove_capacity()
+    world.assert_nothing_left()
+    assert_over(driver)
+
+
+@LIVES
+@pytest.mark.parametrize("act", [close_pool, clear, sweep_up])
+def test_whatever_is_closed_amid_the_driver_leaves_nothing(
+    make_connector: Callable[[], conpool.Connector],
+    make_driver: Callable[[], Whole],
+    script: Act,
+    act: Act,
+) -> None:
+    points = cancel_everywhere(
+        partial(play_amid, make_connector, make_driver, script, act), clock=mock_clock
+    )
+    tried["points of interruption"] += points
+    assert points > 20
