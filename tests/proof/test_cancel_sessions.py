@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from functools import partial
 from typing import Any, TypeAlias
 
 import pytest
@@ -20,17 +19,14 @@ import trio
 
 import conpool
 from conpool.testing import MemoryConnector, cancel_everywhere
-from tests.support.drivers import GREETING, Session, Whole
+from tests.support.drivers import GREETING, MuxDriver, Session, Whole
 
-from .cases import nothing
 from .connectors import PairConnector
-from .sweeps import Scope, sweep
+from .sweeps import Play, Scope, sweep
 from .totals import tried
 from .world import World, config, exchange, mock_clock
 
-Others: TypeAlias = Callable[[World], Awaitable[object]]
 Act: TypeAlias = Callable[[World], Awaitable[object]]
-MakeDriver: TypeAlias = Callable[[], conpool.Driver[Any]]
 
 
 async def greet_and_echo_slowly(stream: trio.abc.Stream) -> None:
@@ -53,6 +49,15 @@ class LoneWhole(Whole):
     """Has no companion."""
 
     run = conpool.Driver[Session].run
+
+
+INTERRUPTED = (
+    conpool.PoolClosed,
+    trio.BrokenResourceError,
+    trio.ClosedResourceError,
+    EOFError,
+)
+"""What befalls those who are interrupted."""
 
 
 # ── what happens ────────────────────────────────────────────────────────────────
@@ -87,7 +92,7 @@ async def borrow(world: World) -> AsyncIterator[conpool.Connection[Any]]:
 
 async def use_quietly(world: World) -> None:
     """The same for somebody else, who may be interrupted."""
-    with suppress(conpool.PoolClosed, trio.BrokenResourceError, trio.ClosedResourceError, EOFError):
+    with suppress(*INTERRUPTED):
         await use(world)
 
 
@@ -99,8 +104,9 @@ async def opened(world: World) -> None:
 
 async def checked(world: World) -> None:
     """`check`, and `reset` after it, while another waits."""
-    world.nursery.start_soon(use_quietly, world)
     await use(world)
+    await trio.sleep(1.0)
+    world.nursery.start_soon(use_quietly, world)
     await use(world)
     await trio.sleep(0.25)
 
@@ -114,7 +120,7 @@ async def cut_short(world: World) -> None:
 async def said_goodbye(world: World) -> None:
     """`close`, and `open` for one who waits for its slot."""
     await use(world)
-    await trio.sleep(0.25)
+    await trio.sleep(1.0)
     world.pool.close_idle()
     await use(world)
 
@@ -130,6 +136,15 @@ async def broken_off(world: World) -> None:
 
 SCRIPTS: tuple[Act, ...] = (opened, checked, cut_short, said_goodbye, broken_off)
 
+
+EXPECTED: dict[Act, set[str]] = {
+    opened: {"open", "reset"},
+    checked: {"open", "check", "reset"},
+    cut_short: {"open", "cancel", "reset"},
+    said_goodbye: {"open", "close", "reset"},
+    broken_off: {"open"},
+}
+"""What of the driver has run when a script has come to its end."""
 
 LIVES = pytest.mark.parametrize(
     ("make_connector", "make_driver", "script"),
@@ -156,8 +171,11 @@ def make_world(
     )
 
 
-def assert_over(driver: Whole) -> None:
+def assert_over(driver: Whole | MuxDriver) -> None:
     """No method of the driver runs any more, and none has met another."""
+    if isinstance(driver, MuxDriver):
+        assert all(session.ended for session in driver.sessions)
+        return
     assert not driver.faults, driver.faults[0]
     assert not driver._busy
     assert not driver.companions
@@ -167,20 +185,19 @@ def assert_over(driver: Whole) -> None:
 
 
 @LIVES
-@pytest.mark.parametrize("beside", [nothing, come_later])
 def test_a_caller_that_is_cancelled_amid_the_driver_has_never_called(
     make_connector: Callable[[], conpool.Connector],
     make_driver: Callable[[], Whole],
     script: Act,
-    beside: Others,
 ) -> None:
     async def play(scope: Scope) -> None:
         driver = make_driver()
         world = make_world(make_connector, driver)
         async with world.opened():
-            world.nursery.start_soon(beside, world)
+            world.nursery.start_soon(come_later, world)
             with suppress(trio.BrokenResourceError), scope:
                 await script(world)
+                assert EXPECTED[script] <= {*driver.log}
             world.assert_as_if_never_called()
         assert_over(driver)
 
@@ -206,19 +223,17 @@ async def sweep_up(world: World) -> None:
 
 async def play_amid(
     make_connector: Callable[[], conpool.Connector],
-    make_driver: Callable[[], Whole],
+    driver: Whole | MuxDriver,
     script: Act,
     act: Act,
     scope: Scope,
 ) -> None:
     """Have `act` done at the point at which `scope` is cancelled, while `script` goes on."""
-    driver = make_driver()
-    world = make_world(make_connector, driver)
+    room = driver.room if isinstance(driver, MuxDriver) else 1
+    world = make_world(make_connector, driver, room=room)
 
     async def follow() -> None:
-        with suppress(
-            conpool.PoolClosed, trio.BrokenResourceError, trio.ClosedResourceError, EOFError
-        ):
+        with suppress(*INTERRUPTED):
             await script(world)
         done.set()
 
@@ -245,8 +260,72 @@ def test_whatever_is_closed_amid_the_driver_leaves_nothing(
     script: Act,
     act: Act,
 ) -> None:
-    points = cancel_everywhere(
-        partial(play_amid, make_connector, make_driver, script, act), clock=mock_clock
-    )
+    interrupt(lambda scope: play_amid(make_connector, make_driver(), script, act, scope))
+
+
+def interrupt(play: Play) -> None:
+    points = cancel_everywhere(play, clock=mock_clock)
     tried["points of interruption"] += points
     assert points > 20
+
+
+# ── connections that are shared ─────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("make_connector", [in_memory, over_sockets])
+@pytest.mark.parametrize("room", [1, 2])
+def test_a_caller_that_shares_and_is_cancelled_has_never_called(
+    make_connector: Callable[[], conpool.Connector], room: int
+) -> None:
+    async def play(scope: Scope) -> None:
+        driver = MuxDriver(room)
+        world = make_world(make_connector, driver, room=room)
+        async with world.opened():
+            await world.start("before", 0.5)
+            world.nursery.start_soon(come_later, world)
+            with scope:
+                await world.hold("the call", 0.25)
+            world.assert_as_if_never_called()
+        assert {name for name, _ in world.log} >= {"before", "later"}
+        assert_over(driver)
+
+    assert sweep(play) > 20
+
+
+async def shared(world: World) -> None:
+    """Three who share the room for two."""
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(use_shared, world)
+
+
+async def use_shared(world: World) -> None:
+    with suppress(*INTERRUPTED):
+        async with world.pool.connection(world.endpoint, timeout=60) as conn:
+            await exchange(conn, b"the call")
+            await trio.sleep(0.125)
+            await exchange(conn, b"once more")
+
+
+async def go_away(world: World) -> None:
+    """All connections take no new leases."""
+    for sub in world.pool._core.subs.values():
+        for entry in sub.limit.borrowers:
+            if hasattr(entry, "link"):
+                entry.link.session.room = 0
+
+
+async def halve(world: World) -> None:
+    """All connections take one lease, where they took two."""
+    for sub in world.pool._core.subs.values():
+        for entry in sub.limit.borrowers:
+            if hasattr(entry, "link"):
+                entry.link.session.room = 1
+
+
+@pytest.mark.parametrize("make_connector", [in_memory, over_sockets])
+@pytest.mark.parametrize("act", [close_pool, clear, sweep_up, go_away, halve])
+def test_whatever_is_closed_amid_leases_that_share_leaves_nothing(
+    make_connector: Callable[[], conpool.Connector], act: Act
+) -> None:
+    interrupt(lambda scope: play_amid(make_connector, MuxDriver(2), shared, act, scope))

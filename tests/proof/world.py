@@ -79,7 +79,7 @@ class World:
     ) -> None:
         self.endpoint = endpoint
         self.connector: Any = connector or MemoryConnector(serve_echo, delay=delay)
-        self.grammar = Grammar()
+        self.grammar = Grammar(shares=room > 1)
         options |= {"observers": [*observers, self.grammar], "name": "world"}
         if (hook := options.get("health_check")) is not None:
             options["health_check"] = partial(self._check, hook)
