@@ -141,11 +141,16 @@ class Stage:
         return conn
 
     def releases(self, conn: conpool.Connection[None], how: str = "release") -> None:
+        self.releases_at(conn, T, how)
+
+    def releases_at(
+        self, conn: conpool.Connection[None], moment: float, how: str = "release"
+    ) -> None:
         def release() -> None:
             self.world.held.discard(conn.id)
             getattr(self.pool, how)(conn)
 
-        self.at(release)
+        self.at(release, moment)
 
     async def take(self, name: str, **options: Any) -> None:
         """Take a connection, and give it back a step later."""
