@@ -301,11 +301,12 @@ class Engine:
     def _note_opened(self, entry: PooledEntry) -> None:
         """The transport is open, and the pool's own."""
         try:
+            self.on_opened(entry)
             self.watch.add(entry)
             entry.address = entry.link.peer_ip
             self.attendant.start_companion(entry, self._end_companion)
-            self.on_opened(entry)
         except BaseException:
+            self.watch.remove(entry)
             entry.link.try_close_now()
             raise
 

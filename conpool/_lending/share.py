@@ -42,7 +42,8 @@ class Sharer:
         return capacity
 
     def _note_opened(self, entry: PooledEntry) -> None:
-        self.note_capacity(entry, self._engine.now())
+        if not self.note_capacity(entry, self._engine.now()):
+            raise ConnectionError("the new connection takes no leases: its capacity() is 0")
 
     def join(self, sub: PooledSub, now: float) -> PooledEntry | None:
         """Hold the fullest connection of `sub` that has room; None if none has any."""
