@@ -87,6 +87,4 @@ class Failures:
             return
         since = sub.gate.outage_since
         if since is not None and now - since >= sub.config.outage_grace:
-            for warmer in list(sub.warmers):
-                self._ledger.end_warming(warmer, error)
-            self._chores.tell(sub, Outage(error, entry.arrivals), now)
+            self._chores.tell(sub, Outage(error, entry.arrivals, list(sub.warmers)), now)

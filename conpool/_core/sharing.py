@@ -76,16 +76,16 @@ class Sharing:
     def fill(self, sub: AnySubPool, now: float) -> bool:
         """Have waiters join connections that have room.
 
-        Returns True if it goes on with that in the next tick.
+        Returns False if there may be more, which join in the next tick.
         """
         if sub.gate.is_paused:
-            return False
+            return True
         limit = self._pool_limit
         for _ in range(PIECE):
             waiter = sub.queue.find(is_usual=True)
             entry = None if waiter is None else self.find_room(sub, now)
             if waiter is None or entry is None:
-                return False
+                return True
             if self._dials.must_make_way(sub, waiter, now) or limit.must_make_way(waiter):
                 self.spoil(entry, CloseReason.EVICTED, now)
                 limit.draining[entry] = None
@@ -94,7 +94,7 @@ class Sharing:
             self.join(entry, now)
             self._ledger.hand_over(waiter, entry)
         self._ledger.rest(sub, now)
-        return True
+        return False
 
     def _note_room(self, entry: AnyEntry) -> None:
         sub = entry.sub

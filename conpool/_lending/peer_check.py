@@ -56,11 +56,11 @@ class PeerCheck:
         gets ends with the check: a hook that keeps it keeps nothing.
         """
         core, engine = self._engine.core, self._engine
-        lease: Connection[Any] = Connection(
-            self._owner, core.checks.began(entry, current_task(), engine.now())
-        )
+        lease: Connection[Any] | None = None
         reason: CloseReason | None = CloseReason.POOL_CLOSED  # unless the check comes to its end
         try:
+            began = core.checks.began(entry, current_task(), engine.now())
+            lease = Connection(self._owner, began)
             with engine.attendant.under_way(entry):
                 timeout = entry.sub.config.health_check_timeout
                 if _is_open(entry) and not await self._ask(lease, timeout):
@@ -68,8 +68,12 @@ class PeerCheck:
                 elif _is_open(entry):
                     reason = end_exchange(entry.link, None)
                     core.checks.answered(entry, engine.now())
+        except Exception:
+            reason = CloseReason.ERROR
+            raise
         finally:
-            end_lease(lease)
+            if lease is not None:
+                end_lease(lease)
             engine.report(core.checked, entry, reason)
 
     async def is_healthy(self, connection: Connection[Any]) -> bool:

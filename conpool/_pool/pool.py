@@ -156,8 +156,7 @@ class ConnectionPool(Generic[SessionT]):
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        self._releaser.refuse_other_thread()
-        await self._lifecycle.leave(exc)  # noqa: ASYNC102 - cancelled, it ends at once
+        await self._lifecycle.leave(exc, self._releaser.refuse_other_thread)
 
     @enable_ki_protection
     async def aclose(self) -> None:
@@ -240,7 +239,8 @@ class ConnectionPool(Generic[SessionT]):
         """Lend an idle connection now, without a health check.
 
         Raises:
-            trio.WouldBlock: No connection is idle, or others wait for one.
+            trio.WouldBlock: No connection is idle, or others wait for one. Or the newest hundred
+                were dead, and it has closed these and not looked at more.
             PoolClosed: The pool is not open.
         """
         return self._acquirer.acquire_nowait(endpoint)
@@ -278,13 +278,14 @@ class ConnectionPool(Generic[SessionT]):
     async def warm(self, endpoint: AnyEndpoint, count: int) -> None:
         """Dial until `count` connections are open, idle or in use.
 
-        It never evicts and never goes before a waiter: while others need the slots, it waits. If it
-        is cancelled, its dials go on, unless a waiter needs their slots; what they open is idle.
+        It never evicts and never goes before a waiter: it waits while others need the slots, and in
+        a pause. If it is cancelled, its dials go on, unless a waiter needs their slots.
 
         Raises:
             ConfigError: `count` is negative, or more than a limit or `max_idle_per_endpoint`.
             ConnectError: One of its dials failed, or an outage has outlasted `outage_grace`.
             PoolClosed: The pool is not open, or was closed meanwhile.
+            RuntimeError: This task holds too many of the pool's slots itself, elsewhere.
         """
         await self._steering.warm(endpoint, count)
 

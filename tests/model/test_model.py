@@ -202,11 +202,11 @@ NAMED: dict[type, str] = {
     Lease: "",
     Waiter: "coming deadline fresh is_timed number overtaken",
     Warmer: "target",
-    SubPool: "chores claim config gate idle is_resting is_strict leaving limit outage per_dial"
-    " queue reserved resized roomy shares short_lives silent used_at wanted warm_not_before"
-    " warmers",
+    SubPool: "chores claim config gate idle is_resting is_strict leaving limit looks outage"
+    " per_dial queue reserved resized roomy shares short_lives silent used_at wanted"
+    " warm_not_before warmers",
     Chore: "do entries",
-    Outage: "arrivals",
+    Outage: "arrivals warmers",
     Queue: "",
     Heap: "_left _rows",
     Gate: "_failures _not_before is_in_doubt is_paused is_trusted outage_since",

@@ -119,7 +119,7 @@ SMALL: Final = (
         waiters=2,
         is_courteous=True,
         happens=_happens("ask fresh", "cleared", "discarded", "interrupted", "paused", "shut"),
-        at_least=1000,
+        at_least=500,
     ),
     World(
         name="one endpoint, idle connections that are looked at, a limit that changes",
@@ -149,7 +149,7 @@ SMALL: Final = (
         waiters=2,
         is_checked=True,
         happens=_happens("a second passes", "reserved"),
-        at_least=1000,
+        at_least=500,
     ),
     World(
         name="one endpoint, few kept idle, old dials that hang",
@@ -157,7 +157,7 @@ SMALL: Final = (
         waiters=2,
         is_slow=True,
         happens=_happens("cleared", "cleared and interrupted", "discarded", "limit set"),
-        at_least=500,
+        at_least=150,
     ),
     World(
         name="one endpoint, an outage and its grace",
@@ -180,7 +180,7 @@ SMALL: Final = (
         is_checked=True,
         is_slow=True,
         happens=_happens("discarded", "cleared", "reserved"),
-        at_least=1000,
+        at_least=500,
     ),
     World(
         name="two endpoints share two slots, dials that nobody waits for, warmed",
@@ -231,7 +231,7 @@ SMALL: Final = (
         waiters=2,
         is_lazy=True,
         happens=_happens("ask fresh", "cleared", "discarded", "interrupted", "shut"),
-        at_least=300,
+        at_least=200,
     ),
     World(
         name="two endpoints share one slot",
@@ -254,7 +254,7 @@ SMALL: Final = (
         settings=PAIR | {"max_connections": 2},
         endpoints=2,
         waiters=2,
-        happens=_happens("ask fresh", "paused"),
+        happens=_happens("ask fresh", "discarded"),
         at_least=500,
     ),
     World(
@@ -319,7 +319,7 @@ SMALL: Final = (
         waiters=2,
         is_lazy=True,
         happens=_happens("cleared"),
-        at_least=1000,
+        at_least=500,
     ),
     World(
         name="two endpoints without a pool-wide limit",
@@ -364,7 +364,7 @@ IN_PIECES: Final = (
     ),
     World(
         name="two endpoints share one slot, told to stop and to go on",
-        settings=PAIR | {"max_connections": 1},
+        settings={"max_connections_per_endpoint": 1, "max_connections": 1},
         endpoints=2,
         waiters=2,
         happens=_happens("paused"),
