@@ -27,6 +27,8 @@ class Session:
         self.stream = stream
         self.owes = 0
         self.selected = "nothing"
+        self.inbox: list[bytes] = []
+        self.arrived = trio.Event()
         self.hung_up = trio.Event()
         """Ends the companion, if it has one."""
 
