@@ -12,14 +12,19 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from typing import Any, TypeAlias
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 import conpool
-from conpool.testing import MemoryConnector, cancel_everywhere
-from tests.support.drivers import GREETING, MuxDriver, Session, Whole
+from conpool.testing import MemoryConnector, assert_quiescent, cancel_everywhere
+from tests.support.clean import PATIENCE
+from tests.support.drivers import GREETING, MuxDriver, Session, Whole, greet_and_echo
+from tests.support.faults import LOOPBACK
+from tests.support.pools import find_pool_tasks
 
 from .connectors import PairConnector
 from .sweeps import Play, Scope, sweep
@@ -150,7 +155,7 @@ LIVES = pytest.mark.parametrize(
     ("make_connector", "make_driver", "script"),
     [
         *((connect, Whole, script) for connect in (in_memory, over_sockets) for script in SCRIPTS),
-        *((in_memory, LoneWhole, script) for script in (cut_short, said_goodbye)),
+        (in_memory, LoneWhole, cut_short),
     ],
 )
 
@@ -329,3 +334,53 @@ def test_whatever_is_closed_amid_leases_that_share_leaves_nothing(
     make_connector: Callable[[], conpool.Connector], act: Act
 ) -> None:
     interrupt(lambda scope: play_amid(make_connector, MuxDriver(2), shared, act, scope))
+
+
+# ── over TCP, on the real clock ─────────────────────────────────────────────────
+
+
+async def serve(stream: trio.SocketStream) -> None:
+    with suppress(trio.BrokenResourceError):  # the client is gone
+        await greet_and_echo(stream)
+
+
+def is_busy(pool: conpool.ConnectionPool[Any]) -> bool:
+    """Whether a dial, a reset, a cancel or a goodbye is under way."""
+    stats = pool.all_stats()
+    return stats.connecting + stats.active + stats.closing > 0
+
+
+async def live(scope: Scope) -> None:
+    """A pool of TCP connections: open, call, reset, check, cancel, close, and a companion."""
+    (listener,) = await trio.open_tcp_listeners(0, host=LOOPBACK)
+    endpoint = conpool.Endpoint(LOOPBACK, listener.socket.getsockname()[1])
+    driver = Whole()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(trio.serve_listeners, serve, [listener]))
+        settings = config(1, close_timeout=0.01)
+        async with conpool.ConnectionPool(settings, driver=driver) as pool:
+            with scope:
+                for _ in range(2):
+                    async with pool.connection(endpoint) as conn:
+                        await exchange(conn, b"the call")
+                async with pool.connection(endpoint) as conn:
+                    with trio.move_on_after(0):
+                        await exchange(conn, b"cut short")
+                async with pool.connection(endpoint) as conn:
+                    await exchange(conn, b"the call")
+            with trio.fail_after(PATIENCE):
+                while is_busy(pool):
+                    await wait_all_tasks_blocked()
+            assert_quiescent(pool)
+            async with pool.connection(endpoint, timeout=PATIENCE) as conn:
+                await exchange(conn, b"after")
+        assert not pool.all_stats().idle
+        nursery.cancel_scope.cancel()
+    assert not find_pool_tasks()
+    assert_over(driver)
+
+
+def test_a_driver_over_tcp_that_is_cancelled_leaves_nothing() -> None:
+    points = cancel_everywhere(live)
+    tried["points of cancellation"] += points
+    assert points > 20
