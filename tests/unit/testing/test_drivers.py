@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import cast
 
 import pytest
 import trio
@@ -106,10 +105,10 @@ def test_the_schedules_of_a_shared_connection_are_explored(room: int) -> None:
 
     async def scenario() -> None:
         config = conpool.PoolConfig(max_connections_per_endpoint=1)
-        made = conpool.ConnectionPool(
+        pool: conpool.ConnectionPool[Mux]
+        pool = conpool.ConnectionPool(
             config, connector=MemoryConnector(serve), driver=MuxDriver(room)
         )
-        pool = cast("conpool.ConnectionPool[Mux]", made)
         with fixed_order():
             await pool.__aenter__()
             await pool.warm(HERE, 1)
