@@ -87,6 +87,7 @@ def _find_faults(core: Core[Any, Any], now: float | None) -> Iterator[str]:
 def _find_faults_of(sub: AnySubPool, core: Core[Any, Any]) -> Iterator[str]:
     yield from _check_connections(sub, core.is_open)
     yield from _check_queue(sub)
+    yield from _check_warmers(sub)
     yield from _check_dials(sub)
     yield from _check_tally(sub)
     is_over = not core.is_open and not core.ending.is_under_way
@@ -206,6 +207,9 @@ def _check_queue(sub: AnySubPool) -> Iterator[str]:
         latest = waiter.number
         if not 0 <= waiter.overtaken <= pool_limit.MAX_OVERTAKES:
             yield f"{waiter!r} was overtaken {waiter.overtaken} times"
+
+
+def _check_warmers(sub: AnySubPool) -> Iterator[str]:
     for warmer in sub.warmers:
         if not warmer.queued or warmer.sub is not sub:
             yield f"{warmer!r} is in a list where it does not wait"
