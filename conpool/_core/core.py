@@ -271,9 +271,7 @@ class Core(Generic[LinkT, TaskT]):
                     self._ledger.push_idle(entry)
             else:
                 if sub.gate.is_in_doubt:
-                    sub.gate.proved()
-                    sub.note_strictness()
-                    self._ledger.touch(sub)
+                    self.failures.was_of_use(entry, now)
                 if sub.shares:
                     self._leave(entry, None, now)
                 else:

@@ -69,6 +69,13 @@ class Failures:
         self._ledger.touch(entry.sub)
         self._spread(entry, error, None, now)
 
+    def was_of_use(self, entry: AnyEntry, now: float) -> None:
+        """A lease of `entry` has shown that its server serves, which was in doubt."""
+        sub = entry.sub
+        sub.gate.proved()
+        sub.note_strictness()
+        self._ledger.touch(sub)
+
     def _spread(
         self,
         entry: AnyEntry,
