@@ -54,7 +54,7 @@ from tests.model import World, explore
 from tests.model.search import CounterExample
 from tests.model.state import freeze, thaw
 from tests.model.world import happen
-from tests.model.worlds import IN_PIECES, LARGE, PAIR, SMALL
+from tests.model.worlds import IN_PIECES, LARGE, LARGE_IN_PIECES, PAIR, SMALL
 from tests.support import shell as shell_module
 
 AnyCore: TypeAlias = Core[Any, Any]
@@ -66,7 +66,9 @@ OVERTAKES = 2
 WORLDS = [  # each takes seconds, but the machine may be busy
     pytest.param(world, id=world.name, marks=pytest.mark.timeout(300)) for world in SMALL
 ]
+IN_SMALLEST_PIECES = list(IN_PIECES)
 if "CONPOOL_LARGE_MODEL" in os.environ:
+    IN_SMALLEST_PIECES += LARGE_IN_PIECES
     WORLDS += [
         pytest.param(world, id=world.name, marks=pytest.mark.timeout(3600)) for world in LARGE
     ]
@@ -97,7 +99,7 @@ PIECES = (
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("world", IN_PIECES, ids=lambda world: world.name)
+@pytest.mark.parametrize("world", IN_SMALLEST_PIECES, ids=lambda world: world.name)
 def test_every_law_holds_when_work_is_done_in_the_smallest_pieces(
     world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
