@@ -125,3 +125,4 @@ class Attendant:
         if entry in self._companions:  # it would take the reply to the goodbye for its own
             await self._companions[entry][1].wait()
         await self._driver.close(entry.link.session)
+        entry.link.note_goodbye()

@@ -179,9 +179,10 @@ class NativeDriver(Driver[SessionT]):
     def abort(self, session: SessionT) -> None:
         """Free the descriptor at once, without I/O.
 
-        The pool calls it when `close` fails or takes too long, and when there is no goodbye to
-        say: the session is unclean, or `close` is not overridden. It must not block, and must do
-        no harm to a session that is closed already.
+        The pool calls it when `close` fails, takes too long or leaves the descriptor open, and when
+        there is no goodbye to say: the session is unclean, or `close` is not overridden. It is
+        called once at most. It must not block, and must do no harm to a session that is closed
+        already. Tasks that wait for the descriptor get `trio.ClosedResourceError` before.
 
         Raises:
             NotImplementedError: The subclass has no `abort`.

@@ -208,11 +208,10 @@ class Connection(trio.abc.HalfCloseableStream, Generic[SessionT]):
 
         Raises:
             trio.BrokenResourceError: The driver's `run` for this connection has ended.
-            trio.ClosedResourceError: The lease has ended.
+            trio.ClosedResourceError: The lease has ended, or the pool closed the connection.
         """
         link = self._held().entry.link
-        if link.exchange.is_broken:
-            raise trio.BrokenResourceError(f"{self!r}: the driver's run() has ended")
+        link.exchange.refuse_if_dead()
         session: SessionT = link.session
         return session
 
