@@ -274,7 +274,7 @@ async def test_a_task_that_waits_on_the_socket_is_woken_when_the_pool_closes_it(
         nursery.cancel_scope.deadline = trio.current_time() + PATIENCE
         async with lending(driver, server, config) as (case, pool):
             nursery.start_soon(wait, pool, server)
-            await case.log.wait_until(lambda: pool.stats(server.endpoint).acquired == 1)
+            await case.log.wait_until(lambda: pool.stats(server.endpoint).active == 1)
             await wait_all_tasks_blocked()
             if way == "clear":
                 pool.clear(interrupt_in_use=True)
