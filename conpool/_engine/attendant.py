@@ -38,6 +38,7 @@ class Attendant:
         self._driver = cast("Driver[Any]", rules.driver)
         self._background = background
         self._companions: dict[PooledEntry, tuple[trio.CancelScope, trio.Event]] = {}
+        self._resets: dict[PooledEntry, trio.CancelScope] = {}
 
     # ── between leases ──────────────────────────────────────────────────────────
 
@@ -54,7 +55,8 @@ class Attendant:
     ) -> None:
         reason: CloseReason | None = CloseReason.UNHEALTHY  # unless it comes to its end
         try:
-            with trio.move_on_after(entry.sub.config.health_check_timeout):
+            with trio.move_on_after(entry.sub.config.health_check_timeout) as scope:
+                self._resets[entry] = scope
                 await self._driver.reset(entry.link.session)
                 if entry.state is _ACTIVE:
                     reason = end_exchange(entry.link, None)
@@ -62,6 +64,7 @@ class Attendant:
             _log.debug("reset of %r failed", entry, exc_info=True)
             reason = CloseReason.ERROR
         finally:
+            del self._resets[entry]
             over(entry, reason)
 
     # ── beside a connection ─────────────────────────────────────────────────────
@@ -97,8 +100,10 @@ class Attendant:
                 entry.link.exchange.break_off()
                 ended(entry, reason)
 
-    def dismiss_companion(self, entry: PooledEntry) -> None:
-        """`entry` is about to be closed: end what runs beside it."""
+    def dismiss(self, entry: PooledEntry) -> None:
+        """`entry` is about to be closed: end its reset, and what runs beside it."""
+        if entry in self._resets:
+            self._resets[entry].cancel()
         if entry in self._companions:
             self._companions[entry][0].cancel()
 

@@ -337,7 +337,7 @@ class Engine:
         if entry.state is not ConnectionState.CLOSING:
             return  # it is tried again, and had come so far
         self.watch.remove(entry)
-        self._attendant.dismiss_companion(entry)
+        self._attendant.dismiss(entry)
         if entry.reason is CloseReason.DETACHED or self._close_now(entry, effect.gracefully):
             self._note_closed(entry)
             return
