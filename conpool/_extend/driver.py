@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic
 
 import trio
 
 from conpool._values.endpoint import AnyEndpoint
 
-SessionT = TypeVar("SessionT")
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    # `ConnectionPool` alone has no sessions. From Python 3.13 on, `typing` can say so, too.
+    SessionT = TypeVar("SessionT", default=None)
+else:
+    from typing import TypeVar
+
+    SessionT = TypeVar("SessionT")
 
 
 class Driver(Generic[SessionT]):

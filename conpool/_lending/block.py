@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from types import CoroutineType, TracebackType
-from typing import Any, Final, Generic, NoReturn, TypeVar, final
+from typing import Any, Final, Generic, NoReturn, final
 
 from trio.lowlevel import enable_ki_protection
 
+from conpool._extend.driver import SessionT
 from conpool._lending.acquire import Acquirer
 from conpool._lending.lease import Connection
 from conpool._values.group import Target
-
-SessionT = TypeVar("SessionT")
 
 
 @final
