@@ -63,10 +63,19 @@ async def call(pool: ConnectionPool[Session], server: Serving) -> int:
 
 @pytest.mark.parametrize("how", ["close", "reset"])
 async def test_f039_a_server_that_accepts_and_closes_fails_the_dial(site: Site, how: Any) -> None:
-    async with clean(None, driver=Plain()) as case, trio.open_nursery() as nursery:
+    opening = trio.Event()
+
+    class Telling(Plain):
+        async def open(self, stream: trio.abc.Stream, endpoint: AnyEndpoint) -> Session:
+            opening.set()
+            return await super().open(stream, endpoint)
+
+    async with clean(None, driver=Telling()) as case, trio.open_nursery() as nursery:
 
         async def hang_up() -> None:
-            site.end(await site.accept(), how)
+            server = await site.accept()
+            await opening.wait()  # a reset any sooner would fail the phase before
+            site.end(server, how)
 
         nursery.start_soon(hang_up)
         error = await fails(case, site.endpoint)
