@@ -14,6 +14,7 @@ from .growth import measure_growth
 from .lease import measure_contended, measure_uncontended
 from .measure import FULL, QUICK, TINY, Scale, Table
 from .memory import measure_memory, measure_passing
+from .outages import measure_outages
 from .queue import measure_cancelling, measure_fairness, measure_handover
 from .requests import measure_requests
 from .sessions import measure_sessions
@@ -33,6 +34,7 @@ CASES: Final[dict[str, Case]] = {
     "handover": _in_trio(measure_handover),
     "cancelling": _in_trio(measure_cancelling),
     "fairness": _in_trio(measure_fairness),
+    "outages": _in_trio(measure_outages),
     "requests": _in_trio(measure_requests),
     "memory": _in_trio(measure_memory),
     "passing": _in_trio(measure_passing),

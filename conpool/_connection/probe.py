@@ -68,6 +68,9 @@ class PeekingSource:
 
     If the bytes are encrypted by that somebody (`is_opaque`), they tell nothing: only the end of
     the stream does. Where the system does not say so, bytes in front of it hide it.
+
+    That somebody may close the socket as well, and the system may give its number to another file.
+    So the number is asked for each time.
     """
 
     __slots__ = ("_descriptor", "_fileno", "_is_opaque", "_poll")

@@ -135,12 +135,12 @@ class NativeStream(RefusingStream):
         """Free the descriptor, unless that has been done."""
         if self._is_free:
             return
-        self._is_free = True
         descriptor = self._find_descriptor()
         if descriptor >= 0:
             # A task that waits for a descriptor would never hear that it is closed.
             trio.lowlevel.notify_closing(descriptor)
         self._driver.abort(self._session)
+        self._is_free = True
 
     def _find_descriptor(self) -> int:
         with suppress(Exception):  # a library may raise if the session has ended

@@ -201,17 +201,17 @@ class Core(Generic[LinkT, TaskT]):
         self, entry: AnyEntry, holder: TaskT, waited: float, now: float
     ) -> Lease[LinkT, TaskT]:
         """A lease of `entry` begins, after its caller has waited for `waited` seconds."""
-        lease = Lease(entry, holder, now)
-        entry.leases[lease] = None
-        entry.uses += 1
         counters = entry.sub.counters
-        counters.acquired += 1
-        if entry.uses > 1:
-            counters.total_reused += 1
-        if waited:
+        if waited:  # first: if it raises, no lease has begun
             counters.wait_time.add(waited)
         else:  # an idle hit: one call less
             counters.wait_time.count += 1
+        lease = Lease(entry, holder, now)
+        entry.leases[lease] = None
+        entry.uses += 1
+        counters.acquired += 1
+        if entry.uses > 1:
+            counters.total_reused += 1
         return lease
 
     # ── a connection is opened ──────────────────────────────────────────────────
@@ -308,7 +308,7 @@ class Core(Generic[LinkT, TaskT]):
 
     def retired(self, lease: AnyLease, now: float) -> None:
         """The holder of `lease` wants the connection closed when the lease ends."""
-        lease.entry.doomed = lease.entry.doomed or CloseReason.DISCARDED
+        self.sharing.spoil(lease.entry, CloseReason.DISCARDED, now)
 
     def closed(self, entry: AnyEntry, now: float) -> None:
         """The file of `entry` is closed: its slot is free."""
@@ -339,10 +339,7 @@ class Core(Generic[LinkT, TaskT]):
     # ── time passes ─────────────────────────────────────────────────────────────
 
     def swept(self, sub: AnySubPool, now: float) -> None:
-        """Once in a while: go on with what waits for nothing but time, or drop what nobody needs.
-
-        Its counters stay in the pool's totals.
-        """
+        """Once in a while: go on with what waits for time alone, or drop what nobody needs."""
         self._ledger.touch(sub)
         self.pump(now)
         kept_until = max(sub.used_at + KEEP_BARE, sub.gate.opens_at, sub.warm_not_before)
@@ -369,9 +366,11 @@ class Core(Generic[LinkT, TaskT]):
             ):
                 if sub.roomy:
                     self.sharing.fill(sub, now)
-                if sub.idle:
-                    self._serving.look_at_idle(sub, now)
-                self._dials.dial_for_waiters(sub, now)
+                if sub.idle and not self._serving.look_at_idle(sub, now):
+                    # Whoever can have an idle connection needs no dial.
+                    pool_limit.stand_in_line(sub, None, 0)
+                else:
+                    self._dials.dial_for_waiters(sub, now)
             if sub.min_idle or sub.warmers:
                 self._warming.warm(sub, now)
             if pool_limit.wanted or pool_limit.cold:

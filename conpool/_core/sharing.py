@@ -70,21 +70,6 @@ class Sharing:
         entry.doomed = entry.doomed or reason
         self._note_room(entry)
 
-    def place(self, entry: AnyEntry, now: float) -> None:
-        """Lend `entry`, which is active and nobody's, to waiters, or lay it on the idle stack."""
-        sub = entry.sub
-        if sub.waiting and not sub.gate.is_paused:
-            waiter = sub.queue.find(is_usual=entry.uses > 0 or entry.was_idle)
-            if waiter is not None:
-                self.join(entry, now)
-                self._ledger.hand_over(waiter, entry)
-                self._ledger.touch(sub)
-                return
-        if not entry.uses:
-            entry.idled_unused = True
-        self._ledger.push_idle(entry)
-        self._ledger.touch(sub)
-
     def fill(self, sub: AnySubPool, now: float) -> None:
         """Have waiters join connections that have room."""
         if sub.gate.is_paused:

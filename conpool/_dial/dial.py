@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import trio
 
-from conpool._connection.closing import close_by_force, try_close_now
+from conpool._connection.closing import close_now, try_close_now
 from conpool._connection.link import Link
 from conpool._connection.session import NO_SESSIONS, NativeStream, SessionRules
 from conpool._connection.tls_tap import encrypt
@@ -89,8 +89,7 @@ async def _connect(
         return link
     except BaseException:
         # By force: a polite close of a TLS stream would first try to finish the handshake.
-        if not try_close_now(stream) and hasattr(stream, "aclose"):
-            await close_by_force(stream)  # noqa: ASYNC102 - shields and bounds itself
+        await close_now(stream)  # noqa: ASYNC102 - shields and bounds itself
         raise
 
 

@@ -188,9 +188,10 @@ class NativeDriver(Driver[SessionT]):
         """Free the descriptor at once, without I/O.
 
         The pool calls it when `close` fails, takes too long or leaves the descriptor open, and when
-        there is no goodbye to say: the session is unclean, or `close` is not overridden. It is
-        called once at most. It must not block, and must do no harm to a session that is closed
-        already. Tasks that wait for the descriptor get `trio.ClosedResourceError` before.
+        there is no goodbye to say: the session is unclean, or `close` is not overridden. The pool
+        calls it once, and again only if it raises. It must not block, and must do no harm to a
+        session that is closed already. Before it, tasks that wait for the descriptor get
+        `trio.ClosedResourceError`.
 
         Raises:
             NotImplementedError: The subclass has no `abort`.

@@ -56,19 +56,23 @@ class PeerCheck:
         gets ends with the check: a hook that keeps it keeps nothing.
         """
         core, engine = self._engine.core, self._engine
-        lease: Connection[Any] = Connection(
-            self._owner, core.checks.began(entry, current_task(), engine.now())
-        )
+        lease: Connection[Any] | None = None
         reason: CloseReason | None = CloseReason.POOL_CLOSED  # unless the check comes to its end
         try:
+            began = core.checks.began(entry, current_task(), engine.now())
+            lease = Connection(self._owner, began)
             healthy = await self._ask(lease, entry.sub.config.health_check_timeout)
             if not healthy:
                 reason = CloseReason.UNHEALTHY
             elif entry.state is _IDLE or entry.state is _ACTIVE:
                 reason = end_exchange(entry.link, None)
                 core.checks.answered(entry, engine.now())
+        except Exception:
+            reason = CloseReason.ERROR
+            raise
         finally:
-            end_lease(lease)
+            if lease is not None:
+                end_lease(lease)
             engine.report(core.checked, entry, reason)
 
     async def is_healthy(self, connection: Connection[Any]) -> bool:
@@ -80,7 +84,7 @@ class PeerCheck:
         if entry.state is not _ACTIVE and entry.state is not _IDLE:
             await checkpoint()  # its file is closed, and the number may be somebody else's by now
             return False
-        if entry.link.probe() is not None:
+        if entry.capacity <= 1 and entry.link.probe() is not None:
             exchange.note_cut_receive()
             await checkpoint()
             return False

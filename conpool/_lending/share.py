@@ -30,7 +30,7 @@ class Sharer:
         self._engine = engine
         self._sharing = engine.core.sharing
         if self._rules.shares:
-            engine.on_opened = self._note_opened
+            engine.dialler.on_opened = self._note_opened
 
     def note_capacity(self, entry: PooledEntry, now: float) -> int:
         """Ask the driver how many leases `entry` can take now, and tell the core."""

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from conpool import (
     AnyEndpoint,
@@ -247,6 +248,7 @@ async def test_libpq_sessions_are_kept_after_an_error_and_closed_amid_a_query(
             sql = f"SELECT count(*) {active} AND pid = {int(pid)}"
             assert await ask(sql) == (2, b"0"), "the query goes on without us"
             await pool.drain()  # the last reset, too
+            await wait_all_tasks_blocked()
 
 
 async def test_libpq_the_watch_notices_a_killed_backend(postgres: Postgres) -> None:
@@ -266,6 +268,7 @@ async def test_libpq_the_watch_notices_a_killed_backend(postgres: Postgres) -> N
                 # Its farewell message lies in front of the end of the stream.
                 await case.log.wait_until(lambda: len(case.log.reasons) == 1)
             await pool.drain()  # the last reset, too
+            await wait_all_tasks_blocked()
             assert case.log.reasons[0] in {CloseReason.UNREAD_DATA, CloseReason.PEER_CLOSED}
 
 

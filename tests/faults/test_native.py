@@ -252,7 +252,7 @@ async def test_an_abort_that_raises_costs_nobody_a_slot(
         assert pool.close_idle() == 1
         await case.settle()
         assert pool.stats(server.endpoint).closing == 0
-        assert driver.log == ["abort"]
+        assert set(driver.log) == {"abort"}
         assert "by force failed" in caplog.text
     caplog.clear()
 
@@ -429,7 +429,7 @@ async def test_a_session_without_a_proper_descriptor_is_aborted(
     async with serving(greet_and_echo) as server, clean(None, driver=driver) as case:
         error = await fails(cast("Pool", case.pool), server.endpoint)
         assert isinstance(error.__cause__, TypeError if fault == "no number" else LookupError)
-        assert driver.log == ["abort"]
+        assert set(driver.log) == {"abort"}
         await server.wait_live(0)
     caplog.clear()
 

@@ -82,9 +82,10 @@ async def test_unread_tickets_do_not_close_a_connection_and_its_release_is_clean
             nursery.start_soon(answer_once, server)
             async with pool.connection(tcp_site.endpoint) as conn:
                 await exchange(conn.session)
-            async with pool.connection(tcp_site.endpoint) as conn:
+            async with pool.connection(tcp_site.endpoint):
                 pass  # nothing moved
-        assert (conn.id, conn.uses) == (1, 6)
+        async with pool.connection(tcp_site.endpoint) as conn:
+            assert (conn.id, conn.uses) == (1, 7)
         assert not case.log.reasons
 
 

@@ -203,7 +203,8 @@ def happen(shell: Shell, event: Event) -> None:
     """Let `event` happen, and count for whoever is first in line how many pass it."""
     kind, position = event
     pool_limit = shell.core.pool_limit
-    if not pool_limit.lacks_slots or (first := pool_limit.find_first()) is None:
+    first = pool_limit.find_first() if pool_limit.lacks_slots else None
+    if first is None or kind == "ticked":  # a tick may make room first, and lend then
         _DEEDS[kind](shell, position)
         return
     claim = first.claim

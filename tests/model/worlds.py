@@ -25,7 +25,7 @@ SMALL: Final = (
         waiters=2,
         is_courteous=True,
         happens=_happens("ask fresh", "cleared", "discarded", "interrupted", "paused", "shut"),
-        at_least=1000,
+        at_least=500,
     ),
     World(
         name="one endpoint, idle connections that are looked at, a limit that changes",
@@ -55,7 +55,7 @@ SMALL: Final = (
         waiters=2,
         is_checked=True,
         happens=_happens("a second passes", "reserved"),
-        at_least=1000,
+        at_least=500,
     ),
     World(
         name="one endpoint, few kept idle, old dials that hang",
@@ -63,7 +63,7 @@ SMALL: Final = (
         waiters=2,
         is_slow=True,
         happens=_happens("cleared", "cleared and interrupted", "discarded", "limit set"),
-        at_least=500,
+        at_least=150,
     ),
     World(
         name="one endpoint, an outage and its grace",
@@ -86,15 +86,14 @@ SMALL: Final = (
         is_checked=True,
         is_slow=True,
         happens=_happens("discarded", "cleared", "reserved"),
-        at_least=1000,
+        at_least=500,
     ),
     World(
         name="two endpoints share two slots, dials that nobody waits for, warmed",
         settings=PAIR | {"max_connections": 2},
         endpoints=2,
         waiters=2,
-        is_slow=True,
-        happens=_happens("ask fresh", "warming"),
+        happens=_happens("warming"),
         at_least=1000,
     ),
     World(
@@ -138,7 +137,7 @@ SMALL: Final = (
         waiters=2,
         is_lazy=True,
         happens=_happens("ask fresh", "cleared", "discarded", "interrupted", "shut"),
-        at_least=300,
+        at_least=200,
     ),
     World(
         name="two endpoints share one slot",
@@ -161,8 +160,7 @@ SMALL: Final = (
         settings=PAIR | {"max_connections": 2},
         endpoints=2,
         waiters=2,
-        is_courteous=True,
-        happens=_happens("ask fresh", "discarded", "paused"),
+        happens=_happens("ask fresh", "discarded"),
         at_least=500,
     ),
     World(
@@ -212,7 +210,7 @@ SMALL: Final = (
         | {
             "acquire_timeout": 6,
             "max_connections": 1,
-            "max_idle_time": 9,
+            "max_idle_time": 6,
             "min_idle_per_endpoint": 1,
         },
         endpoints=2,
@@ -227,7 +225,7 @@ SMALL: Final = (
         waiters=2,
         is_lazy=True,
         happens=_happens("cleared"),
-        at_least=1000,
+        at_least=500,
     ),
     World(
         name="two endpoints without a pool-wide limit",
@@ -238,6 +236,40 @@ SMALL: Final = (
         at_least=300,
     ),
 )
+
+IN_PIECES: Final = (
+    World(
+        name="one endpoint, outages",
+        settings=PAIR | {"outage_grace": 0},
+        happens=_happens("a second passes", "ask fresh", "dial failed"),
+        at_least=500,
+    ),
+    World(
+        name="one endpoint, cleared and resized",
+        settings=PAIR,
+        waiters=2,
+        is_slow=True,
+        happens=_happens("cleared and interrupted", "limit set"),
+        at_least=500,
+    ),
+    World(
+        name="one endpoint, told to stop and to go on, with new connections wanted",
+        settings=PAIR,
+        waiters=2,
+        is_courteous=True,
+        happens=_happens("ask fresh", "paused", "shut"),
+        at_least=500,
+    ),
+    World(
+        name="two endpoints share one slot, told to stop and to go on",
+        settings={"max_connections_per_endpoint": 1, "max_connections": 1},
+        endpoints=2,
+        waiters=2,
+        happens=_happens("paused"),
+        at_least=500,
+    ),
+)
+"""Worlds that are searched with the smallest pieces of work."""
 
 LARGE: Final = (
     World(

@@ -82,7 +82,7 @@ def _find_faults(core: Core[Any, Any], now: float | None) -> Iterator[str]:
 
 
 def _find_faults_of(sub: AnySubPool, core: Core[Any, Any]) -> Iterator[str]:
-    yield from _check_connections(sub)
+    yield from _check_connections(sub, core.is_open)
     yield from _check_queue(sub)
     yield from _check_dials(sub)
     yield from _check_tally(sub)
@@ -94,7 +94,7 @@ def _find_faults_of(sub: AnySubPool, core: Core[Any, Any]) -> Iterator[str]:
 # ── connections ─────────────────────────────────────────────────────────────────
 
 
-def _check_connections(sub: AnySubPool) -> Iterator[str]:
+def _check_connections(sub: AnySubPool, is_open: bool) -> Iterator[str]:
     """G1, G2, G30."""
     borrowers = sub.limit.borrowers
     found = Counter(entry.state for entry in borrowers)
@@ -114,7 +114,7 @@ def _check_connections(sub: AnySubPool) -> Iterator[str]:
     surplus = sub.count_surplus()
     if surplus > 0 and not sub.is_strict:
         yield f"{len(borrowers)} connections, with a limit of {sub.limit.total} (G1)"
-    if set(sub.idle) - set(sub.reserved) and surplus > 0 and not sub.chores:
+    if is_open and set(sub.idle) - set(sub.reserved) and surplus > 0 and not sub.chores:
         yield "idle connections are kept beyond the limit"
     if not sub.reserved.keys() <= sub.idle.keys() or sub.idle.keys() & sub.leaving.keys():
         yield f"{sub.reserved} are reserved, {sub.leaving} leave"

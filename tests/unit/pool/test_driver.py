@@ -189,6 +189,31 @@ async def test_what_is_not_kept_is_not_reset() -> None:
     assert driver.log == ["open", "close"]
 
 
+async def test_a_pool_that_ends_amid_a_reset_waits_for_it_and_says_goodbye(
+    autojump_clock: MockClock,
+) -> None:
+    async def reset(session: Session) -> None:
+        await trio.sleep(1)
+
+    async def close(session: Session) -> None:
+        await session.call(b"bye")
+
+    driver = make_driver(reset=reset, close=close)
+    async with lending(driver) as pool:
+        await call(pool)
+    assert driver.log == ["open", "reset", "close"]
+    assert (trio.current_time(), reasons(pool)) == (1, {"POOL_CLOSED": 1})
+
+
+async def test_a_reset_that_hangs_does_not_keep_a_pool_open(autojump_clock: MockClock) -> None:
+    async def reset(session: Session) -> None:
+        await trio.sleep_forever()
+
+    async with lending(make_driver(reset=reset), shutdown_grace=3) as pool:
+        await call(pool)
+    assert trio.current_time() == 3
+
+
 # ── close and cancel ────────────────────────────────────────────────────────────
 
 

@@ -171,6 +171,18 @@ async def test_the_stream_of_a_shared_lease_is_refused() -> None:
         await ask(conn, b"in order")
 
 
+async def test_retiring_one_lease_keeps_new_ones_away() -> None:
+    async with lending(MuxDriver(3)) as pool:
+        first, second = await pool.acquire(HERE), await pool.acquire(HERE)
+        first.retire()
+        async with pool.connection(HERE) as third:
+            assert third.id == 2
+        await ask(second, b"still here")
+        pool.release(first)
+        pool.release(second)
+        assert reasons(pool) == {"DISCARDED": 1}
+
+
 async def test_discarding_one_lease_closes_after_the_last() -> None:
     async with lending(MuxDriver(2)) as pool:
         first, second = await pool.acquire(HERE), await pool.acquire(HERE)
