@@ -198,12 +198,13 @@ def _name_sub(
         _find_place(sub, shell.core.pool_limit),
         sum(
             caller.entry is not None
-            and caller.entry.state is ConnectionState.CLOSED
+            and caller.entry.state in {ConnectionState.CLOSING, ConnectionState.CLOSED}
             and caller.endpoint == sub.endpoint
             and not caller.has_begun
             for caller in shell.callers
         ),
         min(now - sub.used_at, max(sub.max_idle_time, KEEP_BARE)) if "age" in matters else 0,
+        (tuple([names[entry] for entry in sub.roomy]), min(sub.per_dial, 9)) if sub.shares else (),
     )
 
 
@@ -265,7 +266,15 @@ def name_entry(entry: Entry, now: float, ranks: dict[Waiter, int], matters: froz
         _name_silence(entry, now, matters) if is_kept or is_taken else (),
         min(now - entry.created_at, SHORT_LIFE) if "warmth" in matters and not entry.uses else 0.0,
         waits,
+        entry.is_resetting,
+        _name_sharing(entry) if sub.shares else (),
     )
+
+
+def _name_sharing(entry: Entry) -> Name:
+    """Who holds a connection, how many may, and how many may as far as the core knows."""
+    doomed = "" if entry.doomed is None else entry.doomed.value
+    return (entry.holders, entry.capacity, entry.link.capacity, doomed)
 
 
 def _name_silence(entry: Entry, now: float, matters: frozenset[str]) -> Name:

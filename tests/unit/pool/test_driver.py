@@ -360,6 +360,26 @@ async def test_a_companion_that_ends_takes_the_connection_with_it(
         assert pool.stats(HERE).closed_by_reason[CloseReason.DISCARDED] == 0
 
 
+async def test_a_companion_that_reads_does_not_make_its_connection_unclean() -> None:
+    """It always waits for the next bytes: that says nothing about an exchange."""
+
+    async def run(session: Session) -> None:
+        while part := await session.stream.receive_some():
+            session.inbox.append(bytes(part))
+            session.arrived.set()
+
+    driver = make_driver(run=run)
+    async with lending(driver) as pool:
+        for _ in range(2):
+            async with pool.connection(HERE) as conn:
+                conn.session.arrived = trio.Event()
+                await conn.session.stream.send_all(b"ping\n")
+                await conn.session.arrived.wait()
+                assert await conn.is_healthy()
+                assert conn.id == 1
+        assert reasons(pool) == {}
+
+
 # ── affinity ────────────────────────────────────────────────────────────────────
 
 
