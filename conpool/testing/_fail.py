@@ -126,6 +126,7 @@ def fail_everywhere(
     point that a run does not reach is not tried.
 
     Example:
+        >>> __name__ = "my_client"  # this code is to suffer as if it stood in a module of that name
         >>> import tempfile
         >>> async def save(text: str) -> None:
         ...     file = tempfile.TemporaryFile()
