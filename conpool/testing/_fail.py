@@ -126,7 +126,7 @@ def fail_everywhere(
     point that a run does not reach is not tried.
 
     Example:
-        >>> __name__ = "my_client"  # this code is to suffer as if it stood in a module of that name
+        >>> __name__ = "my_client"  # as if this code stood in a module of that name
         >>> import tempfile
         >>> async def save(text: str) -> None:
         ...     file = tempfile.TemporaryFile()
@@ -135,8 +135,8 @@ def fail_everywhere(
         >>> async def scenario(failure: Failure) -> None:
         ...     with failure:
         ...         await save("hello")
-        >>> fail_everywhere(scenario, within=[__name__])
-        2
+        >>> fail_everywhere(scenario, within=["my_client"]) >= 2
+        True
 
     Args:
         scenario: Takes the block; ends by itself if nothing fails.
