@@ -127,9 +127,9 @@ def fail_everywhere(
 
     Example:
         >>> __name__ = "my_client"  # as if this code stood in a module of that name
-        >>> import tempfile
+        >>> import io
         >>> async def save(text: str) -> None:
-        ...     file = tempfile.TemporaryFile()
+        ...     file = io.BytesIO()
         ...     with file:
         ...         file.write(text.encode())
         >>> async def scenario(failure: Failure) -> None:
