@@ -104,24 +104,10 @@ MUTATIONS = (
         tests=(_SLOTS + "test_redis_py_4121", _SLOTS + "test_sqlalchemy_8145"),
     ),
     Mutation(
-        name="the end of the pool is not shielded",
-        file="_pool/lifecycle.py",
-        old=(
-            "            with trio.CancelScope(shield=True, deadline=now + bound):\n"
-            "                await self._wait_for_end()\n"
-            "        finally:\n"
-            "            insist(self._host.cancel)\n"
-            "            try:\n"
-            "                with trio.CancelScope(shield=True, deadline=now + 2 * bound):\n"
-        ),
-        new=(
-            "            with trio.CancelScope(deadline=now + bound):\n"
-            "                await self._wait_for_end()\n"
-            "        finally:\n"
-            "            insist(self._host.cancel)\n"
-            "            try:\n"
-            "                with trio.CancelScope(deadline=now + 2 * bound):\n"
-        ),
+        name="the background ends with the block that is cancelled",
+        file="_engine/background.py",
+        old="            with trio.CancelScope(shield=True) as scope:\n",
+        new="            with trio.CancelScope() as scope:\n",
         tests=(_SLOTS + "test_sqlalchemy_8145_when_all_is_cancelled",),
     ),
     Mutation(
@@ -210,14 +196,9 @@ MUTATIONS = (
     # ── turns ───────────────────────────────────────────────────────────────────
     Mutation(
         name="what comes back is laid aside, and nobody who waits hears of it",
-        file="_core/serving.py",
-        old=("            queue = sub.queue\n            waiter: AnyWaiter | None\n"),
-        new=(
-            "            self._ledger.push_idle(entry)\n"
-            "            return\n"
-            "            queue = sub.queue\n"
-            "            waiter: AnyWaiter | None\n"
-        ),
+        file="_core/core.py",
+        old="                if sub.waiting or sub.is_scarce:\n",
+        new="                if sub.is_scarce:\n",
         tests=(_FAIRNESS + "test_aiohttp_4936",),
     ),
     Mutation(
