@@ -104,10 +104,10 @@ MUTATIONS = (
         tests=(_SLOTS + "test_redis_py_4121", _SLOTS + "test_sqlalchemy_8145"),
     ),
     Mutation(
-        name="the background ends with the block that is cancelled",
-        file="_engine/background.py",
-        old="            with trio.CancelScope(shield=True) as scope:\n",
-        new="            with trio.CancelScope() as scope:\n",
+        name="a pool that ends says no goodbye",
+        file="_core/ending.py",
+        old="gracefully=not is_checked)",
+        new="gracefully=False)",
         tests=(_SLOTS + "test_sqlalchemy_8145_when_all_is_cancelled",),
     ),
     Mutation(

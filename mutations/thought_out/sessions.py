@@ -7,6 +7,7 @@ from mutations.bug import Mutation
 _DRIVER = "tests/unit/pool/test_driver.py"
 _SHARING = "tests/unit/pool/test_sharing.py"
 _PROBE = "tests/unit/connection/test_probe.py"
+_DIAL = "tests/unit/dial/test_dial.py"
 _LINK = "tests/unit/connection/test_link.py"
 
 MUTATIONS = (
@@ -23,7 +24,7 @@ MUTATIONS = (
         file="_dial/dial.py",
         old=("        driver.abort(session)\n        raise\n"),
         new="        raise\n",
-        tests=(_LINK,),
+        tests=(_DIAL,),
     ),
     Mutation(
         name="an open() that has left a connection in ruins has succeeded",
@@ -66,7 +67,7 @@ MUTATIONS = (
         file="_connection/link.py",
         old="        if self.rules.runs:  # it reads",
         new="        if False:  # it reads",
-        tests=(_DRIVER, _SHARING),
+        tests=(_LINK,),
     ),
     # ── is_clean ───────────────────────────────────────────────────────────────────
     Mutation(
@@ -181,13 +182,6 @@ MUTATIONS = (
             "            await _say(stop, stream)\n"
         ),
         new=("        with trio.CancelScope(shield=True):\n            await _say(stop, stream)\n"),
-        tests=(_DRIVER,),
-    ),
-    Mutation(
-        name="a goodbye that raises keeps the stream open",
-        file="_connection/closing.py",
-        old=("        await goodbye()\n    except Exception:"),
-        new=("        await goodbye()\n    except OSError:"),
         tests=(_DRIVER,),
     ),
     Mutation(

@@ -198,6 +198,13 @@ MUTATIONS = (
         ),
         tests=("tests/unit/pool/test_lifecycle.py", _CLOSING),
     ),
+    Mutation(
+        name="the background ends with the block that is cancelled",
+        file="_engine/background.py",
+        old=" with trio.CancelScope(shield=True) as scope:\n",
+        new=" with trio.CancelScope() as scope:\n",
+        tests=("tests/unit/pool/test_lifecycle.py",),
+    ),
     # ── what only simulated time shows ──────────────────────────────────────────
     Mutation(
         name="the end of a stream is not noted",
