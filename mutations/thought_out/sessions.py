@@ -171,7 +171,10 @@ MUTATIONS = (
             "        with trio.CancelScope(shield=True, deadline=trio.current_time() + timeout):\n"
             "            if goodbye is not None:\n"
         ),
-        new=("        with trio.CancelScope(shield=True):\n            if goodbye is not None:\n"),
+        new=(
+            "        with trio.CancelScope(shield=True, deadline=trio.current_time() + 3600):\n"
+            "            if goodbye is not None:\n"
+        ),
         tests=(_DRIVER,),
     ),
     Mutation(
@@ -181,7 +184,10 @@ MUTATIONS = (
             "        with trio.CancelScope(shield=True, deadline=trio.current_time() + timeout):\n"
             "            await _say(stop, stream)\n"
         ),
-        new=("        with trio.CancelScope(shield=True):\n            await _say(stop, stream)\n"),
+        new=(
+            "        with trio.CancelScope(shield=True, deadline=trio.current_time() + 3600):\n"
+            "            await _say(stop, stream)\n"
+        ),
         tests=(_DRIVER,),
     ),
     Mutation(
