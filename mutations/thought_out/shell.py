@@ -7,7 +7,7 @@ from mutations.bug import Mutation
 _CLOSING = "tests/faults/test_closing_faults.py"
 _GRACE = _CLOSING + "::test_g17_a_peer_that_hangs_costs_the_grace_and_no_more"
 _BROKEN_OFF = "tests/regressions/test_broken_off.py"
-_FAILS = "tests/proof/test_fail_everywhere.py"
+_UNDONE = "tests/unit/engine/test_undone.py"
 
 MUTATIONS = (
     # ── what is noted and judged ────────────────────────────────────────────────
@@ -420,7 +420,7 @@ MUTATIONS = (
         file="_engine/engine.py",
         old=("        self._undone.append(effect)\n        with suppress"),
         new="        with suppress",
-        tests=(_BROKEN_OFF, _FAILS),
+        tests=(_UNDONE,),
     ),
     Mutation(
         name="an effect that raises keeps the others from being done",
@@ -431,21 +431,21 @@ MUTATIONS = (
             "                    raise\n"
         ),
         new="                raise\n",
-        tests=(_BROKEN_OFF, _FAILS),
+        tests=(_UNDONE,),
     ),
     Mutation(
         name="what only the user may stop keeps the other effects from being done",
         file="_engine/engine.py",
         old=("                    self.perform(now)\n                    raise\n"),
         new="                    raise\n",
-        tests=(_BROKEN_OFF, _FAILS),
+        tests=(_UNDONE,),
     ),
     Mutation(
         name="what fails for good is tried for ever",
         file="_engine/engine.py",
         old="                self._do_without(effect, error)\n",
         new="                self._undone.append(effect)\n",
-        tests=(_FAILS,),
+        tests=(_UNDONE,),
     ),
     Mutation(
         name="a connection that the system will not watch is not opened",
