@@ -146,7 +146,8 @@ async def test_bytes_of_a_session_with_a_socket_of_its_own_stay_where_they_are(
     await server.send_all(b"x")
     await arrival(client)
     assert probe(source) is UNREAD_DATA
-    assert await client.receive_some() == b"x"
+    with trio.fail_after(5):
+        assert await client.receive_some() == b"x"
     await server.aclose()
     await arrival(client)
     assert probe(source) is PEER_CLOSED
