@@ -346,10 +346,10 @@ MUTATIONS = (
         tests=("tests/unit/connection/test_idle_watch.py", "tests/unit/pool/test_reap.py"),
     ),
     Mutation(
-        name="a forgotten endpoint is warmed when its name is known again",
+        name="a name that leads nowhere for a moment has its connections closed",
         file="_pool/follow.py",
         old="        if addresses and _may_have_moved(sub):\n",
-        new="        if addresses:\n",
+        new="        if addresses is not None and _may_have_moved(sub):\n",
         tests=("tests/unit/pool/test_follow.py",),
     ),
     Mutation(
@@ -466,7 +466,7 @@ MUTATIONS = (
         file="_connection/idle_watch.py",
         old="self._descriptors.pop(entry, -1)",
         new="self._descriptors.get(entry, -1)",
-        tests=("tests/unit/connection/test_idle_watch.py",),
+        tests=("tests/faults/test_idle.py",),
     ),
     Mutation(
         name="a dial that was given up is an error of its endpoint",

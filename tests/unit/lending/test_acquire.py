@@ -1103,6 +1103,27 @@ async def test_connection_that_was_cleared_while_it_was_handed_over_is_not_lent(
         assert pool.stats(HERE).total_created == 2
 
 
+async def test_of_many_that_were_cleared_while_they_were_handed_over_none_is_lent() -> None:
+    """A clear closes a few at a time: the others must be known by their age."""
+    ids: list[int] = []
+
+    async def wait() -> None:
+        async with pool.connection(HERE) as connection:
+            ids.append(connection.id)
+
+    async with open_pool(max_connections_per_endpoint=250, every_step=False) as pool:
+        leases = [await pool.acquire(HERE) for _ in range(250)]
+        async with trio.open_nursery() as nursery:
+            for _ in leases:
+                nursery.start_soon(wait)
+            await settle()
+            for lease in leases:
+                pool.release(lease)
+            pool.clear()
+        assert len(ids) == 250
+        assert min(ids) > 250
+
+
 async def test_connection_that_was_cleared_while_it_was_taken_is_not_lent(
     autojump_clock: MockClock,
 ) -> None:
