@@ -7,6 +7,10 @@ from mutations.bug import Mutation
 _CLOSING = "tests/faults/test_closing_faults.py"
 _GRACE = _CLOSING + "::test_g17_a_peer_that_hangs_costs_the_grace_and_no_more"
 _BROKEN_OFF = "tests/regressions/test_broken_off.py"
+_ERROR_EACH = (
+    "tests/unit/lending/test_acquire.py"
+    "::test_f144_callers_who_are_told_of_one_dial_get_an_error_each"
+)
 _UNDONE = "tests/unit/engine/test_undone.py"
 
 MUTATIONS = (
@@ -494,7 +498,7 @@ MUTATIONS = (
         file="_lending/acquire.py",
         old='raise copy_for_caller(cast("ConnectError", waiter.error))',
         new='raise cast("ConnectError", waiter.error)',
-        tests=("tests/unit/errors/test_copies.py", "tests/unit/lending/test_acquire.py"),
+        tests=(_ERROR_EACH,),
     ),
     Mutation(
         name="the tasks that warm share the error of a dial",
@@ -508,7 +512,7 @@ MUTATIONS = (
         file="_engine/dialler.py",
         old="            failures.remember(entry.sub, error, without_traceback(error))\n",
         new="            pass\n",
-        tests=("tests/unit/errors/test_copies.py",),
+        tests=(_ERROR_EACH,),
     ),
     Mutation(
         name="a lease whose end breaks off is forgotten",

@@ -913,6 +913,28 @@ async def test_refused_connection_is_told_at_once_and_as_what_it_is() -> None:
         assert (counts(pool), pool.stats(HERE).errors) == ({}, 1)
 
 
+async def test_f144_callers_who_are_told_of_one_dial_get_an_error_each() -> None:
+    network = Network()
+    network.refuse()
+    errors: list[BaseException] = []
+
+    async def wait() -> None:
+        with pytest.raises(ConnectError) as caught:
+            await pool.acquire(HERE)
+        errors.append(caught.value)
+
+    async with open_pool(network, outage_grace=0, max_connections_per_endpoint=1) as pool:
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(wait)
+        remembered = pool._core.subs[HERE].gate.last_error
+    assert remembered is not None
+    assert len(network.dials) == 2  # when the first began, nobody else was there
+    assert len({id(error) for error in (remembered, *errors)}) == 4
+    assert {str(error) for error in errors} == {str(remembered)}
+    assert remembered.__traceback__ is None
+
+
 async def test_f127_failed_dial_fails_nobody_while_another_is_under_way(
     autojump_clock: MockClock,
 ) -> None:
