@@ -402,13 +402,10 @@ MUTATIONS = (
     Mutation(
         name="a check lasts no longer than its first caller waits",
         file="_lending/peer_check.py",
-        old=(
-            "            healthy = await self._ask(lease, entry.sub.config.health_check_timeout)\n"
-        ),
+        old="                timeout = entry.sub.config.health_check_timeout\n",
         new=(
-            '            end = getattr(entry.awaited_by, "deadline", float("inf"))\n'
-            "            bound = min(end - engine.now(), entry.sub.config.health_check_timeout)\n"
-            "            healthy = await self._ask(lease, bound)\n"
+            '                end = getattr(entry.awaited_by, "deadline", float("inf"))\n'
+            "                timeout = min(end - engine.now(), entry.sub.config.health_check_timeout)\n"
         ),
         tests=("tests/unit/lending/test_peer_check.py", "tests/regressions/test_slow_checks.py"),
     ),
