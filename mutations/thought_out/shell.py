@@ -405,7 +405,8 @@ MUTATIONS = (
         old="                timeout = entry.sub.config.health_check_timeout\n",
         new=(
             '                end = getattr(entry.awaited_by, "deadline", float("inf"))\n'
-            "                timeout = min(end - engine.now(), entry.sub.config.health_check_timeout)\n"
+            "                timeout = entry.sub.config.health_check_timeout\n"
+            "                timeout = min(end - engine.now(), timeout)\n"
         ),
         tests=("tests/unit/lending/test_peer_check.py", "tests/regressions/test_slow_checks.py"),
     ),
