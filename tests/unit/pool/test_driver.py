@@ -380,8 +380,9 @@ async def test_a_companion_that_ends_takes_the_connection_with_it(
         assert pool.stats(HERE).closed_by_reason[CloseReason.DISCARDED] == 0
 
 
-async def test_no_goodbye_is_said_while_the_companion_still_reads(
-    autojump_clock: MockClock,
+@pytest.mark.parametrize("word", ["close", "cancel"])
+async def test_the_last_word_is_not_said_while_the_companion_still_reads(
+    word: str, autojump_clock: MockClock
 ) -> None:
     order: list[str] = []
 
@@ -393,13 +394,17 @@ async def test_no_goodbye_is_said_while_the_companion_still_reads(
                 await trio.sleep(1)
             order.append("run")
 
-    async def close(session: Session) -> None:
-        order.append("close")
+    async def speak(session: Session) -> None:
+        order.append(word)
         await trio.lowlevel.checkpoint()
 
-    async with lending(make_driver(run=run, close=close), close_timeout=5) as pool:
+    def is_clean(session: Session) -> bool:
+        return word == "close"
+
+    driver = make_driver(run=run, is_clean=is_clean, **{word: speak})
+    async with lending(driver, close_timeout=5) as pool:
         await call(pool)
-    assert order == ["run", "close"]
+    assert order == ["run", word]
 
 
 async def test_a_companion_that_reads_does_not_make_its_connection_unclean() -> None:
