@@ -15,8 +15,10 @@ from .http import measure_http
 from .lease import measure_contended, measure_uncontended
 from .measure import FULL, QUICK, TINY, Scale, Table
 from .memory import measure_memory, measure_passing
+from .outages import measure_outages
 from .queue import measure_cancelling, measure_fairness, measure_handover
 from .requests import measure_requests
+from .sessions import measure_sessions
 
 Case: TypeAlias = Callable[[Scale], Table]
 
@@ -28,10 +30,12 @@ def _in_trio(measure: Callable[[Scale], Awaitable[Table]]) -> Case:
 CASES: Final[dict[str, Case]] = {
     "uncontended": _in_trio(measure_uncontended),
     "contended": _in_trio(measure_contended),
+    "sessions": _in_trio(measure_sessions),
     "growth": measure_growth,
     "handover": _in_trio(measure_handover),
     "cancelling": _in_trio(measure_cancelling),
     "fairness": _in_trio(measure_fairness),
+    "outages": _in_trio(measure_outages),
     "requests": _in_trio(measure_requests),
     "http": measure_http,
     "memory": _in_trio(measure_memory),

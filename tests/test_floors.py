@@ -24,7 +24,7 @@ testing: *
 __init__:
 _pool: follow reap lifecycle steering pool
 _lending: refusal lease waiting peer_check share release acquire block
-_engine: room background attendant holders news engine
+_engine: insist room background attendant holders news dialler engine
 _dial: progress address places lookup name_cache socket_options race unix http_connect socks5 \
   tunnel tcp dial
 _connection: closing exchange session tls_tap probe link pooled hand_over idle_watch

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import cast
 
 import trio
@@ -29,10 +30,12 @@ def try_close_now(stream: trio.abc.AsyncResource) -> bool:
     close = getattr(stream, "close", None)
     if not callable(close) or inspect.iscoroutinefunction(close):
         return False
-    try:
-        close()
-    except Exception:  # noqa: BLE001 - a stream of the user's own may raise anything
-        _log.exception("closing %r by force failed", stream)
+    for _ in range(2):  # the first error may have come before the stream did anything
+        try:
+            close()
+            break
+        except Exception:  # noqa: BLE001 - a stream of the user's own may raise anything
+            _log.exception("closing %r by force failed", stream)
     return True
 
 
@@ -41,22 +44,38 @@ async def close_gracefully(
     timeout: float,
     goodbye: Callable[[], Awaitable[object]] | None = None,
 ) -> None:
-    """Close `stream` gracefully, after `goodbye`; by force once `timeout` seconds are over.
+    """Close `stream` after `goodbye` to the peer, which takes at most `timeout` seconds.
 
-    Nothing can cancel this, but the time-out bounds it: a peer that does not read can hold up the
-    goodbye of TLS. An error is logged at most, because the stream is closed all the same.
+    It returns in any case, and is not cancelled: what the goodbye raises is logged, and the
+    stream is closed all the same.
     """
+    is_closed = False
     try:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + timeout):
             if goodbye is not None:
                 await _say(goodbye, stream)
             await stream.aclose()
+        is_closed = True
     except trio.BrokenResourceError:
-        pass
+        is_closed = True
     except Exception:  # noqa: BLE001 - a stream of the user's own may raise anything
         _log.exception("closing %r failed", stream)
     finally:
-        try_close_now(stream)
+        if not try_close_now(stream) and not is_closed:
+            # The error may have come before the stream did anything.
+            with suppress(Exception), trio.CancelScope(shield=True) as scope:
+                scope.cancel()
+                await stream.aclose()
+
+
+async def close_now(stream: trio.abc.AsyncResource) -> None:
+    """Close a stream by force, at once if that is possible."""
+    is_closed = False
+    try:
+        is_closed = try_close_now(stream)
+    finally:
+        if not is_closed and hasattr(stream, "aclose"):
+            await close_by_force(stream)  # noqa: ASYNC102 - shields and bounds itself
 
 
 async def _say(goodbye: Callable[[], Awaitable[object]], stream: trio.abc.AsyncResource) -> None:

@@ -72,9 +72,8 @@ def is_cut_short(link: Link) -> bool:
     """Whether an exchange is half done, as its driver says, or the bytes that have moved."""
     exchange = link.exchange
     taints = exchange.taints
-    # A companion is always inside a receive of its own, so only its driver can judge.
-    is_inside = exchange.in_progress and not (link.has_companion and taints & JUDGED)
-    if is_inside or taints & CUT_SEND:
+    # A companion (`run`) waits for the peer's next bytes all the time.
+    if exchange.in_progress > link.has_companion or taints & CUT_SEND:
         return True
     if taints & JUDGED:
         return not link.rules.is_clean(link.session)

@@ -23,7 +23,7 @@ import trio
 
 from conpool._connection.pooled import PooledEntry
 
-_BATCH: Final = 256
+_BATCH: Final = 100
 """Most events between two checkpoints: thousands at once must not hold up other tasks."""
 
 

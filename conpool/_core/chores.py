@@ -32,13 +32,16 @@ class Chores:
         """
         ledger = self._ledger
         for item in ledger.timetable.pop_due(now, PIECE):
-            if not isinstance(item, Waiter):
+            if isinstance(item, Waiter):
+                if item.queued:  # it has not been told of an outage a moment ago, in this step
+                    ledger.refuse(item, WaitOutcome.TIMEOUT)
+            elif len(ledger.effects) >= PIECE:
+                ledger.timetable.look_at(item, now)
+            else:
                 self._time_out_line(item, now)
                 self.go_on(item, now)
                 item.is_resting = False
                 ledger.touch(item)
-            elif item.queued:  # it has not been told of an outage a moment ago, in this step
-                ledger.refuse(item, WaitOutcome.TIMEOUT)
 
     def _time_out_line(self, sub: AnySubPool, now: float) -> None:
         """Refuse those in line whose time is up: in the order of their deadlines they are first.
@@ -70,7 +73,7 @@ class Chores:
             self.go_on(sub, now)
 
     def tell(self, sub: AnySubPool, outage: Outage, now: float) -> None:
-        """Refuse the waiters whom `outage` is about."""
+        """Refuse the waiters and warmers whom `outage` is about."""
         sub.outage = outage
         self.go_on(sub, now)
 
@@ -91,6 +94,11 @@ class Chores:
             self._ledger.timetable.look_at(sub, now)
 
     def _tell_oldest(self, sub: AnySubPool, outage: Outage) -> None:
+        if outage.warmers:
+            warmer = outage.warmers.pop()
+            if warmer.queued:
+                self._ledger.end_warming(warmer, outage.error)
+            return
         waiter = sub.queue.find()
         if waiter is None or waiter.number > outage.arrivals:
             sub.outage = None

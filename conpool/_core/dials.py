@@ -44,9 +44,6 @@ class Dials:
 
     def dial_for_waiters(self, sub: AnySubPool, now: float) -> None:
         """Start the dials that the waiters of `sub` want, or have it stand in line for slots."""
-        if sub.is_resting:  # whoever can have an idle connection needs no dial
-            self._pool_limit.stand_in_line(sub, None, 0)
-            return
         wanted = count_wanted(sub)
         if wanted and not sub.gate.is_open(now):
             self._look_when_gate_opens(sub)
@@ -70,13 +67,14 @@ class Dials:
         """Whether those who want a new connection, and precede `waiter`, need one more slot."""
         spare = len(sub.spare_dials)
         going = sub.closing + len(sub.leaving) + sub.void
-        count = sub.queue.count_fresh_before(waiter, spare + going + 1)
-        if not count:
+        going += sum(entry.sub is sub for entry in self._pool_limit.draining)
+        wants_more = sub.queue.has_fresh_before
+        if not wants_more(waiter, 0):
             return False
         if sub.limit.has_free_slot:
             return sub.claim is not None and self._pool_limit.lacks_slots
         most = 1 if sub.gate.is_failing else sub.max_connecting - sub.connecting
-        return going < min(count - spare, most) and sub.gate.is_open(now)
+        return going < most and wants_more(waiter, spare + going) and sub.gate.is_open(now)
 
     def share_out(self, now: float) -> None:
         """Give the slots of the pool-wide limit to those in line; make room if there is none."""
@@ -98,13 +96,17 @@ class Dials:
             if (first := limit.find_first()) is not None:
                 self._ledger.rest(first, now)
             return
-        for _ in range(PIECE):
+        for number in range(PIECE + 1):
             if not (limit.cold and limit.limit.has_free_slot):
                 return
-            coldest, _ = limit.cold.popitem(last=False)
+            coldest = next(iter(limit.cold))
+            if coldest.is_resting:
+                return
+            if number == PIECE or len(self._ledger.effects) >= PIECE:
+                self._ledger.rest(coldest, now)
+                return
+            del limit.cold[coldest]
             self._warming.warm(coldest, now)
-        if limit.cold:
-            self._ledger.rest(next(iter(limit.cold)), now)
 
     def _make_room(self) -> bool:
         """Have the longest idle connection make way, or what no waiter needs; False if none can."""

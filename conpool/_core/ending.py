@@ -39,9 +39,10 @@ class Ending:
         left = PIECE
         while self._left and left > 0:
             sub = self._left[-1]
-            left = self._empty(sub, left - 1)
-            if not (sub.waiting or sub.idle or sub.leaving):
+            left = self._empty(sub, left) - 1
+            if not (sub.warmers or sub.waiting or sub.idle or sub.leaving):
                 self._left.pop()
+                left -= min(sub.active, PIECE)
                 self._dismiss_active(sub, now)
 
     def _empty(self, sub: AnySubPool, left: int) -> int:
@@ -50,8 +51,9 @@ class Ending:
         ledger.forget(sub)
         sub.chores.clear()
         sub.outage = None
-        for warmer in list(sub.warmers):
-            ledger.end_warming(warmer, None)
+        while left and sub.warmers:
+            left -= 1
+            ledger.end_warming(next(iter(sub.warmers)), None)
         while left and (waiter := sub.queue.find()) is not None:
             left -= 1
             ledger.refuse(waiter, WaitOutcome.POOL_CLOSED)
@@ -68,5 +70,6 @@ class Ending:
             self._chores.begin(sub, self._dismiss, sub.limit.borrowers, now)
 
     def _dismiss(self, entry: AnyEntry, now: float) -> None:
-        if entry.state is _ACTIVE and not entry.leases:
+        # A reset ends in its own time, within the grace: then its session can say goodbye.
+        if entry.state is _ACTIVE and not entry.leases and not entry.is_resetting:
             self._ledger.condemn(entry, CloseReason.POOL_CLOSED, gracefully=False)

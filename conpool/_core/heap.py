@@ -101,6 +101,18 @@ class Heap(Generic[T]):
                 self.live -= 1
         return found
 
+    def count_below(self, key: float, most: int) -> int:
+        """Return how many items have a key below `key`; it counts no further than `most`."""
+        count = 0
+        for rows in (self._rows, self._left):
+            places = [0]  # those below a row have no lower keys
+            while places and count < most:
+                place = places.pop()
+                if place < len(rows) and rows[place][0] < key:
+                    count += rows[place][2] is not None
+                    places += (2 * place + 1, 2 * place + 2)
+        return count
+
     def __len__(self) -> int:
         return self.live
 

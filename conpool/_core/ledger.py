@@ -124,6 +124,7 @@ class Ledger:
                 self.end_reset(entry)
             sub.active -= 1
             sub.roomy.pop(entry, None)
+            self.pool_limit.draining.pop(entry, None)
         entry.move(ConnectionState.CLOSING)
         entry.reason = reason
         sub.closing += 1
@@ -239,11 +240,11 @@ class Ledger:
         if waiter.had_turn or waiter.fresh or len(waiter.subs) > 1:
             self._enqueue_apart(waiter, now)
             return
-        (sub,) = waiter.subs
+        sub = waiter.subs[0]
         sub.waiting += 1
         sub.queue.line[waiter] = None
         sub.used_at = now
-        if sub.idle or sub.is_scarce or len(sub.limit.borrowers) < sub.limit.total:
+        if sub.idle or sub.roomy or sub.is_scarce or len(sub.limit.borrowers) < sub.limit.total:
             self._look_again_at(sub)
         if waiter.is_timed or sub.timed:
             # Behind one with its own row, everybody has one: so those without come first in line.
@@ -287,9 +288,8 @@ class Ledger:
                 self._look_again_at(sub)
             elif sub.is_scarce:
                 self._look_again_at(sub)  # warming waits until there are fewer waiters
-        coming = waiter.coming
-        if coming is not None:
-            self._abandon(coming)
+        if waiter.coming is not None:
+            self._abandon(waiter.coming)
         if waiter.row is not None:
             self.timetable.remove(waiter)
 

@@ -91,16 +91,20 @@ class Queue(Generic[W]):
         """Return how many take a connection that was used before."""
         return len(self.line) + self._count((False, False)) + self._count((False, True))
 
-    def count_fresh_before(self, waiter: W | None, most: int) -> int:
-        """Return how many before `waiter` want a fresh one and have nothing under way for them.
+    def has_fresh_before(self, waiter: W | None, count: int) -> bool:
+        """Whether more than `count` want a fresh connection and have nothing under way for them.
 
-        It counts no further than `most`; with None it counts all of them.
+        Only those before `waiter` count; with None, all of them.
         """
-        aside = self._count((True, False))  # they have come back: they precede nearly everyone
         if waiter is None:
-            return aside + len(self.fresh_line)
-        first = islice(self.fresh_line, max(0, most - aside))
-        return aside + sum(fresh.number < waiter.number for fresh in first)
+            aside = self._count((True, False))
+        else:
+            heap = self._aside.get((True, False))
+            aside = 0 if heap is None else heap.count_below(waiter.number, count + 1)
+        if count < aside:
+            return True
+        last = next(islice(self.fresh_line, count - aside, None), None)
+        return last is not None and (waiter is None or last.number < waiter.number)
 
     def _count(self, kind: _Kind) -> int:
         heap = self._aside.get(kind)

@@ -257,13 +257,14 @@ class SubPool(Generic[LinkT, TaskT]):
     """How many connections are left of each older generation; the oldest first."""
     chores: list[Chore[LinkT, TaskT]] = field(default_factory=list[Any])
     """What must be done to many connections, a few at a time."""
+    looks: int = 0
+    """Idle ones that were looked at since the pump last rested."""
     resized: bool = False
     is_strict: bool = field(init=False)
     """False if a connection that returns clean may be kept without a closer look."""
 
     queue: Queue[Waiter[LinkT, TaskT]] = field(default_factory=Queue[Any])
     waiting: int = 0
-    """How many are in the queue."""
     timed: int = 0
     """How many of those in line have a row of their own in the timetable."""
     outage: Outage | None = None
@@ -318,11 +319,6 @@ class SubPool(Generic[LinkT, TaskT]):
             or self.gate.is_paused
         )
 
-    @property
-    def is_in_circulation(self) -> bool:
-        """Whether a connection is lent or checked, and so may soon serve a waiter."""
-        return self.active > 0 or bool(self.reserved)
-
     def count_surplus(self) -> int:
         """Return by how much the connections that are to stay exceed the limit."""
         going = self.closing + len(self.leaving) + self.void
@@ -336,8 +332,8 @@ class SubPool(Generic[LinkT, TaskT]):
 
     def count_needed(self) -> int:
         """Return how many connections could serve all waiters."""
-        least = min(self.waiting, 1)
-        return max(least, math.ceil(self.waiting / self.per_dial)) if self.shares else self.waiting
+        needed = math.ceil(self.waiting / self.per_dial) if self.shares else self.waiting
+        return max(needed, min(self.waiting, 1))
 
     def find_spare(self) -> Entry[LinkT, TaskT] | None:
         """Return a dial or a check that no waiter of this endpoint needs; None if there is none."""
@@ -346,10 +342,6 @@ class SubPool(Generic[LinkT, TaskT]):
         if self.spare_dials and self.count_coming() > self.count_needed():
             return next(iter(self.spare_dials))
         return None
-
-    def count_open(self) -> int:
-        """Return how many connections are open and in use or ready for it."""
-        return len(self.idle) + self.active
 
     def snapshot(self, now: float) -> EndpointStats:
         """Return the statistics of this moment."""
@@ -385,11 +377,12 @@ class Chore(Generic[LinkT, TaskT]):
 @final
 @dataclass(slots=True)
 class Outage:
-    """What the waiters who had come by a moment must be told."""
+    """What those must be told who waited at a moment."""
 
     error: Exception
     arrivals: int
-    """The number of the last of them."""
+    """The number of the last waiter."""
+    warmers: list[AnyWarmer] = field(default_factory=list[Any])
 
 
 # Inside the core, where nobody looks at a link or a task.

@@ -50,22 +50,33 @@ class Serving:
     def pop_newest(self, sub: AnySubPool, now: float) -> AnyEntry | None:
         """Take the newest idle connection of `sub` that may be lent; close those that have lapsed.
 
-        Those that are checked in the background stay.
+        Those that are checked in the background stay. Once it has closed a piece, it returns None.
         """
         sub.used_at = now
-        reserved: list[AnyEntry] = []
-        found: AnyEntry | None = None
         while sub.idle:
             entry = self._ledger.pop_newest(sub)
             if now < entry.lapses_at:
-                if not reserved:
-                    return entry
-                found = entry
-                break
+                return entry
             if entry in sub.reserved:
+                return self._pop_beneath(entry, now)
+            self._ledger.condemn(entry, why_lapsed(entry, now), gracefully=True)
+        return None
+
+    def _pop_beneath(self, entry: AnyEntry, now: float) -> AnyEntry | None:
+        """Take the newest below `entry`, which is reserved; put the reserved ones back."""
+        sub = entry.sub
+        reserved = [entry]
+        found: AnyEntry | None = None
+        while sub.idle and found is None:
+            entry = self._ledger.pop_newest(sub)
+            if now < entry.lapses_at:
+                found = entry
+            elif entry in sub.reserved:
                 reserved.append(entry)
             else:
                 self._ledger.condemn(entry, why_lapsed(entry, now), gracefully=True)
+                if len(self._ledger.effects) >= PIECE:
+                    break
         for entry in reversed(reserved):
             self._ledger.push_idle(entry)
         return found
@@ -124,16 +135,24 @@ class Serving:
         self._ledger.push_idle(entry)
         self._ledger.touch(sub)
 
-    def look_at_idle(self, sub: AnySubPool, now: float) -> None:
-        """Have idle connections looked at for waiters: the newest first, one for each waiter."""
+    def look_at_idle(self, sub: AnySubPool, now: float) -> bool:
+        """Have idle connections looked at for waiters: the newest first, one for each waiter.
+
+        A check whose caller has gone may hang: while others are idle, nobody depends on it. Returns
+        False if there are more, which are looked at in the next tick.
+        """
         if sub.gate.is_paused:
-            return
-        for _ in range(PIECE):
-            if not sub.idle or sub.checking >= sub.queue.count_usual():
-                return
-            entry = self.pop_newest(sub, now)
-            if entry is None:
-                return
+            return True
+        while len(sub.idle) > len(sub.reserved):
             waiter = sub.queue.find(is_usual=True, is_unprovided=True)
-            self._ledger.begin_check(entry, waiter)
-        self._ledger.rest(sub, now)
+            if waiter is None and sub.checking >= sub.queue.count_usual():
+                break
+            if sub.looks == PIECE:
+                sub.looks = 0
+                self._ledger.rest(sub, now)
+                return False
+            sub.looks += 1
+            entry = self.pop_newest(sub, now)
+            if entry is not None:
+                self._ledger.begin_check(entry, waiter)
+        return True

@@ -9,6 +9,8 @@ after the handshake), would be dialled as fast as it can hang up.
 
 from __future__ import annotations
 
+from itertools import compress
+from operator import attrgetter
 from typing import Final, final
 
 from conpool._core.chores import PIECE
@@ -28,6 +30,8 @@ _BY_PEER: Final = frozenset(
 )
 """The reasons of a close that nobody here wanted."""
 
+_target_of = attrgetter("target")
+
 
 @final
 class Warming:
@@ -41,10 +45,8 @@ class Warming:
 
     def warm(self, sub: AnySubPool, now: float) -> None:
         """Start the dials that keep `sub` as warm as somebody asked for."""
-        for warmer in list(sub.warmers):
-            # The limit may have been lowered since: then that is all there can be.
-            if sub.count_open() >= min(warmer.target, sub.limit.total):
-                self._ledger.end_warming(warmer, None)
+        if sub.warmers:
+            self._end_warmers(sub, now)
         for _ in range(PIECE):
             if not self._lacks_warmth(sub, now):
                 return
@@ -56,6 +58,17 @@ class Warming:
             self._delay(sub, now)
             self._ledger.open(sub, next(iter(sub.warmers), None), now)
         self._ledger.rest(sub, now)
+
+    def _end_warmers(self, sub: AnySubPool, now: float) -> None:
+        """Tell those of it who have what they wait for. C does the loops over all of them."""
+        count = _count_open(sub)
+        served = list(sub.warmers)
+        if count < sub.limit.total:  # it may have been lowered since: then that is all there can be
+            served = list(compress(served, map(count.__ge__, map(_target_of, served))))
+        for warmer in served[:PIECE]:
+            self._ledger.end_warming(warmer, None)
+        if len(served) > PIECE:
+            self._ledger.rest(sub, now)
 
     def lost(self, entry: AnyEntry, reason: CloseReason, now: float) -> None:
         """`entry` is closed for `reason`: if it was new and unused, warming takes its time."""
@@ -70,8 +83,8 @@ class Warming:
             return False
         if not sub.limit.has_free_slot or sub.connecting >= sub.max_connecting:
             return False
-        open_soon = sub.count_open() + sub.connecting - sub.void
-        if all(open_soon >= warmer.target for warmer in sub.warmers):
+        open_soon = _count_open(sub) + sub.connecting - sub.void
+        if open_soon >= max(map(_target_of, sub.warmers), default=0):
             # `min_idle` lapses after `max_idle_time` without an acquire, just when its idle ones
             # expire, so nothing is redialled. While dials fail nobody asks for more of them.
             is_asked_for = now - sub.used_at < sub.max_idle_time and sub.gate.is_trusted
@@ -89,3 +102,8 @@ class Warming:
         sub.short_lives += lost
         if sub.short_lives:
             sub.warm_not_before = now + sub.gate.draw_delay(sub.short_lives)
+
+
+def _count_open(sub: AnySubPool) -> int:
+    """Return how many connections are open and in use or ready for it."""
+    return len(sub.idle) + sub.active

@@ -95,3 +95,12 @@ def bind_late(sock: trio.socket.SocketType) -> None:
     if _BIND_LATE is not None:
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.IPPROTO_IP, _BIND_LATE, 1)
+
+
+def as_stream(sock: trio.socket.SocketType) -> trio.SocketStream:
+    """Make a stream of a connected socket, or close it."""
+    try:
+        return trio.SocketStream(sock)
+    except BaseException:
+        sock.close()
+        raise

@@ -23,12 +23,13 @@ from weakref import WeakKeyDictionary
 
 import trio
 
+from conpool._connection.closing import close_now
 from conpool._dial.address import Address, interleave, read_literal
 from conpool._dial.lookup import Resolver
 from conpool._dial.name_cache import NameCache, ResolverStats
 from conpool._dial.progress import note_phase
 from conpool._dial.race import race
-from conpool._dial.socket_options import apply_options, bind_late, socket_options
+from conpool._dial.socket_options import apply_options, as_stream, bind_late, socket_options
 from conpool._dial.tunnel import find_tunnel
 from conpool._dial.unix import connect_unix
 from conpool._errors.connect import ConnectError, LocalResourceError
@@ -116,7 +117,11 @@ class TCPConnector(Connector):
         else:
             tunnel = find_tunnel(endpoint)
             stream = await tunnel(await self._connect_tcp(endpoint))
-        note_phase("open")  # a connector around this one may go on to log in
+        try:
+            note_phase("open")  # a connector around this one may go on to log in
+        except BaseException:
+            await close_now(stream)  # noqa: ASYNC102 - shields and bounds itself
+            raise
         return stream
 
     async def addresses(self, endpoint: AnyEndpoint) -> frozenset[str] | None:
@@ -175,7 +180,7 @@ class TCPConnector(Connector):
                 answer.expire()
             raise
         answer.winner = winner
-        return trio.SocketStream(sock)
+        return as_stream(sock)
 
     async def _open_socket(
         self, address: Address, port: int, local: Address | None

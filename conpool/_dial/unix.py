@@ -15,6 +15,7 @@ from typing import Final
 import trio
 
 from conpool._dial.progress import note_attempt, note_phase
+from conpool._dial.socket_options import as_stream
 from conpool._errors.connect import ConnectError
 from conpool._errors.explain import as_connect_error
 from conpool._values.endpoint import UnixEndpoint
@@ -50,7 +51,7 @@ async def connect_unix(endpoint: UnixEndpoint) -> trio.SocketStream:
         except OSError as error:
             raise as_connect_error(error, endpoint, "tcp") from error
         if sock is not None:
-            return trio.SocketStream(sock)
+            return as_stream(sock)
         full = BlockingIOError(errno.EAGAIN, "the listener's backlog is full")
         if pause == FIRST_PAUSE:
             note_attempt(full)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from threading import get_ident
 from typing import Any, Final, TypeAlias, TypeVar, TypeVarTuple, final
 
@@ -30,15 +31,12 @@ from conpool._connection.session import NO_SESSIONS, SessionRules
 from conpool._core.effects import Check, Close, Dial, Effect, GiveUp, Reset
 from conpool._core.keeping import needs_check
 from conpool._core.records import Waiter, WaitOutcome, Warmer
-from conpool._dial.dial import given_up, open_link
 from conpool._engine.attendant import Attendant
 from conpool._engine.background import Background
+from conpool._engine.dialler import Dialler
 from conpool._engine.holders import Tick
+from conpool._engine.insist import insist
 from conpool._engine.news import News
-from conpool._errors.connect import ConnectError
-from conpool._errors.copies import without_traceback
-from conpool._errors.explain import as_connect_error
-from conpool._errors.pool import PoolClosed
 from conpool._extend.connector import Connector
 from conpool._values.states import CloseReason, ConnectionState
 
@@ -55,24 +53,21 @@ class Engine:
     """The moving parts of one pool."""
 
     __slots__ = (
-        "_attendant",
-        "_connector",
-        "_dial_scopes",
         "_effects",
         "_perform_one",
         "_timetable",
         "_touched",
         "_undone",
         "ask_peer",
+        "attendant",
         "background",
         "core",
+        "dialler",
         "news",
         "now",
-        "on_opened",
         "rules",
         "some_closed",
         "thread",
-        "token",
         "watch",
     )
 
@@ -88,30 +83,26 @@ class Engine:
         self._effects = core.effects
         self._timetable = core.timetable
         self._touched = core.touched
-        self._connector = connector
         self.news = news
         self.background = Background(self._ring)
-        self._attendant = Attendant(rules, self.background)
+        self.attendant = Attendant(rules, self.background)
         self.watch = IdleWatch()
         self.some_closed = trio.lowlevel.ParkingLot()
         """Where tasks wait for connections to be gone."""
+        self.dialler = Dialler(self, connector)
         self.now: Callable[[], float] = trio.current_time
         """The clock of the pool's run; once the pool is open, without trio's detour to find it."""
         self.thread = 0
         """The thread of the pool's run; 0 until the pool is opened."""
-        self.token: trio.lowlevel.TrioToken | None = None
         self.ask_peer: Callable[[PooledEntry], Awaitable[None]]
         """Has the peer of an idle connection asked, and reports the answer; see `PeerCheck`."""
-        self.on_opened: Callable[[PooledEntry], object] = _do_nothing
-        """Called with a connection that is open, before the core hears of it."""
-        self._dial_scopes: dict[PooledEntry, trio.CancelScope] = {}
         self._undone: list[PooledEffect] = []
         """What could not be done because something raised: `perform` tries again."""
         self._perform_one: dict[type[Any], Callable[[Any], None]] = {
             Waiter: self._wake,
             Warmer: self._wake,
-            Dial: self._start_dial,
-            GiveUp: self._give_up_dial,
+            Dial: self.dialler.start,
+            GiveUp: self.dialler.give_up,
             Check: self._look_at_idle,
             Reset: self._start_reset,
             Close: self._start_close,
@@ -125,12 +116,12 @@ class Engine:
         """Host the background until the scope that this reports is cancelled."""
         self.now = trio.lowlevel.current_clock().current_time
         self.thread = get_ident()
-        self.token = trio.lowlevel.current_trio_token()
+        self.background.token = trio.lowlevel.current_trio_token()
         self.watch.open()
         try:
             await self.background.run(*jobs, on_end=self._end_at_once, task_status=task_status)
         finally:
-            self.watch.close()
+            insist(self.watch.close)
 
     def stop_serving(self) -> None:
         """Serve nobody any more, and give up all dials: a dying background could start none.
@@ -138,18 +129,21 @@ class Engine:
         What concerns many is done in pieces: the others follow with `go_on_ending`.
         """
         if self.core.is_open:
-            now = self.now()
+            now = self.time()
             self.core.shut(now)
-            self.background.give_up_dials()
-            self.perform(now)
+            try:
+                self.dialler.begin_to_end()
+            finally:
+                self.perform(now)
 
     def go_on_ending(self) -> bool:
         """Do the next piece of what `stop_serving` has begun; return whether that was the last."""
-        now = self.now()
+        now = self.time()
         self.core.ending.went_on(now)
         self.core.ticked(now)  # there may be no timer any more
+        is_last = self.dialler.go_on_ending()
         self.perform(now)
-        return not self.core.ending.is_under_way and self._timetable.next_at > now
+        return is_last and not self.core.ending.is_under_way and self._timetable.next_at > now
 
     def _end_at_once(self) -> None:
         """The background ends, and with it the timer: no piece may be left to do."""
@@ -161,7 +155,7 @@ class Engine:
 
     def report(self, happened: Callable[[*Ts, float], R], *args: *Ts) -> R:
         """Report to the core what has `happened`, do what it decides, and tell the observers."""
-        now = self.now()
+        now = self.time()
         outcome = happened(*args, now)
         self.perform(now)
         return outcome
@@ -171,11 +165,11 @@ class Engine:
 
         For abort functions, which run inside trio's scheduler: no place for a user's callback.
         """
-        now = self.now()
+        now = self.time()
         happened(*args, now)
         is_held, self.news.is_held = self.news.is_held, True
         try:
-            self.perform(now)
+            self.background.call(lambda: self.perform(now))
         finally:
             self.news.is_held = is_held
 
@@ -200,7 +194,7 @@ class Engine:
             if self._touched:
                 self.core.pump(now)
         if self._timetable.next_at < self.background.rings_at:
-            self.background.ring_at(self._timetable.next_at)
+            insist(lambda: self.background.ring_at(self._timetable.next_at))
         if self.news.pending:
             self.news.deliver()
 
@@ -210,30 +204,39 @@ class Engine:
         Where even that cannot be arranged, the next sweep tries again.
         """
         self._undone.append(effect)
-        if self.token is not None:
-            self.token.run_sync_soon(self.perform_undone, idempotent=True)
-        _log.error("%r has failed and is tried again", effect, exc_info=error)
+        with suppress(Exception):  # the other effects must still be performed
+            self.background.call_soon(self.perform_undone)
+            _log.error("%r has failed and is tried again", effect, exc_info=error)
 
     def perform_undone(self) -> None:
         """Try again what has failed, and do without what fails again."""
-        undone, self._undone = self._undone, []
-        for effect in undone:
+        for _ in range(len(self._undone)):
+            effect = self._undone.pop(0)
             try:
                 self._perform_one[type(effect)](effect)
             except Exception as error:  # noqa: BLE001 - whatever it is, the books must be right
                 self._do_without(effect, error)
-        self.perform(self.now())
+        self.perform(self.time())
+
+    def time(self) -> float:
+        """Return the time, also where a clock fails: what has happened must be reported."""
+        try:
+            return self.now()
+        except BaseException as error:  # noqa: BLE001 - it is raised elsewhere
+            now = self.now()
+            if not isinstance(error, Exception):
+                self.background.raise_in_block(error)
+            return now
 
     def _do_without(self, effect: PooledEffect, error: Exception) -> None:
         _log.error("%r has failed for good", effect, exc_info=error)
         match effect:
             case Dial(entry):
-                failed = as_connect_error(error, entry.sub.endpoint, "tcp", ())
-                self._report_failed_dial(entry, failed, self.now())
+                self.dialler.do_without(entry, error)
             case Check(entry):
-                self.core.checked(entry, CloseReason.ERROR, self.now())
+                self.core.checked(entry, CloseReason.ERROR, self.time())
             case Reset(entry):
-                self.core.reset_over(entry, CloseReason.ERROR, self.now())
+                self.core.reset_over(entry, CloseReason.ERROR, self.time())
             case Close(entry) if entry.state is ConnectionState.CLOSING:
                 self._note_closed(entry)
             case _:
@@ -257,116 +260,48 @@ class Engine:
     # ── waking ──────────────────────────────────────────────────────────────────
 
     def _wake(self, waiting: PooledWaiter | PooledWarmer) -> None:
-        if waiting.task is not None:  # else it has not gone to sleep yet
-            reschedule(waiting.task)
-
-    # ── dialling ────────────────────────────────────────────────────────────────
-
-    def _start_dial(self, effect: Dial[Link, Task]) -> None:
-        entry = effect.entry
-        scope = trio.CancelScope()
-        name = f"conpool dial to {entry.sub.endpoint}"
-        self.background.spawn_dial(self._dial, entry, scope, name=name)
-        self._dial_scopes[entry] = scope
-        self.news.add_about(self.news.connecting, entry)
-
-    def _give_up_dial(self, effect: GiveUp[Link, Task]) -> None:
-        scope = self._dial_scopes.get(effect.entry)
-        if scope is not None:
-            scope.cancel()
-
-    @enable_ki_protection
-    async def _dial(self, entry: PooledEntry, scope: trio.CancelScope) -> None:
-        endpoint, started = entry.sub.endpoint, self.now()
-        error: ConnectError | None = None
-        try:
-            with scope:
-                timeout = entry.sub.config.connect_timeout
-                entry.link = await open_link(self._connector, endpoint, timeout, self.rules)
-                self._note_opened(entry)
-        except Exception as exc:  # noqa: BLE001 - a `ConnectError`, unless the watch has failed
-            error = as_connect_error(exc, endpoint, "open", ())
-        except BaseException:
-            self.stop_serving()  # if the pool is not closing, its background is dying
-            self._report_failed_dial(entry, None, started)
-            raise
-        finally:
-            del self._dial_scopes[entry]
-        if error is not None or scope.cancelled_caught:
-            self._report_failed_dial(entry, error, started)
-        else:
-            self.news.add_about(self.news.connected, entry, self.now() - started)
-            self.report(self.core.dialled, entry)
-
-    def _note_opened(self, entry: PooledEntry) -> None:
-        """The transport is open, and the pool's own."""
-        try:
-            self.watch.add(entry)
-            entry.address = entry.link.peer_ip
-            self._attendant.start_companion(entry, self._end_companion)
-            self.on_opened(entry)
-        except BaseException:
-            entry.link.try_close_now()
-            raise
-
-    def _end_companion(self, entry: PooledEntry, reason: CloseReason) -> None:
-        """The driver's `run` for `entry` is over, though nobody has ended it."""
-        if entry.state is ConnectionState.IDLE or entry.state is ConnectionState.ACTIVE:
-            self.report(self.core.condemned, entry, reason)
-
-    def _report_failed_dial(
-        self, entry: PooledEntry, error: ConnectError | None, started: float
-    ) -> None:
-        """Report that the dial of `entry` has failed with `error`; None: the pool has ended it."""
-        failures = self.core.failures
-        told: Exception | None = error
-        if told is None and self.core.is_open:
-            told = given_up(entry.sub.endpoint)
-        elif told is None:
-            told = PoolClosed("the pool closed during the dial")
-        self.news.add_about(self.news.connect_failed, entry, told, self.now() - started)
-        self.some_closed.unpark_all()
-        self.report(failures.dial_failed, entry, error)
-        if error is not None:
-            failures.remember(entry.sub, error, without_traceback(error))
+        task = waiting.task
+        if task is not None and task.custom_sleep_data is waiting:  # else it does not sleep
+            reschedule(task)
 
     # ── closing ─────────────────────────────────────────────────────────────────
 
     def _start_close(self, effect: Close[Link, Task]) -> None:
         entry = effect.entry
         if entry.state is not ConnectionState.CLOSING:
+            self.some_closed.unpark_all()
             return  # it is tried again, and had come so far
         self.watch.remove(entry)
-        self._attendant.dismiss_companion(entry)
+        self.attendant.dismiss(entry)
         if entry.reason is CloseReason.DETACHED or self._close_now(entry, effect.gracefully):
             self._note_closed(entry)
             return
         name = f"conpool close of {entry.sub.endpoint}"
         try:
             self.background.spawn(self._close, entry, effect.gracefully, name=name)
-        except RuntimeError:  # the background has died this very moment
-            entry.link.try_close_now()
-            self._note_closed(entry)
+        except RuntimeError:  # the background has died
+            trio.lowlevel.spawn_system_task(self._close, entry, False, name=name)
 
     def _close_now(self, entry: PooledEntry, gracefully: bool) -> bool:
         """Close by force, if nothing better is possible or due; return False if it must await."""
-        if self.background.has_ended:
-            entry.link.try_close_now()
-            return True
-        return not self._attendant.needs_await(entry, gracefully) and entry.link.try_close_now()
+        needs_await = self.attendant.needs_await(entry, gracefully)
+        is_polite = needs_await and not self.background.has_ended
+        return not is_polite and entry.link.try_close_now()
 
     @enable_ki_protection
     async def _close(self, entry: PooledEntry, gracefully: bool) -> None:
         try:
-            await self._attendant.close(entry, gracefully)
+            await self.attendant.close(entry, gracefully)
         finally:
-            self._note_closed(entry)
-            self.perform(self.now())
+            try:
+                self._note_closed(entry)
+            finally:
+                self.perform(self.time())
 
     def _note_closed(self, entry: PooledEntry) -> None:
-        self.core.closed(entry, self.now())
+        self.core.closed(entry, self.time())
         self.news.add_about(self.news.closed, entry, entry.reason)
-        self.some_closed.unpark_all()
+        insist(self.some_closed.unpark_all)
 
     # ── looking at idle connections ─────────────────────────────────────────────
 
@@ -384,10 +319,6 @@ class Engine:
             self.core.checked(entry, reason, now)
 
     def _start_reset(self, effect: Reset[Link, Task]) -> None:
-        self._attendant.start_reset(
+        self.attendant.start_reset(
             effect.entry, lambda entry, reason: self.report(self.core.reset_over, entry, reason)
         )
-
-
-def _do_nothing(_: PooledEntry) -> None:
-    """Take no note."""

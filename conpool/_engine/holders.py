@@ -8,7 +8,7 @@ share it: the first of them to wake describes the holders, the others use its te
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from inspect import currentframe
 from itertools import chain, compress, repeat
 from operator import attrgetter, is_
@@ -97,8 +97,7 @@ class Slots:
         if self.is_pool_wide:
             counts = (f"{states.count(state)} {state.value}" for state in _COUNTED)
             self._counts = f"{', '.join(counts)}, limit {self._limit.total}"
-        active = compress(entries, map(is_, states, repeat(_ACTIVE)))
-        leases = sorted(_find_leases(list(active)), key=attrgetter("since"))
+        leases = sorted(_find_leases(entries), key=attrgetter("since"))
         self._held = Counter(map(attrgetter("holder"), leases))
         self._described = tuple(map(self._describe_one, leases[:_DESCRIBED], repeat(now)))
 
@@ -110,8 +109,14 @@ class Slots:
         return _Described(task, head, _find_place(task))
 
 
-def _find_leases(active: list[PooledEntry]) -> Iterator[PooledLease]:
-    """Return the leases of `active`, and those who have one of these connections checked."""
+def count_holders(entries: Iterable[PooledEntry]) -> Counter[Task]:
+    """Return how many of `entries` each task holds."""
+    return Counter(map(attrgetter("holder"), _find_leases(list(entries))))
+
+
+def _find_leases(entries: list[PooledEntry]) -> Iterator[PooledLease]:
+    """Return the leases of those of `entries` that are active, also the ones of checks."""
+    active = list(compress(entries, map(is_, map(_state_of, entries), repeat(_ACTIVE))))
     leases: Iterator[PooledLease] = chain.from_iterable(map(attrgetter("leases"), active))
     checks: Iterator[PooledLease] = filter(None, map(attrgetter("check"), active))
     return chain(leases, checks)

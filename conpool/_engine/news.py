@@ -101,9 +101,12 @@ class News:
             while self.pending:
                 watchers, args = self.pending.popleft()
                 tell(watchers, *args)
+        except BaseException:
+            self.is_held = False
+            self.deliver()  # the rest is told all the same
+            raise
         finally:
             self.is_held = False
-        """Whether `deliver` is at work, or must wait."""
 
 
 def describe(entry: PooledEntry) -> ConnectionInfo:
@@ -116,13 +119,16 @@ def tell(watchers: tuple[Callable[P, object], ...], *args: P.args, **kwargs: P.k
 
     Other exceptions (`KeyboardInterrupt`) are not theirs to raise, and are let through.
     """
-    for watcher in watchers:
+    for number, watcher in enumerate(watchers, 1):
         try:
             watcher(*args, **kwargs)
         except Exception:  # noqa: BLE001 - a guest may raise anything
             about: object = args[0] if args else "nothing"
             endpoint = about.endpoint if isinstance(about, ConnectionInfo) else about
             _log.exception("%s raised when it was told about %s", _name(watcher), endpoint)
+        except BaseException:
+            tell(watchers[number:], *args, **kwargs)  # the others hear of it all the same
+            raise
 
 
 def _watching(

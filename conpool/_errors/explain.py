@@ -203,9 +203,20 @@ def _true_phase(
     # the login, say; and only a stream that is open can break.
     while isinstance(exc, BaseExceptionGroup):
         exc = cast("BaseExceptionGroup[BaseException]", exc).exceptions[0]
-    is_of_system = any(isinstance(leaf, OSError | trio.TooSlowError) for leaf in leaves)
+    is_of_system = any(map(_is_of_connecting, leaves))
     is_of_stream = isinstance(exc, trio.BrokenResourceError | trio.ClosedResourceError)
     return "tcp" if is_of_system and not is_of_stream else "open"
+
+
+def _is_of_connecting(leaf: BaseException) -> bool:
+    """Whether `leaf` may be what connecting raises.
+
+    The system's own errors have numbers. Without one, these two are a connector's words for a login
+    that was refused.
+    """
+    if isinstance(leaf, PermissionError) or type(leaf) is ConnectionError:
+        return number_of(leaf) is not None
+    return isinstance(leaf, OSError | trio.TooSlowError)
 
 
 def _class_of(leaf: BaseException, phase: DialPhase) -> type[ConnectError]:

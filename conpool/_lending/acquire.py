@@ -24,6 +24,7 @@ from trio.lowlevel import checkpoint, checkpoint_if_cancelled, current_task, ena
 
 from conpool._connection.pooled import PooledEntry, PooledSub, PooledWaiter
 from conpool._core.affinity import remember
+from conpool._core.chores import PIECE
 from conpool._core.keeping import needs_check
 from conpool._core.records import Waiter, WaitOutcome
 from conpool._engine.engine import Engine
@@ -103,13 +104,13 @@ class Acquirer:
         since = self._engine.now()
         if sub is None or self._engine.thread != get_ident():
             sub = self._open_subpool(valid_target(endpoint), since)
-        if self._is_watched:
-            self._news.add(self._news.acquire_started, endpoint)
-            self._news.deliver()
         now = since
         entry: PooledEntry | None = None
         waiter: PooledWaiter | None = None
         try:
+            if self._is_watched:
+                self._news.add(self._news.acquire_started, endpoint)
+                self._news.deliver()
             if not (fresh or sub.waiting):
                 entry = self._take_fit(sub, since, affinity)
                 if entry is not None:
@@ -124,17 +125,17 @@ class Acquirer:
                     entry = None
                 entry = await self._obtain(waiter, sub, since)
                 now = self._engine.now()
+            lease = self._core.lease_began(entry, current_task(), now - since, now)
         except BaseException as exc:
             with_room(partial(self._roll_back, sub, waiter, entry, exc, since))
             raise
-        lease = self._core.lease_began(entry, current_task(), now - since, now)
         connection: Connection[Any] = Connection(self._releaser, lease)
         if affinity is not None:
             remember(entry, affinity)
         if block is not None:
             block.connection = connection
         if self._is_watched:
-            self._tell_acquired(entry, now - since)
+            self._tell_acquired(connection, entry, now - since)
         return connection
 
     def acquire_nowait(self, endpoint: Target) -> Connection[Any]:
@@ -142,14 +143,15 @@ class Acquirer:
         self.refuse_if_closed()
         now = self._engine.now()
         sub = self._subs.get(valid_target(endpoint))
+        holder = current_task()
         take = self._join_or_take if self._engine.rules.shares else self._take
         entry = None if sub is None else take(sub, now, None)
         if entry is None:
             raise trio.WouldBlock
         self._news.add(self._news.acquire_started, endpoint)
-        lease = self._core.lease_began(entry, current_task(), 0.0, now)
+        lease = self._core.lease_began(entry, holder, 0.0, now)
         connection: Connection[Any] = Connection(self._releaser, lease)
-        self._tell_acquired(entry, 0.0)
+        self._tell_acquired(connection, entry, 0.0)
         return connection
 
     def refuse_if_closed(self) -> None:
@@ -239,6 +241,9 @@ class Acquirer:
                 if not poll(0) or (reason := entry.link.probe()) is None:
                     break
                 core.condemned(entry, reason, now)
+                if len(core.effects) >= PIECE:  # it queues, and the others are looked at in pieces
+                    entry = None
+                    break
         except BaseException:
             if entry is not None:
                 self._engine.report(core.condemned, entry, CloseReason.ERROR)
@@ -267,7 +272,7 @@ class Acquirer:
 
     def _join_or_take(self, sub: PooledSub, now: float, affinity: Hashable) -> PooledEntry | None:
         """Join a connection that has room, or take an idle one."""
-        if sub.gate.is_paused or self._core.pool_limit.wanted:
+        if sub.waiting or sub.gate.is_paused or self._core.pool_limit.wanted:
             return None  # in the queue, others may come first
         entry = self._sharer.join(sub, now)
         if entry is not None:
@@ -281,11 +286,17 @@ class Acquirer:
     def _pop_known(self, affinity: Hashable, sub: PooledSub, now: float) -> PooledEntry | None:
         return self._core.pop_known(sub, affinity, now)
 
-    def _tell_acquired(self, entry: PooledEntry, waited: float) -> None:
+    def _tell_acquired(
+        self, connection: Connection[Any], entry: PooledEntry, waited: float
+    ) -> None:
         if entry.uses > 1:
             self._news.add_about(self._news.reused, entry)
         self._news.add_about(self._news.acquired, entry, waited)
-        self._news.deliver()
+        try:
+            self._news.deliver()
+        except BaseException:
+            self._releaser.discard(connection)  # its caller does not get it
+            raise
 
     # ── coming to nothing ───────────────────────────────────────────────────────
 
@@ -304,23 +315,28 @@ class Acquirer:
                 self._engine.report_quietly(self._core.withdrawn, waiter)
         if entry is not None:
             self._put_back(entry)
-        now = self._engine.now()
-        counters = sub.counters
-        if isinstance(exc, AcquireTimeout):
-            counters.acquire_timeouts += 1
-        elif isinstance(exc, trio.Cancelled):
-            counters.acquire_cancelled += 1
-        has_queued = waiter is not None and waiter.task is not None
-        if isinstance(exc, AcquireTimeout) or has_queued:
-            counters.wait_time.add(now - since)  # it has waited in vain
+        now = self._engine.time()
         self._news.add(self._news.acquire_failed, sub.endpoint, exc, now - since)
-        self._engine.perform(now)
+        counters = sub.counters
+        try:
+            if isinstance(exc, AcquireTimeout):
+                counters.acquire_timeouts += 1
+            elif isinstance(exc, trio.Cancelled):
+                counters.acquire_cancelled += 1
+            has_queued = waiter is not None and waiter.task is not None
+            if isinstance(exc, AcquireTimeout) or has_queued:
+                counters.wait_time.add(now - since)  # it has waited in vain
+        finally:
+            self._engine.perform(now)
 
     def _put_back(self, entry: PooledEntry) -> None:
         """Give back a connection that was taken and not lent."""
-        is_its_own = entry.state is _ACTIVE and entry.holders <= 1
-        reason = entry.link.probe() if is_its_own else None
-        self._engine.report(self._core.returned_unused, entry, reason)
+        reason: CloseReason | None = CloseReason.ERROR  # unless the probe has an answer
+        try:
+            is_its_own = entry.state is _ACTIVE and entry.holders <= 1
+            reason = entry.link.probe() if is_its_own else None
+        finally:
+            self._engine.report(self._core.returned_unused, entry, reason)
 
     def _keep(self, entry: PooledEntry) -> None:
         """Let a connection that was taken, and cannot be lent now, idle on, or be closed."""

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import ssl
 from types import TracebackType
-from typing import Any, Final, Generic, NoReturn, Protocol, TypeVar, final
+from typing import Any, Final, Generic, NoReturn, Protocol, final
 
 import trio
 from trio.lowlevel import enable_ki_protection
 
 from conpool._connection.exchange import CLOSED_STREAM
 from conpool._connection.pooled import PooledLease
+from conpool._extend.driver import SessionT
 from conpool._values.endpoint import AnyEndpoint
 from conpool._values.states import CloseReason
-
-SessionT = TypeVar("SessionT")
 
 _DISCARDED: Final = CloseReason.DISCARDED
 """A name of its own: looking up a member of an enum takes a call."""
@@ -173,12 +172,13 @@ class Connection(trio.abc.HalfCloseableStream, Generic[SessionT]):
         """Take the stream out of the pool for good and end the lease; the caller closes it now.
 
         Raises:
+            RuntimeError: The stream is not this lease's own: others share it, or a library has it.
             trio.ClosedResourceError: The lease has ended.
         """
         return self._owner.detach(self)
 
     async def is_healthy(self) -> bool:
-        """Probe the connection, and ask the peer if the pool has a health check.
+        """Probe the connection, and ask the peer if pool or driver have a check.
 
         Call it between exchanges: a reply that lies unread makes the connection unhealthy, and is
         lost. It takes at most `health_check_timeout` seconds. If it is cancelled, the exchange
@@ -206,13 +206,14 @@ class Connection(trio.abc.HalfCloseableStream, Generic[SessionT]):
     def session(self) -> SessionT:
         """What the pool's driver made of the connection; None without a driver.
 
+        Do not keep it: the pool cannot take the object back when the lease ends.
+
         Raises:
             trio.BrokenResourceError: The driver's `run` for this connection has ended.
-            trio.ClosedResourceError: The lease has ended.
+            trio.ClosedResourceError: The lease has ended, or the pool closed the connection.
         """
         link = self._held().entry.link
-        if link.exchange.is_broken:
-            raise trio.BrokenResourceError(f"{self!r}: the driver's run() has ended")
+        link.exchange.refuse_if_dead()
         session: SessionT = link.session
         return session
 

@@ -56,28 +56,33 @@ class PeerCheck:
         gets ends with the check: a hook that keeps it keeps nothing.
         """
         core, engine = self._engine.core, self._engine
-        lease: Connection[Any] = Connection(
-            self._owner, core.checks.began(entry, current_task(), engine.now())
-        )
+        lease: Connection[Any] | None = None
         reason: CloseReason | None = CloseReason.POOL_CLOSED  # unless the check comes to its end
         try:
-            healthy = await self._ask(lease, entry.sub.config.health_check_timeout)
-            if not healthy:
-                reason = CloseReason.UNHEALTHY
-            elif entry.state is _IDLE or entry.state is _ACTIVE:
-                reason = end_exchange(entry.link, None)
-                core.checks.answered(entry, engine.now())
+            began = core.checks.began(entry, current_task(), engine.now())
+            lease = Connection(self._owner, began)
+            with engine.attendant.under_way(entry):
+                timeout = entry.sub.config.health_check_timeout
+                if _is_open(entry) and not await self._ask(lease, timeout):
+                    reason = CloseReason.UNHEALTHY
+                elif _is_open(entry):
+                    reason = end_exchange(entry.link, None)
+                    core.checks.answered(entry, engine.now())
+        except Exception:
+            reason = CloseReason.ERROR
+            raise
         finally:
-            end_lease(lease)
+            if lease is not None:
+                end_lease(lease)
             engine.report(core.checked, entry, reason)
 
     async def is_healthy(self, connection: Connection[Any]) -> bool:
         """Probe a lent connection, and ask its peer if there is a way to."""
         entry = held_lease(connection).entry
         exchange = entry.link.exchange
-        if exchange.in_progress and entry.capacity <= 1:
+        if exchange.in_progress > entry.link.has_companion and entry.capacity <= 1:
             raise trio.BusyResourceError(f"{connection!r} is being read from or written to")
-        if entry.state is not _ACTIVE and entry.state is not _IDLE:
+        if not _is_open(entry):
             await checkpoint()  # its file is closed, and the number may be somebody else's by now
             return False
         if entry.capacity <= 1 and entry.link.probe() is not None:
@@ -103,3 +108,7 @@ class PeerCheck:
                 return False
             return True
         return False
+
+
+def _is_open(entry: PooledEntry) -> bool:
+    return entry.state is _IDLE or entry.state is _ACTIVE

@@ -19,11 +19,13 @@ from typing import Any, Final, final
 
 import trio
 
+from conpool._connection.closing import close_now
 from conpool._connection.exchange import CLOSED_STREAM, ENDED
 from conpool._connection.hand_over import end_exchange
 from conpool._connection.link import Link
 from conpool._connection.pooled import PooledEntry, PooledLease
 from conpool._connection.session import REFUSING
+from conpool._core.chores import PIECE
 from conpool._core.failures import EARLY
 from conpool._engine.engine import Engine
 from conpool._engine.room import with_more_room, with_room
@@ -39,6 +41,7 @@ _ACTIVE = ConnectionState.ACTIVE
 
 # Looking up a member of an enum takes a call, and near the recursion limit there may be none.
 _DISCARDED: Final = CloseReason.DISCARDED
+_DETACHED: Final = CloseReason.DETACHED
 _ERROR: Final = CloseReason.ERROR
 
 _log: Final = logging.getLogger("conpool")
@@ -124,7 +127,7 @@ class Releaser:
                 self._engine.perform(now)
         except BaseException as error:
             self.unended[lease] = _ERROR  # no call: there may be no room for one
-            with_more_room(partial(self._recover, error))
+            with_more_room(partial(self._recover, error, lease))
             if not isinstance(error, OSError):
                 raise
 
@@ -143,7 +146,7 @@ class Releaser:
             raise RuntimeError("only a connection whose stream is the lease's own can be detached")
         stream = lease.entry.link.stream
         end_lease(connection)
-        self._end(lease, CloseReason.DETACHED)
+        self._end(lease, _DETACHED)
         return stream
 
     def retire(self, connection: Connection[Any]) -> None:
@@ -164,8 +167,7 @@ class Releaser:
         """
         entry = lease.entry
         self.unended[lease] = _DISCARDED
-        with suppress(trio.RunFinishedError):
-            self._call_soon()
+        self._call_soon()
         if entry.state is not _ACTIVE:
             return  # the pool closed it under its lease: nothing was withheld from anybody
         warnings.warn(
@@ -180,39 +182,51 @@ class Releaser:
     def end_rest(self) -> None:
         """End the leases that nobody has any more: dropped ones, and those whose end broke off.
 
-        trio's loop calls this, and the sweep, in case not even a call to the loop was possible.
+        trio's loop calls this, and the sweep, in case not even a call to the loop was possible. It
+        does a piece of the work, and has the loop call it for the next one.
         """
-        for lease in list(self.unended):
+        interrupt: BaseException | None = None
+        rest = list(self.unended)
+        for lease in rest[:PIECE]:
+            reason = self.unended.pop(lease)
             try:
-                self._drop(lease, self.unended[lease])
+                self._drop(lease, reason)
             except Exception:  # noqa: BLE001 - the next sweep tries again
                 _log.exception("ending a lease of %s failed", lease.entry.sub.endpoint)
-            else:
-                self.unended.pop(lease, None)
+                self.unended[lease] = reason
+            except BaseException as error:  # noqa: BLE001 - an observer's; first the others
+                self.unended[lease] = reason
+                interrupt = error
+        if len(rest) > PIECE and len(self.unended) < len(rest):
+            self._call_soon()
+        if interrupt is not None:
+            raise interrupt
 
     def _end(self, lease: PooledLease, reason: CloseReason) -> None:
         try:
             self._close(lease, reason)
         except BaseException as error:
             self.unended[lease] = _DISCARDED
-            with_more_room(partial(self._recover, error))
-            if not isinstance(error, OSError):
+            with_more_room(partial(self._recover, error, lease))
+            if reason is _DETACHED or not isinstance(error, OSError):
                 raise
 
-    def _recover(self, error: BaseException) -> None:
-        """`error` has broken off the end of a lease: end it now, or in a step of trio's loop."""
+    def _recover(self, error: BaseException, lease: PooledLease) -> None:
+        """`error` has broken off the end of `lease`: end it now, or in a step of trio's loop."""
         if isinstance(error, OSError):
             _log.error("a lease could not be ended as usual", exc_info=error)
         try:
             self.end_rest()
         finally:
+            if lease.entry.reason is _DETACHED:  # the caller does not get the stream
+                stream = lease.entry.link.stream
+                self._engine.background.spawn(close_now, stream, name="conpool close")
             if self.unended:
                 self._call_soon()
 
     def _call_soon(self) -> None:
-        token = self._engine.token
-        assert token is not None  # there was a lease, so the pool has been opened
-        token.run_sync_soon(self.end_rest, idempotent=True)
+        with suppress(trio.RunFinishedError):
+            self._engine.background.call_soon(self.end_rest)
 
     def _close(self, lease: PooledLease, reason: CloseReason) -> None:
         """End `lease` and close its connection."""
@@ -224,7 +238,7 @@ class Releaser:
     def _drop(self, lease: PooledLease, reason: CloseReason) -> None:
         """End `lease`, unless that has been done, and do what was left undone."""
         entry = lease.entry
-        now = self._engine.now()
+        now = self._engine.time()
         if lease in entry.leases:
             if self._told is not lease:
                 self._news.add_about(self._news.released, entry, now - lease.since)
@@ -233,6 +247,8 @@ class Releaser:
             self._core.released(lease, reason, now)
             if entry.uses == 1 and now - entry.created_at < EARLY and _was_no_use(entry.link):
                 self._core.failures.lost_early(entry, _lost_early(entry), now)
+            elif entry.sub.gate.is_in_doubt and entry.link.exchange.has_received:
+                self._core.failures.was_of_use(entry, now)
         elif entry.check is lease and (entry.state is _ACTIVE or entry.state is _IDLE):
             self._core.condemned(entry, reason, now)  # a health hook has ended its lease
         self._engine.perform(now)

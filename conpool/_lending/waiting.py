@@ -26,7 +26,8 @@ def park(waiter: PooledWaiter, engine: Engine) -> Awaitable[object]:
 
 
 def _leave(waiter: PooledWaiter, engine: Engine, _: RaiseCancelT) -> Abort:
-    engine.report_quietly(engine.core.withdrawn, waiter)
+    if waiter.queued:  # else it has been answered, and only waking it has failed
+        engine.report_quietly(engine.core.withdrawn, waiter)
     return Abort.SUCCEEDED
 
 
@@ -34,8 +35,10 @@ async def park_warmer(warmer: PooledWarmer, engine: Engine) -> None:
     """Sleep until `warmer` has what it waits for, or an error."""
 
     def leave(_: RaiseCancelT) -> Abort:
-        engine.report_quietly(engine.core.orders.warming_ended, warmer)
+        if warmer.queued:
+            engine.report_quietly(engine.core.orders.warming_ended, warmer)
         return Abort.SUCCEEDED
 
-    warmer.task = current_task()
+    warmer.task = task = current_task()
+    task.custom_sleep_data = warmer
     await wait_task_rescheduled(leave)

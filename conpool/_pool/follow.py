@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
+from operator import attrgetter
 from typing import cast, final
 
 import trio
@@ -22,7 +23,7 @@ _LONGEST = 30.0
 """How long to wait for one endpoint's addresses, in seconds, if `connect_timeout` is longer."""
 
 _BATCH = 100
-"""How many endpoints are looked at between two checkpoints: 5 ms, at 50 µs for each task."""
+"""Endpoints or addresses between two checkpoints: 5 ms, at 50 µs for the task of an endpoint."""
 
 
 @final
@@ -55,7 +56,7 @@ class Follower:
         try:
             # Bounded, so that an endpoint whose look-up hangs does not delay the next round.
             with trio.move_on_after(min(sub.config.connect_timeout, _LONGEST)):
-                addresses = _spelled(await self._connector.addresses(sub.endpoint))
+                addresses = await _spell_all(await self._connector.addresses(sub.endpoint))
         except Exception:  # noqa: BLE001 - a connector of the user's own may raise anything
             _log.debug("cannot tell where %s leads now", sub.endpoint, exc_info=True)
         # Asked again, because the core may have dropped `sub` during the look-up.
@@ -63,7 +64,7 @@ class Follower:
             self._engine.report(self._engine.core.orders.moved, sub, addresses)
 
 
-def _spelled(addresses: object) -> frozenset[str] | None:
+async def _spell_all(addresses: object) -> frozenset[str] | None:
     """Return the addresses as `getpeername` spells them, and refuse what are none.
 
     A connector of the user's own may return anything. Taken at its word, it would have all
@@ -73,14 +74,19 @@ def _spelled(addresses: object) -> frozenset[str] | None:
         return None
     if isinstance(addresses, str | bytes) or not isinstance(addresses, Collection):
         raise TypeError(f"addresses() must return a frozenset, not {named(addresses)}")
-    spelled = frozenset(spell(one) for one in cast("Collection[object]", addresses))
-    if None in spelled:
-        raise ValueError("addresses() returned something that is no IP address")
-    return cast("frozenset[str]", spelled)
+    spelled: set[str] = set()
+    for number, one in enumerate(cast("Collection[object]", addresses), 1):
+        ip = spell(one)
+        if ip is None:
+            raise ValueError("addresses() returned something that is no IP address")
+        spelled.add(ip)
+        if number % _BATCH == 0:
+            await trio.lowlevel.checkpoint()
+    return frozenset(spelled)
 
 
 def _may_have_moved(sub: PooledSub) -> bool:
     """Whether a connection leads to an IP address that the endpoint does not spell out itself."""
     endpoint = sub.endpoint
     host = None if isinstance(endpoint, UnixEndpoint) else (endpoint.proxy or endpoint).host
-    return any(entry.address not in (None, host) for entry in sub.limit.borrowers)
+    return not {None, host}.issuperset(map(attrgetter("address"), sub.limit.borrowers))

@@ -18,13 +18,18 @@ from __future__ import annotations
 
 import os
 import weakref
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from operator import attrgetter
+from threading import get_ident
 from typing import Final, final
 
 import trio
 from trio.lowlevel import Task, cancel_shielded_checkpoint, current_task
 
+from conpool._connection.pooled import PooledEntry
 from conpool._engine.engine import Engine
+from conpool._engine.insist import insist
 from conpool._pool.follow import Follower
 from conpool._pool.reap import Reaper
 from conpool._values.states import CloseReason, ConnectionState, PoolState
@@ -61,9 +66,10 @@ class Lifecycle:
         if self._core.state is not PoolState.NEW:
             raise RuntimeError(f"a pool can be opened once; this one is {self._core.state.value}")
         await trio.lowlevel.checkpoint_if_cancelled()
-        self._core.move(PoolState.OPEN)
+        _open_pools.add(self)
         self._nursery_manager = trio.open_nursery()
         self._nursery = await self._nursery_manager.__aenter__()
+        self._core.move(PoolState.OPEN)
         jobs = (*self._reaper.jobs, self._follower.follow)
         try:
             with trio.CancelScope(shield=True):  # two ticks, and no half-open pool
@@ -72,22 +78,37 @@ class Lifecycle:
             self._core.move(PoolState.CLOSED)
             await self._leave_nursery(None)  # noqa: ASYNC102 - nobody is in it
             raise
-        _open_pools.add(self)
 
-    async def leave(self, exc: BaseException | None) -> None:
-        """End the pool at the end of its block; `exc` is what the block raised."""
+    async def leave(self, exc: BaseException | None, refuse: Callable[[], object]) -> None:
+        """End the pool at the end of its block; `exc` is what the block raised.
+
+        `refuse` raises in another thread than the pool's.
+        """
+        try:
+            refuse()
+        except BaseException:
+            if self._engine.thread == get_ident():  # it has failed, and has not refused
+                await self._leave(exc)  # noqa: ASYNC102 - cancelled, it ends at once
+            raise
+        await self._leave(exc)
+
+    async def _leave(self, exc: BaseException | None) -> None:
         try:
             await self._close(0.0 if exc is not None else self._grace)
         finally:
             await self._leave_nursery(exc)  # noqa: ASYNC102 - nothing is left to wait for
 
     async def _leave_nursery(self, exc: BaseException | None) -> None:
-        if exc is not None and self._nursery.cancel_scope.cancel_called:
-            # A background task died of a KeyboardInterrupt or the like, and trio cancelled the
-            # block: `exc` is that cancellation, and the nursery raises what was behind it.
-            await self._nursery_manager.__aexit__(type(exc), exc, exc.__traceback__)
-        else:
-            await self._nursery_manager.__aexit__(None, None, None)
+        has_died = False
+        try:
+            has_died = self._nursery.cancel_scope.cancel_called
+        finally:
+            if exc is not None and has_died:
+                # A background task died of a KeyboardInterrupt or the like, and trio cancelled the
+                # block: `exc` is that cancellation, and the nursery raises what was behind it.
+                await self._nursery_manager.__aexit__(type(exc), exc, exc.__traceback__)
+            else:
+                await self._nursery_manager.__aexit__(None, None, None)
 
     async def close(self) -> None:
         """End the pool before its block ends, or wait for the task that is ending it.
@@ -127,32 +148,44 @@ class Lifecycle:
                 await self._end()  # noqa: ASYNC102 - shields and bounds itself
 
     async def _end(self) -> None:
-        configs = (sub.config for sub in self._core.subs.values())
-        longest = max((config.close_timeout for config in configs), default=0.0)
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + longest + _MARGIN):
-            await self._wait_for_end()
-        self._host.cancel()
-        with trio.CancelScope(shield=True):  # bounded: each close has its own time-out
-            await self._engine.background.ended.wait()
-        if self._core.state is PoolState.DRAINING:  # another task may have closed the pool as well
-            self._core.move(PoolState.CLOSED)
-        _open_pools.discard(self)
-        self._over.set()
+        subs = self._core.subs.values()
+        longest: float = max(map(attrgetter("config.close_timeout"), subs), default=0.0)
+        now, bound = self._engine.time(), longest + _MARGIN
+        try:
+            with trio.CancelScope(shield=True, deadline=now + bound):
+                await self._wait_for_end()
+        finally:
+            insist(self._host.cancel)
+            try:
+                with trio.CancelScope(shield=True, deadline=now + 2 * bound):
+                    await self._engine.background.ended.wait()
+            finally:
+                if self._core.state is PoolState.DRAINING:  # another task may have closed it, too
+                    self._core.move(PoolState.CLOSED)
+                insist(self._over.set)
+                _open_pools.discard(self)
 
     async def _interrupt(self, holder: Task | None) -> None:
         """Close lent connections under their leases: all, or only `holder`'s."""
         left = _BATCH
+        failure: BaseException | None = None
         for sub in list(self._core.subs.values()):
             for entry in (None, *sub.limit.borrowers):
-                if entry is not None and entry.state is ConnectionState.ACTIVE:
-                    leases = entry.leases
-                    if holder is None or any(lease.holder is holder for lease in leases):
-                        reason = CloseReason.POOL_CLOSED
-                        self._engine.report(self._core.condemned, entry, reason)
                 left -= 1
-                if not left:
-                    left = _BATCH
-                    await cancel_shielded_checkpoint()
+                try:
+                    if entry is not None and entry.state is ConnectionState.ACTIVE:
+                        self._interrupt_one(entry, holder)
+                    if not left:
+                        await cancel_shielded_checkpoint()
+                except BaseException as exc:  # noqa: BLE001 - the others must be closed as well
+                    failure = exc
+                left = left or _BATCH
+        if failure is not None:
+            raise failure
+
+    def _interrupt_one(self, entry: PooledEntry, holder: Task | None) -> None:
+        if holder is None or any(lease.holder is holder for lease in entry.leases):
+            self._engine.report(self._core.condemned, entry, CloseReason.POOL_CLOSED)
 
     async def _wait_for_end(self) -> None:
         """Wait until no connection is left."""

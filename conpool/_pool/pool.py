@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from itertools import count
 from types import MappingProxyType, TracebackType
-from typing import Any, Final, Generic, NoReturn, Self, TypeVar, overload
+from typing import Any, Final, Generic, NoReturn, Self, overload
 
 from trio.lowlevel import enable_ki_protection
 
@@ -16,7 +16,7 @@ from conpool._dial.tcp import TCPConnector
 from conpool._engine.engine import Engine
 from conpool._engine.news import News
 from conpool._extend.connector import Connector
-from conpool._extend.driver import Driver
+from conpool._extend.driver import Driver, SessionT
 from conpool._extend.observer import ConnectionInfo, Observer
 from conpool._lending.acquire import Acquirer
 from conpool._lending.block import LeaseBlock
@@ -32,8 +32,6 @@ from conpool._values.endpoint import AnyEndpoint
 from conpool._values.group import Target, valid_target
 from conpool._values.states import CloseReason, PoolState
 from conpool._values.validation import valid_async_function, valid_instance, valid_seconds
-
-SessionT = TypeVar("SessionT")
 
 _DEFAULTS: Final = PoolConfig()
 _NO_OVERRIDES: Final[Mapping[AnyEndpoint, PoolConfig]] = MappingProxyType({})
@@ -156,8 +154,7 @@ class ConnectionPool(Generic[SessionT]):
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        self._releaser.refuse_other_thread()
-        await self._lifecycle.leave(exc)  # noqa: ASYNC102 - cancelled, it ends at once
+        await self._lifecycle.leave(exc, self._releaser.refuse_other_thread)
 
     @enable_ki_protection
     async def aclose(self) -> None:
@@ -240,7 +237,8 @@ class ConnectionPool(Generic[SessionT]):
         """Lend an idle connection now, without a health check.
 
         Raises:
-            trio.WouldBlock: No connection is idle, or others wait for one.
+            trio.WouldBlock: No connection is idle, or others wait for one. Or the newest hundred
+                were dead, and it has closed these and not looked at more.
             PoolClosed: The pool is not open.
         """
         return self._acquirer.acquire_nowait(endpoint)
@@ -250,8 +248,9 @@ class ConnectionPool(Generic[SessionT]):
         """Give the connection back. The caller vouches that no exception cut the exchange short.
 
         The pool keeps it only if no operation on it was cut short, an answer has come since the
-        last send, and the peer has neither closed it nor sent anything that is unread. Synchronous:
-        it cannot be cancelled or block. Nothing happens if the lease has ended.
+        last send (or the driver's `is_clean` says that it is clean), and the peer has neither
+        closed it nor sent anything that is unread. Synchronous: it cannot be cancelled or block.
+        Nothing happens if the lease has ended.
 
         Raises:
             RuntimeError: This is another thread than the pool's; call it with `trio.from_thread`.
@@ -278,13 +277,14 @@ class ConnectionPool(Generic[SessionT]):
     async def warm(self, endpoint: AnyEndpoint, count: int) -> None:
         """Dial until `count` connections are open, idle or in use.
 
-        It never evicts and never goes before a waiter: while others need the slots, it waits. If it
-        is cancelled, its dials go on, unless a waiter needs their slots; what they open is idle.
+        It never evicts and never goes before a waiter: it waits while others need the slots, and in
+        a pause. If it is cancelled, its dials go on, unless a waiter needs their slots.
 
         Raises:
             ConfigError: `count` is negative, or more than a limit or `max_idle_per_endpoint`.
             ConnectError: One of its dials failed, or an outage has outlasted `outage_grace`.
             PoolClosed: The pool is not open, or was closed meanwhile.
+            RuntimeError: This task holds too many of the pool's slots itself, elsewhere.
         """
         await self._steering.warm(endpoint, count)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final, final
@@ -12,9 +13,11 @@ from trio.lowlevel import enable_ki_protection
 from conpool._connection.pooled import PooledEntry, PooledSub
 from conpool._engine.engine import Engine
 from conpool._lending.release import Releaser
-from conpool._values.states import ConnectionState
+from conpool._values.states import CloseReason, ConnectionState
 
 _IDLE = ConnectionState.IDLE
+
+_log: Final = logging.getLogger("conpool")
 
 _BATCH: Final = 100
 """Connections or endpoints inspected between two checkpoints: about a millisecond's worth."""
@@ -53,8 +56,18 @@ class Reaper:
         """Close idle connections as soon as their peer has, for as long as the pool is open."""
         while True:
             for entry in await self._engine.watch.wait():
-                if entry.state is _IDLE and entry not in entry.sub.reserved:
-                    self._engine.report(self._core.inspected, entry, entry.link.probe())
+                self._inspect(entry)
+
+    def _inspect(self, entry: PooledEntry) -> None:
+        """Probe `entry` if it is idle, and report what was found."""
+        if entry.state is not _IDLE or entry in entry.sub.reserved:
+            return
+        try:
+            reason = entry.link.probe()
+        except Exception:  # noqa: BLE001 - whatever it is, the others must be looked at
+            _log.exception("%r cannot be probed, and is closed", entry.link)
+            reason = CloseReason.ERROR
+        self._engine.report(self._core.inspected, entry, reason)
 
     async def sweep(self) -> None:
         """Inspect all idle connections and all endpoints once."""
@@ -68,7 +81,7 @@ class Reaper:
             due: deque[PooledEntry] = deque()
             for entry in (None, *sub.idle):
                 if entry is not None and entry.state is _IDLE and entry not in sub.reserved:
-                    self._engine.report(self._core.inspected, entry, entry.link.probe())
+                    self._inspect(entry)
                     if self._peer_check.is_due_in_background(entry, self._engine.now()):
                         due.append(entry)
                 left -= 1
@@ -81,10 +94,10 @@ class Reaper:
     def _start_checks(self, sub: PooledSub, due: deque[PooledEntry]) -> None:
         """Have the peers of `due` asked, a few at a time: the others may be lent meanwhile."""
         count = max(1, min(_CHECKS_AT_A_TIME, len(sub.idle) // 2))
-        self._being_checked[sub] = count
         for _ in range(count):
             name = f"conpool check of {sub.endpoint}"
             self._engine.background.spawn(self._check_all, sub, due, name=name)
+            self._being_checked[sub] = self._being_checked.get(sub, 0) + 1
 
     @enable_ki_protection
     async def _check_all(self, sub: PooledSub, due: deque[PooledEntry]) -> None:

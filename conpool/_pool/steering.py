@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from itertools import chain
+from operator import attrgetter
 from typing import cast, final
 
 import trio
@@ -11,6 +13,7 @@ from trio.lowlevel import current_task
 from conpool._connection.pooled import PooledSub, PooledWarmer
 from conpool._core.records import Warmer
 from conpool._engine.engine import Engine
+from conpool._engine.holders import count_holders
 from conpool._errors.connect import ConnectError
 from conpool._errors.copies import copy_for_caller
 from conpool._errors.pool import PoolClosed
@@ -20,7 +23,7 @@ from conpool._lending.waiting import park_warmer
 from conpool._values.config_error import ConfigError
 from conpool._values.endpoint import AnyEndpoint
 from conpool._values.group import valid_target
-from conpool._values.states import CloseReason, ConnectionState
+from conpool._values.states import CloseReason
 from conpool._values.validation import valid_count
 
 
@@ -46,12 +49,17 @@ class Steering:
                 raise ConfigError(f"count {count} is more than the limit of {whose}: {limit.total}")
         if count > sub.max_idle:
             raise ConfigError(f"count {count} is more than max_idle_per_endpoint: {sub.max_idle}")
+        self._refuse_to_warm_beside_oneself(sub, count)
         warmer: PooledWarmer = Warmer(sub, count)
-        self._engine.report(self._orders.warming_asked, warmer)
-        if warmer.queued:
-            await park_warmer(warmer, self._engine)
-        else:
-            await trio.lowlevel.checkpoint()
+        try:
+            self._engine.report(self._orders.warming_asked, warmer)
+            if warmer.queued:
+                await park_warmer(warmer, self._engine)
+            else:
+                await trio.lowlevel.checkpoint()
+        finally:
+            if warmer.queued:
+                self._engine.report(self._orders.warming_ended, warmer)
         if warmer.error is not None:
             raise copy_for_caller(cast("ConnectError", warmer.error))
         if not self._core.is_open:
@@ -80,18 +88,24 @@ class Steering:
         await trio.lowlevel.checkpoint()
 
     def _refuse_to_wait_for_oneself(self, covered: list[PooledSub]) -> None:
-        caller = current_task()
-        count = sum(
-            lease is not None and lease.holder is caller
-            for sub in covered
-            for entry in sub.limit.borrowers
-            if entry.state is ConnectionState.ACTIVE
-            for lease in (*entry.leases, entry.check)
-        )
+        entries = chain.from_iterable(map(attrgetter("limit.borrowers"), covered))
+        count = count_holders(entries)[current_task()]
         if count:
             raise RuntimeError(
                 f"this task holds {count} of the connections that it would wait for: end the leases"
                 " first, or call clear(), which does not wait"
+            )
+
+    def _refuse_to_warm_beside_oneself(self, sub: PooledSub, count: int) -> None:
+        limit = self._core.pool_limit.limit  # it has no borrowers where there is none
+        caller = current_task()
+        held = count_holders(limit.borrowers)[caller]
+        elsewhere = held and held - count_holders(sub.limit.borrowers)[caller]
+        if elsewhere and count > limit.total - elsewhere:
+            raise RuntimeError(
+                f"this task holds {elsewhere} connections to other endpoints, so that the pool-wide"
+                f" limit of {limit.total} leaves no room for {count} to {sub.endpoint}, and it"
+                " would wait for itself: end the leases first"
             )
 
     def pause(self, endpoint: AnyEndpoint | None) -> None:

@@ -30,9 +30,9 @@ class ReasonCounts(dict[CloseReason, int]):
 class Counters:
     """The counters of one endpoint, or of all endpoints that the pool has dropped.
 
-    The core counts here. A snapshot has a field of the same name for each counter. When the core
-    drops an endpoint's sub-pool, the pool's own counters absorb its counters, so that totals never
-    go back.
+    The core counts here; the acquirer counts the acquires that came to nothing. A snapshot has a
+    field of the same name for each counter. When the core drops an endpoint's sub-pool, the pool's
+    own counters absorb its counters, so that totals never go back.
     """
 
     total_created: int = 0

@@ -211,3 +211,28 @@ async def test_a_connector_that_does_not_know_addresses_follows_nothing(
         await ask(pool, Endpoint("balanced", old.port))
         await trio.sleep(5 * TTL)
         assert log.reasons == []
+
+
+async def test_f133_a_name_that_is_gone_for_a_moment_is_followed_when_it_is_back(
+    autojump_clock: MockClock,
+) -> None:
+    """A failover deletes the record and makes it anew; elsewhere nobody looked again."""
+    directory = Directory(db=(OLD,))
+    connector = TCPConnector(resolver=directory, dns_ttl=TTL)
+    async with (
+        two_servers() as (old, new),
+        listened_to(CONFIG, connector=connector) as (pool, log),
+    ):
+        endpoint = Endpoint("db", old.port)
+        await ask(pool, endpoint)
+        del directory.names["db"]
+        looked_up = len(directory.asked)
+        while len(directory.asked) < looked_up + 2:
+            await trio.sleep(1)
+            await ask(pool, endpoint)
+        assert (log.dialled, log.reasons) == (1, []), "nothing is closed while it is gone"
+        directory.names["db"] = (NEW,)
+        await trio.sleep(TTL + 2)
+        assert log.reasons == [CloseReason.MOVED]
+        await ask(pool, endpoint)
+        assert (len(old.live), len(new.live)) == (0, 1)

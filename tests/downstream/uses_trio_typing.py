@@ -13,7 +13,13 @@ import trio
 from trio_typing import Nursery, TaskStatus
 
 import conpool
-from conpool.testing import MemoryConnector, assert_quiescent, cancel_everywhere
+from conpool.testing import (
+    Failure,
+    MemoryConnector,
+    assert_quiescent,
+    cancel_everywhere,
+    fail_everywhere,
+)
 
 
 class Session:
@@ -111,8 +117,14 @@ async def scenario(scope: trio.CancelScope) -> None:
         assert_quiescent(pool)
 
 
+async def failing(failure: Failure) -> None:
+    with failure:
+        assert_type(failure.raised, BaseException | None)
+
+
 def prove() -> None:
     assert_type(cancel_everywhere(scenario), int)
+    assert_type(fail_everywhere(failing, within=["my_client"]), int)
 
 
 # What mypy must refuse: if it accepted one of these, it would report an unused comment.

@@ -61,10 +61,10 @@ async def postgres_message(stream: Stream) -> tuple[bytes, bytes]:
     return kind, body
 
 
-async def postgres_log_in(stream: Stream, server: Postgres) -> None:
+async def postgres_log_in(stream: Stream, server: Postgres, password: str | None = None) -> None:
     await stream.send_all(startup_message(server.user, server.database))
     await postgres_message(stream)
-    scram = scramp.ScramClient(["SCRAM-SHA-256"], server.user, server.password)
+    scram = scramp.ScramClient(["SCRAM-SHA-256"], server.user, password or server.password)
     first = scram.get_client_first().encode()
     await _send_password(stream, b"SCRAM-SHA-256\0" + struct.pack("!i", len(first)) + first)
     _, body = await postgres_message(stream)

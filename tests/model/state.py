@@ -20,7 +20,7 @@ from hashlib import blake2b
 from random import Random
 from typing import Any, Final, TypeAlias
 
-from conpool._core import records
+from conpool._core import chores, records
 from conpool._core.core import KEEP_BARE
 from conpool._core.keeping import silent_since
 from conpool._core.pool_limit import PoolLimit
@@ -108,9 +108,9 @@ _NEVER: Final = -1
 EVERYTHING: Final = frozenset({"uses", "age", "warmth", "silence", "failures"})
 """What matters in some worlds only, so that it is no part of a state in the others.
 
-Whether a connection has been used at all (a limit on uses always matters); when an endpoint was used
-last; how soon connections were lost; for how long they have been silent, beside one another; who had
-come when a dial began.
+Whether a connection has been used at all (a limit on uses always matters); when an endpoint was
+used last; how soon connections were lost; for how long they have been silent, beside one another;
+who had come when a dial began.
 """
 
 
@@ -182,6 +182,7 @@ def _name_sub(
         sub.is_strict,
         sub.resized,
         sub.is_resting,
+        sub.looks if chores.PIECE < 9 else 0,  # else too few to matter in a small world
         sub.gate.is_failing,
         max(sub.gate._not_before - now, 0.0),
         sub.gate.is_in_doubt,
@@ -197,12 +198,13 @@ def _name_sub(
         _find_place(sub, shell.core.pool_limit),
         sum(
             caller.entry is not None
-            and caller.entry.state is ConnectionState.CLOSED
+            and caller.entry.state in {ConnectionState.CLOSING, ConnectionState.CLOSED}
             and caller.endpoint == sub.endpoint
             and not caller.has_begun
             for caller in shell.callers
         ),
         min(now - sub.used_at, max(sub.max_idle_time, KEEP_BARE)) if "age" in matters else 0,
+        (tuple([names[entry] for entry in sub.roomy]), min(sub.per_dial, 9)) if sub.shares else (),
     )
 
 
@@ -210,10 +212,11 @@ def _name_outage(sub: SubPool, now: float, ranks: dict[Waiter, int]) -> Name:
     """For how long the endpoint has failed, and who is still to be told of it."""
     since = sub.gate.outage_since
     lasts = _NEVER if since is None else min(now - since, sub.config.outage_grace, 9.0)
-    told = _NEVER
+    told, warmers = _NEVER, 0
     if sub.outage is not None:
         told = sum(waiter.number <= sub.outage.arrivals for waiter in ranks)
-    return (lasts, told)
+        warmers = len(sub.outage.warmers)
+    return (lasts, told, warmers)
 
 
 def _name_chore(chore: AnyChore, names: dict[Entry, Name]) -> Name:
@@ -263,7 +266,15 @@ def name_entry(entry: Entry, now: float, ranks: dict[Waiter, int], matters: froz
         _name_silence(entry, now, matters) if is_kept or is_taken else (),
         min(now - entry.created_at, SHORT_LIFE) if "warmth" in matters and not entry.uses else 0.0,
         waits,
+        entry.is_resetting,
+        _name_sharing(entry) if sub.shares else (),
     )
+
+
+def _name_sharing(entry: Entry) -> Name:
+    """Who holds a connection, how many may, and how many may as far as the core knows."""
+    doomed = "" if entry.doomed is None else entry.doomed.value
+    return (entry.holders, entry.capacity, entry.link.capacity, doomed)
 
 
 def _name_silence(entry: Entry, now: float, matters: frozenset[str]) -> Name:

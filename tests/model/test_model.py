@@ -8,19 +8,45 @@ itself at every hand-over, and that whoever waits is served in the end (`tests.m
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any, TypeAlias
 
 import pytest
 
-from conpool._core import pool_limit
+from conpool._core import (
+    chores as chores_module,
+    dials as dials_module,
+    ending as ending_module,
+    pool_limit,
+    serving as serving_module,
+    sharing as sharing_module,
+    warming as warming_module,
+)
+from conpool._core.checks import Checks
+from conpool._core.chores import Chores
 from conpool._core.core import Core
 from conpool._core.dials import Dials
+from conpool._core.ending import Ending
+from conpool._core.failures import Failures
 from conpool._core.gate import Gate
+from conpool._core.heap import Heap
 from conpool._core.ledger import Ledger
 from conpool._core.orders import Orders
 from conpool._core.pool_limit import PoolLimit
-from conpool._core.records import AnyEntry, AnyWaiter, Entry, Lease, SubPool, Waiter, Warmer
+from conpool._core.queue import Queue
+from conpool._core.records import (
+    AnyEntry,
+    AnyWaiter,
+    Chore,
+    Entry,
+    Lease,
+    Outage,
+    SubPool,
+    Waiter,
+    Warmer,
+)
 from conpool._core.serving import Serving
+from conpool._core.sharing import Sharing
 from conpool._core.timetable import Timetable
 from conpool._core.warming import Warming
 from conpool._values.states import CloseReason
@@ -28,7 +54,7 @@ from tests.model import World, explore
 from tests.model.search import CounterExample
 from tests.model.state import freeze, thaw
 from tests.model.world import happen
-from tests.model.worlds import LARGE, PAIR, SMALL
+from tests.model.worlds import IN_PIECES, LARGE, LARGE_IN_PIECES, PAIR, SMALL
 from tests.support import shell as shell_module
 
 AnyCore: TypeAlias = Core[Any, Any]
@@ -40,7 +66,9 @@ OVERTAKES = 2
 WORLDS = [  # each takes seconds, but the machine may be busy
     pytest.param(world, id=world.name, marks=pytest.mark.timeout(300)) for world in SMALL
 ]
+IN_SMALLEST_PIECES = list(IN_PIECES)
 if "CONPOOL_LARGE_MODEL" in os.environ:
+    IN_SMALLEST_PIECES += LARGE_IN_PIECES
     WORLDS += [
         pytest.param(world, id=world.name, marks=pytest.mark.timeout(3600)) for world in LARGE
     ]
@@ -57,6 +85,41 @@ def test_every_law_holds_in_every_state(
         print(f"\n  {report}", end="")
     assert report.states >= world.at_least
     assert report.passed == (OVERTAKES if _can_pass(world) else 0)
+
+
+PIECES = (
+    chores_module,
+    dials_module,
+    ending_module,
+    serving_module,
+    sharing_module,
+    warming_module,
+)
+"""The modules that do long work in pieces."""
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("world", IN_SMALLEST_PIECES, ids=lambda world: world.name)
+def test_every_law_holds_when_work_is_done_in_the_smallest_pieces(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """G12, G17, G24, G30, G34: anything may happen between two pieces."""
+    monkeypatch.setattr(pool_limit, "MAX_OVERTAKES", OVERTAKES)
+    for module in PIECES:
+        monkeypatch.setattr(module, "PIECE", 1)
+    report = explore(world)
+    with capsys.disabled():
+        print(f"\n  in pieces: {report}", end="")
+    assert report.states >= world.at_least
+
+
+def test_all_who_work_in_pieces_are_known() -> None:
+    found = {
+        name
+        for name, module in sys.modules.items()
+        if name.startswith("conpool._core.") and "PIECE" in vars(module)
+    }
+    assert found == {module.__name__ for module in PIECES}
 
 
 def _can_pass(world: World) -> bool:
@@ -136,39 +199,63 @@ def test_the_order_of_connections_and_the_time_are_no_part_of_a_state() -> None:
 # follows from the rest. A new field must be looked at and entered here; one that matters belongs in
 # `tests.model.state`.
 NAMED: dict[type, str] = {
-    Entry: "created_at dial_for expires_at generation lapses_at leases link state uses was_idle",
+    Entry: "arrivals awaited_by capacity checked_at created_at doomed expires_at generation holders"
+    " idle_since is_checking is_given_up is_resetting leases link state uses was_idle",
     Lease: "",
-    Waiter: "deadline dial fresh has_own_deadline number overtaken",
+    Waiter: "coming deadline fresh is_timed number overtaken",
     Warmer: "target",
-    SubPool: "claim gate idle limit may_be_unwanted queue resized short_lives used_at wanted"
+    SubPool: "chores claim config gate idle is_resting is_strict leaving limit looks outage"
+    " per_dial queue reserved resized roomy shares short_lives silent used_at wanted"
     " warm_not_before warmers",
-    Gate: "_failures _not_before is_paused",
+    Chore: "do entries",
+    Outage: "arrivals warmers",
+    Queue: "",
+    Heap: "_left _rows",
+    Gate: "_failures _not_before is_in_doubt is_paused is_trusted outage_since",
     Core: "pool_limit state subs timetable",
-    PoolLimit: "cold idle_by_age limit",
+    PoolLimit: "cold limit",
+    Sharing: "",
     Ledger: "",
     Dials: "",
     Serving: "",
     Warming: "",
     Orders: "",
-    Timetable: "_heap",
+    Chores: "",
+    Checks: "",
+    Failures: "",
+    Ending: "_left",
+    Timetable: "_rows",
 }
 LEFT_OUT: dict[type, str] = {
-    Entry: "address check checked_at doomed id idle_since idled_unused reason sub",
+    Entry: "address affinity check id idled_unused lapses_at reason sub",
     Lease: "entry holder since",
-    Waiter: "entry error had_turn outcome queued since slots subs task",
+    Waiter: "entry error had_turn outcome queued row since slots subs task",
     Warmer: "error queued sub task",
-    SubPool: "acquire_timeout active closing config connecting counters dialled_for due_at endpoint"
-    " generation max_connecting max_idle_time max_uses max_waiting min_idle is_scarce shares_limit",
-    Gate: "_random last_error outage_since",
-    Core: "_arrivals _config _dials _ledger _overrides _random _serving _warming dropped_counters"
-    " effects orders pop_newest touched",
-    PoolLimit: "_count _line closing is_limited wanted",
-    Ledger: "_dials effects pool_limit timetable touched",
-    Dials: "_ledger _pool_limit _warming",
-    Serving: "_dials _ledger _pool_limit",
+    SubPool: "acquire_timeout active check_after checking closing connecting counters due_at"
+    " endpoint generation is_scarce known max_connecting max_idle max_idle_time max_uses"
+    " max_waiting min_idle resets resetting row shares_limit spare_checks spare_dials survivors"
+    " timed void waiting",
+    Chore: "",
+    Outage: "error",
+    Queue: "_aside fresh_line line rows",
+    Heap: "_count live",
+    Gate: "_random last_error",
+    Core: "_chores _config _dials _ledger _overrides _random _resets _serving _shares _warming"
+    " checks dropped_counters effects ending failures is_checked may_queue orders pop_known"
+    " pop_newest sharing ticked touched",
+    PoolLimit: "_idle _latest _line _put_back _put_back_rows _rows _spare closing draining"
+    " is_limited wanted",
+    Sharing: "_dials _ledger _pool_limit",
+    Ledger: "_dials arrivals effects pool_limit timetable touched",
+    Dials: "_ledger _pool_limit _timetable _warming",
+    Serving: "_dials _ledger _pool _pool_limit _sharing",
     Warming: "_ledger _pool_limit",
-    Orders: "_ledger",
-    Timetable: "_count _current next_at",
+    Orders: "_chores _ledger",
+    Chores: "_ledger",
+    Checks: "_chores _ledger _warming",
+    Failures: "_chores _ledger",
+    Ending: "_chores _ledger",
+    Timetable: "next_at",
 }
 
 

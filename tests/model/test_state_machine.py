@@ -164,11 +164,11 @@ class Machine(RuleBasedStateMachine):
             if shell.closes:
                 shell.close_ends(shell.closes[0])
             elif shell.dials:
-                shell.dial_succeeds(shell.dials[0])
+                end_dial(shell, shell.dials[0])
             elif holders := self.holders():
                 shell.release(holders[0])
-            elif reserved := find_reserved(shell):
-                shell.put_back_unused(reserved[0])
+            elif shell.checks:
+                shell.check_succeeds(shell.checks[0])
             elif shell.core.timetable.next_at != math.inf:
                 shell.advance(shell.core.timetable.next_at - shell.now)
             else:
@@ -176,15 +176,12 @@ class Machine(RuleBasedStateMachine):
         raise AssertionError("there is always something left to do")
 
 
-def find_reserved(shell: Shell) -> list[Entry]:
-    """Those that are being checked, the oldest first."""
-    found = [
-        entry
-        for sub in shell.core.subs.values()
-        for entry in sub.limit.borrowers
-        if entry.state is ConnectionState.ACTIVE and not entry.leases
-    ]
-    return sorted(found, key=lambda entry: entry.id)
+def end_dial(shell: Shell, entry: Entry) -> None:
+    """A dial succeeds, or ends if it was given up."""
+    if entry.is_given_up:
+        shell.dial_ends(entry)
+    else:
+        shell.dial_succeeds(entry)
 
 
 class ComparedMachine(Machine):
@@ -201,7 +198,11 @@ class ComparedMachine(Machine):
         max_uses=st.sampled_from([None, 1, 3]),
         max_idle_time=st.sampled_from([math.inf, 5.0]),
         max_lifetime=st.sampled_from([math.inf, 9.0]),
+        max_idle=st.sampled_from([None, None, 0, 1]),
+        outage_grace=st.sampled_from([0.0, 1.0, math.inf]),
+        check_after=st.sampled_from([None, 0.0, 2.0]),
         is_courteous=st.booleans(),
+        is_slow_to_give_up=st.booleans(),
     )
     def open(
         self,
@@ -210,10 +211,19 @@ class ComparedMachine(Machine):
         max_uses: int | None,
         max_idle_time: float,
         max_lifetime: float,
+        max_idle: int | None,
+        outage_grace: float,
+        check_after: float | None,
         is_courteous: bool,
+        is_slow_to_give_up: bool,
     ) -> None:
         self.shell = Shell(
             max_connections_per_endpoint=limit,
+            max_idle_per_endpoint=max_idle,
+            outage_grace=outage_grace,
+            health_check_after=check_after or 0.0,
+            is_checked=check_after is not None,
+            is_slow_to_give_up=is_slow_to_give_up,
             max_connecting_per_endpoint=max_connecting,
             max_connection_uses=max_uses,
             max_idle_time=max_idle_time,
@@ -223,6 +233,10 @@ class ComparedMachine(Machine):
         )
         self.reference = Reference(
             limit=limit,
+            max_idle=math.inf if max_idle is None else max_idle,
+            outage_grace=outage_grace,
+            check_after=math.inf if check_after is None else check_after,
+            is_slow_to_give_up=is_slow_to_give_up,
             max_connecting=max_connecting or math.inf,
             max_uses=max_uses or math.inf,
             max_idle_time=max_idle_time,
@@ -287,10 +301,28 @@ class ComparedMachine(Machine):
         entry = self.shell.dial_succeeds(pick(self.shell.dials, number))
         self.reference.dial_succeeds(entry.id)
 
-    @deed(2, when=lambda self: self.shell.dials, number=which)
+    @deed(4, when=lambda self: self.shell.dials, number=which)
     def dial_fails(self, number: int) -> None:
         entry = self.shell.dial_fails(pick(self.shell.dials, number))
         self.reference.dial_fails(entry.id)
+
+    def given_up(self) -> list[Entry]:
+        return [entry for entry in self.shell.dials if entry.is_given_up]
+
+    @deed(8, when=lambda self: self.given_up(), number=which)
+    def dial_ends(self, number: int) -> None:
+        entry = pick(self.given_up(), number)
+        self.shell.dial_ends(entry)
+        self.reference.dial_ends(entry.id)
+
+    def beginners(self) -> list[Caller]:
+        return [c for c in self.holders() if c.entry is not None and c.entry.uses == 1]
+
+    @deed(2, when=lambda self: self.beginners(), number=which)
+    def lose_early(self, number: int) -> None:
+        caller = pick(self.beginners(), number)
+        self.shell.lose_early(caller)
+        self.reference.lose_early(self.numbers[caller])
 
     @deed(10, when=lambda self: self.shell.closes, number=which)
     def close_ends(self, number: int) -> None:
@@ -320,19 +352,21 @@ class ComparedMachine(Machine):
 
     # ── checks ──────────────────────────────────────────────────────────────────
 
-    @deed(8, when=lambda self: self.shell.sub().idle, number=which)
-    def check(self, number: int) -> None:
-        entry = pick(list(self.shell.sub().idle), number)
-        self.shell.reserve(entry)
-        self.reference.check(entry.id)
+    def unreserved(self) -> list[Entry]:
+        sub = self.shell.sub()
+        return [entry for entry in sub.idle if entry not in sub.reserved]
 
-    @deed(
-        10, when=lambda self: bool(find_reserved(self.shell)), number=which, is_well=st.booleans()
-    )
+    @deed(8, when=lambda self: self.unreserved(), number=which)
+    def check(self, number: int) -> None:
+        entry = pick(self.unreserved(), number)
+        self.shell.reserve(entry)
+        self.reference.reserve(entry.id)
+
+    @deed(10, when=lambda self: self.shell.checks, number=which, is_well=st.booleans())
     def check_ends(self, number: int, is_well: bool) -> None:
-        entry = pick(find_reserved(self.shell), number)
+        entry = pick(self.shell.checks, number)
         if is_well:
-            self.shell.put_back_unused(entry)
+            self.shell.check_succeeds(entry)
             self.reference.check_succeeds(entry.id)
         else:
             self.shell.check_fails(entry)
@@ -352,6 +386,10 @@ class ComparedMachine(Machine):
         self.shell.clear()
         self.reference.clear()
 
+    @deed(3, when=lambda self: self.shell.dials)
+    def clear_amid_dials(self) -> None:
+        self.clear()
+
     @deed(1)
     def drain(self) -> None:
         self.drain_endpoint()
@@ -359,9 +397,7 @@ class ComparedMachine(Machine):
 
     @deed(1)
     def close_idle(self) -> None:
-        count = self.shell.close_idle()
-        assert count == len(self.reference.idle)
-        self.reference.close_idle(count)
+        assert self.shell.close_idle() == self.reference.close_idle()
 
     @deed(2, limit=st.integers(1, 4))
     def set_limit(self, limit: int) -> None:
@@ -395,23 +431,26 @@ class ComparedMachine(Machine):
 
     def seen(self) -> dict[str, Any]:
         shell, sub = self.shell, self.shell.sub()
-        callers = {caller.waiter: number for caller, number in self.numbers.items()}
+        callers: dict[object, int] = {
+            caller.waiter: n for caller, n in self.numbers.items() if caller.is_waiting
+        }
         return {
             "waiting": [callers[waiter] for waiter in sub.queue],
             "lent": {self.numbers[c]: c.entry.id for c in self.holders() if c.entry is not None},
             "refused": {n: c.outcome.value for c, n in self.numbers.items() if c.outcome},
             "idle": [entry.id for entry in sub.idle],
-            "dialled": [
-                (
-                    e.id,
-                    callers[e.dial_for] if e.dial_for in sub.queue else None,  # type: ignore[index]
-                )
-                for e in shell.dials
-            ],
-            "checked": [entry.id for entry in find_reserved(shell)],
+            "dialled": [(e.id, callers.get(e.awaited_by)) for e in shell.dials],
+            "checking": {
+                e.id: callers.get(e.awaited_by) for e in sub.limit.borrowers if e.is_checking
+            },
+            "reserved": sorted(entry.id for entry in sub.reserved),
             "closing": [entry.id for entry in shell.closes],
             "undrained": self.find_undrained(),
         }
+
+    def still_waiting(self, peer: Peer) -> int | None:
+        """For whom `peer` is dialled or checked, if that one has not gone."""
+        return peer.awaited_by if peer.awaited_by in self.reference.queue else None
 
     def expected(self) -> dict[str, Any]:
         reference = self.reference
@@ -420,11 +459,11 @@ class ComparedMachine(Machine):
             "lent": {caller: peer.number for caller, peer in reference.lent.items()},
             "refused": reference.refused,
             "idle": [peer.number for peer in reference.idle],
-            "dialled": [
-                (p.number, p.dialled_for if p.dialled_for in reference.queue else None)
-                for p in reference.dials
-            ],
-            "checked": sorted(peer.number for peer in reference.checked),
+            "dialled": sorted(
+                (p.number, self.still_waiting(p)) for p in [*reference.dials, *reference.void]
+            ),
+            "checking": {p.number: self.still_waiting(p) for p in reference.checking},
+            "reserved": sorted(peer.number for peer in reference.idle if peer.is_reserved),
             "closing": [peer.number for peer in reference.closing],
             "undrained": sorted(peer.number for peer in reference.find_undrained()),
         }
@@ -443,8 +482,12 @@ class SharedMachine(Machine):
         max_connecting=st.sampled_from([None, 1]),
         min_idle=st.sampled_from([0, 0, 1]),
         max_idle_time=st.sampled_from([math.inf, 6.0]),
+        max_idle=st.sampled_from([None, 1]),
+        outage_grace=st.sampled_from([0.0, 1.0, math.inf]),
         is_courteous=st.booleans(),
         is_lazy=st.booleans(),
+        is_checked=st.booleans(),
+        is_slow_to_give_up=st.booleans(),
     )
     def open(
         self,
@@ -453,8 +496,12 @@ class SharedMachine(Machine):
         max_connecting: int | None,
         min_idle: int,
         max_idle_time: float,
+        max_idle: int | None,
+        outage_grace: float,
         is_courteous: bool,
         is_lazy: bool,
+        is_checked: bool,
+        is_slow_to_give_up: bool,
     ) -> None:
         self.shell = Shell(
             max_connections_per_endpoint=limit,
@@ -465,6 +512,10 @@ class SharedMachine(Machine):
             acquire_timeout=20.0,
             is_courteous=is_courteous,
             is_lazy=is_lazy,
+            is_checked=is_checked,
+            is_slow_to_give_up=is_slow_to_give_up,
+            max_idle_per_endpoint=max_idle,
+            outage_grace=outage_grace,
         )
 
     @deed(
@@ -498,7 +549,7 @@ class SharedMachine(Machine):
         20,
         when=lambda self: self.holders(),
         number=which,
-        how=st.sampled_from(["release", "release", "retire", "discard", "interrupt"]),
+        how=st.sampled_from(["release", "release", "retire", "discard", "interrupt", "lose early"]),
         reason=st.sampled_from(BY_FORCE),
     )
     def give_back(self, number: int, how: str, reason: CloseReason) -> None:
@@ -510,6 +561,8 @@ class SharedMachine(Machine):
             caller.entry.doomed = CloseReason.DISCARDED
         if how in {"release", "retire"}:
             self.shell.release(caller)
+        elif how == "lose early" and caller.entry.uses == 1:
+            self.shell.lose_early(caller)
         else:
             self.shell.discard(caller, reason)
 
@@ -519,7 +572,7 @@ class SharedMachine(Machine):
     def dial_ends(self, number: int, is_well: bool) -> None:
         entry = pick(self.shell.dials, number)
         if is_well:
-            self.shell.dial_succeeds(entry)
+            end_dial(self.shell, entry)
         else:
             self.shell.dial_fails(entry)
 
@@ -528,7 +581,8 @@ class SharedMachine(Machine):
         self.shell.close_ends(pick(self.shell.closes, number))
 
     def idle(self) -> list[Entry]:
-        return [entry for sub in self.shell.core.subs.values() for entry in sub.idle]
+        subs = self.shell.core.subs.values()
+        return [entry for sub in subs for entry in sub.idle if entry not in sub.reserved]
 
     @deed(10, when=lambda self: self.idle(), number=which, is_checked=st.booleans())
     def look(self, number: int, is_checked: bool) -> None:
@@ -538,15 +592,11 @@ class SharedMachine(Machine):
         else:
             self.shell.peer_closes(entry)
 
-    def reserved(self) -> list[Entry]:
-        held = {caller.entry for caller in self.shell.callers}
-        return [entry for entry in find_reserved(self.shell) if entry not in held]
-
-    @deed(10, when=lambda self: self.reserved(), number=which, is_well=st.booleans())
+    @deed(10, when=lambda self: self.shell.checks, number=which, is_well=st.booleans())
     def check_ends(self, number: int, is_well: bool) -> None:
-        entry = pick(self.reserved(), number)
+        entry = pick(self.shell.checks, number)
         if is_well:
-            self.shell.put_back_unused(entry)
+            self.shell.check_succeeds(entry)
         else:
             self.shell.check_fails(entry)
 
@@ -584,7 +634,7 @@ class SharedMachine(Machine):
     def warm(self, endpoint: Endpoint, count: int) -> None:
         sub = self.shell.sub(endpoint)
         if sub.warmers:
-            self.shell.cancel_warming(sub.warmers[0])
+            self.shell.cancel_warming(next(iter(sub.warmers)))
         elif count <= sub.limit.total:
             self.shell.warm(count, endpoint)
 

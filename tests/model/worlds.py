@@ -18,14 +18,108 @@ def _happens(*kinds: str) -> frozenset[str]:
     return frozenset(kinds)
 
 
+SHARED: Final = (
+    World(
+        name="one endpoint, connections shared by two",
+        settings=PAIR,
+        waiters=2,
+        shares=True,
+        happens=_happens("cleared", "companion ended", "discarded", "goes away", "limit set"),
+        at_least=1000,
+    ),
+    World(
+        name="one connection shared by two, its room changes",
+        settings={"max_connections_per_endpoint": 1},
+        waiters=3,
+        shares=True,
+        happens=_happens(
+            "goes away", "takes one", "takes two", "ask fresh", "paused", "retired", "swept"
+        ),
+        at_least=1000,
+    ),
+    World(
+        name="shared, two endpoints under a pool-wide limit",
+        settings=PAIR | {"max_connections": 1},
+        endpoints=2,
+        waiters=2,
+        shares=True,
+        happens=_happens("discarded", "takes one"),
+        at_least=500,
+    ),
+    World(
+        name="shared, tasks run late",
+        settings=PAIR,
+        waiters=2,
+        is_lazy=True,
+        shares=True,
+        happens=_happens("cleared", "goes away"),
+        at_least=1000,
+    ),
+    World(
+        name="shared, one connection, tasks run late",
+        settings={"max_connections_per_endpoint": 1},
+        is_lazy=True,
+        shares=True,
+        happens=_happens("companion ended", "discarded", "interrupted", "takes one", "takes two"),
+        at_least=300,
+    ),
+    World(
+        name="shared, two endpoints share two slots",
+        settings=PAIR | {"max_connections": 2},
+        endpoints=2,
+        waiters=2,
+        shares=True,
+        happens=_happens("goes away"),
+        at_least=1000,
+    ),
+    World(
+        name="shared, connections that are used up",
+        settings=PAIR | {"max_connection_uses": 2},
+        waiters=2,
+        is_lazy=True,
+        shares=True,
+        happens=_happens("discarded"),
+        at_least=100,
+    ),
+    World(
+        name="one endpoint, reset after each lease",
+        settings=PAIR,
+        waiters=2,
+        is_courteous=True,
+        has_resets=True,
+        happens=_happens("ask fresh", "cleared", "reset failed", "shut"),
+        at_least=200,
+    ),
+    World(
+        name="two endpoints share one slot, reset after each lease",
+        settings=PAIR | {"max_connections": 1},
+        endpoints=2,
+        waiters=2,
+        has_resets=True,
+        happens=_happens("cleared", "reset failed"),
+        at_least=100,
+    ),
+    World(
+        name="shared by two, reset after the last lease",
+        settings=PAIR,
+        waiters=2,
+        has_resets=True,
+        shares=True,
+        happens=_happens("goes away", "reset failed", "limit set", "interrupted"),
+        at_least=200,
+    ),
+)
+"""Worlds of drivers: connections that are shared, or reset."""
+
 SMALL: Final = (
+    *SHARED,
     World(
         name="one endpoint and most of what it can be told",
         settings=PAIR,
         waiters=2,
         is_courteous=True,
         happens=_happens("ask fresh", "cleared", "discarded", "interrupted", "paused", "shut"),
-        at_least=1000,
+        at_least=500,
     ),
     World(
         name="one endpoint, idle connections that are looked at, a limit that changes",
@@ -55,7 +149,7 @@ SMALL: Final = (
         waiters=2,
         is_checked=True,
         happens=_happens("a second passes", "reserved"),
-        at_least=1000,
+        at_least=500,
     ),
     World(
         name="one endpoint, few kept idle, old dials that hang",
@@ -63,7 +157,7 @@ SMALL: Final = (
         waiters=2,
         is_slow=True,
         happens=_happens("cleared", "cleared and interrupted", "discarded", "limit set"),
-        at_least=500,
+        at_least=150,
     ),
     World(
         name="one endpoint, an outage and its grace",
@@ -86,15 +180,14 @@ SMALL: Final = (
         is_checked=True,
         is_slow=True,
         happens=_happens("discarded", "cleared", "reserved"),
-        at_least=1000,
+        at_least=500,
     ),
     World(
         name="two endpoints share two slots, dials that nobody waits for, warmed",
         settings=PAIR | {"max_connections": 2},
         endpoints=2,
         waiters=2,
-        is_slow=True,
-        happens=_happens("ask fresh", "warming"),
+        happens=_happens("warming"),
         at_least=1000,
     ),
     World(
@@ -138,7 +231,7 @@ SMALL: Final = (
         waiters=2,
         is_lazy=True,
         happens=_happens("ask fresh", "cleared", "discarded", "interrupted", "shut"),
-        at_least=300,
+        at_least=200,
     ),
     World(
         name="two endpoints share one slot",
@@ -161,8 +254,7 @@ SMALL: Final = (
         settings=PAIR | {"max_connections": 2},
         endpoints=2,
         waiters=2,
-        is_courteous=True,
-        happens=_happens("ask fresh", "discarded", "paused"),
+        happens=_happens("ask fresh", "discarded"),
         at_least=500,
     ),
     World(
@@ -212,7 +304,7 @@ SMALL: Final = (
         | {
             "acquire_timeout": 6,
             "max_connections": 1,
-            "max_idle_time": 9,
+            "max_idle_time": 6,
             "min_idle_per_endpoint": 1,
         },
         endpoints=2,
@@ -227,7 +319,7 @@ SMALL: Final = (
         waiters=2,
         is_lazy=True,
         happens=_happens("cleared"),
-        at_least=1000,
+        at_least=500,
     ),
     World(
         name="two endpoints without a pool-wide limit",
@@ -238,6 +330,52 @@ SMALL: Final = (
         at_least=300,
     ),
 )
+
+IN_PIECES: Final = (
+    World(
+        name="one endpoint, connections shared by two",
+        settings=PAIR,
+        waiters=2,
+        shares=True,
+        happens=_happens("goes away", "takes one", "takes two"),
+        at_least=500,
+    ),
+    World(
+        name="one endpoint, outages",
+        settings=PAIR | {"outage_grace": 0},
+        happens=_happens("a second passes", "ask fresh", "dial failed"),
+        at_least=500,
+    ),
+    World(
+        name="one endpoint, cleared and resized",
+        settings=PAIR,
+        waiters=2,
+        is_slow=True,
+        happens=_happens("cleared and interrupted", "limit set"),
+        at_least=500,
+    ),
+    World(
+        name="two endpoints share one slot, told to stop and to go on",
+        settings={"max_connections_per_endpoint": 1, "max_connections": 1},
+        endpoints=2,
+        waiters=2,
+        happens=_happens("paused"),
+        at_least=500,
+    ),
+)
+"""Worlds that are searched with the smallest pieces of work."""
+
+LARGE_IN_PIECES: Final = (
+    World(
+        name="one endpoint, told to stop and to go on, with new connections wanted",
+        settings=PAIR,
+        waiters=2,
+        is_courteous=True,
+        happens=_happens("ask fresh", "paused", "shut"),
+        at_least=500,
+    ),
+)
+"""As `IN_PIECES`, for those who have time."""
 
 LARGE: Final = (
     World(

@@ -118,7 +118,6 @@ class AwkwardStream(Stream):
             raise RuntimeError("closing failed")
 
 
-@final
 class BareConnector(conpool.Connector):
     """Connects to nobody: streams that answer themselves, and bring no tasks into the schedule.
 

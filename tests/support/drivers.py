@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final, cast
 
 import trio
 
-from conpool import AnyEndpoint, Driver
+from conpool import AnyEndpoint, Driver, Endpoint, NativeDriver
 
 GREETING: Final = b"hello\n"
 
@@ -25,6 +28,10 @@ class Session:
         self.stream = stream
         self.owes = 0
         self.selected = "nothing"
+        self.inbox: list[bytes] = []
+        self.arrived = trio.Event()
+        self.hung_up = trio.Event()
+        """Ends the companion, if it has one."""
 
     async def call(self, line: bytes) -> bytes:
         self.owes += 1
@@ -153,3 +160,124 @@ class MuxDriver(Driver[Mux]):
 
     def capacity(self, session: Mux) -> int:
         return session.room
+
+
+# ── sessions that own their socket ──────────────────────────────────────────────
+
+
+class NativeSession:
+    """Speaks the toy protocol over a socket of its own, as a library in C would."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.socket = sock
+        self.owes = 0
+
+    @classmethod
+    async def connect(cls, endpoint: Endpoint) -> NativeSession:
+        session = cls(socket.socket())
+        try:
+            session.socket.setblocking(False)
+            session.socket.connect_ex((endpoint.host, endpoint.port))
+            await trio.lowlevel.wait_writable(session.socket)
+            session.owes = 1
+            greeting = await session.answer()
+            if greeting != b"hello":
+                raise ConnectionRefusedError(greeting.decode())
+        except BaseException:
+            session.socket.close()
+            raise
+        return session
+
+    async def call(self, line: bytes) -> bytes:
+        self.owes += 1
+        self.socket.sendall(line + b"\n")  # a short line on a fresh socket: it never blocks
+        return await self.answer()
+
+    async def answer(self) -> bytes:
+        answer = b""
+        while not answer.endswith(b"\n"):
+            await trio.lowlevel.wait_readable(self.socket)
+            part = self.socket.recv(4096)
+            if not part:
+                raise EOFError("the server has gone")
+            answer += part
+        self.owes -= 1
+        return answer[:-1]
+
+
+class Native(NativeDriver[NativeSession]):
+    """Overrides what it must, and keeps a record of what it was asked to do."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+        self.sessions: list[NativeSession] = []
+
+    async def connect(self, endpoint: AnyEndpoint) -> NativeSession:
+        session = await NativeSession.connect(cast("Endpoint", endpoint))
+        self.sessions.append(session)
+        return session
+
+    def fileno(self, session: NativeSession) -> int:
+        return session.socket.fileno()
+
+    def is_clean(self, session: NativeSession) -> bool:
+        return not session.owes
+
+    def abort(self, session: NativeSession) -> None:
+        self.log.append("abort")
+        session.socket.close()
+
+
+class PoliteNative(Native):
+    """Says goodbye, too."""
+
+    async def close(self, session: NativeSession) -> None:
+        self.log.append("close")
+        await session.call(b"bye")
+        session.socket.close()
+
+
+class Whole(Full):
+    """Overrides everything but `capacity`, and notes what overlaps on one session."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.faults: list[str] = []
+        self.companions = 0
+        self._busy: dict[Session, str] = {}
+
+    @contextmanager
+    def _alone(self, what: str, session: Session) -> Iterator[None]:
+        """Nothing else of the driver may run on `session` meanwhile."""
+        if session in self._busy:
+            self.faults.append(f"{what} began amid {self._busy[session]}")
+        self._busy[session] = what
+        try:
+            yield
+        finally:
+            self._busy.pop(session, None)
+
+    async def run(self, session: Session) -> None:
+        self.companions += 1
+        try:
+            await session.hung_up.wait()
+        finally:
+            self.companions -= 1
+            await trio.lowlevel.cancel_shielded_checkpoint()
+
+    async def check(self, session: Session) -> bool:
+        with self._alone("check", session):
+            return await super().check(session)
+
+    async def reset(self, session: Session) -> None:
+        with self._alone("reset", session):
+            await super().reset(session)
+
+    async def close(self, session: Session) -> None:
+        with self._alone("close", session):
+            await super().close(session)
+
+    async def cancel(self, session: Session) -> None:
+        with self._alone("cancel", session):
+            self.log.append("cancel")
+            await trio.sleep(0.125)

@@ -12,6 +12,7 @@ import pytest
 import trio
 import trio.testing
 
+import conpool
 from conpool.contrib._http.multiplex import ConnectionFailed, Multiplex
 from conpool.testing import assert_quiescent
 
@@ -149,17 +150,20 @@ async def test_an_answer_before_the_request(client: Client) -> None:
         await peer.request()
         await peer.gone()
 
-    async with serving(script) as server, client.open() as session:
-        # The pool lends the connection as soon as it is open, so give the answer time to come.
-        pool = client.pool_of(session)
-        connect = pool._engine._connector.connect
+    class Late(conpool.Connector):
+        """Hands the connection over when the answer is there."""
 
-        async def late(endpoint: Any) -> Any:
-            stream = await connect(endpoint)
+        async def connect(self, endpoint: conpool.AnyEndpoint) -> trio.abc.Stream:
+            stream = await conpool.TCPConnector().connect(endpoint)
+            assert isinstance(stream, trio.SocketStream)
             await trio.lowlevel.wait_readable(stream.socket)
             return stream
 
-        pool._engine._connector.connect = late
+    async with (
+        serving(script) as server,
+        conpool.ConnectionPool(connector=Late()) as pool,
+        client.open(pool) as session,
+    ):
         with pytest.raises(client.lib.RemoteProtocolError, match="before the request"):
             await session.get(server.url())
         assert server.requests == []

@@ -121,6 +121,15 @@ def test_f131_a_check_that_fails_after_its_caller_has_gone_closes_the_connection
     assert close_reasons(shell) == {CloseReason.UNHEALTHY: 1}
 
 
+def test_nobody_depends_on_a_check_whose_caller_has_gone_while_another_is_idle() -> None:
+    shell = with_idle(2)
+    shell.cancel(shell.ask())
+    waiting = shell.ask()
+    abandoned, check = shell.checks
+    assert abandoned in shell.sub().spare_checks
+    assert check.awaited_by is waiting.waiter
+
+
 def test_no_dial_starts_for_one_whom_a_check_may_serve() -> None:
     shell = with_idle(1)
     shell.ask()

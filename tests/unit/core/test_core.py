@@ -215,6 +215,21 @@ def test_fresh_keeps_its_turn_and_closes_what_comes_back_for_its_slot() -> None:
     assert second.is_waiting
 
 
+def test_a_returned_connection_goes_to_one_who_came_before_those_who_want_a_new_one() -> None:
+    """G13. Found by a random walk: it was closed for one whose dial had served an older waiter."""
+    shell = Shell(max_connections_per_endpoint=3, is_checked=True)
+    holders = lend_many(shell, 2)
+    for holder in holders:
+        shell.release(holder)
+    first, second = shell.ask(), shell.ask()
+    wants_new, _ = shell.ask(fresh=True), shell.ask()
+    shell.dial_succeeds()
+    assert first.entry is not None
+    shell.release(first)
+    assert second.entry is not None
+    assert wants_new.is_waiting
+
+
 # ── checks ──────────────────────────────────────────────────────────────────────
 
 

@@ -31,7 +31,7 @@ def count_left(shell: Shell) -> int:
 
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ending, "PIECE", 2)
+    monkeypatch.setattr(ending, "PIECE", 1)
 
 
 def test_a_small_pool_ends_at_once() -> None:

@@ -169,6 +169,30 @@ def test_a_heap_is_a_sorted_list_with_fewer_steps(steps: list[tuple[str, int]]) 
         assert heap.next_key == lowest  # `first` has swept away the empty rows before it
 
 
+def test_counts_the_items_below_a_key() -> None:
+    heap: Heap[str] = Heap()
+    rows = [heap.push(float(number), str(number)) for number in range(10)]
+    heap.drop(rows[3])
+    assert [heap.count_below(key, 99) for key in (0.0, 3.0, 4.0, 99.0)] == [0, 3, 3, 9]
+
+
+def test_counts_the_items_below_a_key_while_rows_are_yet_to_be_moved() -> None:
+    heap: Heap[str] = Heap()
+    rows = [heap.push(float(number), str(number)) for number in range(400)]
+    for row in rows[100:-20]:
+        heap.drop(row)
+    assert heap._left
+    assert heap._rows
+    assert heap.count_below(390.0, 999) == 110
+
+
+def test_counting_stops_where_it_is_enough() -> None:
+    heap: Heap[str] = Heap()
+    for number in range(1000):
+        heap.push(float(number), "")
+    assert heap.count_below(999.0, 3) == 3
+
+
 def test_shows_how_many_it_has_and_how_many_rows_that_takes() -> None:
     heap: Heap[str] = Heap()
     heap.push(1.0, "a")

@@ -131,9 +131,9 @@ def test_f153_of_those_put_back_the_longest_idle_comes_first_and_each_can_leave(
     for entry in entries:
         pool_limit.became_idle(entry)
     found = []
-    while (entry := pool_limit.find_longest_idle()) is not None:
-        found.append(entry.idle_since)
-        pool_limit.left_idle(entry)
+    while (longest := pool_limit.find_longest_idle()) is not None:
+        found.append(longest.idle_since)
+        pool_limit.left_idle(longest)
     assert found == [3.0, 4.0, 5.0, 9.0]
     assert pool_limit._put_back_rows == {}
 

@@ -118,20 +118,37 @@ def test_counts_those_who_take_a_used_connection() -> None:
     assert queue.count_usual() == 3
 
 
+def count_fresh_before(queue: Queue[Person], person: Person | None) -> int:
+    return next(count for count in range(99) if not queue.has_fresh_before(person, count))
+
+
 def test_counts_those_who_want_a_new_one_and_stand_before_another() -> None:
     people = [Person(number, fresh=number != 2) for number in range(5)]
     queue = in_line(*people)
-    assert queue.count_fresh_before(people[2], 9) == 2
-    assert queue.count_fresh_before(None, 9) == 4
+    assert count_fresh_before(queue, people[2]) == 2
+    assert count_fresh_before(queue, None) == 4
     step_aside(queue, people[0], "dial")
-    assert queue.count_fresh_before(people[2], 9) == 1
+    assert count_fresh_before(queue, people[2]) == 1
+    step_aside(queue, people[0], None)
+    assert count_fresh_before(queue, people[2]) == 2
+    assert count_fresh_before(queue, None) == 4
+
+
+def test_whoever_lost_its_dial_counts_only_for_those_behind_it() -> None:
+    """Found by a random walk: it was counted before everybody."""
+    older, wants_new, younger = Person(1), Person(2, fresh=True), Person(3)
+    queue = in_line(older, wants_new, younger)
+    step_aside(queue, wants_new, "dial")
+    step_aside(queue, wants_new, None)
+    assert count_fresh_before(queue, older) == 0
+    assert count_fresh_before(queue, younger) == 1
 
 
 def test_f147_counting_those_before_another_stops_where_it_is_enough() -> None:
     """G34: ten thousand want a new connection behind a gate."""
     last = Person(10_000)
     queue = in_line(*[Person(number, fresh=True) for number in range(10_000)], last)
-    assert queue.count_fresh_before(last, 3) == 3
+    assert queue.has_fresh_before(last, 2)
 
 
 def test_whoever_leaves_is_found_nowhere() -> None:

@@ -107,10 +107,41 @@ async def test_f043_open_that_closes_the_stream_has_opened_nothing() -> None:
             await call(pool)
 
 
+async def test_what_open_was_the_last_to_send_is_not_owed_an_answer_by_the_lease() -> None:
+    class Introducing(Plain):
+        async def open(self, stream: trio.abc.Stream, endpoint: AnyEndpoint) -> Session:
+            session = await super().open(stream, endpoint)
+            await stream.send_all(b"this is conpool\n")
+            return session
+
+    async with lending(Introducing(), listen_after_greeting) as pool:
+        async with pool.connection(HERE):
+            pass
+        assert counts(pool) == {"idle": 1}
+
+
+async def test_a_session_ends_for_its_lease_when_the_lease_does() -> None:
+    async with lending(Plain()) as pool:
+        async with pool.connection(HERE) as conn:
+            assert conn.session.owes == 0
+        with pytest.raises(trio.ClosedResourceError):
+            conn.session  # noqa: B018
+
+
 @pytest.mark.parametrize("driver", [Driver[None](), make_driver])
 def test_a_driver_that_cannot_open_is_refused(driver: Any) -> None:
     with pytest.raises(ConfigError):
         ConnectionPool(driver=driver)
+
+
+@pytest.mark.parametrize("name", ["is_clean", "capacity"])
+def test_a_question_that_is_not_awaited_must_not_be_async(name: str) -> None:
+    """A coroutine is true, whatever it would say: every session would be clean."""
+
+    async def answer(self: Plain, session: Session) -> Any: ...
+
+    with pytest.raises(ConfigError, match=rf"Odd\.{name}\(\) must not be async"):
+        ConnectionPool(driver=type("Odd", (Plain,), {name: answer})())
 
 
 # ── check ───────────────────────────────────────────────────────────────────────
@@ -177,6 +208,31 @@ async def test_what_is_not_kept_is_not_reset() -> None:
         await call(pool)
         await settle()
     assert driver.log == ["open", "close"]
+
+
+async def test_a_pool_that_ends_amid_a_reset_waits_for_it_and_says_goodbye(
+    autojump_clock: MockClock,
+) -> None:
+    async def reset(session: Session) -> None:
+        await trio.sleep(1)
+
+    async def close(session: Session) -> None:
+        await session.call(b"bye")
+
+    driver = make_driver(reset=reset, close=close)
+    async with lending(driver) as pool:
+        await call(pool)
+    assert driver.log == ["open", "reset", "close"]
+    assert (trio.current_time(), reasons(pool)) == (1, {"POOL_CLOSED": 1})
+
+
+async def test_a_reset_that_hangs_does_not_keep_a_pool_open(autojump_clock: MockClock) -> None:
+    async def reset(session: Session) -> None:
+        await trio.sleep_forever()
+
+    async with lending(make_driver(reset=reset), shutdown_grace=3) as pool:
+        await call(pool)
+    assert trio.current_time() == 3
 
 
 # ── close and cancel ────────────────────────────────────────────────────────────
@@ -272,6 +328,15 @@ async def test_an_interrupted_send_is_never_excused() -> None:
     async with lending(driver) as pool:
         async with pool.connection(HERE) as conn:
             conn._lease.entry.link.exchange.taints |= 1
+        assert reasons(pool) == {"INCOMPLETE": 1}
+
+
+async def test_an_is_clean_that_raises_has_said_no() -> None:
+    def is_clean(session: Session) -> bool:
+        raise ValueError
+
+    async with lending(make_driver(is_clean=is_clean)) as pool:
+        await call(pool)
         assert reasons(pool) == {"INCOMPLETE": 1}
 
 
@@ -374,6 +439,53 @@ async def test_a_driver_that_cannot_say_has_a_companion(
         await settle()
         assert "run" in driver.log
     assert "has_companion() raised" in caplog.text
+
+
+@pytest.mark.parametrize("word", ["close", "cancel"])
+async def test_the_last_word_is_not_said_while_the_companion_still_reads(
+    word: str, autojump_clock: MockClock
+) -> None:
+    order: list[str] = []
+
+    async def run(session: Session) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(1)
+            order.append("run")
+
+    async def speak(session: Session) -> None:
+        order.append(word)
+        await trio.lowlevel.checkpoint()
+
+    def is_clean(session: Session) -> bool:
+        return word == "close"
+
+    driver = make_driver(run=run, is_clean=is_clean, **{word: speak})
+    async with lending(driver, close_timeout=5) as pool:
+        await call(pool)
+    assert order == ["run", word]
+
+
+async def test_a_companion_that_reads_does_not_make_its_connection_unclean() -> None:
+    """It always waits for the next bytes: that says nothing about an exchange."""
+
+    async def run(session: Session) -> None:
+        while part := await session.stream.receive_some():
+            session.inbox.append(bytes(part))
+            session.arrived.set()
+
+    driver = make_driver(run=run)
+    async with lending(driver) as pool:
+        for _ in range(2):
+            async with pool.connection(HERE) as conn:
+                conn.session.arrived = trio.Event()
+                await conn.session.stream.send_all(b"ping\n")
+                await conn.session.arrived.wait()
+                assert await conn.is_healthy()
+                assert conn.id == 1
+        assert reasons(pool) == {}
 
 
 # ── affinity ────────────────────────────────────────────────────────────────────

@@ -54,7 +54,7 @@ from tests.support.pools import (
 
 def test_pool_is_made_without_trio_and_without_a_socket() -> None:
     pool = ConnectionPool()
-    assert isinstance(pool._engine._connector, TCPConnector)
+    assert isinstance(pool._engine.dialler._connector, TCPConnector)
     assert not pool.closed
     assert pool.stats(HERE).limit == 10
     assert str(pool.all_stats()).startswith(f"pool {pool.name}: 0 endpoints")
@@ -215,6 +215,24 @@ async def test_each_who_warms_is_told(autojump_clock: MockClock) -> None:
             for count in (6, 4, 1):
                 nursery.start_soon(warm, count)
         assert ends == [(1, 1), (2, 4), (3, 6)]
+
+
+async def test_f144_each_who_warms_is_told_with_an_error_of_its_own() -> None:
+    network = Network()
+    network.refuse()
+    errors: list[BaseException] = []
+
+    async def warm() -> None:
+        with pytest.raises(ConnectError) as caught:
+            await pool.warm(HERE, 1)
+        errors.append(caught.value)
+
+    async with open_pool(network, outage_grace=0) as pool, trio.open_nursery() as nursery:
+        nursery.start_soon(warm)
+        nursery.start_soon(warm)
+    first, second = errors
+    assert first is not second
+    assert str(first) == str(second)
 
 
 async def test_warming_waits_for_room_and_evicts_nobody(autojump_clock: MockClock) -> None:
@@ -441,6 +459,80 @@ async def test_f138_draining_what_one_holds_oneself_is_refused_and_changes_nothi
         assert reasons(pool) == {}
         await pool.drain(HERE)
         assert reasons(pool) == {"CLEARED": 2}
+
+
+async def test_f138_warming_beside_what_one_holds_oneself_is_refused(
+    autojump_clock: MockClock,
+) -> None:
+    async with (
+        open_pool(max_connections=3) as pool,
+        pool.connection(HERE),
+        pool.connection(THERE),
+    ):
+        await pool.warm(THERE, 2)  # one of them is the lease itself
+        with pytest.raises(RuntimeError, match=r"holds 1 .* limit of 3 leaves no room for 3"):
+            await pool.warm(THERE, 3)
+        assert counts(pool, THERE) == {"active": 1, "idle": 1}
+        with pytest.raises(RuntimeError, match="end the leases first"):
+            await pool.warm(HERE, 3)
+
+
+async def test_f138_warming_beside_what_others_hold_waits_for_them(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_pool(max_connections=1) as pool, trio.open_nursery() as nursery:
+        lease = await nursery.start(hold, pool, HERE, 5.0)
+        nursery.start_soon(trio.sleep, 1)
+        nursery.start_soon(pool.warm, THERE, 1)
+        lease.retire()
+        await trio.sleep(4)
+        assert counts(pool, THERE) == {}
+        await trio.sleep(2)
+        assert counts(pool, THERE) == {"idle": 1}
+
+
+class Polite(Network):
+    """Its streams take their time to close."""
+
+    async def connect(self, endpoint: AnyEndpoint) -> trio.abc.Stream:
+        return SlowToClose(await super().connect(endpoint))
+
+
+class SlowToClose(trio.abc.Stream):
+    """Only an await can close it."""
+
+    def __init__(self, inner: trio.abc.Stream) -> None:
+        self.inner = inner
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self.inner.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self.inner.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        return await self.inner.receive_some(max_bytes)
+
+    async def aclose(self) -> None:
+        try:
+            with trio.CancelScope(shield=True):  # not even a close by force is at once
+                await trio.sleep(3)
+        finally:
+            await self.inner.aclose()
+
+
+async def test_f138_draining_waits_for_a_connection_whose_lease_is_over_and_that_still_closes(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_pool(Polite()) as pool:
+        lease = await pool.acquire(HERE)
+        pool.discard(lease)
+        await trio.sleep(1)
+        assert counts(pool) == {"closing": 1}
+        started = trio.current_time()
+        await pool.drain(HERE)
+        assert trio.current_time() == started + 2
+        assert counts(pool) == {}
 
 
 async def test_f138_a_connection_closed_under_its_lease_does_not_keep_its_holder_from_draining(

@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from conpool import Connection, ConnectionPool
+from conpool import ConnectError, Connection, ConnectionPool
 from tests.support.drivers import GREETING, Mux, MuxDriver, greet_and_echo
 from tests.support.pools import HERE, THERE, Network, counts, open_pool, reasons, settle
 
@@ -99,6 +99,8 @@ async def test_an_exception_ends_only_its_own_lease() -> None:
                 raise ValueError("mine")
         await ask(other, b"still here")
         assert counts(pool) == {"active": 1}
+        async with pool.connection(HERE) as third:
+            assert third.id == other.id
 
 
 async def test_an_interrupted_send_lets_the_others_end_and_takes_no_new_ones() -> None:
@@ -143,6 +145,65 @@ async def test_capacity_may_shrink_below_what_is_lent_and_grow_again() -> None:
         pool.release(leases[2])
 
 
+@pytest.mark.parametrize("who_asks", ["a lease that ends", "the sweep"])
+async def test_those_who_wait_get_the_room_that_has_grown(
+    who_asks: str, autojump_clock: MockClock
+) -> None:
+    driver = MuxDriver(2)
+    async with lending(driver, max_connections_per_endpoint=1, reap_interval=5) as pool:
+        leases = [await pool.acquire(HERE) for _ in range(2)]
+
+        async def wait() -> None:
+            leases.append(await pool.acquire(HERE))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            nursery.start_soon(wait)
+            await settle()
+            driver.sessions[0].room = 4
+            if who_asks == "a lease that ends":
+                pool.release(leases[0])
+                await settle()
+            else:
+                await trio.sleep(5.5)
+            assert len(leases) == 4
+        for lease in leases:
+            pool.release(lease)
+
+
+async def test_one_who_was_handed_room_that_is_gone_waits_on(autojump_clock: MockClock) -> None:
+    driver = MuxDriver(2)
+    async with lending(driver, max_connections_per_endpoint=1) as pool:
+        leases = [await pool.acquire(HERE) for _ in range(2)]
+
+        async def wait() -> None:
+            leases.append(await pool.acquire(HERE))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            await settle()
+            pool.release(leases[0])
+            driver.sessions[0].room = 1
+            await settle()
+            assert len(leases) == 2
+            pool.release(leases[1])
+            await settle()
+            assert len(leases) == 3
+        pool.release(leases[2])
+
+
+async def test_a_connection_that_is_too_old_takes_no_new_leases(
+    autojump_clock: MockClock,
+) -> None:
+    async with lending(MuxDriver(2), max_connection_lifetime=10) as pool:
+        first = await pool.acquire(HERE)
+        await trio.sleep(10)
+        async with pool.connection(HERE) as second:
+            assert (first.id, second.id) == (1, 2)
+        pool.release(first)
+        assert reasons(pool) == {"LIFETIME": 1}
+
+
 async def test_a_companion_that_ends_breaks_all_its_leases(autojump_clock: MockClock) -> None:
     async def hang_up(stream: trio.abc.Stream) -> None:
         await stream.send_all(GREETING)
@@ -169,6 +230,18 @@ async def test_the_stream_of_a_shared_lease_is_refused() -> None:
         with pytest.raises(RuntimeError, match="detached"):
             conn.detach()
         await ask(conn, b"in order")
+
+
+async def test_retiring_one_lease_keeps_new_ones_away() -> None:
+    async with lending(MuxDriver(3)) as pool:
+        first, second = await pool.acquire(HERE), await pool.acquire(HERE)
+        first.retire()
+        async with pool.connection(HERE) as third:
+            assert third.id == 2
+        await ask(second, b"still here")
+        pool.release(first)
+        pool.release(second)
+        assert reasons(pool) == {"DISCARDED": 1}
 
 
 async def test_discarding_one_lease_closes_after_the_last() -> None:
@@ -200,3 +273,53 @@ async def test_another_endpoint_is_not_starved_by_leases_that_take_turns(
             async with pool.connection(THERE):
                 pass
         nursery.cancel_scope.cancel()
+
+
+async def test_a_new_connection_that_takes_no_leases_is_a_failed_dial() -> None:
+    """Else the pool would dial such a server as fast as it can, for one who waits."""
+    async with lending(MuxDriver(0)) as pool:
+        with pytest.raises(ConnectError, match="takes no leases") as caught:
+            await pool.acquire(HERE)
+        assert caught.value.phase == "open"
+        assert pool._core.subs[HERE].gate.is_failing
+        assert counts(pool) == {}
+
+
+async def test_who_does_not_wait_does_not_go_before_those_who_do() -> None:
+    """G13: room that nobody knows of yet is for who has waited."""
+    driver = MuxDriver(1)
+    async with lending(driver, max_connections_per_endpoint=1) as pool:
+        lease = await pool.acquire(HERE)
+
+        async def wait() -> None:
+            async with pool.connection(HERE) as conn:
+                assert conn.id == lease.id
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            await settle()
+            driver.sessions[0].room = 2
+            with pytest.raises(trio.WouldBlock):
+                pool.acquire_nowait(HERE)
+            pool.release(lease)
+
+
+async def test_room_that_a_woken_waiter_finds_is_for_the_next() -> None:
+    """G12."""
+    driver = MuxDriver(1)
+    got: list[Lease] = []
+
+    async def wait() -> None:
+        got.append(await pool.acquire(HERE))
+
+    async with lending(driver, max_connections_per_endpoint=1) as pool:
+        lease = await pool.acquire(HERE)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            nursery.start_soon(wait)
+            await settle()
+            pool.release(lease)
+            driver.sessions[0].room = 2
+        assert [conn.id for conn in got] == [1, 1]
+        for conn in got:
+            pool.release(conn)

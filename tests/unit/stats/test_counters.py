@@ -6,7 +6,7 @@ import pytest
 
 from conpool._stats.counters import COUNTERS, Counters, ReasonCounts
 from conpool._stats.histogram import Histogram
-from conpool._stats.snapshot import EndpointStats
+from conpool._stats.snapshot import EndpointStats, PoolStats
 from conpool._values.states import CloseReason
 
 
@@ -76,3 +76,10 @@ def test_repr_tells_the_counters() -> None:
     counters = Counters()
     counters.total_created = 3
     assert repr(counters).startswith("Counters(total_created=3, total_reused=0, total_closed=0, ")
+
+
+def test_the_whole_pools_statistics_have_each_number_that_can_be_added_up() -> None:
+    """A counter that is missing there was forgotten, unless it is named here."""
+    numbers = {name for name in COUNTERS if isinstance(getattr(Counters(), name), int)}
+    missing = numbers - {field.name for field in dataclasses.fields(PoolStats)}
+    assert missing == {"acquire_cancelled"}
