@@ -355,11 +355,11 @@ IN_PIECES: Final = (
         at_least=500,
     ),
     World(
-        name="two endpoints share one slot, told to stop and to go on",
-        settings={"max_connections_per_endpoint": 1, "max_connections": 1},
-        endpoints=2,
+        name="one endpoint, told to stop and to go on, with new connections wanted",
+        settings=PAIR,
         waiters=2,
-        happens=_happens("paused"),
+        is_courteous=True,
+        happens=_happens("ask fresh", "paused", "shut"),
         at_least=500,
     ),
 )
@@ -367,11 +367,11 @@ IN_PIECES: Final = (
 
 LARGE_IN_PIECES: Final = (
     World(
-        name="one endpoint, told to stop and to go on, with new connections wanted",
-        settings=PAIR,
+        name="two endpoints share one slot, told to stop and to go on",
+        settings={"max_connections_per_endpoint": 1, "max_connections": 1},
+        endpoints=2,
         waiters=2,
-        is_courteous=True,
-        happens=_happens("ask fresh", "paused", "shut"),
+        happens=_happens("paused"),
         at_least=500,
     ),
 )
