@@ -347,13 +347,6 @@ MUTATIONS = (
         tests=(_SHARING,),
     ),
     Mutation(
-        name="what was cleared is lent to those who share it",
-        file="_lending/share.py",
-        old="return has_room and is_current and",
-        new="return has_room and",
-        tests=(_SHARING,),
-    ),
-    Mutation(
         name="those who share a connection may use its stream",
         file="_lending/share.py",
         old="            link.offered = REFUSING  #",
