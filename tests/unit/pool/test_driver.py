@@ -134,6 +134,16 @@ def test_a_driver_that_cannot_open_is_refused(driver: Any) -> None:
         ConnectionPool(driver=driver)
 
 
+@pytest.mark.parametrize("name", ["is_clean", "capacity"])
+def test_a_question_that_is_not_awaited_must_not_be_async(name: str) -> None:
+    """A coroutine is true, whatever it would say: every session would be clean."""
+
+    async def answer(self: Plain, session: Session) -> Any: ...
+
+    with pytest.raises(ConfigError, match=rf"Odd\.{name}\(\) must not be async"):
+        ConnectionPool(driver=type("Odd", (Plain,), {name: answer})())
+
+
 # ── check ───────────────────────────────────────────────────────────────────────
 
 
