@@ -125,7 +125,7 @@ def test_nobody_depends_on_a_check_whose_caller_has_gone_while_another_is_idle()
     shell = with_idle(2)
     shell.cancel(shell.ask())
     waiting = shell.ask()
-    assert [entry.awaited_by for entry in shell.checks] == [None, waiting.waiter]
+    assert [entry.awaited_by is waiting.waiter for entry in shell.checks] == [False, True]
 
 
 def test_no_dial_starts_for_one_whom_a_check_may_serve() -> None:
