@@ -233,7 +233,7 @@ class Ledger:
     def enqueue(self, waiter: AnyWaiter, now: float) -> None:
         """Put `waiter` in the queue of each of its sub-pools: at the end, unless it comes back.
 
-        If all connections are lent, it can get nothing yet, so the pump does not look.
+        If all connections are lent and full, it can get nothing yet: the pump does not look.
         """
         waiter.queued = True
         if waiter.had_turn or waiter.fresh or len(waiter.subs) > 1:
@@ -243,7 +243,7 @@ class Ledger:
         sub.waiting += 1
         sub.queue.line[waiter] = None
         sub.used_at = now
-        if sub.idle or sub.is_scarce or len(sub.limit.borrowers) < sub.limit.total:
+        if sub.idle or sub.roomy or sub.is_scarce or len(sub.limit.borrowers) < sub.limit.total:
             self._look_again_at(sub)
         if waiter.is_timed or sub.timed:
             # Behind one with its own row, everybody has one: so those without come first in line.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -89,6 +90,20 @@ async def test_a_waiter_gets_the_room_of_who_leaves(autojump_clock: MockClock) -
         pool.release(got[0])
         pool.release(leases[1])
         assert counts(pool) == {"idle": 1}
+
+
+async def test_one_who_wants_a_new_connection_keeps_nobody_from_sharing() -> None:
+    async with (
+        lending(MuxDriver(2), max_connections_per_endpoint=1) as pool,
+        pool.connection(HERE) as first,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(partial(pool.acquire, HERE, fresh=True))
+        await settle()
+        with trio.fail_after(1):
+            async with pool.connection(HERE) as second:
+                assert second.id == first.id
+        nursery.cancel_scope.cancel()
 
 
 async def test_an_exception_ends_only_its_own_lease() -> None:
