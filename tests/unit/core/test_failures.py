@@ -136,6 +136,14 @@ def test_one_who_wants_a_new_connection_is_told_at_once_while_others_are_lent() 
     assert told([wants_new, takes_any]) == [True, False]
 
 
+def test_one_who_wants_a_new_connection_is_told_and_not_an_older_one_who_takes_any() -> None:
+    shell = Shell()
+    shell.lend()
+    takes_any, wants_new = shell.ask(), shell.ask(fresh=True)
+    shell.dial_fails(shell.dials[1])
+    assert told([takes_any, wants_new]) == [False, True]
+
+
 def test_one_who_is_not_told_waits_for_the_next_dial() -> None:
     shell = Shell(max_connections_per_endpoint=2)
     shell.lend()
