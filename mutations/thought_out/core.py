@@ -80,10 +80,10 @@ MUTATIONS: Final = (
         "            wanted = 0\n",
     ),
     plant(
-        "after a failure the second attempt waits for the first one's end",
-        "_core/dials.py",
-        "                self._look_when_gate_opens(sub)  # for the other waiters\n",
-        "                pass\n",
+        "an attempt after a failure does not put off the next one",
+        "_core/gate.py",
+        "            self._failures += 1\n            self._put_off(now)\n",
+        "            self._failures += 1\n",
     ),
     plant(
         "an idle connection holds the slot of one who wants a new connection",
