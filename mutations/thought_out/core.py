@@ -712,6 +712,13 @@ MUTATIONS: Final = (
         *SESSIONS,
     ),
     plant(
+        "nobody looks for room for one who queues behind another",
+        "_core/ledger.py",
+        "        if sub.idle or sub.roomy or sub.is_scarce",
+        "        if sub.idle or sub.is_scarce",
+        *SESSIONS,
+    ),
+    plant(
         "a spoilt shared connection takes new leases",
         "_core/sharing.py",
         "            and entry.doomed is None\n",
