@@ -12,7 +12,10 @@ _SCHEDULES = "tests/proof/test_schedules.py"
 _SCHEDULES_POOL = "tests/proof/test_schedules_pool.py"
 _OWN = "tests/regressions/test_own_bugs.py"
 _FAILS = "tests/proof/test_fail_everywhere.py"
-_FAILS_POOL = "tests/proof/test_fail_everywhere_pool.py"
+_CLOSES = (
+    "tests/proof/test_fail_everywhere_pool.py"
+    "::test_f142_a_block_is_left_whatever_fails_where_closing_must_await"
+)
 _WAITING = "tests/unit/lending/test_waiting.py"
 _LENDING = "tests/unit/lending/test_acquire.py"
 _CHECK = "tests/unit/lending/test_peer_check.py"
@@ -146,7 +149,7 @@ MUTATIONS = (
             "            await self.attendant.close(entry, gracefully)\n"
             "            try:\n"
         ),
-        tests=(_ENGINE, _FAILS_POOL, _RELEASE),
+        tests=(_ENGINE, _CLOSES, _RELEASE),
     ),
     Mutation(
         name="the end of a pool that is cancelled is cancelled, too",

@@ -436,12 +436,12 @@ def test_f139_whoever_had_the_connection_is_its_own_news_and_others_wait_within_
 def test_f139_after_the_grace_all_are_told_who_waited_when_the_dial_began() -> None:
     """G33."""
     shell = Shell(max_connections_per_endpoint=1, outage_grace=NO_GRACE)
-    first, second = shell.ask(), shell.ask()
+    first, second = ask_at_once(shell, 2)
+    between = shell.ask()
     shell.dial_succeeds()
     late = shell.ask()
     shell.lose_early(first)
-    assert told([second]) == [False]  # it came when the dial had begun
-    assert late.is_waiting
+    assert told([second, between, late]) == [True, False, False]
 
 
 def test_f139_nobody_is_told_of_it_while_another_connection_is_lent() -> None:
