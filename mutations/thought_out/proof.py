@@ -154,8 +154,22 @@ MUTATIONS = (
     Mutation(
         name="the end of a pool that is cancelled is cancelled, too",
         file="_pool/lifecycle.py",
-        old="            with trio.CancelScope(shield=True, deadline=now + bound):\n",
-        new="            with trio.CancelScope(deadline=now + bound):\n",
+        old=(
+            "            with trio.CancelScope(shield=True, deadline=now + bound):\n"
+            "                await self._wait_for_end()\n"
+            "        finally:\n"
+            "            insist(self._host.cancel)\n"
+            "            try:\n"
+            "                with trio.CancelScope(shield=True, deadline=now + 2 * bound):\n"
+        ),
+        new=(
+            "            with trio.CancelScope(deadline=now + bound):\n"
+            "                await self._wait_for_end()\n"
+            "        finally:\n"
+            "            insist(self._host.cancel)\n"
+            "            try:\n"
+            "                with trio.CancelScope(deadline=now + 2 * bound):\n"
+        ),
         tests=(_LIFECYCLE, _POOL),
     ),
     Mutation(
