@@ -24,6 +24,7 @@ _ENGINE = "tests/unit/engine/test_engine.py"
 _NEWS = "tests/unit/engine/test_news.py"
 _LIFECYCLE = "tests/unit/pool/test_lifecycle.py"
 _DIAL = "tests/unit/dial/test_dial.py"
+_DIALS = "tests/unit/core/test_dials.py"
 _ENDING = "tests/unit/core/test_ending.py"
 _FAILURES = "tests/unit/core/test_failures.py"
 _LEDGER = "tests/unit/core/test_ledger.py"
@@ -208,10 +209,10 @@ MUTATIONS = (
     ),
     Mutation(
         name="somebody who is told to stop warming is remembered",
-        file="_lending/waiting.py",
-        old="            engine.report_quietly(engine.core.orders.warming_ended, warmer)\n",
-        new="            pass\n",
-        tests=(_WAITING, _POOL),
+        file="_core/orders.py",
+        old="        if warmer.queued:\n            self._ledger.leave_warming(warmer)\n",
+        new="        pass\n",
+        tests=(_DIALS, _WAITING),
     ),
     Mutation(
         name="a handshake that is cut short leaves its socket open",
