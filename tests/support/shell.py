@@ -438,6 +438,7 @@ class Shell:
             elif isinstance(effect, Check):
                 self._check(effect.entry)
             else:
+                assert isinstance(effect, Close), effect
                 self._close(effect)
 
     def _give_up(self, entry: Entry) -> None:

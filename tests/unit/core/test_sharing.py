@@ -25,7 +25,8 @@ class Stand:
     def __init__(
         self, *, room: int = 1, shares: bool = False, resets: bool = False, **settings: Any
     ) -> None:
-        config = PoolConfig(**(PATIENT | settings))
+        chosen: dict[str, Any] = {**PATIENT, **settings}
+        config = PoolConfig(**chosen)
         self.core: Core[Any, Any] = Core(config, {}, SteadyRandom(), resets=resets, shares=shares)
         self.core.move(PoolState.OPEN)
         self.room = room
