@@ -6,8 +6,8 @@ Nearly always `async with pool.connection(...)` is the right thing, because it s
 ended. After `acquire` the caller must say how the lease ended:
 
 - `release` says that the transaction is over: committed, or rolled back.
-- `discard` says that nobody knows. The pool closes the connection, and the server rolls back what
-  is unfinished.
+- `discard` says that nobody knows. The pool has the server stop what it is doing and closes the
+  connection, and the server rolls back what is unfinished.
 
 Both are synchronous. They cannot be cancelled, and they never wait.
 """
@@ -18,9 +18,7 @@ import os
 import sys
 
 import trio
-from postgres_client import Database, SQLError
-
-import conpool
+from postgres_client import Database, Session, SQLError
 
 WITHDRAW = "UPDATE conpool_account SET balance = balance - $1::int WHERE name = $2"
 DEPOSIT = "UPDATE conpool_account SET balance = balance + $1::int WHERE name = $2"
@@ -34,7 +32,7 @@ async def transfer(db: Database, amount: int, giver: str, taker: str) -> None:
     """
     conn = await db.pool.acquire(db.endpoint)
     try:
-        refusal = await try_transfer(db, conn, amount, giver, taker)
+        refusal = await try_transfer(conn.session, amount, giver, taker)
     except BaseException:
         # Cancelled, or the connection broke: nobody knows how far the transaction came.
         db.pool.discard(conn)
@@ -44,25 +42,17 @@ async def transfer(db: Database, amount: int, giver: str, taker: str) -> None:
         raise refusal
 
 
-async def try_transfer(
-    db: Database, conn: conpool.Connection[None], amount: int, giver: str, taker: str
-) -> SQLError | None:
+async def try_transfer(session: Session, amount: int, giver: str, taker: str) -> SQLError | None:
     """Commit the transaction or roll it back; return the error that made it roll back."""
-    await run(db, conn, "BEGIN")
+    await session.query("BEGIN")
     try:
-        await run(db, conn, DEPOSIT, amount, taker)
-        await run(db, conn, WITHDRAW, amount, giver)
+        await session.query(DEPOSIT, amount, taker)
+        await session.query(WITHDRAW, amount, giver)
     except SQLError as refusal:
-        await run(db, conn, "ROLLBACK")
+        await session.query("ROLLBACK")
         return refusal
-    await run(db, conn, "COMMIT")
+    await session.query("COMMIT")
     return None
-
-
-async def run(db: Database, conn: conpool.Connection[None], sql: str, *values: object) -> None:
-    result = await db.ask(conn, sql, *values)
-    if result.error:
-        raise result.error
 
 
 async def main(host: str, port: int, user: str, password: str, database: str) -> dict[str, int]:

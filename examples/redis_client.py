@@ -1,13 +1,14 @@
-"""A Redis client in a page: hiredis speaks the protocol, conpool lends the connections.
+"""A Redis client in a page: hiredis speaks the protocol, conpool lends the sessions.
 
-    python examples/redis_client.py 127.0.0.1 6379
+    python examples/redis_client.py redis://127.0.0.1:6379/0
+    python examples/redis_client.py redis://user:password@127.0.0.1:6379/2
 
-Before the pool lends a connection that was idle, it sends PING on it and waits for PONG. So it
-finds out if the server hangs, or if a proxy dropped the connection without a word, and the caller
-gets a connection that works.
+The driver logs in and selects the database that the URL names. Before the pool lends a session that
+was idle, it sends PING on it and waits for PONG. So it finds out if the server hangs, or if a proxy
+dropped the connection without a word, and the caller gets a session that works.
 
-Do not send commands that change the connection itself (SELECT, MULTI, SUBSCRIBE): the next caller
-would find it changed. For another database, give the endpoint a `partition`.
+After a command that changes the connection itself (SELECT, MULTI, SUBSCRIBE), call `conn.retire()`:
+the next caller would find it changed. Another database is another endpoint.
 """
 
 from __future__ import annotations
@@ -23,51 +24,68 @@ import conpool
 INCOMPLETE = object()
 
 
-def open_pool(config: conpool.PoolConfig | None = None) -> conpool.ConnectionPool[None]:
-    """Make a pool whose idle connections must answer PING before they are lent again."""
-    return conpool.ConnectionPool(
-        config or conpool.PoolConfig(health_check_timeout=1.0), health_check=ping, name="redis"
-    )
+class Session:
+    """One connection: runs one command after the other."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self.stream = stream
+        self.reader = hiredis.Reader(notEnoughData=INCOMPLETE)
+        self.owed = 0  # replies that were asked for and not read
+
+    async def command(self, *command: Any) -> Any:
+        """Run one command.
+
+        Raises:
+            hiredis.ReplyError: The server refused the command.
+        """
+        self.owed += 1
+        await self.stream.send_all(hiredis.pack_command(command))
+        while (reply := self.reader.gets()) is INCOMPLETE:
+            received = await self.stream.receive_some()
+            if not received:
+                raise trio.BrokenResourceError("the server hung up in mid-reply")
+            self.reader.feed(bytes(received))
+        self.owed -= 1
+        if isinstance(reply, hiredis.ReplyError):
+            raise reply
+        return reply
+
+
+class RedisDriver(conpool.Driver[Session]):
+    """Logs in to Redis or Valkey, and asks for a sign of life."""
+
+    async def open(self, stream: trio.abc.Stream, endpoint: conpool.AnyEndpoint) -> Session:
+        session = Session(stream)
+        login = endpoint.login or conpool.Login()
+        if login.password is not None:
+            await session.command("AUTH", login.username or "default", login.password)
+        await session.command("SELECT", login.database or 0)
+        return session
+
+    async def check(self, session: Session) -> bool:
+        return bool(await session.command("PING") == b"PONG")
+
+    def is_clean(self, session: Session) -> bool:
+        return session.owed == 0 and not session.reader.has_data()
+
+
+def open_pool(config: conpool.PoolConfig | None = None) -> conpool.ConnectionPool[Session]:
+    """Make a pool whose idle sessions must answer PING before they are lent again."""
+    config = config or conpool.PoolConfig(health_check_timeout=1.0)
+    return conpool.ConnectionPool(config, driver=RedisDriver(), name="redis")
 
 
 async def execute(
-    pool: conpool.ConnectionPool[None], endpoint: conpool.Endpoint, *command: Any
+    pool: conpool.ConnectionPool[Session], endpoint: conpool.AnyEndpoint, *command: Any
 ) -> Any:
-    """Run one command on a pooled connection.
-
-    Raises:
-        hiredis.ReplyError: The server refused the command.
-    """
+    """Run one command on any session. A refusal costs no connection."""
     async with pool.connection(endpoint) as conn:
-        reply = await call(conn, *command)
-    # After the block: the reply was read to its end, so the pool may keep the connection.
-    if isinstance(reply, hiredis.ReplyError):
-        raise reply
-    return reply
+        return await conn.session.command(*command)
 
 
-async def call(stream: trio.abc.Stream, *command: Any) -> Any:
-    """Send one command and read its reply to the end; a refusal is a reply, too."""
-    await stream.send_all(hiredis.pack_command(command))
-    reader = hiredis.Reader(notEnoughData=INCOMPLETE)
-    while (reply := reader.gets()) is INCOMPLETE:
-        received = await stream.receive_some()
-        if not received:
-            raise trio.BrokenResourceError("the server hung up in mid-reply")
-        reader.feed(bytes(received))
-    if reader.has_data():
-        raise trio.BrokenResourceError("the server sent more than was asked for")
-    return reply
-
-
-async def ping(conn: conpool.Connection[None]) -> bool:
-    """Ask the server whether this connection still works."""
-    return bool(await call(conn, "PING") == b"PONG")
-
-
-async def main(host: str, port: int, *, tasks: int = 50, rounds: int = 20) -> int:
+async def main(url: str, *, tasks: int = 50, rounds: int = 20) -> int:
     """Let many tasks count together on the server; return the total."""
-    endpoint = conpool.Endpoint(host, port)
+    endpoint = conpool.Endpoint.from_url(url)
 
     async with open_pool() as pool:
 
@@ -87,9 +105,8 @@ async def main(host: str, port: int, *, tasks: int = 50, rounds: int = 20) -> in
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("host")
-    parser.add_argument("port", type=int)
+    parser.add_argument("url")
     parser.add_argument("--tasks", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=20)
     a = parser.parse_args()
-    trio.run(lambda: main(a.host, a.port, tasks=a.tasks, rounds=a.rounds))
+    trio.run(lambda: main(a.url, tasks=a.tasks, rounds=a.rounds))

@@ -156,13 +156,14 @@ class PostgresService(Service):
         return received.startswith(b"E")
 
     async def prepare(self, conn: conpool.Connection[None], known: set[int]) -> None:
-        from postgres_client import SQLError, log_in
+        from postgres_client import Session, SQLError
 
         if conn.id in known:
             return
         server = self.server
+        login = conpool.Login(server.user, server.password, server.database)
         try:
-            await log_in(conn, server.user, server.password, server.database)
+            await Session(conn, conn.endpoint).log_in(login)
         except (SQLError, trio.BrokenResourceError) as exc:
             raise ServerMisbehaved("no login") from exc
         known.add(conn.id)

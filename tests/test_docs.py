@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import inspect
 import logging
+import os
 import re
 import shutil
 import ssl
@@ -24,11 +25,11 @@ from trio.testing import wait_all_tasks_blocked
 import conpool
 from conpool.testing import MemoryConnector
 
-from .servers import Certificates
+from .servers import Certificates, Memcached
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-TUTORIAL = ROOT / "docs" / "tutorial.rst"
+TUTORIALS = [ROOT / "docs" / "tutorial.rst", ROOT / "docs" / "driver.rst"]
 SNIPPETS = sorted((ROOT / "docs" / "snippets").glob("*.py"))
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 PAGES = [
@@ -64,25 +65,37 @@ def test_the_pages_have_code() -> None:
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda path: path.stem)
-def test_a_snippet_runs_as_it_stands(snippet: Path) -> None:
+def test_a_snippet_runs_as_it_stands(snippet: Path, request: pytest.FixtureRequest) -> None:
+    environment = dict(os.environ)
+    if snippet.stem.startswith("memcache"):
+        # Skipped if memcached is not installed.
+        users = "memcached_with_users" if snippet.stem == "memcache_login" else "memcached"
+        environment["MEMCACHED_PORT"] = str(request.getfixturevalue(users).port)
     done = subprocess.run(
         [sys.executable, "-W", "error", snippet],
         capture_output=True,
+        env=environment,
         text=True,
         timeout=50,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     place = 0
-    for part in shown_output(snippet.stem).split("..."):
+    for part in shown_outputs().get(snippet.stem, "").split("..."):
         place = same_everywhere(done.stdout).find(part.strip(), place)
         assert place >= 0, f"it does not print {part!r} in this place, but\n{done.stdout}"
 
 
-def shown_output(program: str) -> str:
-    """What the tutorial says that a program prints."""
-    shown = dict(PROMPT.findall(TUTORIAL.read_text("utf-8")))
-    return same_everywhere(shown.get(program, ""))
+@pytest.fixture
+def memcached_with_users() -> Iterator[Memcached]:
+    with Memcached(users={"app": "secret"}) as server:
+        yield server
+
+
+def shown_outputs() -> dict[str, str]:
+    """What the tutorials say that their programs print."""
+    pages = "\n".join(page.read_text("utf-8") for page in TUTORIALS)
+    return {program: same_everywhere(shown) for program, shown in PROMPT.findall(pages)}
 
 
 def same_everywhere(printed: str) -> str:
@@ -90,9 +103,11 @@ def same_everywhere(printed: str) -> str:
     return " ".join(re.sub(r"-{3,}", "---", re.sub(r"\d+(\.\d+)?", "#", printed)).split())
 
 
-def test_the_tutorial_shows_what_its_programs_print() -> None:
-    shown = {program for program, _ in PROMPT.findall(TUTORIAL.read_text("utf-8"))}
-    assert shown == {"first", "limits", "timeouts", "cancelled", "retry", "by_hand"}
+def test_the_tutorials_show_what_their_programs_print() -> None:
+    first = {"first", "limits", "timeouts", "cancelled", "retry", "by_hand"}
+    second = {path.stem for path in SNIPPETS if path.stem.startswith("memcache")}
+    assert set(shown_outputs()) == first | second
+    assert len(second) == 5
 
 
 class AnyPeer(conpool.Connector):

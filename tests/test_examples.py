@@ -157,19 +157,24 @@ async def test_http_connection_with_surplus_bytes_is_retired() -> None:
 # ── redis_client ────────────────────────────────────────────────────────────────
 
 
+def url_of(server: Valkey, account: str = "", database: int = 0) -> str:
+    return f"redis://{account}{LOOPBACK}:{server.port}/{database}"
+
+
 def test_redis_example_runs_from_the_command_line(valkey: Valkey) -> None:
-    printed = run_example("redis_client.py", LOOPBACK, valkey.port, "--tasks", 5, "--rounds", 4)
+    printed = run_example("redis_client.py", url_of(valkey), "--tasks", 5, "--rounds", 4)
     assert "5 tasks counted to 20" in printed
 
 
 async def test_redis_tasks_count_together(valkey: Valkey) -> None:
-    assert await redis_client.main(LOOPBACK, valkey.port, tasks=50, rounds=20) == 1000
+    assert await redis_client.main(url_of(valkey), tasks=50, rounds=20) == 1000
 
 
 async def test_redis_idle_connection_answers_ping_before_it_is_lent(valkey: Valkey) -> None:
     async def count_pings() -> int:
         async with await trio.open_tcp_stream(LOOPBACK, valkey.port) as stream:
-            report = (await redis_client.call(stream, "INFO", "commandstats")).decode()
+            session = redis_client.Session(stream)
+            report = (await session.command("INFO", "commandstats")).decode()
         lines = [line for line in report.splitlines() if line.startswith("cmdstat_ping:")]
         return sum(int(line.partition("calls=")[2].partition(",")[0]) for line in lines)
 
@@ -205,17 +210,41 @@ async def test_redis_refusal_costs_no_connection(valkey: Valkey) -> None:
         assert pool.stats(endpoint).total_created == 1
 
 
-@pytest.mark.parametrize(
-    ("sent", "complaint"), [(b"$4\r\nhal", "hung up"), (b"+OK\r\n+OK\r\n", "more than was asked")]
-)
-async def test_redis_reply_that_is_not_exactly_one_breaks_the_connection(
-    sent: bytes, complaint: str
-) -> None:
+async def test_redis_reply_that_breaks_off_breaks_the_connection() -> None:
     ours, theirs = trio.testing.memory_stream_pair()
-    await theirs.send_all(sent)
+    await theirs.send_all(b"$4\r\nhal")
     await theirs.send_eof()
-    with pytest.raises(trio.BrokenResourceError, match=complaint):
-        await redis_client.call(ours, "PING")
+    session = redis_client.Session(ours)
+    with pytest.raises(trio.BrokenResourceError, match="hung up"):
+        await session.command("PING")
+    assert not redis_client.RedisDriver().is_clean(session)
+
+
+async def test_redis_session_with_more_than_was_asked_for_is_not_clean() -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    await theirs.send_all(b"+OK\r\n+OK\r\n")
+    session = redis_client.Session(ours)
+    assert await session.command("PING") == b"OK"
+    assert not redis_client.RedisDriver().is_clean(session)
+
+
+async def test_redis_logs_in_with_the_account_of_the_url() -> None:
+    with Valkey() as valkey:
+        admin = conpool.Endpoint.from_url(url_of(valkey, database=2))
+        app = conpool.Endpoint.from_url(url_of(valkey, "app:secret@", database=2))
+        wrong = conpool.Endpoint.from_url(url_of(valkey, "app:guess@", database=2))
+        async with redis_client.open_pool() as pool:
+            await redis_client.execute(
+                pool, admin, "ACL", "SETUSER", "app", "on", ">secret", "~*", "+@all"
+            )
+            await redis_client.execute(pool, admin, "SET", "word", "in the second")
+            assert await redis_client.execute(pool, app, "ACL", "WHOAMI") == b"app"
+            assert await redis_client.execute(pool, app, "GET", "word") == b"in the second"
+            with pytest.raises(conpool.ConnectError, match="WRONGPASS") as caught:
+                await redis_client.execute(pool, wrong, "GET", "word")
+            assert caught.value.phase == "open"
+            assert "guess" not in str(caught.value)
+            assert pool.stats(app).total_created == 1
 
 
 # ── postgres_client ─────────────────────────────────────────────────────────────
@@ -245,7 +274,7 @@ async def test_postgres_hundred_queries_need_twenty_logins(postgres: Postgres) -
                 nursery.start_soon(ask)
         stats = db.pool.stats(db.endpoint)
     assert len(backends) == 100
-    assert len(set(backends)) == db.logins == stats.total_created == 20
+    assert len(set(backends)) == db.driver.logins == stats.total_created == 20
     assert stats.total_reused == 80
 
 
@@ -259,7 +288,7 @@ async def test_postgres_wrong_statement_costs_no_connection(postgres: Postgres) 
         with pytest.raises(postgres_client.SQLError, match="22012"):
             await db.query("SELECT 1 / $1::int", 0)
         assert await db.query("SELECT $1::text, $2::text", "it's", None) == [("it's", None)]
-        assert db.pool.stats(db.endpoint).total_created == db.logins == 1
+        assert db.pool.stats(db.endpoint).total_created == db.driver.logins == 1
 
 
 async def test_postgres_open_transaction_is_not_handed_on(postgres: Postgres) -> None:
@@ -267,9 +296,10 @@ async def test_postgres_open_transaction_is_not_handed_on(postgres: Postgres) ->
     async with db.pool:
         await db.query("BEGIN")
         assert await db.query("SELECT 1") == [("1",)]
+        await db.pool.drain()  # the server is told to stop first
         stats = db.pool.stats(db.endpoint)
-        assert stats.closed_by_reason[conpool.CloseReason.DISCARDED] == 1
-        assert stats.total_created == db.logins == 2
+        assert stats.closed_by_reason[conpool.CloseReason.INCOMPLETE] == 1
+        assert stats.total_created == db.driver.logins == 2
 
 
 async def test_postgres_last_words_of_the_server_are_raised(postgres: Postgres) -> None:
@@ -283,24 +313,59 @@ async def test_postgres_last_words_of_the_server_are_raised(postgres: Postgres) 
 async def test_postgres_wrong_password_is_told(postgres: Postgres) -> None:
     db = postgres_client.Database(LOOPBACK, postgres.port, postgres.user, "wrong", "postgres")
     async with db.pool:
-        with pytest.raises(postgres_client.SQLError, match="28P01"):
+        with pytest.raises(conpool.ConnectError, match="28P01") as caught:
             await db.query("SELECT 1")
-    assert db.logins == 0
+    assert caught.value.phase == "open"
+    assert isinstance(caught.value.__cause__, postgres_client.SQLError)
+    assert db.driver.logins == 0
+
+
+async def test_postgres_session_forgets_the_settings_of_its_last_lease(postgres: Postgres) -> None:
+    db = postgres_client.Database(*account(postgres))
+    async with db.pool:
+        await db.query("SET application_name = 'mine'")
+        assert await db.query("SHOW application_name") == [("",)]
+        assert db.driver.logins == 1
+
+
+async def test_postgres_idle_session_is_checked(postgres: Postgres) -> None:
+    db = postgres_client.Database(*account(postgres))
+    async with db.pool, db.pool.connection(db.endpoint) as conn:
+        assert await conn.is_healthy()
+
+
+async def test_postgres_query_that_is_given_up_is_stopped(postgres: Postgres) -> None:
+    running = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query = $1"
+    db = postgres_client.Database(*account(postgres))
+    async with db.pool:
+        with trio.move_on_after(0.2) as scope:
+            await db.query("SELECT pg_sleep(600)")
+        assert scope.cancelled_caught
+        with trio.fail_after(10):
+            await db.pool.drain()
+            while await db.query(running, "SELECT pg_sleep(600)") != [("0",)]:  # noqa: ASYNC110
+                await trio.sleep(0.01)
+        assert db.pool.stats(db.endpoint).closed_by_reason[conpool.CloseReason.CANCELLED] == 1
+
+
+ENDPOINT = conpool.Endpoint("db.example", 5432)
 
 
 async def test_postgres_server_that_asks_for_no_password_is_not_trusted() -> None:
     ours, theirs = trio.testing.memory_stream_pair()
     await theirs.send_all(pg.AuthenticationOk().to_wire())
     with pytest.raises(postgres_client.SQLError, match="no place in a SCRAM login"):
-        await postgres_client.log_in(ours, "me", "secret", "mine")
+        await postgres_client.Session(ours, ENDPOINT).log_in(conpool.Login("me", "secret", "mine"))
 
 
 async def test_postgres_end_of_the_stream_breaks_the_connection() -> None:
     ours, theirs = trio.testing.memory_stream_pair()
     await theirs.send_eof()
     with pytest.raises(trio.BrokenResourceError, match="hung up"):
-        await postgres_client.log_in(ours, "me", "secret", "mine")
+        await postgres_client.Session(ours, ENDPOINT).log_in(conpool.Login("me", "secret", "mine"))
 
+
+ALL = "SELECT name, balance FROM conpool_account"
 
 # ── manual_transaction ──────────────────────────────────────────────────────────
 
@@ -331,12 +396,13 @@ async def test_transaction_that_is_cancelled_discards_its_connection(postgres: P
     async with accounts(postgres) as db:
         # Somebody else holds Ada's row, so that the transfer stops between its two halves.
         async with db.pool.connection(db.endpoint) as other:
-            await db.ask(other, "BEGIN")
-            await db.ask(other, "SELECT * FROM conpool_account WHERE name = 'Ada' FOR UPDATE")
+            await other.session.query("BEGIN")
+            await other.session.query(f"{ALL} WHERE name = 'Ada' FOR UPDATE")
             with trio.move_on_after(0.2) as scope:
                 await manual_transaction.transfer(db, 30, "Ada", "Bob")
             assert scope.cancelled_caught
-            await db.ask(other, "ROLLBACK")
+            await other.session.query("ROLLBACK")
+        await db.pool.drain()  # the server is told to stop first
         stats = db.pool.stats(db.endpoint)
         assert stats.closed_by_reason[conpool.CloseReason.DISCARDED] == 1
         assert await balances(db) == {"Ada": "100", "Bob": "0"}
@@ -357,5 +423,5 @@ async def accounts(server: Postgres) -> AsyncIterator[postgres_client.Database]:
 
 
 async def balances(db: postgres_client.Database) -> dict[str | None, str | None]:
-    rows = await db.query("SELECT name, balance FROM conpool_account")
+    rows = await db.query(ALL)
     return {row[0]: row[1] for row in rows}

@@ -47,7 +47,7 @@ _connection/idle_watch IdleWatch.wait sleep_forever: the pool's end cancels the 
 _connection/idle_watch IdleWatch.wait wait_readable: the pool's end cancels the background
 _dial/dial _connect connect: `connect_timeout`, in `open_link`
 _dial/dial _connect_natively connect: `connect_timeout`, in `open_link`
-_engine/attendant Attendant._say_goodbye wait: the shield around it, `close_timeout`
+_engine/attendant Attendant._wait_until_alone wait: the shield around it, `close_timeout`
 _engine/background Background._keep_doing sleep: a tenth of a second
 _dial/lookup Lookups._ask_system wait: the resolver's thread ends; `connect_timeout` before that
 _dial/name_cache NameCache._wait wait: the task that asks ends, whatever comes of it

@@ -72,7 +72,8 @@ def is_cut_short(link: Link) -> bool:
     """Whether an exchange is half done, as its driver says, or the bytes that have moved."""
     exchange = link.exchange
     taints = exchange.taints
-    if exchange.in_progress or taints & CUT_SEND:
+    # A companion (`run`) waits for the peer's next bytes all the time.
+    if exchange.in_progress > link.rules.runs or taints & CUT_SEND:
         return True
     if taints & JUDGED:
         return not link.rules.is_clean(link.session)

@@ -96,6 +96,7 @@ class Link:
         driver = cast("NativeDriver[Any]", rules.driver)
         link = cls(NativeStream(driver, session), rules, session=session)
         link.offered = REFUSING
+        link.exchange.has_received = True  # its library has logged in; nobody counts the bytes
         link._peek(is_opaque=False)
         link._follow_rules()
         return link

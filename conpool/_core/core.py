@@ -135,7 +135,7 @@ class Core(Generic[LinkT, TaskT]):
         self._chores = Chores(self._ledger)
         self._warming = Warming(self._ledger)
         self._dials = Dials(self._ledger, self._warming)
-        self.sharing = Sharing(self._ledger)
+        self.sharing = Sharing(self._ledger, self._dials)
         self._serving = Serving(self._ledger, self._dials, self.sharing, self)
         self.checks = Checks(self._ledger, self._chores, self._warming)
         self.failures = Failures(self._ledger, self._chores)
@@ -271,9 +271,7 @@ class Core(Generic[LinkT, TaskT]):
                     self._ledger.push_idle(entry)
             else:
                 if sub.gate.is_in_doubt:
-                    sub.gate.proved()
-                    sub.note_strictness()
-                    self._ledger.touch(sub)
+                    self.failures.was_of_use(entry, now)
                 if sub.shares:
                     self._leave(entry, None, now)
                 else:
@@ -308,7 +306,7 @@ class Core(Generic[LinkT, TaskT]):
 
     def retired(self, lease: AnyLease, now: float) -> None:
         """The holder of `lease` wants the connection closed when the lease ends."""
-        lease.entry.doomed = lease.entry.doomed or CloseReason.DISCARDED
+        self.sharing.spoil(lease.entry, CloseReason.DISCARDED, now)
 
     def closed(self, entry: AnyEntry, now: float) -> None:
         """The file of `entry` is closed: its slot is free."""
@@ -364,13 +362,12 @@ class Core(Generic[LinkT, TaskT]):
             if sub.waiting and (
                 sub.idle or len(limit.borrowers) < limit.total or sub.claim is not None or sub.roomy
             ):
-                if sub.roomy:
-                    self.sharing.fill(sub, now)
-                if sub.idle and not self._serving.look_at_idle(sub, now):
-                    # Whoever can have an idle connection needs no dial.
-                    pool_limit.stand_in_line(sub, None, 0)
-                else:
+                is_done = not sub.roomy or self.sharing.fill(sub, now)
+                if is_done and (not sub.idle or self._serving.look_at_idle(sub, now)):
                     self._dials.dial_for_waiters(sub, now)
+                else:
+                    # Whoever can have a connection that is open needs no dial.
+                    pool_limit.stand_in_line(sub, None, 0)
             if sub.min_idle or sub.warmers:
                 self._warming.warm(sub, now)
             if pool_limit.wanted or pool_limit.cold:

@@ -65,6 +65,7 @@ class Dials:
         """Whether those who want a new connection, and precede `waiter`, need one more slot."""
         spare = len(sub.spare_dials)
         going = sub.closing + len(sub.leaving) + sub.void
+        going += sum(entry.sub is sub for entry in self._pool_limit.draining)
         wants_more = sub.queue.has_fresh_before
         if not wants_more(waiter, 0):
             return False

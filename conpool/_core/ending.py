@@ -70,5 +70,6 @@ class Ending:
             self._chores.begin(sub, self._dismiss, sub.limit.borrowers, now)
 
     def _dismiss(self, entry: AnyEntry, now: float) -> None:
-        if entry.state is _ACTIVE and not entry.leases:
+        # A reset ends in its own time, within the grace: then its session can say goodbye.
+        if entry.state is _ACTIVE and not entry.leases and not entry.is_resetting:
             self._ledger.condemn(entry, CloseReason.POOL_CLOSED, gracefully=False)

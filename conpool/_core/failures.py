@@ -23,6 +23,7 @@ from conpool._core.records import (
     Waiter,
     WaitOutcome,
 )
+from conpool._values.states import ConnectionState
 
 EARLY: Final = CEILING
 """A connection that ends sooner after its dial, in seconds, may have been no use to anybody.
@@ -68,6 +69,13 @@ class Failures:
         self._ledger.touch(entry.sub)
         self._spread(entry, error, None, now)
 
+    def was_of_use(self, entry: AnyEntry, now: float) -> None:
+        """A lease of `entry` has shown that its server serves, which was in doubt."""
+        sub = entry.sub
+        sub.gate.proved()
+        sub.note_strictness()
+        self._ledger.touch(sub)
+
     def _spread(
         self,
         entry: AnyEntry,
@@ -78,13 +86,25 @@ class Failures:
         """Tell of the `error` of `entry` who cannot be served in spite of it."""
         sub = entry.sub
         if isinstance(awaited_by, Waiter):
-            is_helped = sub.is_in_circulation or sub.connecting > sub.void
+            is_helped = _may_be_helped(sub)
             if awaited_by.fresh or not is_helped:
                 self._ledger.refuse(awaited_by, WaitOutcome.DIAL_FAILED, error)
         elif awaited_by is not None:
             self._ledger.end_warming(awaited_by, error)
-        if sub.is_in_circulation or sub.connecting > sub.void:
+        if _may_be_helped(sub):
             return
         since = sub.gate.outage_since
         if since is not None and now - since >= sub.config.outage_grace:
             self._chores.tell(sub, Outage(error, entry.arrivals, list(sub.warmers)), now)
+
+
+def _may_be_helped(sub: AnySubPool) -> bool:
+    """Whether a connection is lent or checked, or another is dialled, that may serve a waiter."""
+    if sub.reserved or sub.connecting > sub.void:
+        return True
+    return sub.active > 0 and any(map(_will_serve, sub.limit.borrowers))
+
+
+def _will_serve(entry: AnyEntry) -> bool:
+    is_lasting = entry.doomed is None and entry.generation == entry.sub.generation
+    return is_lasting and entry.state is ConnectionState.ACTIVE

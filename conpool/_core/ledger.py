@@ -124,6 +124,7 @@ class Ledger:
                 self.end_reset(entry)
             sub.active -= 1
             sub.roomy.pop(entry, None)
+            self.pool_limit.draining.pop(entry, None)
         entry.move(ConnectionState.CLOSING)
         entry.reason = reason
         sub.closing += 1
@@ -233,7 +234,7 @@ class Ledger:
     def enqueue(self, waiter: AnyWaiter, now: float) -> None:
         """Put `waiter` in the queue of each of its sub-pools: at the end, unless it comes back.
 
-        If all connections are lent and full, it can get nothing yet: the pump does not look.
+        If all connections are lent, it can get nothing yet, so the pump does not look.
         """
         waiter.queued = True
         if waiter.had_turn or waiter.fresh or len(waiter.subs) > 1:
@@ -287,9 +288,8 @@ class Ledger:
                 self._look_again_at(sub)
             elif sub.is_scarce:
                 self._look_again_at(sub)  # warming waits until there are fewer waiters
-        coming = waiter.coming
-        if coming is not None:
-            self._abandon(coming)
+        if waiter.coming is not None:
+            self._abandon(waiter.coming)
         if waiter.row is not None:
             self.timetable.remove(waiter)
 

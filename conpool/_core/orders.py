@@ -112,6 +112,7 @@ class Orders:
             self._ledger.condemn(entry, CloseReason.MOVED, gracefully=not is_checked)
         elif entry.state is _ACTIVE:
             entry.doomed = entry.doomed or CloseReason.MOVED
+            entry.sub.roomy.pop(entry, None)
 
     def _close_leaving(self, entry: AnyEntry, now: float) -> None:
         reason = entry.sub.leaving.get(entry)

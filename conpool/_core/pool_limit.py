@@ -46,6 +46,7 @@ class PoolLimit:
         "_spare",
         "closing",
         "cold",
+        "draining",
         "is_limited",
         "limit",
         "wanted",
@@ -57,6 +58,8 @@ class PoolLimit:
         self.limit: Limit[AnyEntry] = Limit(sys.maxsize if total is None else total)
         self.closing = 0
         """Connections and dials on their way out: their slots come free without anyone's doing."""
+        self.draining: dict[AnyEntry, None] = {}
+        """Shared connections that make way when their last lease ends: nobody joins them."""
         self.wanted = 0
         """Slots that those in line want, all together."""
         self.cold: OrderedDict[AnySubPool, None] = OrderedDict()
@@ -164,7 +167,7 @@ class PoolLimit:
 
     def _find_overtaken(self, waiter: AnyWaiter) -> AnyWaiter | None:
         """Return the first in line, if older than `waiter` and no slot comes free for it."""
-        if not self.lacks_slots:
+        if self.closing + len(self.draining) >= self.wanted:
             return None
         first = self.find_first()
         claim = None if first is None else first.claim

@@ -319,11 +319,6 @@ class SubPool(Generic[LinkT, TaskT]):
             or self.gate.is_paused
         )
 
-    @property
-    def is_in_circulation(self) -> bool:
-        """Whether a connection is lent or checked, and so may soon serve a waiter."""
-        return self.active > 0 or bool(self.reserved)
-
     def count_surplus(self) -> int:
         """Return by how much the connections that are to stay exceed the limit."""
         going = self.closing + len(self.leaving) + self.void

@@ -12,6 +12,7 @@ from operator import attrgetter
 from typing import Final, final
 
 from conpool._core.chores import PIECE
+from conpool._core.dials import Dials
 from conpool._core.ledger import Ledger
 from conpool._core.records import AnyEntry, AnySubPool
 from conpool._values.states import CloseReason, ConnectionState
@@ -25,19 +26,21 @@ _fill_of = attrgetter("holders")
 class Sharing:
     """Has leases join connections, and leave them."""
 
-    __slots__ = ("_ledger", "_pool_limit")
+    __slots__ = ("_dials", "_ledger", "_pool_limit")
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, dials: Dials) -> None:
         self._ledger = ledger
+        self._dials = dials
         self._pool_limit = ledger.pool_limit
 
     def find_room(self, sub: AnySubPool, now: float) -> AnyEntry | None:
         """Return the fullest connection of `sub` that one more lease may share."""
         while sub.roomy:
             entry = max(sub.roomy, key=_fill_of) if len(sub.roomy) > 1 else next(iter(sub.roomy))
-            if now < entry.expires_at and entry.uses < sub.max_uses:
+            about_to_begin = entry.holders - len(entry.leases)
+            if now < entry.expires_at and entry.uses + about_to_begin < sub.max_uses:
                 return entry
-            del sub.roomy[entry]  # too old for new leases
+            del sub.roomy[entry]  # too old for new leases, or used up
         return None
 
     def join(self, entry: AnyEntry, now: float) -> None:
@@ -58,7 +61,7 @@ class Sharing:
             return
         entry.capacity = capacity
         if capacity > 0:
-            entry.sub.per_dial = capacity
+            entry.sub.per_dial = min(capacity, entry.sub.max_uses)
         else:
             entry.doomed = entry.doomed or CloseReason.DISCARDED
         if entry.state is _ACTIVE:
@@ -70,24 +73,28 @@ class Sharing:
         entry.doomed = entry.doomed or reason
         self._note_room(entry)
 
-    def fill(self, sub: AnySubPool, now: float) -> None:
-        """Have waiters join connections that have room."""
+    def fill(self, sub: AnySubPool, now: float) -> bool:
+        """Have waiters join connections that have room.
+
+        Returns False if there may be more, which join in the next tick.
+        """
         if sub.gate.is_paused:
-            return
+            return True
         limit = self._pool_limit
         for _ in range(PIECE):
             waiter = sub.queue.find(is_usual=True)
             entry = None if waiter is None else self.find_room(sub, now)
             if waiter is None or entry is None:
-                return
-            if limit.wanted:
-                if limit.must_make_way(waiter):
-                    self.spoil(entry, CloseReason.EVICTED, now)
-                    continue
-                limit.was_overtaken(waiter)
+                return True
+            if self._dials.must_make_way(sub, waiter, now) or limit.must_make_way(waiter):
+                self.spoil(entry, CloseReason.EVICTED, now)
+                limit.draining[entry] = None
+                continue
+            limit.was_overtaken(waiter)
             self.join(entry, now)
             self._ledger.hand_over(waiter, entry)
         self._ledger.rest(sub, now)
+        return False
 
     def _note_room(self, entry: AnyEntry) -> None:
         sub = entry.sub

@@ -2,13 +2,15 @@
 
 What a driver does takes an await, so it runs in tasks of the pool's own. Each is bounded: a reset
 by `health_check_timeout`, a goodbye and a `cancel` by `close_timeout`, and the companion (`run`) by
-the life of its connection.
+the life of its connection. Whatever is under way for a connection ends before the driver is asked
+for the last words, so that no two of its methods use one session, but for the companion.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final, cast, final
 
@@ -37,7 +39,37 @@ class Attendant:
         self._rules = rules
         self._driver = cast("Driver[Any]", rules.driver)
         self._background = background
-        self._companions: dict[PooledEntry, tuple[trio.CancelScope, trio.Event]] = {}
+        self._under_way: dict[PooledEntry, dict[trio.CancelScope, trio.Event]] = {}
+        """What must end before its connection does: the companion, a reset, a check."""
+
+    @contextmanager
+    def under_way(self, entry: PooledEntry) -> Iterator[None]:
+        """Have the block cancelled when `entry` is about to be closed."""
+        scope = trio.CancelScope()
+        self._begin(entry, scope)
+        try:
+            with scope:
+                yield
+        finally:
+            self._end(entry, scope)
+
+    def dismiss(self, entry: PooledEntry) -> None:
+        """`entry` is about to be closed: end what is under way for it."""
+        for scope in self._under_way.get(entry, ()):
+            scope.cancel()
+
+    def _begin(self, entry: PooledEntry, scope: trio.CancelScope) -> None:
+        self._under_way.setdefault(entry, {})[scope] = trio.Event()
+
+    def _end(self, entry: PooledEntry, scope: trio.CancelScope) -> None:
+        others = self._under_way[entry]
+        others.pop(scope).set()
+        if not others:
+            del self._under_way[entry]
+
+    async def _wait_until_alone(self, entry: PooledEntry) -> None:
+        for over in list(self._under_way.get(entry, {}).values()):
+            await over.wait()
 
     # ── between leases ──────────────────────────────────────────────────────────
 
@@ -53,9 +85,11 @@ class Attendant:
         self, entry: PooledEntry, over: Callable[[PooledEntry, CloseReason | None], object]
     ) -> None:
         reason: CloseReason | None = CloseReason.UNHEALTHY  # unless it comes to its end
+        timeout = entry.sub.config.health_check_timeout
         try:
-            with trio.move_on_after(entry.sub.config.health_check_timeout):
-                await self._driver.reset(entry.link.session)
+            with self.under_way(entry), trio.move_on_after(timeout):
+                if entry.state is _ACTIVE:
+                    await self._driver.reset(entry.link.session)
                 if entry.state is _ACTIVE:
                     reason = end_exchange(entry.link, None)
         except Exception:  # noqa: BLE001 - a driver of the user's own may raise anything
@@ -72,9 +106,9 @@ class Attendant:
         """Have the driver's `run` beside `entry`, if it has one; call `ended` when it is over."""
         if self._rules.runs:
             scope = trio.CancelScope()
-            self._companions[entry] = scope, trio.Event()
             name = f"conpool companion of {entry.sub.endpoint}"
             self._background.spawn(self._run, entry, scope, ended, name=name)
+            self._begin(entry, scope)
 
     @enable_ki_protection
     async def _run(
@@ -91,16 +125,10 @@ class Attendant:
             _log.debug("the companion of %r failed", entry, exc_info=True)
             reason = CloseReason.ERROR
         finally:
-            _, over = self._companions.pop(entry)
-            over.set()
+            self._end(entry, scope)
             if not scope.cancel_called:
                 entry.link.exchange.break_off()
                 ended(entry, reason)
-
-    def dismiss_companion(self, entry: PooledEntry) -> None:
-        """`entry` is about to be closed: end what runs beside it."""
-        if entry in self._companions:
-            self._companions[entry][0].cancel()
 
     # ── the end of a connection ─────────────────────────────────────────────────
 
@@ -115,13 +143,16 @@ class Attendant:
         link, timeout = entry.link, entry.sub.config.close_timeout
         if not gracefully:
             cancels = self._rules.cancels and bool(entry.uses) and is_cut_short(link)
-            stop = partial(self._driver.cancel, link.session) if cancels else None
+            stop = partial(self._have_stopped, entry) if cancels else None
             await close_by_force(link.stream, timeout, stop)
         else:
             goodbye = partial(self._say_goodbye, entry) if self._rules.says_goodbye else None
             await close_gracefully(link.stream, timeout, goodbye)
 
     async def _say_goodbye(self, entry: PooledEntry) -> None:
-        if entry in self._companions:  # it would take the reply to the goodbye for its own
-            await self._companions[entry][1].wait()
+        await self._wait_until_alone(entry)  # the companion would take the reply for its own
         await self._driver.close(entry.link.session)
+
+    async def _have_stopped(self, entry: PooledEntry) -> None:
+        await self._wait_until_alone(entry)
+        await self._driver.cancel(entry.link.session)

@@ -153,7 +153,7 @@ class Dialler:
             self.on_opened(entry)
             self._host.watch.add(entry)
         except BaseException:
-            self._host.attendant.dismiss_companion(entry)
+            self._host.attendant.dismiss(entry)
             await close_now(entry.link.stream)  # noqa: ASYNC102 - shields and bounds itself
             raise
 
@@ -168,7 +168,7 @@ class Dialler:
         except BaseException:
             if entry.state is ConnectionState.CONNECTING:  # it has not been reported
                 self._host.watch.remove(entry)
-                self._host.attendant.dismiss_companion(entry)
+                self._host.attendant.dismiss(entry)
                 await close_now(entry.link.stream)  # noqa: ASYNC102 - shields and bounds itself
                 self._report_failed(entry, None, started)
             raise

@@ -272,7 +272,7 @@ class Engine:
             self.some_closed.unpark_all()
             return  # it is tried again, and had come so far
         self.watch.remove(entry)
-        self.attendant.dismiss_companion(entry)
+        self.attendant.dismiss(entry)
         if entry.reason is CloseReason.DETACHED or self._close_now(entry, effect.gracefully):
             self._note_closed(entry)
             return

@@ -272,7 +272,7 @@ class Acquirer:
 
     def _join_or_take(self, sub: PooledSub, now: float, affinity: Hashable) -> PooledEntry | None:
         """Join a connection that has room, or take an idle one."""
-        if sub.gate.is_paused or self._core.pool_limit.wanted:
+        if sub.waiting or sub.gate.is_paused or self._core.pool_limit.wanted:
             return None  # in the queue, others may come first
         entry = self._sharer.join(sub, now)
         if entry is not None:

@@ -72,6 +72,12 @@ class LeaseBlock(Generic[SessionT]):
     def __await__(self) -> NoReturn:
         raise TypeError(_HOW_TO_ENTER)
 
+    def __enter__(self) -> NoReturn:
+        raise TypeError(_HOW_TO_ENTER)
+
+    def __exit__(self, *_: object) -> None:
+        """Without it, Python would not even try `__enter__`, and complain in other words."""
+
     def __reduce__(self) -> NoReturn:
         raise TypeError("a block cannot be copied or pickled: call connection() for each")
 

@@ -173,12 +173,13 @@ class Connection(trio.abc.HalfCloseableStream, Generic[SessionT]):
         """Take the stream out of the pool for good and end the lease; the caller closes it now.
 
         Raises:
+            RuntimeError: The stream is not this lease's own: others share it, or a library has it.
             trio.ClosedResourceError: The lease has ended.
         """
         return self._owner.detach(self)
 
     async def is_healthy(self) -> bool:
-        """Probe the connection, and ask the peer if the pool has a health check.
+        """Probe the connection, and ask the peer if pool or driver have a check.
 
         Call it between exchanges: a reply that lies unread makes the connection unhealthy, and is
         lost. It takes at most `health_check_timeout` seconds. If it is cancelled, the exchange
@@ -205,6 +206,8 @@ class Connection(trio.abc.HalfCloseableStream, Generic[SessionT]):
     @property
     def session(self) -> SessionT:
         """What the pool's driver made of the connection; None without a driver.
+
+        Do not keep it: the pool cannot take the object back when the lease ends.
 
         Raises:
             trio.BrokenResourceError: The driver's `run` for this connection has ended.

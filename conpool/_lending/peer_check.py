@@ -61,12 +61,13 @@ class PeerCheck:
         try:
             began = core.checks.began(entry, current_task(), engine.now())
             lease = Connection(self._owner, began)
-            healthy = await self._ask(lease, entry.sub.config.health_check_timeout)
-            if not healthy:
-                reason = CloseReason.UNHEALTHY
-            elif entry.state is _IDLE or entry.state is _ACTIVE:
-                reason = end_exchange(entry.link, None)
-                core.checks.answered(entry, engine.now())
+            with engine.attendant.under_way(entry):
+                timeout = entry.sub.config.health_check_timeout
+                if _is_open(entry) and not await self._ask(lease, timeout):
+                    reason = CloseReason.UNHEALTHY
+                elif _is_open(entry):
+                    reason = end_exchange(entry.link, None)
+                    core.checks.answered(entry, engine.now())
         except Exception:
             reason = CloseReason.ERROR
             raise
@@ -79,9 +80,9 @@ class PeerCheck:
         """Probe a lent connection, and ask its peer if there is a way to."""
         entry = held_lease(connection).entry
         exchange = entry.link.exchange
-        if exchange.in_progress and entry.capacity <= 1:
+        if exchange.in_progress > self._engine.rules.runs and entry.capacity <= 1:
             raise trio.BusyResourceError(f"{connection!r} is being read from or written to")
-        if entry.state is not _ACTIVE and entry.state is not _IDLE:
+        if not _is_open(entry):
             await checkpoint()  # its file is closed, and the number may be somebody else's by now
             return False
         if entry.capacity <= 1 and entry.link.probe() is not None:
@@ -107,3 +108,7 @@ class PeerCheck:
                 return False
             return True
         return False
+
+
+def _is_open(entry: PooledEntry) -> bool:
+    return entry.state is _IDLE or entry.state is _ACTIVE

@@ -247,6 +247,8 @@ class Releaser:
             self._core.released(lease, reason, now)
             if entry.uses == 1 and now - entry.created_at < EARLY and _was_no_use(entry.link):
                 self._core.failures.lost_early(entry, _lost_early(entry), now)
+            elif entry.sub.gate.is_in_doubt and entry.link.exchange.has_received:
+                self._core.failures.was_of_use(entry, now)
         elif entry.check is lease and (entry.state is _ACTIVE or entry.state is _IDLE):
             self._core.condemned(entry, reason, now)  # a health hook has ended its lease
         self._engine.perform(now)

@@ -14,7 +14,7 @@ from conpool._connection.hand_over import end_exchange
 from conpool._connection.pooled import PooledEntry, PooledSub
 from conpool._connection.session import REFUSING
 from conpool._engine.engine import Engine
-from conpool._values.states import CloseReason
+from conpool._values.states import CloseReason, ConnectionState
 
 _MOST_ASKED: Final = 16
 """Connections asked for one caller, if all are full; the sweep asks them all."""
@@ -42,7 +42,8 @@ class Sharer:
         return capacity
 
     def _note_opened(self, entry: PooledEntry) -> None:
-        self.note_capacity(entry, self._engine.now())
+        if not self.note_capacity(entry, self._engine.now()):
+            raise ConnectionError("the new connection takes no leases: its capacity() is 0")
 
     def join(self, sub: PooledSub, now: float) -> PooledEntry | None:
         """Hold the fullest connection of `sub` that has room; None if none has any."""
@@ -68,7 +69,10 @@ class Sharer:
 
     def has_room(self, entry: PooledEntry, now: float) -> bool:
         """Whether `entry`, which was handed over, still has the room that it had."""
-        return entry.holders <= self.note_capacity(entry, now)
+        has_room = entry.holders <= self.note_capacity(entry, now)
+        self._engine.perform(now)  # it may have room for others, too
+        is_current = entry.generation == entry.sub.generation  # an observer may have cleared it
+        return has_room and is_current and entry.state is ConnectionState.ACTIVE
 
     def why_spoilt(self, entry: PooledEntry, exc: BaseException | None) -> CloseReason | None:
         """Return why `entry` takes no new leases, now that one of them has ended with `exc`.

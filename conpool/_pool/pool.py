@@ -250,8 +250,9 @@ class ConnectionPool(Generic[SessionT]):
         """Give the connection back. The caller vouches that no exception cut the exchange short.
 
         The pool keeps it only if no operation on it was cut short, an answer has come since the
-        last send, and the peer has neither closed it nor sent anything that is unread. Synchronous:
-        it cannot be cancelled or block. Nothing happens if the lease has ended.
+        last send (or the driver's `is_clean` says that it is clean), and the peer has neither
+        closed it nor sent anything that is unread. Synchronous: it cannot be cancelled or block.
+        Nothing happens if the lease has ended.
 
         Raises:
             RuntimeError: This is another thread than the pool's; call it with `trio.from_thread`.

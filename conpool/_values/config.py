@@ -106,14 +106,14 @@ class PoolConfig:
     acquire_timeout: float = option(30.0, seconds())
     """Seconds for queueing, dialling and checking together; 0 lends only what needs no wait."""
     connect_timeout: float = option(10.0, seconds(positive=True))
-    """Seconds for one dial; above 0."""
+    """Seconds for one dial, a driver's `open` included; above 0."""
     outage_grace: float = option(1.0, seconds())
     """Seconds from an endpoint's first failed dial for which those who queue for it wait on.
 
     Before that, a failed dial fails nobody but the caller for whom it began. After that, the next
     one fails all who waited when it began; it begins within 1.5 seconds. 0 tells all at once;
-    `math.inf` never tells the others. While a connection of the endpoint is lent or checked, or
-    another dial is under way, nobody is told but a caller who wants a `fresh` connection.
+    `math.inf` never tells the others. While a connection of the endpoint is lent, checked or
+    reset, or another dial is under way, nobody is told but who wants a `fresh` connection.
     """
     health_check_timeout: float = option(5.0, seconds(positive=True))
     """Seconds for a check or a reset; above 0. A check takes them also if its caller gives up."""
@@ -123,7 +123,7 @@ class PoolConfig:
     """Seconds without use or check after which the background checks an idle connection; at least
     0.001. It looks every `reap_interval` seconds."""
     close_timeout: float = option(1.0, seconds())
-    """Seconds for a graceful close; 0 closes by force."""
+    """Seconds for a graceful close, or for a driver's `cancel`; 0 closes by force."""
     shutdown_grace: float = option(10.0, seconds(), pool_wide=True)
     """Seconds that the pool gives leases to end when it closes."""
     reap_interval: float = option(5.0, seconds(minimum=SHORTEST), pool_wide=True)

@@ -26,20 +26,24 @@ class CloseReason(enum.Enum):
     USES = "uses"
     """It was lent `max_connection_uses` times."""
     PEER_CLOSED = "peer closed"
-    """The peer ended it: end of file, reset, or TLS bytes that make no sense."""
+    """The peer ended it: end of file, reset, or TLS bytes that make no sense; or the driver's `run`
+    returned."""
     UNREAD_DATA = "unread data"
     """Bytes had arrived that nobody asked for or nobody read."""
     UNHEALTHY = "unhealthy"
     """The health check said no, raised, or did not answer in time; or two in a row had failed,
-    and this connection had been silent for as long."""
+    and this connection had been silent for as long; or the driver's `reset` took too long."""
     ERROR = "error"
-    """The block that held it raised, or something raised while the pool took it back."""
+    """The block that held it raised, or the driver's `reset` or `run`, or something raised while
+    the pool took it back."""
     CANCELLED = "cancelled"
     """The block that held it was cancelled."""
     INCOMPLETE = "incomplete"
-    """An operation on it was cut short, or what was sent had no answer yet."""
+    """An operation on it was cut short, or what was sent had no answer yet; or the driver's
+    `is_clean` said so."""
     DISCARDED = "discarded"
-    """The caller closed, half-closed, retired or discarded it, or dropped the lease."""
+    """The caller closed, half-closed, retired or discarded it, or dropped the lease; or the
+    driver's `capacity` was 0."""
     EVICTED = "evicted"
     """It was idle or being checked, or given back, and another caller needed its slot."""
     CLEARED = "cleared"

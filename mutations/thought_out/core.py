@@ -30,6 +30,7 @@ SCENARIOS: Final = (
 )
 SESSIONS: Final = (
     "tests/unit/core/test_sharing.py",
+    "tests/unit/core/test_sessions.py",
     "tests/unit/pool/test_sharing.py",
     "tests/unit/pool/test_driver.py",
 )
@@ -203,9 +204,7 @@ MUTATIONS: Final = (
     plant(
         "a waiter that has gone still counts as dialled for",
         "_core/ledger.py",
-        "        coming = waiter.coming\n"
-        "        if coming is not None:\n"
-        "            self._abandon(coming)\n",
+        "        if waiter.coming is not None:\n            self._abandon(waiter.coming)\n",
         "",
     ),
     plant(
@@ -357,14 +356,14 @@ MUTATIONS: Final = (
     plant(
         "those whom a return will serve are told that a dial has failed",
         "_core/failures.py",
-        "            is_helped = sub.is_in_circulation or sub.connecting > sub.void\n",
-        "            is_helped = sub.connecting > sub.void\n",
+        "    return sub.active > 0 and any(map(_will_serve, sub.limit.borrowers))\n",
+        "    return False\n",
     ),
     plant(
         "those whom another dial may serve are told that one has failed",
         "_core/failures.py",
-        "            is_helped = sub.is_in_circulation or sub.connecting > sub.void\n",
-        "            is_helped = sub.is_in_circulation\n",
+        "    if sub.reserved or sub.connecting > sub.void:\n",
+        "    if sub.reserved:\n",
     ),
     plant(
         "one who wants a new connection waits on because others are lent",
@@ -375,14 +374,14 @@ MUTATIONS: Final = (
     plant(
         "everybody is told of an outage while connections are lent",
         "_core/failures.py",
-        "        if sub.is_in_circulation or sub.connecting > sub.void:\n            return\n",
+        "        if _may_be_helped(sub):\n            return\n",
         "        if sub.connecting > sub.void:\n            return\n",
     ),
     plant(
         "everybody is told of an outage while another dial is under way",
         "_core/failures.py",
-        "        if sub.is_in_circulation or sub.connecting > sub.void:\n            return\n",
-        "        if sub.is_in_circulation:\n            return\n",
+        "        if _may_be_helped(sub):\n            return\n",
+        "        if sub.active or sub.reserved:\n            return\n",
     ),
     plant(
         "an outage has no grace",
@@ -453,9 +452,9 @@ MUTATIONS: Final = (
     ),
     plant(
         "a lease that ends well leaves the doubt",
-        "_core/core.py",
-        "                if sub.gate.is_in_doubt:\n                    sub.gate.proved()\n",
-        "                if sub.gate.is_in_doubt:\n",
+        "_core/failures.py",
+        "        sub.gate.proved()\n",
+        "",
     ),
     plant(
         "what returns is not looked at closely while its endpoint is in doubt",
@@ -742,8 +741,8 @@ MUTATIONS: Final = (
     plant(
         "a shared connection that is too old takes new leases",
         "_core/sharing.py",
-        "            if now < entry.expires_at and entry.uses < sub.max_uses:\n",
-        "            if True:\n",
+        "            if now < entry.expires_at and entry.uses",
+        "            if entry.uses",
         *SESSIONS,
     ),
     plant(
@@ -756,8 +755,8 @@ MUTATIONS: Final = (
     plant(
         "those who share overtake another endpoint without end",
         "_core/sharing.py",
-        "                if limit.must_make_way(waiter):\n",
-        "                if False:\n",
+        " or limit.must_make_way(waiter):\n",
+        ":\n",
         *SESSIONS,
     ),
     plant(
@@ -819,6 +818,40 @@ MUTATIONS: Final = (
         "_core/serving.py",
         "        if entry is None or entry not in sub.idle or now >= entry.lapses_at:\n",
         "        if entry is None or entry not in sub.idle:\n",
+        *SESSIONS,
+    ),
+    plant(
+        "a lent connection that will not be kept counts as help",
+        "_core/failures.py",
+        "    is_lasting = entry.doomed is None and entry",
+        "    is_lasting = entry",
+    ),
+    plant(
+        "a shared connection is lent once more for each who is about to begin",
+        "_core/sharing.py",
+        "            about_to_begin = entry.holders - len(entry.leases)\n",
+        "            about_to_begin = 0\n",
+        *SESSIONS,
+    ),
+    plant(
+        "one who wants a new connection is starved by those who join",
+        "_core/sharing.py",
+        "            if self._dials.must_make_way(sub, waiter, now) or ",
+        "            if ",
+        *SESSIONS,
+    ),
+    plant(
+        "one shared connection after the other makes way for the same waiter",
+        "_core/pool_limit.py",
+        "        if self.closing + len(self.draining) >= self.wanted:\n",
+        "        if not self.lacks_slots:\n",
+        *SESSIONS,
+    ),
+    plant(
+        "what has made way is expected to make way for ever",
+        "_core/ledger.py",
+        "            self.pool_limit.draining.pop(entry, None)\n",
+        "",
         *SESSIONS,
     ),
 )

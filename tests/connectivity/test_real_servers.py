@@ -286,7 +286,7 @@ async def test_postgres_over_its_unix_socket(postgres: Postgres, postgres_client
 
         for number in range(30):
             nursery.start_soon(double, number)
-    assert database.logins == pool.all_stats().total_created <= 20
+    assert database.driver.logins == pool.all_stats().total_created <= 20
 
 
 @linux_only
@@ -298,7 +298,7 @@ async def test_f073_postgres_ends_an_idle_session_with_a_word_that_nobody_reads(
     endpoint = UnixEndpoint(postgres.path, login=Login(*login))
     async with listened_to() as (pool, log):
         async with pool.connection(endpoint) as conn:
-            await postgres_client.log_in(conn, *login)
+            await postgres_client.Session(conn, endpoint).log_in(endpoint.login)
         assert pool.stats(endpoint).idle == 1
         killer = postgres_client.Database(LOOPBACK, postgres.port, *login)
         async with killer.pool:

@@ -310,7 +310,8 @@ class Reference:
         if self.outage_since is None:
             self.outage_since = self.now
         reserved = [other for other in self.idle if other.is_reserved]
-        is_helped = bool(self.lent or self.checking or reserved or self.dials)
+        lasting = [other for other in self.lent.values() if not other.is_old]
+        is_helped = bool(lasting or self.checking or reserved or self.dials)
         if awaited_by is not None and (awaited_by in self.fresh or not is_helped):
             self.refuse(awaited_by, "dial failed")
         if not is_helped and self.now - self.outage_since >= self.outage_grace:

@@ -20,7 +20,7 @@ from hashlib import blake2b
 from random import Random
 from typing import Any, Final, TypeAlias
 
-from conpool._core import records, serving
+from conpool._core import chores, records
 from conpool._core.core import KEEP_BARE
 from conpool._core.keeping import silent_since
 from conpool._core.pool_limit import PoolLimit
@@ -182,7 +182,7 @@ def _name_sub(
         sub.is_strict,
         sub.resized,
         sub.is_resting,
-        sub.looks if serving.PIECE < 9 else 0,  # else too few to matter in a small world
+        sub.looks if chores.PIECE < 9 else 0,  # else too few to matter in a small world
         sub.gate.is_failing,
         max(sub.gate._not_before - now, 0.0),
         sub.gate.is_in_doubt,
@@ -198,12 +198,13 @@ def _name_sub(
         _find_place(sub, shell.core.pool_limit),
         sum(
             caller.entry is not None
-            and caller.entry.state is ConnectionState.CLOSED
+            and caller.entry.state in {ConnectionState.CLOSING, ConnectionState.CLOSED}
             and caller.endpoint == sub.endpoint
             and not caller.has_begun
             for caller in shell.callers
         ),
         min(now - sub.used_at, max(sub.max_idle_time, KEEP_BARE)) if "age" in matters else 0,
+        (tuple([names[entry] for entry in sub.roomy]), min(sub.per_dial, 9)) if sub.shares else (),
     )
 
 
@@ -265,7 +266,15 @@ def name_entry(entry: Entry, now: float, ranks: dict[Waiter, int], matters: froz
         _name_silence(entry, now, matters) if is_kept or is_taken else (),
         min(now - entry.created_at, SHORT_LIFE) if "warmth" in matters and not entry.uses else 0.0,
         waits,
+        entry.is_resetting,
+        _name_sharing(entry) if sub.shares else (),
     )
+
+
+def _name_sharing(entry: Entry) -> Name:
+    """Who holds a connection, how many may, and how many may as far as the core knows."""
+    doomed = "" if entry.doomed is None else entry.doomed.value
+    return (entry.holders, entry.capacity, entry.link.capacity, doomed)
 
 
 def _name_silence(entry: Entry, now: float, matters: frozenset[str]) -> Name:

@@ -21,6 +21,9 @@ ENDPOINTS: Final = (HERE, THERE)
 ALWAYS: Final = frozenset({"ask", "released", "dialled"})
 """What happens in every world."""
 
+_CAPACITIES: Final = {"goes away": 0, "takes one": 1, "takes two": 2}
+"""How many leases a connection takes from now on, as its peer says. It goes away for ever."""
+
 COOPERATIVE: Final = frozenset(
     {
         "begun",
@@ -29,6 +32,7 @@ COOPERATIVE: Final = frozenset(
         "dial ended",
         "dialled",
         "released",
+        "reset succeeded",
         "resumed",
         "a second passes",
         "swept",
@@ -57,6 +61,10 @@ class World:
     """Whether connections are checked before they are lent, if they have been silent."""
     is_slow: bool = False
     """Whether dials that are given up take their time to end."""
+    has_resets: bool = False
+    """Whether connections are reset after each lease."""
+    shares: bool = False
+    """Whether leases share connections: two each, at first."""
     happens: frozenset[str] = field(default_factory=frozenset)
     """Which events there are, beside those of every world; `_DEEDS` lists them."""
     at_least: int = 100
@@ -71,6 +79,8 @@ class World:
             is_lazy=self.is_lazy,
             is_checked=self.is_checked,
             is_slow_to_give_up=self.is_slow,
+            has_resets=self.has_resets,
+            shares=self.shares,
             **settings,
         )
         share(shell.core._config)
@@ -150,7 +160,7 @@ class World:
                 for kind in ("begun", "cancelled late"):
                     yield kind, position, _liken(entry, shell)
             elif entry.state is ConnectionState.ACTIVE:
-                for kind in self._among("released", "discarded", "interrupted"):
+                for kind in self._among("released", "discarded", "interrupted", "retired"):
                     yield kind, position, _liken(entry, shell)
                 if entry.link.leases == 1:
                     for kind in self._among("lost early"):
@@ -191,6 +201,15 @@ class World:
             likeness = _liken(entry, shell)
             yield "check succeeded", position, likeness
             yield "check failed", position, likeness
+        for position, entry in enumerate(shell.resets):
+            for kind in ("reset succeeded", *self._among("reset failed")):
+                yield kind, position, _liken(entry, shell)
+        for position, entry in enumerate(_find_open(shell)):
+            likeness = _liken(entry, shell)
+            yield from ((kind, position, likeness) for kind in self._among("companion ended"))
+            for kind in self._among(*_CAPACITIES):
+                if entry.link.capacity not in {0, _CAPACITIES[kind]}:
+                    yield kind, position, likeness
 
 
 def _liken(entry: Entry, shell: Shell) -> Any:
@@ -203,7 +222,8 @@ def happen(shell: Shell, event: Event) -> None:
     """Let `event` happen, and count for whoever is first in line how many pass it."""
     kind, position = event
     pool_limit = shell.core.pool_limit
-    first = pool_limit.find_first() if pool_limit.lacks_slots else None
+    lacks_slots = pool_limit.closing + len(pool_limit.draining) < pool_limit.wanted
+    first = pool_limit.find_first() if lacks_slots else None
     if first is None or kind == "ticked":  # a tick may make room first, and lend then
         _DEEDS[kind](shell, position)
         return
@@ -225,6 +245,12 @@ def _find_idle(shell: Shell) -> list[Entry]:
     return [entry for sub in _in_order(shell) for entry in sub.idle if entry not in sub.reserved]
 
 
+def _find_open(shell: Shell) -> list[Entry]:
+    found = [entry for sub in _in_order(shell) for entry in sub.limit.borrowers]
+    states = {ConnectionState.ACTIVE, ConnectionState.IDLE}
+    return sorted((entry for entry in found if entry.state in states), key=lambda entry: entry.id)
+
+
 def _in_order(shell: Shell) -> list[SubPool]:
     subs = shell.core.subs
     return [subs[endpoint] for endpoint in ENDPOINTS if endpoint in subs]
@@ -236,6 +262,13 @@ def _in_order(shell: Shell) -> list[SubPool]:
 def _on_endpoint(deed: Callable[[Shell, AnyEndpoint], object]) -> Callable[[Shell, int], None]:
     def do(shell: Shell, number: int) -> None:
         deed(shell, ENDPOINTS[number])
+
+    return do
+
+
+def _have_capacity(capacity: int) -> Callable[[Shell, int], None]:
+    def do(shell: Shell, position: int) -> None:
+        shell.set_capacity(_find_open(shell)[position], capacity)
 
     return do
 
@@ -259,6 +292,11 @@ _DEEDS: Final[dict[str, Callable[[Shell, int], object]]] = {
     "reserved": lambda shell, position: shell.reserve(_find_idle(shell)[position]),
     "check succeeded": lambda shell, position: shell.check_succeeds(shell.checks[position]),
     "check failed": lambda shell, position: shell.check_fails(shell.checks[position]),
+    "reset succeeded": lambda shell, position: shell.reset_succeeds(shell.resets[position]),
+    "reset failed": lambda shell, position: shell.reset_fails(shell.resets[position]),
+    "companion ended": lambda shell, position: shell.companion_ends(_find_open(shell)[position]),
+    "retired": lambda shell, position: shell.retire(shell.callers[position]),
+    **{kind: _have_capacity(capacity) for kind, capacity in _CAPACITIES.items()},
     "cleared": _on_endpoint(lambda shell, endpoint: shell.clear(endpoint)),
     "cleared and interrupted": _on_endpoint(
         lambda shell, endpoint: shell.clear(endpoint, interrupts=True)

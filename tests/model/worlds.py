@@ -18,7 +18,101 @@ def _happens(*kinds: str) -> frozenset[str]:
     return frozenset(kinds)
 
 
+SHARED: Final = (
+    World(
+        name="one endpoint, connections shared by two",
+        settings=PAIR,
+        waiters=2,
+        shares=True,
+        happens=_happens("cleared", "companion ended", "discarded", "goes away", "limit set"),
+        at_least=1000,
+    ),
+    World(
+        name="one connection shared by two, its room changes",
+        settings={"max_connections_per_endpoint": 1},
+        waiters=3,
+        shares=True,
+        happens=_happens(
+            "goes away", "takes one", "takes two", "ask fresh", "paused", "retired", "swept"
+        ),
+        at_least=1000,
+    ),
+    World(
+        name="shared, two endpoints under a pool-wide limit",
+        settings=PAIR | {"max_connections": 1},
+        endpoints=2,
+        waiters=2,
+        shares=True,
+        happens=_happens("discarded", "takes one"),
+        at_least=500,
+    ),
+    World(
+        name="shared, tasks run late",
+        settings=PAIR,
+        waiters=2,
+        is_lazy=True,
+        shares=True,
+        happens=_happens("cleared", "goes away"),
+        at_least=1000,
+    ),
+    World(
+        name="shared, one connection, tasks run late",
+        settings={"max_connections_per_endpoint": 1},
+        is_lazy=True,
+        shares=True,
+        happens=_happens("companion ended", "discarded", "interrupted", "takes one", "takes two"),
+        at_least=300,
+    ),
+    World(
+        name="shared, two endpoints share two slots",
+        settings=PAIR | {"max_connections": 2},
+        endpoints=2,
+        waiters=2,
+        shares=True,
+        happens=_happens("goes away"),
+        at_least=1000,
+    ),
+    World(
+        name="shared, connections that are used up",
+        settings=PAIR | {"max_connection_uses": 2},
+        waiters=2,
+        is_lazy=True,
+        shares=True,
+        happens=_happens("discarded"),
+        at_least=100,
+    ),
+    World(
+        name="one endpoint, reset after each lease",
+        settings=PAIR,
+        waiters=2,
+        is_courteous=True,
+        has_resets=True,
+        happens=_happens("ask fresh", "cleared", "reset failed", "shut"),
+        at_least=200,
+    ),
+    World(
+        name="two endpoints share one slot, reset after each lease",
+        settings=PAIR | {"max_connections": 1},
+        endpoints=2,
+        waiters=2,
+        has_resets=True,
+        happens=_happens("cleared", "reset failed"),
+        at_least=100,
+    ),
+    World(
+        name="shared by two, reset after the last lease",
+        settings=PAIR,
+        waiters=2,
+        has_resets=True,
+        shares=True,
+        happens=_happens("goes away", "reset failed", "limit set", "interrupted"),
+        at_least=200,
+    ),
+)
+"""Worlds of drivers: connections that are shared, or reset."""
+
 SMALL: Final = (
+    *SHARED,
     World(
         name="one endpoint and most of what it can be told",
         settings=PAIR,
@@ -239,6 +333,14 @@ SMALL: Final = (
 
 IN_PIECES: Final = (
     World(
+        name="one endpoint, connections shared by two",
+        settings=PAIR,
+        waiters=2,
+        shares=True,
+        happens=_happens("goes away", "takes one", "takes two"),
+        at_least=500,
+    ),
+    World(
         name="one endpoint, outages",
         settings=PAIR | {"outage_grace": 0},
         happens=_happens("a second passes", "ask fresh", "dial failed"),
@@ -253,16 +355,8 @@ IN_PIECES: Final = (
         at_least=500,
     ),
     World(
-        name="one endpoint, told to stop and to go on, with new connections wanted",
-        settings=PAIR,
-        waiters=2,
-        is_courteous=True,
-        happens=_happens("ask fresh", "paused", "shut"),
-        at_least=500,
-    ),
-    World(
         name="two endpoints share one slot, told to stop and to go on",
-        settings=PAIR | {"max_connections": 1},
+        settings={"max_connections_per_endpoint": 1, "max_connections": 1},
         endpoints=2,
         waiters=2,
         happens=_happens("paused"),
@@ -270,6 +364,18 @@ IN_PIECES: Final = (
     ),
 )
 """Worlds that are searched with the smallest pieces of work."""
+
+LARGE_IN_PIECES: Final = (
+    World(
+        name="one endpoint, told to stop and to go on, with new connections wanted",
+        settings=PAIR,
+        waiters=2,
+        is_courteous=True,
+        happens=_happens("ask fresh", "paused", "shut"),
+        at_least=500,
+    ),
+)
+"""As `IN_PIECES`, for those who have time."""
 
 LARGE: Final = (
     World(

@@ -141,11 +141,16 @@ class Stage:
         return conn
 
     def releases(self, conn: conpool.Connection[None], how: str = "release") -> None:
+        self.releases_at(conn, T, how)
+
+    def releases_at(
+        self, conn: conpool.Connection[None], moment: float, how: str = "release"
+    ) -> None:
         def release() -> None:
             self.world.held.discard(conn.id)
             getattr(self.pool, how)(conn)
 
-        self.at(release)
+        self.at(release, moment)
 
     async def take(self, name: str, **options: Any) -> None:
         """Take a connection, and give it back a step later."""
@@ -155,7 +160,7 @@ class Stage:
         with scope, self._telling(name):
             async with self.pool.connection(endpoint, **options) as conn:
                 world.log.append((name, trio.current_time()))
-                assert conn.id not in world.held, f"{name} got what another has (G2)"
+                assert world.held[conn.id] < world.room, f"{name} got what others have (G2)"
                 assert conn.id not in world.spoilt, f"{name} got what must not be lent"
                 world.held.add(conn.id)
                 try:

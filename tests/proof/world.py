@@ -6,6 +6,7 @@ under test does or suffers, nobody may notice it by them.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
@@ -17,7 +18,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 import conpool
 from conpool.testing import MemoryConnector, assert_quiescent
-from tests.support.invariants import check
+from tests.support.invariants import ACTIVE, check
 from tests.support.pools import Grammar, Steps, find_pool_tasks
 
 from .connectors import BareConnector, serve_echo
@@ -38,11 +39,27 @@ def config(limit: int = 1, **options: Any) -> conpool.PoolConfig:
     return conpool.PoolConfig(max_connections_per_endpoint=limit, **(quiet | options))
 
 
-async def exchange(conn: trio.abc.Stream, text: bytes) -> None:
+async def exchange(conn: conpool.Connection[Any], text: bytes) -> None:
     """Send, and get the same back: an answer to anybody else would be seen (G3)."""
-    await conn.send_all(text)
-    reply = await conn.receive_some()
-    assert reply == text, f"{text!r} was answered by {bytes(reply)!r}"
+    if conn.session is None:
+        await conn.send_all(text)
+        reply = bytes(await conn.receive_some())
+    else:
+        reply = await conn.session.call(text)
+    assert reply == text, f"{text!r} was answered by {reply!r}"
+
+
+@final
+class Held(Counter[int]):
+    """How many have each connection."""
+
+    def add(self, number: int) -> None:
+        self[number] += 1
+
+    def discard(self, number: int) -> None:
+        self[number] -= 1
+        if self[number] < 1:
+            del self[number]
 
 
 @final
@@ -57,11 +74,12 @@ class World:
         delay: float = 1.0,
         endpoint: conpool.AnyEndpoint = HOME,
         observers: Iterable[conpool.Observer] = (),
+        room: int = 1,
         **options: Any,
     ) -> None:
         self.endpoint = endpoint
         self.connector: Any = connector or MemoryConnector(serve_echo, delay=delay)
-        self.grammar = Grammar()
+        self.grammar = Grammar(shares=room > 1)
         options |= {"observers": [*observers, self.grammar], "name": "world"}
         if (hook := options.get("health_check")) is not None:
             options["health_check"] = partial(self._check, hook)
@@ -72,7 +90,9 @@ class World:
         """Which bystander was served, and when."""
         self.limit = settings.max_connections_per_endpoint
         self.parked = 0
-        self.held: set[int] = set()
+        self.room = room
+        """How many may have the same connection."""
+        self.held = Held()
         self.spoilt: set[int] = set()
         """Connections that must not be lent again."""
         self.nursery: trio.Nursery
@@ -137,7 +157,7 @@ class World:
         finally:
             self.parked -= 1
         self.log.append((name, trio.current_time()))
-        assert conn.id not in self.held, f"{name} got what another has (G2)"
+        assert self.held[conn.id] < self.room, f"{name} got what others have (G2)"
         assert conn.id not in self.spoilt, f"{name} got what must not be reused (G4)"
         self.held.add(conn.id)
         try:
@@ -145,10 +165,10 @@ class World:
             await trio.sleep(seconds)
             await exchange(conn, name.encode() * 2)
         except BaseException as exc:
-            self.held.remove(conn.id)
+            self.held.discard(conn.id)
             await block.__aexit__(type(exc), exc, exc.__traceback__)  # noqa: ASYNC102 - no wait
             raise
-        self.held.remove(conn.id)
+        self.held.discard(conn.id)
         await block.__aexit__(None, None, None)
 
     async def start(self, name: str, seconds: float = 1.0, **options: Any) -> None:
@@ -170,12 +190,16 @@ class World:
     def assert_as_if_never_called(self) -> None:
         """Active and waiting is who the bystanders are, and nobody else (G10).
 
-        A check goes on when its caller has gone.
+        A check goes on when its caller has gone, and a reset when its lease is over.
         """
         stats = self.pool.all_stats()
-        ours = len(self.held) + self.parked
-        checks = sum(sub.checking + len(sub.reserved) for sub in self.pool._core.subs.values())
-        assert stats.active - checks + stats.waiting == ours, f"{ours} bystanders, but {self.pool}"
+        ours = self.held.total() + self.parked
+        subs = self.pool._core.subs.values()
+        busy = sum(sub.checking + sub.resetting + len(sub.reserved) for sub in subs)
+        taken = stats.active - busy
+        if self.room > 1:  # many have one
+            taken = sum(e.holders for sub in subs for e in sub.limit.borrowers if e.state is ACTIVE)
+        assert taken + stats.waiting == ours, f"{ours} bystanders, but {self.pool}"
 
     async def come_to_rest(self) -> None:
         """Everybody is done: nothing is outstanding, and the servers say the same."""

@@ -430,3 +430,25 @@ async def test_f139_one_that_was_of_use_before_its_peer_ended_it_is_no_failure(
                 connection.retire()
         assert trio.current_time() == 0
         assert len(network.dials) == 50
+
+
+async def test_f139_a_reply_proves_the_server_though_its_connection_is_not_kept(
+    autojump_clock: MockClock,
+) -> None:
+    """A client that discards each connection was throttled for good after one early hang-up."""
+    network = Network(hang_up)
+    async with open_pool(network) as pool:
+        failures: list[BaseException] = []
+        with trio.move_on_after(0.1):
+            await insist(pool, failures)
+        network.serve_with(Network()._serve)
+        for _ in range(12):
+            connection = await pool.acquire(HERE)
+            await exchange(connection)
+            pool.discard(connection)
+        before = trio.current_time()
+        for _ in range(12):
+            connection = await pool.acquire(HERE)
+            await exchange(connection)
+            pool.discard(connection)
+        assert trio.current_time() == before

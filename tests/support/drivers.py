@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import trio
@@ -25,6 +27,10 @@ class Session:
         self.stream = stream
         self.owes = 0
         self.selected = "nothing"
+        self.inbox: list[bytes] = []
+        self.arrived = trio.Event()
+        self.hung_up = trio.Event()
+        """Ends the companion, if it has one."""
 
     async def call(self, line: bytes) -> bytes:
         self.owes += 1
@@ -153,3 +159,49 @@ class MuxDriver(Driver[Mux]):
 
     def capacity(self, session: Mux) -> int:
         return session.room
+
+
+class Whole(Full):
+    """Overrides everything but `capacity`, and notes what overlaps on one session."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.faults: list[str] = []
+        self.companions = 0
+        self._busy: dict[Session, str] = {}
+
+    @contextmanager
+    def _alone(self, what: str, session: Session) -> Iterator[None]:
+        """Nothing else of the driver may run on `session` meanwhile."""
+        if session in self._busy:
+            self.faults.append(f"{what} began amid {self._busy[session]}")
+        self._busy[session] = what
+        try:
+            yield
+        finally:
+            self._busy.pop(session, None)
+
+    async def run(self, session: Session) -> None:
+        self.companions += 1
+        try:
+            await session.hung_up.wait()
+        finally:
+            self.companions -= 1
+            await trio.lowlevel.cancel_shielded_checkpoint()
+
+    async def check(self, session: Session) -> bool:
+        with self._alone("check", session):
+            return await super().check(session)
+
+    async def reset(self, session: Session) -> None:
+        with self._alone("reset", session):
+            await super().reset(session)
+
+    async def close(self, session: Session) -> None:
+        with self._alone("close", session):
+            await super().close(session)
+
+    async def cancel(self, session: Session) -> None:
+        with self._alone("cancel", session):
+            self.log.append("cancel")
+            await trio.sleep(0.125)

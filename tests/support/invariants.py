@@ -20,7 +20,7 @@ from conpool._core.core import Core
 from conpool._core.pool_limit import PoolLimit
 from conpool._core.records import AnyEntry, AnySubPool, AnyWaiter, Waiter, Warmer
 from conpool._core.timetable import Timetable
-from conpool._values.states import ConnectionState
+from conpool._values.states import CloseReason, ConnectionState
 
 IDLE = ConnectionState.IDLE
 ACTIVE = ConnectionState.ACTIVE
@@ -68,6 +68,9 @@ def _find_faults(core: Core[Any, Any], now: float | None) -> Iterator[str]:
     for sub in core.subs.values():
         for fault in _find_faults_of(sub, core):
             yield f"{sub.endpoint}: {fault}"
+    for entry in core.pool_limit.draining:
+        if entry.state is not ACTIVE or entry.doomed is not CloseReason.EVICTED:
+            yield f"{entry!r} is to make way, and does not"
     if core.pool_limit.is_limited:
         yield from _check_pool_limit(core.pool_limit, core)
     yield from _check_timetable(core.timetable, core)
@@ -84,6 +87,7 @@ def _find_faults(core: Core[Any, Any], now: float | None) -> Iterator[str]:
 def _find_faults_of(sub: AnySubPool, core: Core[Any, Any]) -> Iterator[str]:
     yield from _check_connections(sub, core.is_open)
     yield from _check_queue(sub)
+    yield from _check_warmers(sub)
     yield from _check_dials(sub)
     yield from _check_tally(sub)
     is_over = not core.is_open and not core.ending.is_under_way
@@ -138,11 +142,22 @@ def _check_sharing(entry: AnyEntry, sub: AnySubPool) -> Iterator[str]:
         yield f"{entry!r} is held {entry.holders} times"
     if entry.is_resetting and (entry.state is not ACTIVE or entry.leases):
         yield f"{entry!r} is reset"
-    may_be_joined = entry.state is ACTIVE and entry.doomed is None
-    if entry in sub.roomy and not (may_be_joined and 0 < entry.holders < entry.capacity):
+    if entry in sub.roomy and not _has_room(entry):
         yield f"{entry!r} has room"
-    if entry in sub.roomy and entry.generation != sub.generation:
-        yield f"{entry!r} is older than the last clear, and has room (G24)"
+    if len(entry.leases) > entry.holders and entry.state is ACTIVE and sub.shares:
+        yield f"{entry!r} is held {entry.holders} times"
+
+
+def _has_room(entry: AnyEntry) -> bool:
+    """Whether `entry` is lent, and could be lent once more at the same time."""
+    is_sound = entry.doomed is None and entry.generation == entry.sub.generation
+    return entry.state is ACTIVE and is_sound and 0 < entry.holders < entry.capacity
+
+
+def _may_be_joined(entry: AnyEntry, now: float) -> bool:
+    """Whether `entry` has room, and is neither too old nor used up."""
+    uses = entry.uses + entry.holders - len(entry.leases)
+    return _has_room(entry) and now < entry.expires_at and uses < entry.sub.max_uses
 
 
 def _check_entry(entry: AnyEntry, sub: AnySubPool) -> Iterator[str]:
@@ -192,6 +207,9 @@ def _check_queue(sub: AnySubPool) -> Iterator[str]:
         latest = waiter.number
         if not 0 <= waiter.overtaken <= pool_limit.MAX_OVERTAKES:
             yield f"{waiter!r} was overtaken {waiter.overtaken} times"
+
+
+def _check_warmers(sub: AnySubPool) -> Iterator[str]:
     for warmer in sub.warmers:
         if not warmer.queued or warmer.sub is not sub:
             yield f"{warmer!r} is in a list where it does not wait"
@@ -281,7 +299,7 @@ def _check_no_lost_wakeup(sub: AnySubPool, pool_limit: PoolLimit, now: float) ->
     usual = sum(not waiter.fresh for waiter in sub.queue)
     if set(sub.idle) - set(sub.reserved) and usual > sub.checking:
         yield "somebody waits, and there is an idle connection (G12)"
-    if usual and any(now < one.expires_at and one.uses < sub.max_uses for one in sub.roomy):
+    if usual and any(_may_be_joined(entry, now) for entry in sub.limit.borrowers):
         yield "somebody waits, and a connection has room (G12)"
     coming = sub.connecting - sub.void + min(sub.checking + sub.resetting, usual)
     needed = max(1, math.ceil(len(sub.queue) / sub.per_dial)) if sub.shares else len(sub.queue)

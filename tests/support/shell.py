@@ -1,10 +1,10 @@
 """The shell, played by hand: a test says what happens outside, and sees what the core makes of it.
 
 `Shell` does what the engine and `_lending` do, synchronously and without sockets: it performs
-effects in order, looks at connections before they are lent, and reports. Dials and graceful closes
-stay pending until the test ends them; time passes when the test says so. After every step it calls
-`invariants.check`, and at every hand-over it checks for itself, from what it has seen, that the
-connection may be lent (G2, G21, G24) and that nobody was passed over (G13).
+effects in order, looks at connections before they are lent, and reports. Dials, resets and graceful
+closes stay pending until the test ends them; time passes when the test says so. After every step it
+calls `invariants.check`, and at every hand-over it checks for itself, from what it has seen, that
+the connection may be lent (G2, G21, G24) and that nobody was passed over (G13).
 
     shell = Shell(max_connections_per_endpoint=1)
     lease = shell.lend(HERE)
@@ -16,13 +16,14 @@ connection may be lent (G2, G21, G24) and that nobody was passed over (G13).
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from random import Random
 from typing import Any, Final, TypeAlias, TypeVar, TypeVarTuple, final
 
 from conpool._core import keeping, records
 from conpool._core.core import Core
-from conpool._core.effects import Check, Close, Dial, GiveUp
+from conpool._core.effects import Check, Close, Dial, GiveUp, Reset
 from conpool._core.gate import Gate
 from conpool._core.records import AnySubPool, WaitOutcome
 from conpool._values.config import PoolConfig
@@ -55,9 +56,20 @@ class Refused(Exception):
 class Wire:
     """What the shell knows of an open connection, independently of the core."""
 
-    __slots__ = ("cleared", "dead", "idle_since", "is_handed_over", "leases", "opened_at")
+    __slots__ = (
+        "capacity",
+        "cleared",
+        "dead",
+        "idle_since",
+        "is_handed_over",
+        "is_spoilt",
+        "leases",
+        "needs_reset",
+        "opened_at",
+        "told",
+    )
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, now: float, capacity: int = 1) -> None:
         self.opened_at = now
         self.idle_since = now
         self.leases = 0
@@ -67,6 +79,14 @@ class Wire:
         """Whether the peer has closed it. The core learns it when somebody looks."""
         self.cleared = False
         """Whether it was there when its endpoint was cleared."""
+        self.capacity = capacity
+        """How many leases may share it, as its peer says."""
+        self.told = capacity
+        """The same, as the core was told last."""
+        self.is_spoilt = False
+        """Whether the core has heard that it must take no new leases."""
+        self.needs_reset = False
+        """Whether a lease has ended since its last reset, if there are resets."""
 
 
 @final
@@ -129,11 +149,14 @@ class Shell:
         "closes",
         "core",
         "dials",
+        "has_resets",
         "is_courteous",
         "is_lazy",
         "is_slow_to_give_up",
         "is_watched",
         "now",
+        "resets",
+        "shares",
         "warmed",
     )
 
@@ -148,12 +171,19 @@ class Shell:
         is_slow_to_give_up: bool = False,
         is_checked: bool = False,
         is_watched: bool = True,
+        has_resets: bool = False,
+        shares: bool = False,
         **settings: Any,
     ) -> None:
         """`settings` are fields of the configuration; whatever they leave out is `PATIENT`."""
         config = config or PoolConfig(**(PATIENT | settings))
         self.core: Core[Wire, Caller] = Core(
-            config, overrides or {}, random or SteadyRandom(), is_checked=is_checked
+            config,
+            overrides or {},
+            random or SteadyRandom(),
+            is_checked=is_checked,
+            resets=has_resets,
+            shares=shares,
         )
         self.core.move(PoolState.OPEN)
         self.is_courteous = is_courteous
@@ -162,8 +192,12 @@ class Shell:
         """Whether tasks run late: a lease begins only with `begin`, and much may happen before."""
         self.is_slow_to_give_up = is_slow_to_give_up
         """Whether a dial that is given up goes on until the test ends it."""
+        self.has_resets = has_resets
+        """Whether a connection is reset after each lease."""
         self.is_watched = is_watched
         """Whether the books are checked after each step; not where thousands of waiters are."""
+        self.shares = shares
+        """Whether leases share connections: two each, at first."""
         self.now = 0.0
         self.dials: list[Entry] = []
         """Dials under way, the oldest first."""
@@ -171,6 +205,8 @@ class Shell:
         """Checks under way, the oldest first."""
         self.closes: list[Entry] = []
         """Graceful closes under way, the oldest first."""
+        self.resets: list[Entry] = []
+        """Resets under way, the oldest first; their connection may have been closed since."""
         self.callers: list[Caller] = []
         """Those who wait or hold a connection."""
         self.warmed: list[Warmer] = []
@@ -192,10 +228,7 @@ class Shell:
         """Somebody asks for a connection: it gets an idle one, or joins the queue."""
         caller = Caller(endpoint)
         sub = self.sub(endpoint)
-        entry = None if fresh or is_first else self.take(endpoint)
-        if entry is not None and keeping.needs_check(entry, self.now):
-            self.core.returned_unused(entry, None, self.now)
-            entry = None
+        entry = None if fresh or is_first else self.join_or_take(endpoint)
         self.callers.append(caller)
         if entry is not None:
             self._hand_over(entry, caller)
@@ -211,6 +244,33 @@ class Shell:
         waiter.task = caller
         caller.waiter = waiter
         self.report(self.core.queued, waiter)
+
+    def join_or_take(self, endpoint: AnyEndpoint) -> Entry | None:
+        """Join a connection that has room, or take an idle one."""
+        if not self.shares:
+            return self._take_unless_due(endpoint)
+        sub = self.sub(endpoint)
+        if sub.queue or sub.gate.is_paused or self.core.pool_limit.wanted:
+            return None
+        if not sub.roomy:
+            self.ask_all(sub)
+        while (entry := self.core.sharing.find_room(sub, self.now)) is not None:
+            if entry.holders < self.note_capacity(entry):
+                self.core.sharing.join(entry, self.now)
+                return entry
+        while (entry := self._take_unless_due(endpoint)) is not None:
+            if self.note_capacity(entry) > 0:
+                self.core.sharing.join(entry, self.now)
+                return entry
+            self.core.returned_unused(entry, None, self.now)
+        return None
+
+    def _take_unless_due(self, endpoint: AnyEndpoint) -> Entry | None:
+        entry = self.take(endpoint)
+        if entry is not None and keeping.needs_check(entry, self.now):
+            self.core.returned_unused(entry, None, self.now)
+            return None
+        return entry
 
     def take(self, endpoint: AnyEndpoint = HERE) -> Entry | None:
         """Take the newest idle connection that is alive, unless others come first."""
@@ -237,13 +297,14 @@ class Shell:
         entry = caller.entry
         assert entry is not None
         assert not caller.has_begun
-        if entry.state is ConnectionState.ACTIVE and entry.generation == entry.sub.generation:
+        is_fit = entry.state is ConnectionState.ACTIVE and entry.generation == entry.sub.generation
+        if is_fit and (not entry.holders or entry.holders <= self.note_capacity(entry)):
             self._begin(entry, caller)
             self.settle()
             return
-        self.core.returned_unused(entry, None, self.now)
-        entry.link.is_handed_over = False
         caller.entry = None
+        self._note_hand_over(entry)
+        self.core.returned_unused(entry, None, self.now)
         if self.core.is_open:
             sub = self.sub(caller.endpoint)  # what it came from may have been dropped
             waiter: Waiter = records.Waiter((sub,), self.now, math.inf, False)
@@ -259,27 +320,37 @@ class Shell:
             waiter, caller.waiter = caller.waiter, None
             self.report(self.core.withdrawn, waiter)
         else:
-            assert caller.entry is not None
+            entry, caller.entry = caller.entry, None
+            assert entry is not None
             assert not caller.has_begun
-            caller.entry.link.is_handed_over = False
-            self.report(self.core.returned_unused, caller.entry, None)
+            self._note_hand_over(entry)
+            self.report(self.core.returned_unused, entry, None)
 
     # ── giving back ─────────────────────────────────────────────────────────────
 
     def release(self, caller: Caller) -> None:
         """The lease ends, and the connection is clean."""
         lease = self._end_lease(caller)
-        if lease.entry.state is ConnectionState.ACTIVE:
-            lease.entry.link.idle_since = self.now
+        entry = lease.entry
+        if entry.state is ConnectionState.ACTIVE:
+            entry.link.idle_since = self.now
+            if self.shares:
+                self.note_capacity(entry)
         self.report(self.core.released, lease, None)
 
     def discard(self, caller: Caller, reason: CloseReason = CloseReason.ERROR) -> None:
-        """The lease ends, and the connection is not clean: it is closed by force."""
-        self.report(self.core.released, self._end_lease(caller), reason)
+        """The lease ends, and the connection is not clean: it is closed by force.
+
+        If others share it, it is closed after them.
+        """
+        lease = self._end_lease(caller)
+        lease.entry.link.is_spoilt = True
+        self.report(self.core.released, lease, reason)
 
     def retire(self, caller: Caller) -> None:
         """The holder wants the connection closed when the lease ends."""
         assert caller.lease is not None
+        caller.lease.entry.link.is_spoilt = True
         self.report(self.core.retired, caller.lease)
 
     def interrupt(self, caller: Caller) -> None:
@@ -296,6 +367,43 @@ class Shell:
         lease = self._end_lease(caller)
         self.core.released(lease, CloseReason.PEER_CLOSED, self.now)
         self.report(self.core.failures.lost_early, lease.entry, Refused())
+
+    # ── sharing ─────────────────────────────────────────────────────────────────
+
+    def set_capacity(self, entry: Entry, capacity: int) -> None:
+        """The peer of `entry` takes that many leases from now on; the core learns it when asked."""
+        entry.link.capacity = capacity
+
+    def note_capacity(self, entry: Entry) -> int:
+        """Tell the core how many leases `entry` can take now."""
+        wire = entry.link
+        wire.told = wire.capacity
+        wire.is_spoilt = wire.is_spoilt or not wire.capacity
+        self.core.sharing.capacity_noted(entry, wire.capacity, self.now)
+        return wire.capacity
+
+    def ask_all(self, sub: SubPool) -> None:
+        """Find out how many leases the lent connections of `sub` can take now."""
+        for entry in sub.limit.borrowers:
+            if entry.holders:
+                self.note_capacity(entry)
+
+    def companion_ends(self, entry: Entry) -> None:
+        """What runs beside `entry` is over: it is closed under its leases."""
+        self.report(self.core.condemned, entry, CloseReason.PEER_CLOSED)
+
+    # ── resets ──────────────────────────────────────────────────────────────────
+
+    def reset_succeeds(self, entry: Entry) -> None:
+        """What the last lease of `entry` has left behind is cleared."""
+        self.resets.remove(entry)
+        entry.link.needs_reset = False
+        self.report(self.core.reset_over, entry, None)
+
+    def reset_fails(self, entry: Entry, reason: CloseReason = CloseReason.ERROR) -> None:
+        """`entry` could not be reset."""
+        self.resets.remove(entry)
+        self.report(self.core.reset_over, entry, reason)
 
     # ── checks ──────────────────────────────────────────────────────────────────
 
@@ -320,9 +428,11 @@ class Shell:
     def dial_succeeds(self, which: AnyEndpoint | Entry = HERE) -> Entry:
         """The dial `which`, or the oldest one to that endpoint, succeeds."""
         entry = self._pop_dial(which)
-        wire = Wire(self.now)
+        wire = Wire(self.now, 2 if self.shares else 1)
         wire.cleared = hasattr(entry, "link") and entry.link.cleared
         entry.link = wire
+        if self.shares:
+            self.note_capacity(entry)
         self.report(self.core.dialled, entry)
         return entry
 
@@ -361,6 +471,7 @@ class Shell:
     def sweep(self) -> None:
         """The reaper looks at everything once."""
         for sub in list(self.core.subs.values()):
+            self.ask_all(sub)
             self.report(self.core.swept, sub)
             for entry in list(sub.idle):
                 if entry.state is ConnectionState.IDLE and entry not in sub.reserved:
@@ -419,6 +530,17 @@ class Shell:
         self.perform()
         if self.is_watched:
             check(self.core, self.now)
+            if self.shares:
+                self._check_sharing()
+
+    def _check_sharing(self) -> None:
+        """A connection is held by whom the core says, and outlives its last lease if it may."""
+        held = Counter(caller.entry for caller in self.callers if caller.entry is not None)
+        for sub in self.core.subs.values():
+            for entry in sub.limit.borrowers:
+                if entry.state in {ConnectionState.ACTIVE, ConnectionState.IDLE}:
+                    assert entry.holders == held[entry], f"{entry!r} is held by {held[entry]}"
+                    assert held[entry] or not entry.link.is_spoilt, f"{entry!r} is kept"
 
     def perform(self) -> None:
         effects = self.core.effects
@@ -437,6 +559,8 @@ class Shell:
                 self._give_up(effect.entry)
             elif isinstance(effect, Check):
                 self._check(effect.entry)
+            elif isinstance(effect, Reset):
+                self.resets.append(effect.entry)
             else:
                 assert isinstance(effect, Close), effect
                 self._close(effect)
@@ -484,23 +608,34 @@ class Shell:
     def _hand_over(self, entry: Entry, caller: Caller) -> None:
         sub, wire = entry.sub, entry.link
         assert not sub.gate.is_paused, f"{entry!r} is lent in a pause"
-        assert wire.leases < sub.max_uses, f"{entry!r} is used up (G21)"
+        sharing = [caller for caller in self.callers if caller.entry is entry]
+        begun = sum(caller.has_begun for caller in sharing)
+        assert wire.leases + len(sharing) - begun < sub.max_uses, f"{entry!r} is used up (G21)"
+        assert len(sharing) < wire.told, f"{entry!r} is lent {len(sharing)} times (G2)"
+        assert not wire.is_spoilt, f"{entry!r} takes no new leases"
+        assert sharing or not wire.needs_reset, f"{entry!r} is not as it was"
         assert self.now - wire.opened_at < sub.config.max_connection_lifetime, "too old (G21)"
         if entry.was_idle:
             assert self.now - wire.idle_since < sub.max_idle_time, "idle for too long (G21)"
-        assert all(other.entry is not entry for other in self.callers), f"{entry!r} is lent (G2)"
         caller.entry = entry
         wire.is_handed_over = True
         if not self.is_lazy:
             self._begin(entry, caller)
 
+    def _note_hand_over(self, entry: Entry) -> None:
+        """One to whom `entry` was handed over has run."""
+        entry.link.is_handed_over = any(
+            caller.entry is entry and not caller.has_begun for caller in self.callers
+        )
+
     def _begin(self, entry: Entry, caller: Caller) -> None:
         assert entry.state is ConnectionState.ACTIVE, entry
-        assert not entry.leases, f"{entry!r} is lent already (G2)"
+        assert len(entry.leases) < entry.link.told, f"{entry!r} is lent already (G2)"
         assert not entry.link.cleared, f"{entry!r} was cleared (G24)"
         entry.link.leases += 1
-        entry.link.is_handed_over = False
+        entry.link.needs_reset = self.has_resets
         caller.lease = self.core.lease_began(entry, caller, 0.0, self.now)
+        self._note_hand_over(entry)
 
     def _end_lease(self, caller: Caller) -> Lease:
         lease = caller.lease

@@ -155,9 +155,11 @@ class Ear(conpool.Observer):
     def connect_failed(
         self, info: conpool.ConnectionInfo, error: BaseException, took: float
     ) -> None:
+        if isinstance(error, conpool.PoolClosed) or "nobody needs" in str(error):
+            return  # the pool has ended it
         self.is_failing.add(info.endpoint)
         self.failed_at[info.endpoint] = trio.current_time()
-        self.failures += not isinstance(error, conpool.PoolClosed)
+        self.failures += 1
 
     def closed(self, info: conpool.ConnectionInfo, reason: CloseReason) -> None:
         done[f"closed: {reason.value}"] += 1
@@ -576,7 +578,10 @@ class Walked:
         for user in waiting:
             patience = PATIENCE if user.timeout is None else user.timeout
             assert trio.current_time() < user.came_at + patience + HAIR, f"{user} waits (G14)"
-        if endpoint in self.paused or endpoint in self.ear.is_failing or not waiting:
+        sub = self.pool._core.subs.get(endpoint)
+        # A peer that ends a connection before its first byte holds up dials, as a failed one does.
+        is_failing = endpoint in self.ear.is_failing or (sub is not None and sub.gate.is_failing)
+        if endpoint in self.paused or is_failing or not waiting:
             return
         idle = self.pool.stats(endpoint).idle  # which `compare` has counted
         assert not idle or all(user.wants_new for user in waiting), (
@@ -588,7 +593,7 @@ class Walked:
         pool_has_slot = not full or self.pool.all_stats().idle
         if any(peer.is_closing for peer in self.network.live()) or not (has_slot and pool_has_slot):
             return
-        dialling = self.network.dialling[endpoint]
+        dialling = self.network.dialling[endpoint] + (0 if sub is None else sub.checking)
         assert dialling >= min(len(waiting), most), (
             f"{endpoint}: {len(waiting)} wait, {dialling} are dialled, slots are free (G12)"
         )

@@ -125,7 +125,9 @@ def test_nobody_depends_on_a_check_whose_caller_has_gone_while_another_is_idle()
     shell = with_idle(2)
     shell.cancel(shell.ask())
     waiting = shell.ask()
-    assert [entry.awaited_by is waiting.waiter for entry in shell.checks] == [False, True]
+    abandoned, check = shell.checks
+    assert abandoned in shell.sub().spare_checks
+    assert check.awaited_by is waiting.waiter
 
 
 def test_no_dial_starts_for_one_whom_a_check_may_serve() -> None:

@@ -451,3 +451,22 @@ def test_f139_nobody_is_told_of_it_while_another_connection_is_lent() -> None:
     waiting = shell.ask()
     shell.lose_early(holders[0])
     assert waiting.is_waiting
+
+
+def test_f127_a_long_lease_that_a_clear_has_ended_keeps_no_news_from_those_who_wait() -> None:
+    """G33: that connection will serve nobody."""
+    shell = Shell(max_connections_per_endpoint=2, outage_grace=NO_GRACE)
+    shell.lend()
+    shell.clear()
+    waiting = [shell.ask()]
+    shell.dial_fails()
+    assert told(waiting) == [True]
+
+
+def test_f127_a_lease_that_was_retired_keeps_no_news_from_those_who_wait() -> None:
+    """G33."""
+    shell = Shell(max_connections_per_endpoint=2, outage_grace=NO_GRACE)
+    shell.retire(shell.lend())
+    waiting = [shell.ask()]
+    shell.dial_fails()
+    assert told(waiting) == [True]

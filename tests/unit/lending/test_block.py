@@ -178,3 +178,9 @@ async def test_block_of_a_pool_that_has_closed_cannot_be_entered() -> None:
         block = pool.connection(HERE)
     with pytest.raises(PoolClosed, match=f"pool {pool.name} is closed"):
         await block.__aenter__()
+
+
+async def test_a_plain_with_says_what_to_write() -> None:
+    async with open_pool() as pool:
+        with pytest.raises(TypeError, match="async with"), pool.connection(HERE):
+            raise AssertionError

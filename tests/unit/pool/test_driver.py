@@ -179,6 +179,31 @@ async def test_what_is_not_kept_is_not_reset() -> None:
     assert driver.log == ["open", "close"]
 
 
+async def test_a_pool_that_ends_amid_a_reset_waits_for_it_and_says_goodbye(
+    autojump_clock: MockClock,
+) -> None:
+    async def reset(session: Session) -> None:
+        await trio.sleep(1)
+
+    async def close(session: Session) -> None:
+        await session.call(b"bye")
+
+    driver = make_driver(reset=reset, close=close)
+    async with lending(driver) as pool:
+        await call(pool)
+    assert driver.log == ["open", "reset", "close"]
+    assert (trio.current_time(), reasons(pool)) == (1, {"POOL_CLOSED": 1})
+
+
+async def test_a_reset_that_hangs_does_not_keep_a_pool_open(autojump_clock: MockClock) -> None:
+    async def reset(session: Session) -> None:
+        await trio.sleep_forever()
+
+    async with lending(make_driver(reset=reset), shutdown_grace=3) as pool:
+        await call(pool)
+    assert trio.current_time() == 3
+
+
 # ── close and cancel ────────────────────────────────────────────────────────────
 
 
@@ -323,6 +348,26 @@ async def test_a_companion_that_ends_takes_the_connection_with_it(
                 await conn.receive_some()
         assert reasons(pool) == {"ERROR" if raises else "PEER_CLOSED": 1}
         assert pool.stats(HERE).closed_by_reason[CloseReason.DISCARDED] == 0
+
+
+async def test_a_companion_that_reads_does_not_make_its_connection_unclean() -> None:
+    """It always waits for the next bytes: that says nothing about an exchange."""
+
+    async def run(session: Session) -> None:
+        while part := await session.stream.receive_some():
+            session.inbox.append(bytes(part))
+            session.arrived.set()
+
+    driver = make_driver(run=run)
+    async with lending(driver) as pool:
+        for _ in range(2):
+            async with pool.connection(HERE) as conn:
+                conn.session.arrived = trio.Event()
+                await conn.session.stream.send_all(b"ping\n")
+                await conn.session.arrived.wait()
+                assert await conn.is_healthy()
+                assert conn.id == 1
+        assert reasons(pool) == {}
 
 
 # ── affinity ────────────────────────────────────────────────────────────────────

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 from typing import Any, cast
 
 import pytest
 import trio
 from trio.testing import MockClock
 
-from conpool import Connection, ConnectionPool
+from conpool import ConnectError, Connection, ConnectionPool
 from tests.support.drivers import GREETING, Mux, MuxDriver, greet_and_echo
 from tests.support.pools import HERE, THERE, Network, counts, open_pool, reasons, settle
 
@@ -92,18 +91,25 @@ async def test_a_waiter_gets_the_room_of_who_leaves(autojump_clock: MockClock) -
         assert counts(pool) == {"idle": 1}
 
 
-async def test_one_who_wants_a_new_connection_keeps_nobody_from_sharing() -> None:
-    async with (
-        lending(MuxDriver(2), max_connections_per_endpoint=1) as pool,
-        pool.connection(HERE) as first,
-        trio.open_nursery() as nursery,
-    ):
-        nursery.start_soon(partial(pool.acquire, HERE, fresh=True))
-        await settle()
-        with trio.fail_after(1):
-            async with pool.connection(HERE) as second:
-                assert second.id == first.id
-        nursery.cancel_scope.cancel()
+async def test_whoever_queues_behind_one_who_wants_a_new_connection_shares_the_next(
+    autojump_clock: MockClock,
+) -> None:
+    ids: list[int] = []
+
+    async def use(fresh: bool) -> None:
+        async with pool.connection(HERE, fresh=fresh) as conn:
+            ids.append(conn.id)
+            await trio.sleep(1)
+
+    async with lending(MuxDriver(2), max_connections_per_endpoint=1) as pool:
+        first = await pool.acquire(HERE)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(use, True)
+            await settle()
+            nursery.start_soon(use, False)
+            await settle()
+            pool.release(first)
+        assert (first.id, ids) == (1, [2, 2])
 
 
 async def test_an_exception_ends_only_its_own_lease() -> None:
@@ -186,6 +192,18 @@ async def test_the_stream_of_a_shared_lease_is_refused() -> None:
         await ask(conn, b"in order")
 
 
+async def test_retiring_one_lease_keeps_new_ones_away() -> None:
+    async with lending(MuxDriver(3)) as pool:
+        first, second = await pool.acquire(HERE), await pool.acquire(HERE)
+        first.retire()
+        async with pool.connection(HERE) as third:
+            assert third.id == 2
+        await ask(second, b"still here")
+        pool.release(first)
+        pool.release(second)
+        assert reasons(pool) == {"DISCARDED": 1}
+
+
 async def test_discarding_one_lease_closes_after_the_last() -> None:
     async with lending(MuxDriver(2)) as pool:
         first, second = await pool.acquire(HERE), await pool.acquire(HERE)
@@ -215,3 +233,53 @@ async def test_another_endpoint_is_not_starved_by_leases_that_take_turns(
             async with pool.connection(THERE):
                 pass
         nursery.cancel_scope.cancel()
+
+
+async def test_a_new_connection_that_takes_no_leases_is_a_failed_dial() -> None:
+    """Else the pool would dial such a server as fast as it can, for one who waits."""
+    async with lending(MuxDriver(0)) as pool:
+        with pytest.raises(ConnectError, match="takes no leases") as caught:
+            await pool.acquire(HERE)
+        assert caught.value.phase == "open"
+        assert pool._core.subs[HERE].gate.is_failing
+        assert counts(pool) == {}
+
+
+async def test_who_does_not_wait_does_not_go_before_those_who_do() -> None:
+    """G13: room that nobody knows of yet is for who has waited."""
+    driver = MuxDriver(1)
+    async with lending(driver, max_connections_per_endpoint=1) as pool:
+        lease = await pool.acquire(HERE)
+
+        async def wait() -> None:
+            async with pool.connection(HERE) as conn:
+                assert conn.id == lease.id
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            await settle()
+            driver.sessions[0].room = 2
+            with pytest.raises(trio.WouldBlock):
+                pool.acquire_nowait(HERE)
+            pool.release(lease)
+
+
+async def test_room_that_a_woken_waiter_finds_is_for_the_next() -> None:
+    """G12."""
+    driver = MuxDriver(1)
+    got: list[Lease] = []
+
+    async def wait() -> None:
+        got.append(await pool.acquire(HERE))
+
+    async with lending(driver, max_connections_per_endpoint=1) as pool:
+        lease = await pool.acquire(HERE)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            nursery.start_soon(wait)
+            await settle()
+            pool.release(lease)
+            driver.sessions[0].room = 2
+        assert [conn.id for conn in got] == [1, 1]
+        for conn in got:
+            pool.release(conn)
