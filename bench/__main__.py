@@ -17,6 +17,7 @@ from .memory import measure_memory, measure_passing
 from .outages import measure_outages
 from .queue import measure_cancelling, measure_fairness, measure_handover
 from .requests import measure_requests
+from .sessions import measure_sessions
 
 Case: TypeAlias = Callable[[Scale], Table]
 
@@ -28,6 +29,7 @@ def _in_trio(measure: Callable[[Scale], Awaitable[Table]]) -> Case:
 CASES: Final[dict[str, Case]] = {
     "uncontended": _in_trio(measure_uncontended),
     "contended": _in_trio(measure_contended),
+    "sessions": _in_trio(measure_sessions),
     "growth": measure_growth,
     "handover": _in_trio(measure_handover),
     "cancelling": _in_trio(measure_cancelling),

@@ -143,10 +143,10 @@ class ExchangeStream(trio.abc.HalfCloseableStream):
         """Have every later operation raise `trio.BrokenResourceError`."""
         self.stream = BROKEN_STREAM
 
-    @property
-    def is_broken(self) -> bool:
-        """Whether `break_off` was called."""
-        return self.stream is BROKEN_STREAM
+    def refuse_if_dead(self) -> None:
+        """Raise what every operation raises after `cut` or `break_off`."""
+        if isinstance(self.stream, DeadStream):
+            raise self.stream.make_error()
 
     def __repr__(self) -> str:
         return f"<ExchangeStream taints={self.taints:#x}, {self.in_progress} in progress>"
@@ -162,22 +162,22 @@ def _is_client_hello(data: bytes | bytearray | memoryview) -> bool:
 class DeadStream(trio.abc.HalfCloseableStream):
     """Stands in for a stream that is gone: each operation raises, closing does nothing."""
 
-    __slots__ = ("_error",)
+    __slots__ = ("make_error",)
 
-    def __init__(self, error: Callable[[], Exception]) -> None:
-        self._error = error
+    def __init__(self, make_error: Callable[[], Exception]) -> None:
+        self.make_error = make_error
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        raise self._error()
+        raise self.make_error()
 
     async def wait_send_all_might_not_block(self) -> None:
-        raise self._error()
+        raise self.make_error()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        raise self._error()
+        raise self.make_error()
 
     async def send_eof(self) -> None:
-        raise self._error()
+        raise self.make_error()
 
     async def aclose(self) -> None:
         await trio.lowlevel.checkpoint()

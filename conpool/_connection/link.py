@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+from collections.abc import Callable
 from typing import Any, Self, cast, final
 
 import trio
@@ -76,7 +77,8 @@ class Link:
             raise ConnectionError("the driver's open() has left a connection that has ended")
         self.session = session
         if exchange.taints & ENCRYPTED:  # the driver's own TLS: nobody else can read its bytes
-            self._peek(is_opaque=True)
+            sock = _find_socket(self.stream)
+            self._peek(None if sock is None else sock.fileno, is_opaque=True)
         exchange.taints &= JUDGED | SHARED
         self._follow_rules()
 
@@ -85,19 +87,21 @@ class Link:
             self._source = None
             self.poll = _find_nothing
 
-    def _peek(self, *, is_opaque: bool) -> None:
-        has_socket = self.fileno() >= 0
-        self._source = PeekingSource(self.fileno, is_opaque=is_opaque) if has_socket else None
+    def _peek(self, fileno: Callable[[], int] | None, *, is_opaque: bool) -> None:
+        self._source = None
+        if fileno is not None and fileno() >= 0:
+            self._source = PeekingSource(fileno, is_opaque=is_opaque)
         self.poll = _find_nothing if self._source is None else self._source.poll
 
     @classmethod
     def of_native(cls, session: Any, rules: SessionRules) -> Self:
         """Return the link of a session that has opened a socket of its own."""
         driver = cast("NativeDriver[Any]", rules.driver)
-        link = cls(NativeStream(driver, session), rules, session=session)
+        stream = NativeStream(driver, session)
+        link = cls(stream, rules, session=session)
         link.offered = REFUSING
         link.exchange.has_received = True  # its library has logged in; nobody counts the bytes
-        link._peek(is_opaque=False)
+        link._peek(stream.fileno, is_opaque=False)
         link._follow_rules()
         return link
 
@@ -123,6 +127,11 @@ class Link:
     def has_goodbye(self) -> bool:
         """Whether a graceful close says goodbye to the peer."""
         return self.rules.says_goodbye or isinstance(self.stream, trio.SSLStream)
+
+    def note_goodbye(self) -> None:
+        """The driver has said goodbye, and may have closed a socket of its own."""
+        if isinstance(self.stream, NativeStream):
+            self.stream.note_goodbye()
 
     def try_close_now(self) -> bool:
         """Close by force, without awaiting; return False if only an await can close the stream."""

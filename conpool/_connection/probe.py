@@ -16,9 +16,11 @@ takes a byte of data, the pool closes the connection, so nobody can miss that by
 from __future__ import annotations
 
 import errno
+import os
 import select
 import socket as stdlib_socket
 import ssl
+import sys
 from collections.abc import Callable
 from typing import Final, TypeAlias, cast, final
 
@@ -65,8 +67,10 @@ class PeekingSource:
     """A socket whose bytes are somebody else's: they stay where they are.
 
     If the bytes are encrypted by that somebody (`is_opaque`), they tell nothing: only the end of
-    the stream does. That somebody may close the socket as well, and the system may give its number
-    to another file. So the number is asked for each time.
+    the stream does. Where the system does not say so, bytes in front of it hide it.
+
+    That somebody may close the socket as well, and the system may give its number to another file.
+    So the number is asked for each time.
     """
 
     __slots__ = ("_descriptor", "_fileno", "_is_opaque", "_poll")
@@ -78,13 +82,33 @@ class PeekingSource:
         self._poll = _poll_descriptor(self._descriptor)
 
     def poll(self, timeout: int, /) -> object:
-        return self._fileno() != self._descriptor or self._poll(timeout)
+        return self._has_moved() or self._poll(timeout)
 
     def take_now(self, size: int) -> bytes | None:
-        if self._fileno() != self._descriptor:
-            raise OSError(errno.EBADF, "the socket is closed")
-        data = _read(_borrow(self._descriptor), size, stdlib_socket.MSG_PEEK | _DO_NOT_WAIT)
-        return None if data and self._is_opaque else data
+        if self._has_moved():
+            raise OSError(errno.EBADF, "the session has left its socket")
+        flags = stdlib_socket.MSG_PEEK | _DO_NOT_WAIT
+        # With a default time-out, Python makes every socket non-blocking that it meets.
+        is_restored = (
+            bool(_DO_NOT_WAIT)
+            and stdlib_socket.getdefaulttimeout() is not None
+            and os.get_blocking(self._descriptor)
+        )
+        try:
+            data = _read(_borrow(self._descriptor), size, flags)
+        finally:
+            if is_restored:
+                os.set_blocking(self._descriptor, True)
+        if data and self._is_opaque:
+            return b"" if _has_hung_up(self._descriptor) else None
+        return data
+
+    def _has_moved(self) -> bool:
+        """Whether the session has closed its socket: the number may be a stranger's by now."""
+        try:
+            return self._fileno() != self._descriptor
+        except Exception:  # noqa: BLE001 - a library may raise if the session has ended
+            return True
 
 
 def _borrow(
@@ -112,6 +136,15 @@ def _poll_descriptor(descriptor: int) -> Poll:
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     return poll.poll
+
+
+def _has_hung_up(descriptor: int) -> bool:
+    """Whether the end of the stream has come, be it behind bytes that nobody has read."""
+    if sys.platform != "linux":
+        return False
+    poll = select.poll()
+    poll.register(descriptor, select.POLLRDHUP)
+    return bool(poll.poll(0))
 
 
 def _make_poll(sock: trio.socket.SocketType) -> Poll:

@@ -5,7 +5,10 @@ A method that is not overridden costs nothing: the pool does not call it.
 
 from __future__ import annotations
 
+import inspect
 import logging
+from contextlib import suppress
+from operator import index
 from typing import Any, Final, cast, final
 
 import trio
@@ -45,6 +48,9 @@ class SessionRules:
         for name in needed if driver is not None else ():
             if not self._overrides(name):
                 raise ConfigError(f"{type(driver).__qualname__} must override {name}()")
+        for name in ("is_clean", "capacity", "fileno", "abort"):
+            if inspect.iscoroutinefunction(getattr(driver, name, None)):  # nobody would await it
+                raise ConfigError(f"{type(driver).__qualname__}.{name}() must not be async")
         self.opens = driver is not None and not self.is_native
         self.checks = self._overrides("check")
         """Whether a connection is checked by the driver before it is lent."""
@@ -109,19 +115,37 @@ class RefusingStream(trio.abc.HalfCloseableStream):
 class NativeStream(RefusingStream):
     """Stands in for the bytes of a connection whose session has a socket of its own."""
 
-    __slots__ = ("_driver", "_session")
+    __slots__ = ("_driver", "_is_free", "_session")
 
     def __init__(self, driver: NativeDriver[Any], session: Any) -> None:
         self._driver = driver
         self._session = session
+        self._is_free = False
+        """Whether the descriptor has been freed: to do it again may hit a stranger's."""
 
     def fileno(self) -> int:
         """Return the descriptor of the session; -1 if there is none."""
-        return self._driver.fileno(self._session)
+        return index(self._driver.fileno(self._session))
+
+    def note_goodbye(self) -> None:
+        """The driver's `close` has succeeded, and may have freed the descriptor."""
+        self._is_free = self._find_descriptor() < 0
 
     def close(self) -> None:
-        """Free the descriptor."""
+        """Free the descriptor, unless that has been done."""
+        if self._is_free:
+            return
+        descriptor = self._find_descriptor()
+        if descriptor >= 0:
+            # A task that waits for a descriptor would never hear that it is closed.
+            trio.lowlevel.notify_closing(descriptor)
         self._driver.abort(self._session)
+        self._is_free = True
+
+    def _find_descriptor(self) -> int:
+        with suppress(Exception):  # a library may raise if the session has ended
+            return self.fileno()
+        return -1
 
     async def aclose(self) -> None:
         self.close()

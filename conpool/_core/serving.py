@@ -53,16 +53,25 @@ class Serving:
         Those that are checked in the background stay. Once it has closed a piece, it returns None.
         """
         sub.used_at = now
-        reserved: list[AnyEntry] = []
-        found: AnyEntry | None = None
         while sub.idle:
             entry = self._ledger.pop_newest(sub)
             if now < entry.lapses_at:
-                if not reserved:
-                    return entry
-                found = entry
-                break
+                return entry
             if entry in sub.reserved:
+                return self._pop_beneath(entry, now)
+            self._ledger.condemn(entry, why_lapsed(entry, now), gracefully=True)
+        return None
+
+    def _pop_beneath(self, entry: AnyEntry, now: float) -> AnyEntry | None:
+        """Take the newest below `entry`, which is reserved; put the reserved ones back."""
+        sub = entry.sub
+        reserved = [entry]
+        found: AnyEntry | None = None
+        while sub.idle and found is None:
+            entry = self._ledger.pop_newest(sub)
+            if now < entry.lapses_at:
+                found = entry
+            elif entry in sub.reserved:
                 reserved.append(entry)
             else:
                 self._ledger.condemn(entry, why_lapsed(entry, now), gracefully=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from typing import Any, cast
 
 import trio
 
-from conpool._connection.closing import close_now
+from conpool._connection.closing import close_now, try_close_now
 from conpool._connection.link import Link
-from conpool._connection.session import NO_SESSIONS, SessionRules
+from conpool._connection.session import NO_SESSIONS, NativeStream, SessionRules
 from conpool._connection.tls_tap import encrypt
 from conpool._dial import progress as progress_module
 from conpool._dial.progress import Progress
@@ -60,10 +61,11 @@ def given_up(endpoint: AnyEndpoint) -> ConnectError:
 async def _connect_natively(rules: SessionRules, endpoint: AnyEndpoint) -> Link:
     driver = cast("NativeDriver[Any]", rules.driver)
     session = await driver.connect(endpoint)
+    _check_session(session, "connect", driver)
     try:
         return Link.of_native(session, rules)
     except BaseException:
-        driver.abort(session)
+        try_close_now(NativeStream(driver, session))
         raise
 
 
@@ -81,7 +83,9 @@ async def _connect(
         link = Link(stream, rules, encrypted=endpoint.tls is not None)
         if rules.opens:
             driver = cast("Driver[Any]", rules.driver)
-            link.begin_session(await driver.open(link.exchange, endpoint))
+            session = await driver.open(link.exchange, endpoint)
+            _check_session(session, "open", driver)
+            link.begin_session(session)
         return link
     except BaseException:
         # By force: a polite close of a TLS stream would first try to finish the handshake.
@@ -94,3 +98,11 @@ def _check_stream(stream: object, connector: Connector) -> None:
     if not isinstance(stream, trio.abc.Stream):
         name = type(connector).__qualname__
         raise TypeError(f"{name}.connect() must return a trio.abc.Stream, not {named(stream)}")
+
+
+def _check_session(session: object, method: str, driver: Driver[Any]) -> None:
+    """Refuse a coroutine: the driver has returned a call instead of its result."""
+    if isinstance(session, Coroutine):
+        session.close()
+        name = type(driver).__qualname__
+        raise TypeError(f"{name}.{method}() returned a coroutine: it forgot to await it")

@@ -152,6 +152,7 @@ class Attendant:
     async def _say_goodbye(self, entry: PooledEntry) -> None:
         await self._wait_until_alone(entry)  # the companion would take the reply for its own
         await self._driver.close(entry.link.session)
+        entry.link.note_goodbye()
 
     async def _have_stopped(self, entry: PooledEntry) -> None:
         await self._wait_until_alone(entry)

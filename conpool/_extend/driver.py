@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic
 
 import trio
 
 from conpool._values.endpoint import AnyEndpoint
 
-SessionT = TypeVar("SessionT")
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    # `ConnectionPool` alone has no sessions. From Python 3.13 on, `typing` can say so, too.
+    SessionT = TypeVar("SessionT", default=None)
+else:
+    from typing import TypeVar
+
+    SessionT = TypeVar("SessionT")
 
 
 class Driver(Generic[SessionT]):
@@ -179,9 +187,11 @@ class NativeDriver(Driver[SessionT]):
     def abort(self, session: SessionT) -> None:
         """Free the descriptor at once, without I/O.
 
-        The pool calls it when `close` fails or takes too long, and when there is no goodbye to
-        say: the session is unclean, or `close` is not overridden. It must not block, and must do
-        no harm to a session that is closed already.
+        The pool calls it when `close` fails, takes too long or leaves the descriptor open, and when
+        there is no goodbye to say: the session is unclean, or `close` is not overridden. The pool
+        calls it once, and again only if it raises. It must not block, and must do no harm to a
+        session that is closed already. Before it, tasks that wait for the descriptor get
+        `trio.ClosedResourceError`.
 
         Raises:
             NotImplementedError: The subclass has no `abort`.

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from types import CoroutineType, TracebackType
-from typing import Any, Final, Generic, NoReturn, TypeVar, final
+from typing import Any, Final, Generic, NoReturn, final
 
 from trio.lowlevel import enable_ki_protection
 
+from conpool._extend.driver import SessionT
 from conpool._lending.acquire import Acquirer
 from conpool._lending.lease import Connection
 from conpool._values.group import Target
-
-SessionT = TypeVar("SessionT")
 
 
 @final
@@ -23,7 +22,7 @@ class LeaseBlock(Generic[SessionT]):
     cancel scope or nursery, so leases may end in any order, and in other tasks.
     """
 
-    __slots__ = ("_acquirer", "_affinity", "_endpoint", "_fresh", "_timeout", "connection")
+    __slots__ = ("_acquirer", "_request", "connection")
 
     def __init__(
         self,
@@ -34,10 +33,8 @@ class LeaseBlock(Generic[SessionT]):
         affinity: Hashable,
     ) -> None:
         self._acquirer = acquirer
-        self._endpoint = endpoint
-        self._timeout = timeout
-        self._fresh = fresh
-        self._affinity = affinity
+        # One attribute for all: with `__getattr__` below, each costs as much as a call to read.
+        self._request = endpoint, timeout, fresh, affinity
         self.connection: Connection[SessionT] | CoroutineType[Any, Any, Any] | None = None
         """What was lent for this block, as the acquirer notes; before that, the acquire itself."""
 
@@ -45,8 +42,9 @@ class LeaseBlock(Generic[SessionT]):
         # Not `async def`: a coroutine around the acquirer's costs a lease a quarter microsecond.
         if self.connection is not None:
             self._refuse_if_in_use()
+        endpoint, timeout, fresh, affinity = self._request
         self.connection = entering = self._acquirer.acquire(  # type: ignore[assignment] # mypy: it is
-            self._endpoint, self._timeout, self._fresh, self._affinity, self
+            endpoint, timeout, fresh, affinity, self
         )
         return entering  # type: ignore[return-value]
 
@@ -82,7 +80,7 @@ class LeaseBlock(Generic[SessionT]):
         raise TypeError("a block cannot be copied or pickled: call connection() for each")
 
     def __repr__(self) -> str:
-        return f"<pool.connection({self._endpoint})>"
+        return f"<pool.connection({self._request[0]})>"
 
 
 _HOW_TO_ENTER: Final = (

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import ssl
 from types import TracebackType
-from typing import Any, Final, Generic, NoReturn, Protocol, TypeVar, final
+from typing import Any, Final, Generic, NoReturn, Protocol, final
 
 import trio
 from trio.lowlevel import enable_ki_protection
 
 from conpool._connection.exchange import CLOSED_STREAM
 from conpool._connection.pooled import PooledLease
+from conpool._extend.driver import SessionT
 from conpool._values.endpoint import AnyEndpoint
 from conpool._values.states import CloseReason
-
-SessionT = TypeVar("SessionT")
 
 _DISCARDED: Final = CloseReason.DISCARDED
 """A name of its own: looking up a member of an enum takes a call."""
@@ -211,11 +210,10 @@ class Connection(trio.abc.HalfCloseableStream, Generic[SessionT]):
 
         Raises:
             trio.BrokenResourceError: The driver's `run` for this connection has ended.
-            trio.ClosedResourceError: The lease has ended.
+            trio.ClosedResourceError: The lease has ended, or the pool closed the connection.
         """
         link = self._held().entry.link
-        if link.exchange.is_broken:
-            raise trio.BrokenResourceError(f"{self!r}: the driver's run() has ended")
+        link.exchange.refuse_if_dead()
         session: SessionT = link.session
         return session
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from itertools import count
 from types import MappingProxyType, TracebackType
-from typing import Any, Final, Generic, NoReturn, Self, TypeVar, overload
+from typing import Any, Final, Generic, NoReturn, Self, overload
 
 from trio.lowlevel import enable_ki_protection
 
@@ -16,7 +16,7 @@ from conpool._dial.tcp import TCPConnector
 from conpool._engine.engine import Engine
 from conpool._engine.news import News
 from conpool._extend.connector import Connector
-from conpool._extend.driver import Driver
+from conpool._extend.driver import Driver, SessionT
 from conpool._extend.observer import ConnectionInfo, Observer
 from conpool._lending.acquire import Acquirer
 from conpool._lending.block import LeaseBlock
@@ -32,8 +32,6 @@ from conpool._values.endpoint import AnyEndpoint
 from conpool._values.group import Target, valid_target
 from conpool._values.states import CloseReason, PoolState
 from conpool._values.validation import valid_async_function, valid_instance, valid_seconds
-
-SessionT = TypeVar("SessionT")
 
 _DEFAULTS: Final = PoolConfig()
 _NO_OVERRIDES: Final[Mapping[AnyEndpoint, PoolConfig]] = MappingProxyType({})

@@ -16,35 +16,38 @@ MUTATIONS = (
     Mutation(
         name="a cancelled block's connection is kept if no command is owed its reply",
         file="_connection/hand_over.py",
-        old="    if exc is not None and not exchange.taints & VOUCHED:\n",
+        old="        is_cut = exc is not None and not taints & VOUCHED\n",
         new=(
-            "    if exc is not None and not exchange.taints & VOUCHED"
-            " and (exchange.taints or not _is_cancellation(exc)):\n"
+            "        is_cut = exc is not None and not taints & VOUCHED\n"
+            "        if not taints and exc is not None and _is_cancellation(exc):\n"
+            "            return None\n"
         ),
         tests=(_HANDED_OVER + "test_redis_py_2665",),
     ),
     Mutation(
         name="a cancelled block's connection is kept whatever is owed",
         file="_connection/hand_over.py",
-        old="    exchange = link.exchange\n    if exc",
+        old=("    taints = exchange.taints\n    if taints & JUDGED:\n"),
         new=(
-            "    exchange = link.exchange\n    if exc is not None and _is_cancellation(exc):\n"
-            "        return None\n    if exc"
+            "    taints = exchange.taints\n"
+            "    if exc is not None and _is_cancellation(exc):\n"
+            "        return None\n"
+            "    if taints & JUDGED:\n"
         ),
         tests=(_HANDED_OVER + "test_redis_py_2624",),
     ),
     Mutation(
         name="an answer that was cut short counts as an answer",
         file="_connection/hand_over.py",
-        old="(CUT_SEND | CUT_RECEIVE | OWED)",
-        new="(CUT_SEND | OWED)",
+        old="(CUT_RECEIVE | OWED)",
+        new="OWED",
         tests=(_HANDED_OVER + "test_dalli_956",),
     ),
     Mutation(
         name="a task that is still reading is forgotten when the lease ends",
         file="_connection/hand_over.py",
-        old="    if exchange.in_progress or exchange.taints & (",
-        new="    if exchange.taints & (",
+        old="exchange.in_progress > link.rules.runs or taints & CUT_SEND",
+        new="taints & CUT_SEND",
         tests=(_HANDED_OVER + "test_cve_2025_47907",),
     ),
     Mutation(
@@ -57,8 +60,8 @@ MUTATIONS = (
     Mutation(
         name="nobody looks before an idle connection is lent",
         file="_lending/acquire.py",
-        old="            if not entry.link.poll(0) or (reason := entry.link.probe()) is None:\n",
-        new="            if not entry.link.poll(0) or (reason := None) is None:\n",
+        old="                if not poll(0) or (reason := entry.link.probe()) is None:\n",
+        new="                if not poll(0) or (reason := None) is None:\n",
         tests=(_HANDED_OVER + "test_undici_ghsa_35p6_xmwp_9g52",),
     ),
     Mutation(
@@ -90,32 +93,35 @@ MUTATIONS = (
     Mutation(
         name="to give back can be cancelled",
         file="_lending/block.py",
-        old="        lease = self.lease\n        assert",
+        old=("        connection: Any = self.connection\n        self.connection = None\n"),
         new=(
-            "        from trio.lowlevel import checkpoint\n\n        await checkpoint()\n"
-            "        lease = self.lease\n        assert"
+            "        from trio.lowlevel import checkpoint\n"
+            "\n"
+            "        await checkpoint()\n"
+            "        connection: Any = self.connection\n"
+            "        self.connection = None\n"
         ),
         tests=(_SLOTS + "test_redis_py_4121", _SLOTS + "test_sqlalchemy_8145"),
     ),
     Mutation(
-        name="the end of the pool is not shielded",
-        file="_pool/lifecycle.py",
-        old="with trio.CancelScope(shield=True):  # bounded",
-        new="with trio.CancelScope():  # bounded",
+        name="a pool that ends says no goodbye",
+        file="_core/ending.py",
+        old="gracefully=not is_checked)",
+        new="gracefully=False)",
         tests=(_SLOTS + "test_sqlalchemy_8145_when_all_is_cancelled",),
     ),
     Mutation(
         name="a connection that died while lent keeps its slot",
-        file="_lending/acquire.py",
-        old="                self._core.condemned(entry, _blame(entry, reason), now)\n",
-        new="                pass\n",
+        file="_lending/release.py",
+        old="        with_room(partial(self._drop, lease, reason))\n",
+        new="        pass\n",
         tests=(_SLOTS + "test_coredis_of_a_pool_of_two",),
     ),
     Mutation(
         name="what was dialled for somebody who has gone is kept for them",
-        file="_lending/waiting.py",
-        old="    engine.core.withdrawn(waiter, engine.now())\n",
-        new="",
+        file="_core/core.py",
+        old="        self._ledger.dequeue(waiter)\n",
+        new="        pass\n",
         tests=(
             _SLOTS + "test_httpcore_1093",
             _SLOTS + "test_generic_connection_pool_of_two",
@@ -125,8 +131,8 @@ MUTATIONS = (
     Mutation(
         name="a handshake that fails leaves its socket open",
         file="_dial/dial.py",
-        old="        if not try_close_now(stream):\n",
-        new="        if False:\n",
+        old="        await close_now(stream)  # noqa: ASYNC102 - shields and bounds itself\n",
+        new="        pass\n",
         tests=(_SLOTS + "test_httpcore2_of_a_cancelled_handshake",),
     ),
     Mutation(
@@ -146,74 +152,74 @@ MUTATIONS = (
     Mutation(
         name="those whose time is up stay in the queue",
         file="_core/ledger.py",
-        old="        self.dequeue(waiter)\n        waiter.refusal = refusal\n",
-        new="        waiter.refusal = refusal\n",
+        old=("        self.dequeue(waiter)\n        waiter.outcome = outcome\n"),
+        new="        waiter.outcome = outcome\n",
         tests=(_SLOTS + "test_asyncpg_467", _FAIRNESS + "test_vitess_20308"),
     ),
     Mutation(
         name="a connection whose check failed belongs to nobody",
-        file="_lending/acquire.py",
-        old=(
-            "            self._core.condemned(entry, reason, now)\n"
-            "            self._engine.perform(trio.current_time())\n"
-        ),
-        new="            self._engine.perform(trio.current_time())\n",
+        file="_core/checks.py",
+        old=("        if reason is not None:\n            self._close(entry, reason, now)\n"),
+        new=("        if reason is not None:\n            return False\n"),
         tests=(_SLOTS + "test_asyncpg_1269",),
     ),
     Mutation(
         name="what is handed to a task that is being cancelled is lost",
         file="_lending/acquire.py",
-        old="            self._give_up(waiter)\n",
-        new="            pass\n",
+        old=(
+            "        if entry is not None:\n"
+            "            self._put_back(entry)\n"
+            "        now = self._engine.time()\n"
+        ),
+        new="        now = self._engine.time()\n",
         tests=(_SLOTS + "test_psycopg_pool_503", _FAIRNESS + "test_aiohttp_9670"),
     ),
     Mutation(
         name="a cancellation that came with the hand-over is forgotten",
         file="_lending/acquire.py",
-        old="            await checkpoint_if_cancelled()  # that",
-        new="            pass  # that",
+        old=("our waking.\n                await checkpoint_if_cancelled()\n"),
+        new=("our waking.\n                pass\n"),
         tests=(_SLOTS + "test_psycopg_pool_503",),
     ),
     Mutation(
-        name="a check that was cancelled has failed",
-        file="_lending/acquire.py",
-        old="                self._put_back(entry, exc)\n                raise\n",
-        new="                reason = CloseReason.UNHEALTHY\n",
+        name="a check whose caller is cancelled has failed",
+        file="_core/core.py",
+        old="        self._ledger.dequeue(waiter)\n",
+        new=(
+            "        coming = waiter.coming\n"
+            "        self._ledger.dequeue(waiter)\n"
+            "        if coming is not None and coming.is_checking:\n"
+            "            self.condemned(coming, CloseReason.UNHEALTHY, now)\n"
+        ),
         tests=(_SLOTS + "test_psycopg_pool_1401",),
     ),
     # ── turns ───────────────────────────────────────────────────────────────────
     Mutation(
-        name="what comes back is laid aside, and those who wait are woken to fetch it",
+        name="what comes back is laid aside, and nobody who waits hears of it",
         file="_core/core.py",
-        old=(
-            "            if sub.queue and not sub.paused:\n                self._give(entry, now)\n"
-        ),
-        new=(
-            "            if sub.queue and not sub.paused:\n"
-            "                self._ledger.push_idle(entry)\n"
-            "                return\n"
-        ),
+        old="                if sub.waiting or sub.is_scarce:\n",
+        new="                if sub.is_scarce:\n",
         tests=(_FAIRNESS + "test_aiohttp_4936",),
     ),
     Mutation(
         name="the youngest is served first",
-        file="_core/core.py",
-        old="        for waiter in sub.queue:\n            if waiter.fresh and",
-        new="        for waiter in reversed(sub.queue):\n            if waiter.fresh and",
+        file="_core/serving.py",
+        old="next(iter(queue.line))",
+        new="next(reversed(queue.line))",
         tests=(_FAIRNESS + "test_go_31708",),
     ),
     Mutation(
-        name="nobody asks who holds the connections",
-        file="_engine/engine.py",
-        old="            self._note_deadlocks()\n",
-        new="",
+        name="nobody asks for what the holders of the connections wait",
+        file="_engine/holders.py",
+        old="limit is full and self._is_deadlocked(limit)",
+        new="False",
         tests=(_FAIRNESS + "test_openfga_3249",),
     ),
     Mutation(
         name="an endpoint keeps its connections for as long as it uses them",
         file="_core/pool_limit.py",
-        old="        if first.claim.overtaken < MAX_OVERTAKES:\n",
-        new="        if True:\n",
+        old="        return first is not None and first.overtaken >= MAX_OVERTAKES\n",
+        new="        return False\n",
         tests=(_FAIRNESS + "test_pgbouncer_131",),
     ),
     # ── identity ────────────────────────────────────────────────────────────────
@@ -244,8 +250,16 @@ MUTATIONS = (
     Mutation(
         name="a partition is known by where it lies in memory",
         file="_values/endpoint.py",
-        old="            partition=valid_partition(partition),\n",
-        new="            partition=id(valid_partition(partition)),\n",
+        old=(
+            "            local_address=local_address,\n"
+            "            login=_check_login(login),\n"
+            "            partition=valid_partition(partition),\n"
+        ),
+        new=(
+            "            local_address=local_address,\n"
+            "            login=_check_login(login),\n"
+            "            partition=id(valid_partition(partition)),\n"
+        ),
         tests=(_IDENTITY + "test_curl_cve_2020_8231",),
     ),
     Mutation(
@@ -265,9 +279,9 @@ MUTATIONS = (
     ),
     Mutation(
         name="a closed pool finishes its dials",
-        file="_pool/lifecycle.py",
-        old="        self._engine.give_up_dials()\n",
-        new="",
+        file="_engine/engine.py",
+        old="                self.dialler.begin_to_end()\n",
+        new="                pass\n",
         tests=(_SHUTDOWN + "test_httpcore_dials_on_a_closed_pool",),
     ),
     Mutation(
@@ -280,50 +294,44 @@ MUTATIONS = (
     Mutation(
         name="a pool opens by itself",
         file="_lending/acquire.py",
-        old="        if self._thread != get_ident():\n            if self._thread == 0:\n",
-        new="        if self._thread != get_ident():\n            if self._thread == -1:\n",
+        old=('            raise PoolClosed(f"pool {self._name} is not open: use `async with`")\n'),
+        new="            self._core.move(PoolState.OPEN)\n",
         tests=(_SHUTDOWN + "test_dream_of_a_pool_without_its_block",),
     ),
     Mutation(
         name="the reaper hurries",
         file="_pool/reap.py",
-        old=(
-            "            await trio.sleep(self._config.reap_interval)\n"
-            "            await self.sweep()\n"
-        ),
-        new=(
-            "            await trio.sleep(self._config.reap_interval / 9)\n"
-            "            await self.sweep()\n"
-        ),
+        old="trio.sleep(self._interval)",
+        new="trio.sleep(self._interval / 9)",
         tests=(_SHUTDOWN + "test_caqti_139",),
     ),
     Mutation(
         name="no endpoint is ever forgotten",
         file="_core/core.py",
-        old="            del self.subs[sub.endpoint]\n",
+        old="        del self.subs[sub.endpoint]\n",
         new="",
         tests=(_SHUTDOWN + "test_undici_forgets_no_endpoint",),
     ),
     # ── overload ────────────────────────────────────────────────────────────────
     Mutation(
         name="a dial lasts no longer than its first caller waits",
-        file="_engine/engine.py",
-        old="open_link(self._connector, sub.endpoint, sub.config.connect_timeout)",
-        new="open_link(self._connector, sub.endpoint, 0.5)",
+        file="_engine/dialler.py",
+        old="open_link(self._connector, endpoint, timeout, rules)",
+        new="open_link(self._connector, endpoint, 0.5, rules)",
         tests=(_OVERLOAD + "test_sqlx_3132",),
     ),
     Mutation(
         name="a failed dial tells nobody, and time runs out",
-        file="_core/core.py",
-        old="                self._ledger.refuse(debtor, WaitOutcome.DIAL_FAILED, error)\n",
+        file="_core/failures.py",
+        old=("                self._ledger.refuse(awaited_by, WaitOutcome.DIAL_FAILED, error)\n"),
         new="                pass\n",
         tests=(_OVERLOAD + "test_bb8_141",),
     ),
     Mutation(
         name="a slot that is free again wakes nobody",
-        file="_core/core.py",
-        old=("        sub.counters.count_closed(entry.reason)\n        self._pump(sub, now)\n"),
-        new="        sub.counters.count_closed(entry.reason)\n",
+        file="_core/ledger.py",
+        old=("        self.pool_limit.limit.repay(entry)\n        self.touched[sub] = None\n"),
+        new="        self.pool_limit.limit.repay(entry)\n",
         tests=(_OVERLOAD + "test_bb8_167",),
     ),
     Mutation(
@@ -347,9 +355,9 @@ MUTATIONS = (
     Mutation(
         name="what is idle does not count",
         file="_core/ledger.py",
-        old="        sub.idle[entry] = None\n        if self.pool_limit is not None:\n",
+        old="            self.pool_limit.became_idle(entry)\n",
         new=(
-            "        sub.idle[entry] = None\n        if self.pool_limit is not None:\n"
+            "            self.pool_limit.became_idle(entry)\n"
             "            self.pool_limit.limit.repay(entry)\n"
         ),
         tests=(_OVERLOAD + "test_aiohttp_counts_what_is_idle_too",),

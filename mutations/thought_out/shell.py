@@ -6,6 +6,12 @@ from mutations.bug import Mutation
 
 _CLOSING = "tests/faults/test_closing_faults.py"
 _GRACE = _CLOSING + "::test_g17_a_peer_that_hangs_costs_the_grace_and_no_more"
+_BROKEN_OFF = "tests/regressions/test_broken_off.py"
+_ERROR_EACH = (
+    "tests/unit/lending/test_acquire.py"
+    "::test_f144_callers_who_are_told_of_one_dial_get_an_error_each"
+)
+_UNDONE = "tests/unit/engine/test_undone.py"
 
 MUTATIONS = (
     # ── what is noted and judged ────────────────────────────────────────────────
@@ -26,8 +32,8 @@ MUTATIONS = (
     Mutation(
         name="an answer that came before the question was out is its answer",
         file="_connection/exchange.py",
-        old="            self.taints |= OWED\n        except BaseException:\n",
-        new="        except BaseException:\n",
+        old=("            self.taints |= OWED\n        except trio.BrokenResourceError:\n"),
+        new="        except trio.BrokenResourceError:\n",
         tests=("tests/unit/connection/test_exchange.py",),
     ),
     Mutation(
@@ -40,8 +46,8 @@ MUTATIONS = (
     Mutation(
         name="the caller's word holds for the next caller",
         file="_connection/hand_over.py",
-        old="        link.exchange.taints = 0\n",
-        new="        link.exchange.taints &= VOUCHED\n",
+        old="taints &= JUDGED | SHARED\n",
+        new="taints &= JUDGED | SHARED | VOUCHED\n",
         tests=("tests/unit/connection/test_hand_over.py",),
     ),
     Mutation(
@@ -62,60 +68,70 @@ MUTATIONS = (
     Mutation(
         name="a reset is no end",
         file="_connection/probe.py",
-        old="    except OSError:\n        return CloseReason.PEER_CLOSED\n",
-        new="    except OSError:\n        return None\n",
+        old=(
+            "    except OSError:  # also if somebody else has closed the descriptor\n"
+            "        return CloseReason.PEER_CLOSED\n"
+        ),
+        new=(
+            "    except OSError:  # also if somebody else has closed the descriptor\n"
+            "        return None\n"
+        ),
         tests=("tests/unit/connection/test_probe.py",),
     ),
     # ── lending ─────────────────────────────────────────────────────────────────
     Mutation(
         name="who found a dead connection queues anew",
-        file="_lending/acquire.py",
-        old="is_first=had_turn",
-        new="is_first=False",
+        file="_core/ledger.py",
+        old="            self._set_coming(awaited_by, None)\n",
+        new=(
+            "            self.arrivals += 1\n"
+            "            awaited_by.number = self.arrivals\n"
+            "            self._set_coming(awaited_by, None)\n"
+        ),
         tests=("tests/unit/lending/test_peer_check.py",),
     ),
     Mutation(
         name="dead connections are tried one after the other",
-        file="_lending/acquire.py",
-        old="            fresh = fresh or failed >= _FAILED_CHECKS_BEFORE_FRESH\n",
-        new="",
-        tests=("tests/unit/lending/test_peer_check.py",),
+        file="_core/checks.py",
+        old="            if sub.silent > 1:\n",
+        new="            if False:\n",
+        tests=("tests/unit/lending/test_peer_check.py", "tests/regressions/test_slow_checks.py"),
     ),
     Mutation(
         name="what a health hook ends counts as a lease",
-        file="_lending/acquire.py",
-        old="        if entry is None or not entry.leases:  # ended",
-        new="        if entry is None:  # ended",
+        file="_lending/release.py",
+        old="        if is_over or lease not in entry.leases:\n",
+        new="        if is_over:\n",
         tests=("tests/unit/lending/test_peer_check.py", "tests/regressions/test_own_bugs.py"),
     ),
     # ── waiting ─────────────────────────────────────────────────────────────────
     Mutation(
         name="who warmed and was cancelled still waits",
-        file="_lending/waiting.py",
-        old="        engine.core.warming_ended(warmer)\n",
-        new="",
+        file="_core/orders.py",
+        old=("        if warmer.queued:\n            self._ledger.leave_warming(warmer)\n"),
+        new="        pass\n",
         tests=("tests/unit/lending/test_waiting.py",),
     ),
     # ── the engine ──────────────────────────────────────────────────────────────
     Mutation(
         name="an idle connection is handed to a waiter unseen",
         file="_engine/engine.py",
-        old="            reason = entry.link.probe()\n            if reason is not None:\n",
-        new="            reason = entry.link.probe()\n            if reason is None and False:\n",
+        old="        reason = entry.link.probe()\n",
+        new="        reason = None\n",
         tests=("tests/regressions/test_handed_over.py",),
     ),
     Mutation(
         name="the timer is set a second late for an earlier moment",
         file="_engine/engine.py",
-        old="        self._alarm_at = self._alarm.deadline = self._timetable.next_at\n",
-        new="        self._alarm_at = self._alarm.deadline = self._timetable.next_at + 1\n",
+        old="ring_at(self._timetable.next_at)",
+        new="ring_at(self._timetable.next_at + 1)",
         tests=("tests/unit/lending/test_waiting.py",),
     ),
     Mutation(
         name="all connections are closed by force",
         file="_engine/engine.py",
-        old="effect.gracefully and link.has_goodbye",
-        new="False and link.has_goodbye",
+        old="        needs_await = self.attendant.needs_await(entry, gracefully)\n",
+        new="        needs_await = False\n",
         tests=("tests/regressions/test_slots.py::test_sqlalchemy_8145_when_all_is_cancelled",),
     ),
     # ── maintenance ─────────────────────────────────────────────────────────────
@@ -123,27 +139,24 @@ MUTATIONS = (
         name="a long sweep lets nobody run",
         file="_pool/reap.py",
         old=(
-            "                    self._engine.perform(trio.current_time())\n"
+            "                    left = _BATCH\n"
             "                    await trio.lowlevel.checkpoint()\n"
         ),
-        new="                    self._engine.perform(trio.current_time())\n",
+        new="                    left = _BATCH\n",
         tests=("tests/unit/pool/test_reap.py",),
     ),
     Mutation(
         name="nothing that is idle is seen to end",
         file="_pool/reap.py",
-        old=(
-            "                    self._core.inspected(entry, entry.link.probe(),"
-            " self._engine.now())\n"
-        ),
-        new="                    pass\n",
+        old="            reason = entry.link.probe()\n",
+        new="            reason = None\n",
         tests=("tests/unit/connection/test_idle_watch.py", "tests/faults/test_idle.py"),
     ),
     Mutation(
         name="a check in the background makes a connection younger",
-        file="_pool/reap.py",
-        old="self._core.given_back(entry, now, unused=True)",
-        new="self._core.given_back(entry, now)",
+        file="_core/ledger.py",
+        old="min(entry.idle_since + sub.max_idle_time, entry.expires_at)",
+        new="min(entry.checked_at + sub.max_idle_time, entry.expires_at)",
         tests=("tests/unit/pool/test_reap.py",),
     ),
     # ── the end ─────────────────────────────────────────────────────────────────
@@ -157,16 +170,44 @@ MUTATIONS = (
     Mutation(
         name="the closing task waits for its own leases",
         file="_pool/lifecycle.py",
-        old="            self._interrupt(current_task())\n            if grace",
-        new="            if grace",
-        tests=(_CLOSING,),
+        old=("            await self._interrupt(current_task())\n            if grace:\n"),
+        new="            if grace:\n",
+        tests=("tests/unit/pool/test_lifecycle.py", _CLOSING),
     ),
     Mutation(
         name="leases outlive their pool's grace",
         file="_pool/lifecycle.py",
-        old="            self._interrupt(None)\n",
-        new="            pass\n",
+        old="await self._interrupt(None)",
+        new="pass",
         tests=(_GRACE,),
+    ),
+    Mutation(
+        name="the end of the pool is not shielded",
+        file="_pool/lifecycle.py",
+        old=(
+            "            with trio.CancelScope(shield=True, deadline=now + bound):\n"
+            "                await self._wait_for_end()\n"
+            "        finally:\n"
+            "            insist(self._host.cancel)\n"
+            "            try:\n"
+            "                with trio.CancelScope(shield=True, deadline=now + 2 * bound):\n"
+        ),
+        new=(
+            "            with trio.CancelScope(deadline=now + bound):\n"
+            "                await self._wait_for_end()\n"
+            "        finally:\n"
+            "            insist(self._host.cancel)\n"
+            "            try:\n"
+            "                with trio.CancelScope(deadline=now + 2 * bound):\n"
+        ),
+        tests=("tests/unit/pool/test_lifecycle.py", _CLOSING),
+    ),
+    Mutation(
+        name="the background ends with the block that is cancelled",
+        file="_engine/background.py",
+        old=" with trio.CancelScope(shield=True) as scope:\n",
+        new=" with trio.CancelScope() as scope:\n",
+        tests=("tests/unit/pool/test_lifecycle.py",),
     ),
     # ── what only simulated time shows ──────────────────────────────────────────
     Mutation(
@@ -179,31 +220,43 @@ MUTATIONS = (
     Mutation(
         name="a block does not tell what it ended in",
         file="_lending/block.py",
-        old="self._lender.give_back(lease, exc)",
-        new="self._lender.give_back(lease, None)",
+        old="give_back(connection, exc)",
+        new="give_back(connection, None)",
         tests=("tests/unit/connection/test_hand_over.py",),
     ),
     Mutation(
         name="a handle that was kept still works",
-        file="_lending/lease.py",
-        old="    lease._wire = CLOSED_STREAM  # noqa: SLF001\n",
-        new="",
+        file="_lending/release.py",
+        old=("        connection._exchange = CLOSED_STREAM  # noqa: SLF001\n        if is_over"),
+        new="        if is_over",
         tests=("tests/unit/lending/test_lease.py",),
     ),
     Mutation(
         name="a dropped lease of a closed connection never ends",
-        file="_lending/acquire.py",
-        old="        assert self._token is not None  # there was a lease",
-        new="        if entry.state is not _ACTIVE:\n            return\n"
-        "        assert self._token is not None  # there was a lease",
+        file="_lending/release.py",
+        old=(
+            "        self.unended[lease] = _DISCARDED\n"
+            "        self._call_soon()\n"
+            "        if entry.state is not _ACTIVE:\n"
+        ),
+        new=(
+            "        if entry.state is _ACTIVE:\n"
+            "            self.unended[lease] = _DISCARDED\n"
+            "        self._call_soon()\n"
+            "        if entry.state is not _ACTIVE:\n"
+        ),
         tests=("tests/unit/lending/test_lease.py",),
     ),
     Mutation(
         name="a connection that was taken and not lent is young again",
-        file="_lending/acquire.py",
-        old="            self._core.given_back(entry, now, unused=True)\n",
-        new="            self._core.given_back(entry, now)\n",
-        tests=("tests/unit/lending/test_acquire.py",),
+        file="_core/core.py",
+        old=("            return  # others share it\n        if reason is not None:\n"),
+        new=(
+            "            return  # others share it\n"
+            "        keeping.begin_idling(entry, now)\n"
+            "        if reason is not None:\n"
+        ),
+        tests=("tests/regressions/test_making_way.py", "tests/unit/lending/test_acquire.py"),
     ),
     Mutation(
         name="who has no time at all is dialled for",
@@ -215,22 +268,22 @@ MUTATIONS = (
     Mutation(
         name="who lost a connection to a clear queues anew",
         file="_lending/acquire.py",
-        old="await self._wait(waiter, sub, now, had_turn)",
-        new="await self._wait(waiter, sub, now)",
+        old=("            waiter.entry = None\n            waiter.had_turn = True\n"),
+        new="            waiter.entry = None\n",
         tests=("tests/unit/lending/test_acquire.py",),
     ),
     Mutation(
         name="a lease begins a rounding error late",
         file="_lending/acquire.py",
-        old="self._begin(entry, now, now - started)",
-        new="self._begin(entry, started + (now - started), now - started)",
+        old="current_task(), now - since, now)\n",
+        new="current_task(), now - since, since + (now - since))\n",
         tests=("tests/unit/lending/test_acquire.py",),
     ),
     Mutation(
-        name="a check is begun without any time for it",
-        file="_lending/acquire.py",
-        old="        if deadline <= now:  # a check",
-        new="        if deadline < now:  # a check",
+        name="a check takes as long as it takes",
+        file="_lending/peer_check.py",
+        old="        with trio.move_on_after(timeout):\n",
+        new="        with trio.move_on_after(timeout + 3600):\n",
         tests=("tests/unit/lending/test_peer_check.py",),
     ),
     Mutation(
@@ -243,70 +296,64 @@ MUTATIONS = (
     Mutation(
         name="a pool is of use in every thread",
         file="_lending/acquire.py",
-        old="        if sub is None or self._thread != get_ident():\n",
+        old="        if sub is None or self._engine.thread != get_ident():\n",
         new="        if sub is None:\n",
-        tests=("tests/unit/pool/test_lifecycle.py",),
+        tests=("tests/unit/pool/test_threads.py", "tests/unit/pool/test_lifecycle.py"),
     ),
     Mutation(
         name="a clear overlooks what was handed over and not lent yet",
-        file="_core/core.py",
-        old="            if entry.state is _ACTIVE and not entry.leases:\n",
-        new="            if False:\n",
+        file="_lending/acquire.py",
+        old="                and entry.generation == sub.generation\n",
+        new="",
         tests=("tests/unit/lending/test_acquire.py", "tests/unit/lending/test_peer_check.py"),
     ),
     Mutation(
         name="a checked connection goes to the top of the stack",
-        file="_core/core.py",
-        old="elif unused:\n                self._ledger.push_idle_back(entry)",
-        new="elif unused:\n                self._ledger.push_idle(entry)",
+        file="_core/ledger.py",
+        old="        del sub.reserved[entry]\n",
+        new=("        del sub.reserved[entry]\n        sub.idle[entry] = sub.idle.pop(entry)\n"),
         tests=("tests/unit/pool/test_reap.py",),
     ),
     Mutation(
         name="the counters of a forgotten endpoint are forgotten",
         file="_core/core.py",
-        old="            self.dropped_counters.absorb(sub.counters)\n",
+        old="        self.dropped_counters.absorb(sub.counters)\n",
         new="",
         tests=("tests/unit/pool/test_reap.py",),
     ),
     Mutation(
         name="a background check is made in every sweep",
-        file="_pool/reap.py",
-        old="max(entry.idle_since, entry.checked_at)",
-        new="entry.idle_since",
+        file="_lending/peer_check.py",
+        old="now - silent_since(entry) >= interval",
+        new="now - entry.idle_since >= interval",
         tests=("tests/unit/pool/test_reap.py",),
     ),
     Mutation(
         name="a deadlock is looked for when the first has let go",
         file="_engine/engine.py",
-        old="            self._note_deadlocks()\n",
+        old="        self._mark_deadlocks()\n",
         new="",
         tests=("tests/unit/engine/test_holders.py",),
     ),
     Mutation(
-        name="who waits for a dial is told of a deadlock",
+        name="a slot that will come free is taken for part of a deadlock",
         file="_engine/holders.py",
-        old=(
-            "    if sub.limit.has_free_slot and (pool_limit is None"
-            " or pool_limit.limit.has_free_slot):\n"
-        ),
-        new="    if False:\n",
-        tests=("tests/unit/engine/test_holders.py",),
+        old=("                if not waiters:\n                    return False\n"),
+        new=("                if not waiters:\n                    continue\n"),
+        tests=("tests/unit/engine/test_holders.py", "tests/unit/engine/test_slots.py"),
     ),
     Mutation(
-        name="sweep closes what was taken meanwhile",
+        name="what is lent is looked at as if it were idle",
         file="_pool/reap.py",
-        old=(
-            "                if entry.state is ConnectionState.IDLE:\n"
-            "                    self._inspect("
-        ),
-        new="                if entry:\n                    self._inspect(",
-        tests=("tests/unit/pool/test_reap.py",),
+        old="        if entry.state is not _IDLE or entry in entry.sub.reserved:\n",
+        new="        if entry in entry.sub.reserved:\n",
+        tests=("tests/unit/connection/test_idle_watch.py", "tests/unit/pool/test_reap.py"),
     ),
     Mutation(
-        name="a forgotten endpoint is warmed when its name is known again",
+        name="a name that leads nowhere for a moment has its connections closed",
         file="_pool/follow.py",
-        old="        if addresses is not None and _may_have_moved(sub):\n",
-        new="        if addresses is not None:\n",
+        old="        if addresses and _may_have_moved(sub):\n",
+        new="        if addresses is not None and _may_have_moved(sub):\n",
         tests=("tests/unit/pool/test_follow.py",),
     ),
     Mutation(
@@ -325,25 +372,23 @@ MUTATIONS = (
     ),
     Mutation(
         name="news overtakes news",
-        file="_engine/engine.py",
-        old="        if self._is_telling:\n            return\n",
+        file="_engine/news.py",
+        old=("        if self.is_held:\n            return\n"),
         new="",
-        tests=("tests/unit/engine/test_engine.py",),
+        tests=("tests/regressions/test_own_bugs.py", "tests/unit/engine/test_engine.py"),
     ),
     Mutation(
         name="a dial runs in the context of who caused it",
-        file="_engine/engine.py",
-        old=(
-            "self._context.run(lambda: self._dial_nursery.start_soon(self._dial, entry, name=name))"
-        ),
-        new="self._dial_nursery.start_soon(self._dial, entry, name=name)",
+        file="_engine/background.py",
+        old="        self._context.run(lambda: self._nursery",
+        new="        (lambda call: call())(lambda: self._nursery",
         tests=("tests/unit/engine/test_engine.py",),
     ),
     Mutation(
         name="a cancellation takes the place of what the block raised",
         file="_pool/lifecycle.py",
-        old="            if grace:  # else",
-        new="            if grace >= 0:  # else",
+        old="            if grace:\n",
+        new="            if grace >= 0:\n",
         tests=("tests/unit/pool/test_lifecycle.py",),
     ),
     Mutation(
@@ -352,5 +397,126 @@ MUTATIONS = (
         old="        _open_pools.add(self)\n",
         new="",
         tests=("tests/unit/pool/test_fork.py",),
+    ),
+    # ── what breaks off, and what nobody is to blame for ────────────────────────
+    Mutation(
+        name="a check lasts no longer than its first caller waits",
+        file="_lending/peer_check.py",
+        old="                timeout = entry.sub.config.health_check_timeout\n",
+        new=(
+            '                end = getattr(entry.awaited_by, "deadline", float("inf"))\n'
+            "                timeout = entry.sub.config.health_check_timeout\n"
+            "                timeout = min(end - engine.now(), timeout)\n"
+        ),
+        tests=("tests/unit/lending/test_peer_check.py", "tests/regressions/test_slow_checks.py"),
+    ),
+    Mutation(
+        name="a check that is broken off has succeeded",
+        file="_lending/peer_check.py",
+        old="reason: CloseReason | None = CloseReason.POOL_CLOSED",
+        new="reason: CloseReason | None = None",
+        tests=("tests/unit/lending/test_peer_check.py", "tests/unit/pool/test_reap.py"),
+    ),
+    Mutation(
+        name="an effect that raises is dropped",
+        file="_engine/engine.py",
+        old=("        self._undone.append(effect)\n        with suppress"),
+        new="        with suppress",
+        tests=(_UNDONE,),
+    ),
+    Mutation(
+        name="an effect that raises keeps the others from being done",
+        file="_engine/engine.py",
+        old=(
+            "                if not isinstance(error, Exception):\n"
+            "                    self.perform(now)\n"
+            "                    raise\n"
+        ),
+        new="                raise\n",
+        tests=(_UNDONE,),
+    ),
+    Mutation(
+        name="what only the user may stop keeps the other effects from being done",
+        file="_engine/engine.py",
+        old=("                    self.perform(now)\n                    raise\n"),
+        new="                    raise\n",
+        tests=(_UNDONE,),
+    ),
+    Mutation(
+        name="what fails for good is tried for ever",
+        file="_engine/engine.py",
+        old="                self._do_without(effect, error)\n",
+        new="                self._undone.append(effect)\n",
+        tests=(_UNDONE,),
+    ),
+    Mutation(
+        name="a connection that the system will not watch is not opened",
+        file="_connection/idle_watch.py",
+        old="        except OSError:  # the system",
+        new="        except FileNotFoundError:  # the system",
+        tests=("tests/unit/connection/test_idle_watch.py",),
+    ),
+    Mutation(
+        name="the watch goes on with connections that are closed",
+        file="_engine/engine.py",
+        old="        self.watch.remove(entry)\n",
+        new="",
+        tests=("tests/unit/connection/test_idle_watch.py",),
+    ),
+    Mutation(
+        name="the watch remembers connections that are closed",
+        file="_connection/idle_watch.py",
+        old="self._descriptors.pop(entry, -1)",
+        new="self._descriptors.get(entry, -1)",
+        tests=("tests/faults/test_idle.py",),
+    ),
+    Mutation(
+        name="a dial that was given up is an error of its endpoint",
+        file="_engine/dialler.py",
+        old="        failures.dial_failed(entry, error, now)\n",
+        new="        failures.dial_failed(entry, told, now)\n",
+        tests=("tests/regressions/test_making_way.py",),
+    ),
+    Mutation(
+        name="nobody hears of a connection that was lost at once",
+        file="_lending/release.py",
+        old="                self._core.failures.lost_early(entry, _lost_early(entry), now)\n",
+        new="                pass\n",
+        tests=("tests/regressions/test_outages.py",),
+    ),
+    Mutation(
+        name="what a peer sent before it hung up is overlooked",
+        file="_connection/exchange.py",
+        old="            self.has_received = True\n",
+        new="            pass\n",
+        tests=("tests/regressions/test_outages.py",),
+    ),
+    Mutation(
+        name="the callers of one dial share its error",
+        file="_lending/acquire.py",
+        old='raise copy_for_caller(cast("ConnectError", waiter.error))',
+        new='raise cast("ConnectError", waiter.error)',
+        tests=(_ERROR_EACH,),
+    ),
+    Mutation(
+        name="the tasks that warm share the error of a dial",
+        file="_pool/steering.py",
+        old='raise copy_for_caller(cast("ConnectError", warmer.error))',
+        new='raise cast("ConnectError", warmer.error)',
+        tests=("tests/unit/pool/test_pool.py",),
+    ),
+    Mutation(
+        name="what is remembered of a failure keeps the frames of its dial",
+        file="_engine/dialler.py",
+        old="            failures.remember(entry.sub, error, without_traceback(error))\n",
+        new="            pass\n",
+        tests=(_ERROR_EACH,),
+    ),
+    Mutation(
+        name="a lease whose end breaks off is forgotten",
+        file="_lending/release.py",
+        old=("            self.unended[lease] = _ERROR  # no call: there may be no room for one\n"),
+        new="            pass\n",
+        tests=(_BROKEN_OFF,),
     ),
 )

@@ -414,8 +414,9 @@ async def test_f139_it_is_told_as_an_outage_and_forgotten_with_the_first_byte(
             pool.release(lease)
 
 
+@pytest.mark.parametrize("is_announced", [True, False])
 async def test_f139_one_that_was_of_use_before_its_peer_ended_it_is_no_failure(
-    autojump_clock: MockClock,
+    is_announced: bool, autojump_clock: MockClock
 ) -> None:
     """A server that closes after each reply serves as fast as it is asked."""
 
@@ -427,7 +428,10 @@ async def test_f139_one_that_was_of_use_before_its_peer_ended_it_is_no_failure(
         for _ in range(50):
             async with pool.connection(HERE) as connection:
                 await exchange(connection)
-                connection.retire()
+                if is_announced:
+                    connection.retire()
+                else:
+                    assert not await connection.receive_some()
         assert trio.current_time() == 0
         assert len(network.dials) == 50
 

@@ -59,9 +59,10 @@ async def test_sqlx_3132(autojump_clock: MockClock) -> None:
 
     network = Network(delay=2)
     async with open_pool(network, max_connections_per_endpoint=5) as pool:
-        async with trio.open_nursery() as nursery:
-            for _ in range(100):
-                nursery.start_soon(insist)
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                for _ in range(100):
+                    nursery.start_soon(insist)
         assert served == 100
         assert trio.current_time() == 2
         assert len(network.dials) == 5

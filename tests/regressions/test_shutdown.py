@@ -92,7 +92,7 @@ async def test_dream_of_a_pool_without_its_block() -> None:
     network = Network()
     for _ in range(3):
         pool: ConnectionPool[None] = make_pool(network)
-        with pytest.raises(PoolClosed, match="use `async with`"):
+        with pytest.raises(PoolClosed, match="use `async with`"), trio.fail_after(1):
             await pool.acquire(HERE)
     assert network.dials == []
 

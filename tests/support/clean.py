@@ -246,7 +246,8 @@ class Case:
                 "a slot of the pool has not come back"
             )
         assert self.recorder.open <= len(idle), "a socket has outlived its connection"
-        watched = set(self.pool._engine.watch._by_descriptor.values())
+        watch = self.pool._engine.watch
+        watched = {*watch._by_descriptor.values(), *watch._descriptors}
         assert watched <= idle, "a connection that is gone is still watched"
         assert not list(self.log.find_unpaired())
         assert not find_tasks() - self.for_life, "a task of the pool was left over"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import trio
 
-from conpool import AnyEndpoint, Driver
+from conpool import AnyEndpoint, Driver, Endpoint, NativeDriver
 
 GREETING: Final = b"hello\n"
 
@@ -159,6 +160,81 @@ class MuxDriver(Driver[Mux]):
 
     def capacity(self, session: Mux) -> int:
         return session.room
+
+
+# ── sessions that own their socket ──────────────────────────────────────────────
+
+
+class NativeSession:
+    """Speaks the toy protocol over a socket of its own, as a library in C would."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.socket = sock
+        self.owes = 0
+
+    @classmethod
+    async def connect(cls, endpoint: Endpoint) -> NativeSession:
+        session = cls(socket.socket())
+        try:
+            session.socket.setblocking(False)
+            session.socket.connect_ex((endpoint.host, endpoint.port))
+            await trio.lowlevel.wait_writable(session.socket)
+            session.owes = 1
+            greeting = await session.answer()
+            if greeting != b"hello":
+                raise ConnectionRefusedError(greeting.decode())
+        except BaseException:
+            session.socket.close()
+            raise
+        return session
+
+    async def call(self, line: bytes) -> bytes:
+        self.owes += 1
+        self.socket.sendall(line + b"\n")  # a short line on a fresh socket: it never blocks
+        return await self.answer()
+
+    async def answer(self) -> bytes:
+        answer = b""
+        while not answer.endswith(b"\n"):
+            await trio.lowlevel.wait_readable(self.socket)
+            part = self.socket.recv(4096)
+            if not part:
+                raise EOFError("the server has gone")
+            answer += part
+        self.owes -= 1
+        return answer[:-1]
+
+
+class Native(NativeDriver[NativeSession]):
+    """Overrides what it must, and keeps a record of what it was asked to do."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+        self.sessions: list[NativeSession] = []
+
+    async def connect(self, endpoint: AnyEndpoint) -> NativeSession:
+        session = await NativeSession.connect(cast("Endpoint", endpoint))
+        self.sessions.append(session)
+        return session
+
+    def fileno(self, session: NativeSession) -> int:
+        return session.socket.fileno()
+
+    def is_clean(self, session: NativeSession) -> bool:
+        return not session.owes
+
+    def abort(self, session: NativeSession) -> None:
+        self.log.append("abort")
+        session.socket.close()
+
+
+class PoliteNative(Native):
+    """Says goodbye, too."""
+
+    async def close(self, session: NativeSession) -> None:
+        self.log.append("close")
+        await session.call(b"bye")
+        session.socket.close()
 
 
 class Whole(Full):

@@ -47,6 +47,49 @@ async def a_driver_types_the_session(endpoint: Endpoint) -> None:
         assert_type(pool.acquire_nowait(endpoint), Connection[Session])
 
 
+async def names_alone_mean_that_there_is_no_session(
+    pool: ConnectionPool, conn: Connection, endpoint: Endpoint
+) -> None:
+    assert_type(pool, ConnectionPool[None])
+    assert_type(conn, Connection[None])
+    assert_type(conn.session, None)
+    assert_type(await pool.acquire(endpoint), Connection[None])
+    pool = ConnectionPool(PoolConfig(), name="plain")
+    ConnectionPool(driver=SessionDriver()).release(conn)  # type: ignore[arg-type]
+
+
+class PairDriver(conpool.NativeDriver[tuple[Session, int]]):
+    async def connect(self, endpoint: conpool.AnyEndpoint) -> tuple[Session, int]:
+        return Session(), endpoint.__hash__()
+
+    def fileno(self, session: tuple[Session, int]) -> int:
+        return session[1]
+
+    def is_clean(self, session: tuple[Session, int]) -> bool:
+        return not session[1]
+
+    def abort(self, session: tuple[Session, int]) -> None:
+        assert_type(session, tuple[Session, int])
+
+
+async def is_well(conn: Connection[Session]) -> bool:
+    return bool(conn.session)
+
+
+async def native_and_generic_drivers_type_the_session(
+    endpoint: Endpoint, driver: conpool.Driver[Session]
+) -> None:
+    native = ConnectionPool(driver=PairDriver())
+    assert_type(native, ConnectionPool[tuple[Session, int]])
+    async with native.connection(endpoint) as conn:
+        assert_type(conn.session, tuple[Session, int])
+    assert_type(ConnectionPool(driver=driver, health_check=is_well), ConnectionPool[Session])
+    annotated: ConnectionPool[Session] = ConnectionPool(driver=driver)
+    assert_type(annotated.acquire_nowait(endpoint).session, Session)
+    ConnectionPool(driver=driver, health_check=is_alive)  # type: ignore[arg-type]
+    ConnectionPool(driver=Session())  # type: ignore[call-overload]
+
+
 async def a_lease_is_a_stream(conn: Connection[None]) -> None:
     stream: trio.abc.HalfCloseableStream = conn
     await stream.send_eof()

@@ -76,8 +76,9 @@ class Closed:
         self._more.unpark_all()
 
     async def wait_for(self, count: int) -> None:
-        while len(self.reasons) < count:
-            await self._more.park()
+        with trio.fail_after(10):
+            while len(self.reasons) < count:
+                await self._more.park()
 
 
 def count_close_wait(port: int) -> int:

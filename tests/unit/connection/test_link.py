@@ -11,6 +11,8 @@ from trio.testing import memory_stream_pair
 
 from conpool import TLS, CloseReason
 from conpool._connection.link import Link
+from conpool._connection.session import SessionRules
+from tests.support.drivers import make_driver
 from tests.support.faults import close_stream
 from tests.support.loopback_servers import exchange, tcp_pair, tls_pair
 
@@ -145,3 +147,19 @@ async def test_what_moves_through_its_wire_moves_on_the_stream() -> None:
 
         nursery.start_soon(answer)
         await exchange(Link(client).exchange)
+
+
+async def test_what_a_companion_has_still_to_read_is_its_own_business() -> None:
+    async def run(session: object) -> None:
+        await trio.sleep_forever()
+
+    client, server = await tcp_pair()
+    async with client, server:
+        link = Link(client, SessionRules(make_driver(run=run)))
+        link.begin_session(None)
+        await server.send_all(b"x")
+        with trio.fail_after(5):
+            await trio.lowlevel.wait_readable(client.socket)
+        assert not link.poll(0)
+        assert link.probe() is None
+        assert await client.receive_some() == b"x"

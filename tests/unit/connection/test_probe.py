@@ -16,7 +16,7 @@ from trio.abc import Stream
 from trio.testing import memory_stream_pair
 
 from conpool import TLS, CloseReason
-from conpool._connection.probe import TLSSource, find_source, probe
+from conpool._connection.probe import PeekingSource, TLSSource, find_source, probe
 from conpool._connection.tls_tap import EncryptedStream, Tap
 from tests.faults.sites import say_goodbye, socket_of
 from tests.servers import Certificates
@@ -135,6 +135,41 @@ async def test_what_is_there_for_the_poll_and_gone_for_the_read_means_alive(pair
     source = find_source(client)
     assert source is not None
     assert source.take_now(1) is None
+
+
+async def test_bytes_of_a_session_with_a_socket_of_its_own_stay_where_they_are(
+    pair: Pair,
+) -> None:
+    client, server = pair
+    source = PeekingSource(client.socket.fileno, is_opaque=False)
+    assert probe(source) is None
+    await server.send_all(b"x")
+    await arrival(client)
+    assert probe(source) is UNREAD_DATA
+    with trio.fail_after(5):
+        assert await client.receive_some() == b"x"
+    await server.aclose()
+    await arrival(client)
+    assert probe(source) is PEER_CLOSED
+
+
+async def test_bytes_that_only_a_session_can_read_tell_nothing(pair: Pair) -> None:
+    client, server = pair
+    source = PeekingSource(client.socket.fileno, is_opaque=True)
+    await server.send_all(b"x")
+    await arrival(client)
+    assert probe(source) is None
+    assert await client.receive_some() == b"x"
+
+
+async def test_a_session_that_has_left_its_socket_is_closed_whoever_has_the_number_now(
+    pair: Pair,
+) -> None:
+    numbers = [pair[0].socket.fileno()]
+    source = PeekingSource(lambda: numbers[-1], is_opaque=False)
+    assert probe(source) is None
+    numbers.append(pair[1].socket.fileno())
+    assert probe(source) is PEER_CLOSED
 
 
 async def test_a_stream_without_a_socket_is_taken_to_be_alive() -> None:

@@ -15,7 +15,16 @@ import pytest
 import trio
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
-from conpool import TLS, ConnectionPool, Connector, Endpoint, HTTPProxy, TCPConnector
+from conpool import (
+    TLS,
+    ConnectionPool,
+    Connector,
+    Endpoint,
+    HTTPProxy,
+    NativeDriver,
+    TCPConnector,
+)
+from conpool._connection.session import SessionRules
 from conpool._dial.dial import open_link
 from conpool._dial.progress import note_attempt, note_phase
 from conpool._errors.connect import (
@@ -454,3 +463,34 @@ async def test_f152_a_connect_that_raises_stop_iteration_at_once() -> None:
             raise StopIteration("x")
 
     assert (await fails(Plain())).phase == "open"
+
+
+# ── sessions that open a socket of their own ────────────────────────────────────
+
+
+class WithoutSocket(NativeDriver[str]):
+    """Opens a session that cannot say which socket it has."""
+
+    def __init__(self) -> None:
+        self.aborted: list[str] = []
+
+    async def connect(self, endpoint: AnyEndpoint) -> str:
+        await trio.lowlevel.checkpoint()
+        return "session"
+
+    def fileno(self, session: str) -> int:
+        raise ValueError("no socket")
+
+    def is_clean(self, session: str) -> bool:
+        return True
+
+    def abort(self, session: str) -> None:
+        self.aborted.append(session)
+
+
+async def test_a_session_that_cannot_be_probed_is_aborted() -> None:
+    driver = WithoutSocket()
+    with pytest.raises(ConnectError, match="no socket") as caught:
+        await open_link(hanging(), PLAIN, 1, SessionRules(driver))
+    assert caught.value.phase == "open"
+    assert driver.aborted == ["session"]

@@ -913,6 +913,28 @@ async def test_refused_connection_is_told_at_once_and_as_what_it_is() -> None:
         assert (counts(pool), pool.stats(HERE).errors) == ({}, 1)
 
 
+async def test_f144_callers_who_are_told_of_one_dial_get_an_error_each() -> None:
+    network = Network()
+    network.refuse()
+    errors: list[BaseException] = []
+
+    async def wait() -> None:
+        with pytest.raises(ConnectError) as caught:
+            await pool.acquire(HERE)
+        errors.append(caught.value)
+
+    async with open_pool(network, outage_grace=0, max_connections_per_endpoint=1) as pool:
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(wait)
+        remembered = pool._core.subs[HERE].gate.last_error
+    assert remembered is not None
+    assert len(network.dials) == 2  # when the first began, nobody else was there
+    assert len({id(error) for error in (remembered, *errors)}) == 4
+    assert {str(error) for error in errors} == {str(remembered)}
+    assert remembered.__traceback__ is None
+
+
 async def test_f127_failed_dial_fails_nobody_while_another_is_under_way(
     autojump_clock: MockClock,
 ) -> None:
@@ -1101,6 +1123,27 @@ async def test_connection_that_was_cleared_while_it_was_handed_over_is_not_lent(
         assert order == ["first", "second"]
         assert reasons(pool) == {"CLEARED": 1}
         assert pool.stats(HERE).total_created == 2
+
+
+async def test_of_many_that_were_cleared_while_they_were_handed_over_none_is_lent() -> None:
+    """A clear closes a few at a time: the others must be known by their age."""
+    ids: list[int] = []
+
+    async def wait() -> None:
+        async with pool.connection(HERE) as connection:
+            ids.append(connection.id)
+
+    async with open_pool(max_connections_per_endpoint=250, every_step=False) as pool:
+        leases = [await pool.acquire(HERE) for _ in range(250)]
+        async with trio.open_nursery() as nursery:
+            for _ in leases:
+                nursery.start_soon(wait)
+            await settle()
+            for lease in leases:
+                pool.release(lease)
+            pool.clear()
+        assert len(ids) == 250
+        assert min(ids) > 250
 
 
 async def test_connection_that_was_cleared_while_it_was_taken_is_not_lent(

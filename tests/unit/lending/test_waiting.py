@@ -283,6 +283,18 @@ async def test_who_warms_may_be_cancelled_and_the_dials_go_on(autojump_clock: Mo
         assert len(network.dials) == 3
 
 
+async def test_nothing_is_dialled_for_who_warmed_and_was_cancelled(
+    autojump_clock: MockClock,
+) -> None:
+    network = Network(delay=2)
+    async with open_pool(network, max_connecting_per_endpoint=1) as pool:
+        with trio.move_on_after(3):
+            await pool.warm(HERE, 3)
+        await trio.sleep(5)
+        assert counts(pool) == {"idle": 2}
+        assert len(network.dials) == 2
+
+
 async def test_who_warms_is_woken_when_the_pool_closes(autojump_clock: MockClock) -> None:
     """G17"""
     network = Network()

@@ -107,10 +107,41 @@ async def test_f043_open_that_closes_the_stream_has_opened_nothing() -> None:
             await call(pool)
 
 
+async def test_what_open_was_the_last_to_send_is_not_owed_an_answer_by_the_lease() -> None:
+    class Introducing(Plain):
+        async def open(self, stream: trio.abc.Stream, endpoint: AnyEndpoint) -> Session:
+            session = await super().open(stream, endpoint)
+            await stream.send_all(b"this is conpool\n")
+            return session
+
+    async with lending(Introducing(), listen_after_greeting) as pool:
+        async with pool.connection(HERE):
+            pass
+        assert counts(pool) == {"idle": 1}
+
+
+async def test_a_session_ends_for_its_lease_when_the_lease_does() -> None:
+    async with lending(Plain()) as pool:
+        async with pool.connection(HERE) as conn:
+            assert conn.session.owes == 0
+        with pytest.raises(trio.ClosedResourceError):
+            conn.session  # noqa: B018
+
+
 @pytest.mark.parametrize("driver", [Driver[None](), make_driver])
 def test_a_driver_that_cannot_open_is_refused(driver: Any) -> None:
     with pytest.raises(ConfigError):
         ConnectionPool(driver=driver)
+
+
+@pytest.mark.parametrize("name", ["is_clean", "capacity"])
+def test_a_question_that_is_not_awaited_must_not_be_async(name: str) -> None:
+    """A coroutine is true, whatever it would say: every session would be clean."""
+
+    async def answer(self: Plain, session: Session) -> Any: ...
+
+    with pytest.raises(ConfigError, match=rf"Odd\.{name}\(\) must not be async"):
+        ConnectionPool(driver=type("Odd", (Plain,), {name: answer})())
 
 
 # ── check ───────────────────────────────────────────────────────────────────────
@@ -300,6 +331,15 @@ async def test_an_interrupted_send_is_never_excused() -> None:
         assert reasons(pool) == {"INCOMPLETE": 1}
 
 
+async def test_an_is_clean_that_raises_has_said_no() -> None:
+    def is_clean(session: Session) -> bool:
+        raise ValueError
+
+    async with lending(make_driver(is_clean=is_clean)) as pool:
+        await call(pool)
+        assert reasons(pool) == {"INCOMPLETE": 1}
+
+
 async def test_without_is_clean_the_bytes_decide() -> None:
     async with lending(Plain()) as pool:
         async with pool.connection(HERE) as conn:
@@ -348,6 +388,33 @@ async def test_a_companion_that_ends_takes_the_connection_with_it(
                 await conn.receive_some()
         assert reasons(pool) == {"ERROR" if raises else "PEER_CLOSED": 1}
         assert pool.stats(HERE).closed_by_reason[CloseReason.DISCARDED] == 0
+
+
+@pytest.mark.parametrize("word", ["close", "cancel"])
+async def test_the_last_word_is_not_said_while_the_companion_still_reads(
+    word: str, autojump_clock: MockClock
+) -> None:
+    order: list[str] = []
+
+    async def run(session: Session) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(1)
+            order.append("run")
+
+    async def speak(session: Session) -> None:
+        order.append(word)
+        await trio.lowlevel.checkpoint()
+
+    def is_clean(session: Session) -> bool:
+        return word == "close"
+
+    driver = make_driver(run=run, is_clean=is_clean, **{word: speak})
+    async with lending(driver, close_timeout=5) as pool:
+        await call(pool)
+    assert order == ["run", word]
 
 
 async def test_a_companion_that_reads_does_not_make_its_connection_unclean() -> None:

@@ -217,6 +217,24 @@ async def test_each_who_warms_is_told(autojump_clock: MockClock) -> None:
         assert ends == [(1, 1), (2, 4), (3, 6)]
 
 
+async def test_f144_each_who_warms_is_told_with_an_error_of_its_own() -> None:
+    network = Network()
+    network.refuse()
+    errors: list[BaseException] = []
+
+    async def warm() -> None:
+        with pytest.raises(ConnectError) as caught:
+            await pool.warm(HERE, 1)
+        errors.append(caught.value)
+
+    async with open_pool(network, outage_grace=0) as pool, trio.open_nursery() as nursery:
+        nursery.start_soon(warm)
+        nursery.start_soon(warm)
+    first, second = errors
+    assert first is not second
+    assert str(first) == str(second)
+
+
 async def test_warming_waits_for_room_and_evicts_nobody(autojump_clock: MockClock) -> None:
     async with open_pool(max_connections=3) as pool, trio.open_nursery() as nursery:
         await use(pool, 2, THERE)

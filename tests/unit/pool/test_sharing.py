@@ -120,6 +120,8 @@ async def test_an_exception_ends_only_its_own_lease() -> None:
                 raise ValueError("mine")
         await ask(other, b"still here")
         assert counts(pool) == {"active": 1}
+        async with pool.connection(HERE) as third:
+            assert third.id == other.id
 
 
 async def test_an_interrupted_send_lets_the_others_end_and_takes_no_new_ones() -> None:
@@ -162,6 +164,65 @@ async def test_capacity_may_shrink_below_what_is_lent_and_grow_again() -> None:
         assert lease.id == 1
         pool.release(lease)
         pool.release(leases[2])
+
+
+@pytest.mark.parametrize("who_asks", ["a lease that ends", "the sweep"])
+async def test_those_who_wait_get_the_room_that_has_grown(
+    who_asks: str, autojump_clock: MockClock
+) -> None:
+    driver = MuxDriver(2)
+    async with lending(driver, max_connections_per_endpoint=1, reap_interval=5) as pool:
+        leases = [await pool.acquire(HERE) for _ in range(2)]
+
+        async def wait() -> None:
+            leases.append(await pool.acquire(HERE))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            nursery.start_soon(wait)
+            await settle()
+            driver.sessions[0].room = 4
+            if who_asks == "a lease that ends":
+                pool.release(leases[0])
+                await settle()
+            else:
+                await trio.sleep(5.5)
+            assert len(leases) == 4
+        for lease in leases:
+            pool.release(lease)
+
+
+async def test_one_who_was_handed_room_that_is_gone_waits_on(autojump_clock: MockClock) -> None:
+    driver = MuxDriver(2)
+    async with lending(driver, max_connections_per_endpoint=1) as pool:
+        leases = [await pool.acquire(HERE) for _ in range(2)]
+
+        async def wait() -> None:
+            leases.append(await pool.acquire(HERE))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            await settle()
+            pool.release(leases[0])
+            driver.sessions[0].room = 1
+            await settle()
+            assert len(leases) == 2
+            pool.release(leases[1])
+            await settle()
+            assert len(leases) == 3
+        pool.release(leases[2])
+
+
+async def test_a_connection_that_is_too_old_takes_no_new_leases(
+    autojump_clock: MockClock,
+) -> None:
+    async with lending(MuxDriver(2), max_connection_lifetime=10) as pool:
+        first = await pool.acquire(HERE)
+        await trio.sleep(10)
+        async with pool.connection(HERE) as second:
+            assert (first.id, second.id) == (1, 2)
+        pool.release(first)
+        assert reasons(pool) == {"LIFETIME": 1}
 
 
 async def test_a_companion_that_ends_breaks_all_its_leases(autojump_clock: MockClock) -> None:
