@@ -243,8 +243,8 @@ MUTATIONS: Final = (
     plant(
         "a connection is lent at the very end of its time",
         "_core/serving.py",
-        "            if now < entry.lapses_at:\n",
-        "            if now <= entry.lapses_at:\n",
+        "            if now < entry.lapses_at:\n                return entry\n",
+        "            if now <= entry.lapses_at:\n                return entry\n",
     ),
     plant(
         "a connection is handed over at the very end of its lifetime",
