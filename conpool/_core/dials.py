@@ -58,8 +58,6 @@ class Dials:
                 self._dial_for_oldest(sub, now)
             if wanted > PIECE:
                 self._ledger.rest(sub, now)
-            if wanted and sub.gate.is_failing:
-                self._look_when_gate_opens(sub)  # for the other waiters
         if sub.idle and sub.waiting:
             self._make_way_for_fresh(sub, now)
 

@@ -562,6 +562,7 @@ class Shell:
             elif isinstance(effect, Reset):
                 self.resets.append(effect.entry)
             else:
+                assert isinstance(effect, Close), effect
                 self._close(effect)
 
     def _give_up(self, entry: Entry) -> None:

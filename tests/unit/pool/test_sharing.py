@@ -91,6 +91,27 @@ async def test_a_waiter_gets_the_room_of_who_leaves(autojump_clock: MockClock) -
         assert counts(pool) == {"idle": 1}
 
 
+async def test_whoever_queues_behind_one_who_wants_a_new_connection_shares_the_next(
+    autojump_clock: MockClock,
+) -> None:
+    ids: list[int] = []
+
+    async def use(fresh: bool) -> None:
+        async with pool.connection(HERE, fresh=fresh) as conn:
+            ids.append(conn.id)
+            await trio.sleep(1)
+
+    async with lending(MuxDriver(2), max_connections_per_endpoint=1) as pool:
+        first = await pool.acquire(HERE)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(use, True)
+            await settle()
+            nursery.start_soon(use, False)
+            await settle()
+            pool.release(first)
+        assert (first.id, ids) == (1, [2, 2])
+
+
 async def test_an_exception_ends_only_its_own_lease() -> None:
     async with lending(MuxDriver(2)) as pool, pool.connection(HERE) as other:
         with pytest.raises(ValueError, match="mine"):
