@@ -64,12 +64,12 @@ MUTATIONS = (
         old=(
             "        if entry is not None:\n"
             "            self._put_back(entry)\n"
-            "        now = self._engine.time()\n"
+            "        now = since  # unless the clock tells\n"
         ),
         new=(
             "        if entry is not None and waiter is not None:\n"
             "            self._put_back(entry)\n"
-            "        now = self._engine.time()\n"
+            "        now = since  # unless the clock tells\n"
         ),
         tests=(_ACQUIRE,),
     ),
