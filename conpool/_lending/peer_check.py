@@ -63,7 +63,11 @@ class PeerCheck:
             lease = Connection(self._owner, began)
             with engine.attendant.under_way(entry):
                 timeout = entry.sub.config.health_check_timeout
-                if _is_open(entry) and not await self._ask(lease, timeout):
+                # Something may have come since the connection was chosen, a tick ago.
+                unasked = entry.link.probe() if _is_open(entry) else None
+                if unasked is not None:
+                    reason = unasked
+                elif _is_open(entry) and not await self._ask(lease, timeout):
                     reason = CloseReason.UNHEALTHY
                 elif _is_open(entry):
                     reason = end_exchange(entry.link, None)
