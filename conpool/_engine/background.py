@@ -108,7 +108,7 @@ class Background:
             job()
         except Exception:  # noqa: BLE001 - it would end the whole run
             _log.exception("%r has failed", job)
-        except BaseException as error:  # noqa: BLE001 - an observer's, for instance
+        except BaseException as error:  # noqa: BLE001, ASYNC103 - an observer's, for instance
             self.raise_in_block(error)
 
     def raise_in_block(self, error: BaseException) -> None:
