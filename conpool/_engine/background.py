@@ -85,6 +85,11 @@ class Background:
             await job(*args)
         except Exception:  # noqa: BLE001 - whatever it is, the other tasks go on
             _log.exception("a background task of the pool has failed")
+        except BaseExceptionGroup as group:  # a driver's nursery may fail as it is cancelled
+            errors, rest = group.split(Exception)
+            _log.error("a background task of the pool has failed", exc_info=errors)
+            if rest is not None:
+                raise rest from None
 
     @enable_ki_protection
     async def _keep_doing(self, job: Callable[[], Awaitable[object]]) -> None:

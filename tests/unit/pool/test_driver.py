@@ -496,3 +496,18 @@ async def test_a_key_must_be_hashable() -> None:
         with pytest.raises(TypeError, match="unhashable"):
             await take(pool, [])
         assert counts(pool) == {"idle": 1}
+
+
+async def test_a_companion_whose_nursery_fails_as_the_pool_ends_does_not_fail_the_block() -> None:
+    """Its group has a cancellation and an error of the stream that was closed beneath it."""
+
+    async def run(session: Session) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            try:
+                await trio.sleep_forever()
+            finally:
+                raise trio.ClosedResourceError
+
+    async with lending(make_driver(run=run)) as pool:
+        await call(pool)
