@@ -1,8 +1,8 @@
 """The tasks that a pool runs for itself: one host, one timer, and a nursery.
 
 The nursery is shielded from whatever cancels the pool's block, so the pool still works for cleanup
-code there; the tasks end when the pool does. They run in the context (`contextvars`)
-in which the pool was opened, protected from KeyboardInterrupt, which belongs to the main task.
+code there; the tasks end when the pool does. They run in the context (`contextvars`) in which the
+pool was opened, protected from KeyboardInterrupt, which belongs to the main task.
 """
 
 from __future__ import annotations
@@ -85,9 +85,11 @@ class Background:
             await job(*args)
         except Exception:  # noqa: BLE001 - whatever it is, the other tasks go on
             _log.exception("a background task of the pool has failed")
-        except BaseExceptionGroup as group:  # a driver's nursery may fail as it is cancelled
+        except BaseExceptionGroup as group:
+            # A nursery of a driver's may fail as it is cancelled: only the cancellation goes on.
             errors, rest = group.split(Exception)
-            _log.error("a background task of the pool has failed", exc_info=errors)
+            if errors is not None:
+                _log.error("a background task of the pool has failed", exc_info=errors)
             if rest is not None:
                 raise rest from None
 

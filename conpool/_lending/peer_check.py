@@ -101,16 +101,15 @@ class PeerCheck:
     async def _ask(self, lease: Connection[Any], timeout: float) -> bool:
         """Return what hook and driver say of the connection; false if one raises or is too slow."""
         rules = self._engine.rules
-        with trio.move_on_after(timeout):
-            try:
+        try:
+            with trio.move_on_after(timeout):
                 if self._hook is not None and not await self._hook(lease):
                     return False
                 if rules.checks:
                     return bool(await cast("Driver[Any]", rules.driver).check(lease.session))
-            except Exception:  # noqa: BLE001 - they may raise anything, and all of it means "no"
-                _log.debug("health check of %r failed", lease, exc_info=True)
-                return False
-            return True
+                return True
+        except Exception:  # noqa: BLE001 - they may raise anything, and all of it means "no"
+            _log.debug("health check of %r failed", lease, exc_info=True)
         return False
 
 
