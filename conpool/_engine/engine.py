@@ -186,7 +186,7 @@ class Engine:
             effect = effects.popleft()
             try:
                 self._perform_one[type(effect)](effect)
-            except BaseException as error:  # noqa: ASYNC103
+            except BaseException as error:  # noqa: ASYNC103 - raised unless an Exception
                 self._put_off(effect, error)
                 if not isinstance(error, Exception):
                     self.perform(now)

@@ -183,16 +183,13 @@ class Acquirer:
             engine.perform(now)
             if waiter.queued:
                 await park(waiter, engine)
-                entry = waiter.entry
-                if entry is None:
-                    self._raise_outcome(waiter, sub)
-                # A cancellation may have arrived between hand-over and our waking.
-                await checkpoint_if_cancelled()
-            else:  # an idle connection passed the probe at once
-                entry = waiter.entry
+            else:  # it was answered at once: an idle connection passed the probe
                 await checkpoint()
-                if entry is None:
-                    self._raise_outcome(waiter, sub)
+            entry = waiter.entry
+            if entry is None:
+                self._raise_outcome(waiter, sub)
+            # A cancellation may have arrived between hand-over and our waking.
+            await checkpoint_if_cancelled()
             if (
                 entry.state is _ACTIVE
                 and entry.generation == sub.generation

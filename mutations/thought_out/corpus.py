@@ -177,8 +177,8 @@ MUTATIONS = (
     Mutation(
         name="a cancellation that came with the hand-over is forgotten",
         file="_lending/acquire.py",
-        old=("our waking.\n                await checkpoint_if_cancelled()\n"),
-        new=("our waking.\n                pass\n"),
+        old=("our waking.\n            await checkpoint_if_cancelled()\n"),
+        new=("our waking.\n            pass\n"),
         tests=(_SLOTS + "test_psycopg_pool_503",),
     ),
     Mutation(

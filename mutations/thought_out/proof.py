@@ -52,8 +52,8 @@ MUTATIONS = (
         name="a cancellation that comes after the hand-over is swallowed",
         file="_lending/acquire.py",
         old=(
-            "                # A cancellation may have arrived between hand-over and our waking.\n"
-            "                await checkpoint_if_cancelled()\n"
+            "            # A cancellation may have arrived between hand-over and our waking.\n"
+            "            await checkpoint_if_cancelled()\n"
         ),
         new="",
         tests=(_LENDING, _ACQUIRE),

@@ -181,13 +181,32 @@ MUTATIONS = (
         name="a cancel() takes as long as it takes",
         file="_connection/closing.py",
         old=(
-            "        with trio.CancelScope(shield=True, deadline=trio.current_time() + timeout):\n"
-            "            await _say(stop, stream)\n"
+            "trio.current_time() + timeout):\n                await _say(stop, stream)\n"
         ),
         new=(
-            "        with trio.CancelScope(shield=True, deadline=trio.current_time() + 3600):\n"
-            "            await _say(stop, stream)\n"
+            "trio.current_time() + 3600):\n                await _say(stop, stream)\n"
         ),
+        tests=(_DRIVER,),
+    ),
+    Mutation(
+        name="a cancel() that fails as its time is up is a failure of the pool's",
+        file="_connection/closing.py",
+        old="    except Exception:  # noqa: BLE001 - what `stop` raised as its time was up\n",
+        new="    except ArithmeticError:\n",
+        tests=(_DRIVER,),
+    ),
+    Mutation(
+        name="a companion that fails as it is cancelled fails the pool's block",
+        file="_engine/background.py",
+        old="                raise rest from None\n",
+        new="                raise\n",
+        tests=(_DRIVER,),
+    ),
+    Mutation(
+        name="a companion that is cancelled within a nursery is told as a failure",
+        file="_engine/background.py",
+        old="            if errors is not None:\n",
+        new="            if group is not None:\n",
         tests=(_DRIVER,),
     ),
     Mutation(

@@ -489,7 +489,7 @@ class Shell:
         self.report(self.core.orders.cleared, sub, interrupts)
 
     def close_idle(self, endpoint: AnyEndpoint = HERE) -> int:
-        return self.report(self.core.orders.close_idle, self.sub(endpoint), CloseReason.CLEARED)
+        return self.report(self.core.orders.idle_closed, self.sub(endpoint), CloseReason.CLEARED)
 
     def pause(self, endpoint: AnyEndpoint = HERE) -> None:
         self.report(self.core.orders.paused, self.sub(endpoint))

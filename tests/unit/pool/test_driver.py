@@ -528,7 +528,7 @@ async def fail_when_cancelled(*_: object) -> bool:
 
 
 async def test_a_cancel_that_fails_as_its_time_is_up_leaves_no_stream_open(
-    autojump_clock: MockClock,
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def cancel(session: Session) -> None:
         await fail_when_cancelled()
@@ -540,6 +540,7 @@ async def test_a_cancel_that_fails_as_its_time_is_up_leaves_no_stream_open(
         assert counts(pool) == {}
         network = cast("Network", pool._engine.dialler._connector)
         assert network.live == 0
+    assert not caplog.records
 
 
 async def test_a_check_that_fails_as_its_time_is_up_means_no(
