@@ -180,12 +180,8 @@ MUTATIONS = (
     Mutation(
         name="a cancel() takes as long as it takes",
         file="_connection/closing.py",
-        old=(
-            "trio.current_time() + timeout):\n                await _say(stop, stream)\n"
-        ),
-        new=(
-            "trio.current_time() + 3600):\n                await _say(stop, stream)\n"
-        ),
+        old=("trio.current_time() + timeout):\n                await _say(stop, stream)\n"),
+        new=("trio.current_time() + 3600):\n                await _say(stop, stream)\n"),
         tests=(_DRIVER,),
     ),
     Mutation(
