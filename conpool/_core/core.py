@@ -222,7 +222,7 @@ class Core(Generic[LinkT, TaskT]):
         sub = entry.sub
         self._ledger.activate(entry)
         self._ledger.dial_over(entry)
-        sub.gate.succeeded()
+        sub.gate.succeeded(entry.created_at)
         if not sub.gate.is_failing:
             sub.outage = None  # the news is out of date
         sub.counters.total_created += 1

@@ -445,10 +445,17 @@ MUTATIONS: Final = (
         "",
     ),
     plant(
+        "a success beside the first failure has all who wait dialled for",
+        "_core/gate.py",
+        "        if is_news and not self.is_in_doubt:\n",
+        "        if not self.is_in_doubt:\n",
+        "tests/unit/core/test_gate.py",
+    ),
+    plant(
         "a dial alone ends the doubt",
         "_core/gate.py",
-        "        if not self.is_in_doubt:\n            self._recover()\n",
-        "        self._recover()\n",
+        "        if is_news and not self.is_in_doubt:\n            self._recover()\n",
+        "        if is_news:\n            self._recover()\n",
     ),
     plant(
         "a lease that ends well leaves the doubt",

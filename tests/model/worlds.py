@@ -302,9 +302,9 @@ SMALL: Final = (
         name="two endpoints share one slot and are forgotten",
         settings=PAIR
         | {
-            "acquire_timeout": 6,
+            "acquire_timeout": 3,
             "max_connections": 1,
-            "max_idle_time": 6,
+            "max_idle_time": 3,
             "min_idle_per_endpoint": 1,
         },
         endpoints=2,
@@ -343,6 +343,7 @@ IN_PIECES: Final = (
     World(
         name="one endpoint, outages",
         settings=PAIR | {"outage_grace": 0},
+        waiters=2,
         happens=_happens("a second passes", "ask fresh", "dial failed"),
         at_least=500,
     ),
