@@ -524,7 +524,6 @@ async def fail_when_cancelled(*_: object) -> bool:
             await trio.sleep_forever()
         finally:
             raise OSError("of the cancellation")
-    return True
 
 
 async def test_a_cancel_that_fails_as_its_time_is_up_leaves_no_stream_open(
