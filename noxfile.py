@@ -88,9 +88,11 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def soak(session: nox.Session) -> None:
-    """Mixed traffic and faults for the minutes given: `nox -s soak -- 30`."""
+    """Mixed traffic and faults for the minutes given, then long walks: `nox -s soak -- 30`."""
     session.install("-e", ".[test]")
     session.run("python", "-m", "soak", *session.posargs)
+    walks = "tests/proof/test_meddlers.py"
+    session.run("python", "-m", "pytest", "-q", walks, env={"CONPOOL_WALKS": "20000"})
 
 
 @nox.session

@@ -94,7 +94,11 @@ async def close_by_force(
 
     Before that, `stop` has `timeout` seconds, in which nothing else can cancel it.
     """
-    if stop is not None:
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + timeout):
-            await _say(stop, stream)
-    await close_gracefully(stream, 0.0)
+    try:
+        if stop is not None:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + timeout):
+                await _say(stop, stream)
+    except Exception:  # noqa: BLE001 - what `stop` raised as its time was up
+        _log.debug("the goodbye of %r failed", stream, exc_info=True)
+    finally:
+        await close_gracefully(stream, 0.0)  # noqa: ASYNC102 - shields and bounds itself

@@ -9,11 +9,12 @@ knows neither tasks nor sockets, so the real code can be model-checked.
    the way. The shell probes what it got, and lends it or reports it `condemned`.
 2. A caller that finds none, or one that must be checked, is `queued`. A dial or a check is under
    way for a waiter if the limits and the gate allow one; the waiter takes whatever comes first.
-3. A connection comes back (`released`, `returned_unused`), has been `checked`, or comes into being
-   (`dialled`). All of them end in `Serving.place`: closed, if it has outlived its lifetime, uses,
-   generation or limit; lent to the oldest waiter that can have it; else laid on the idle stack.
+3. A connection comes back (`released`, `returned_unused`), has been `checked` or reset
+   (`reset_over`), or comes into being (`dialled`). All of them end in `Serving.place`: closed, if
+   it has outlived its lifetime, uses, generation or limit; lent to the oldest waiter that can have
+   it; else laid on the idle stack.
 4. A connection that leaves (`condemned`) keeps its slot until the shell reports it `closed`.
-5. A dial that has failed is news (`_spread`). Nobody is told of it who may still be served.
+5. A dial that has failed is news (`failures`). Nobody is told of it who may still be served.
 6. Under a pool-wide limit slots go to the sub-pools in line for them, oldest waiter first.
 7. The ledger notes every sub-pool that a report has touched. `pump` turns free slots and idle
    connections into leases and dials there, until none is left: the only place that does, so no
@@ -23,8 +24,8 @@ knows neither tasks nor sockets, so the real code can be model-checked.
 These calls and the pump change a connection's state:
 
     CONNECTING → ACTIVE  dialled            ACTIVE → IDLE     released, returned_unused, dialled,
-    CONNECTING → CLOSED  dial_failed                          checked
-    IDLE → ACTIVE        pop_newest, pump   ACTIVE → CLOSING  the same four, and condemned
+    CONNECTING → CLOSED  dial_failed                          checked, reset_over
+    IDLE → ACTIVE        pop_newest, pump   ACTIVE → CLOSING  the same five, and condemned
     IDLE → CLOSING       condemned, and whatever expires, evicts or clears
     CLOSING → CLOSED     closed
 """
@@ -221,7 +222,7 @@ class Core(Generic[LinkT, TaskT]):
         sub = entry.sub
         self._ledger.activate(entry)
         self._ledger.dial_over(entry)
-        sub.gate.succeeded()
+        sub.gate.succeeded(entry.created_at)
         if not sub.gate.is_failing:
             sub.outage = None  # the news is out of date
         sub.counters.total_created += 1

@@ -58,21 +58,19 @@ class Dials:
                 self._dial_for_oldest(sub, now)
             if wanted > PIECE:
                 self._ledger.rest(sub, now)
-            if wanted and sub.gate.is_failing:
-                self._look_when_gate_opens(sub)  # for the other waiters
         if sub.idle and sub.waiting:
             self._make_way_for_fresh(sub, now)
 
     def must_make_way(self, sub: AnySubPool, waiter: AnyWaiter | None, now: float) -> bool:
         """Whether those who want a new connection, and precede `waiter`, need one more slot."""
-        spare = len(sub.spare_dials)
-        going = sub.closing + len(sub.leaving) + sub.void
-        going += sum(entry.sub is sub for entry in self._pool_limit.draining)
         wants_more = sub.queue.has_fresh_before
         if not wants_more(waiter, 0):
             return False
         if sub.limit.has_free_slot:
             return sub.claim is not None and self._pool_limit.lacks_slots
+        spare = len(sub.spare_dials)
+        going = sub.closing + len(sub.leaving) + sub.void
+        going += sum(entry.sub is sub for entry in self._pool_limit.draining)
         most = 1 if sub.gate.is_failing else sub.max_connecting - sub.connecting
         return going < most and wants_more(waiter, spare + going) and sub.gate.is_open(now)
 

@@ -60,7 +60,7 @@ class Gate:
 
     @property
     def is_failing(self) -> bool:
-        """Whether no dial has succeeded since one failed: then one attempt at a time is made."""
+        """Whether no dial that began since one failed has succeeded: then one at a time is made."""
         return self._failures > 0
 
     @property
@@ -74,9 +74,14 @@ class Gate:
             self._failures += 1
             self._put_off(now)
 
-    def succeeded(self) -> None:
-        """A dial has succeeded."""
-        if not self.is_in_doubt:
+    def succeeded(self, began_at: float) -> None:
+        """A dial that began at `began_at` has succeeded.
+
+        One that ran beside the first that failed has met the server, or this machine, before the
+        trouble: it is no news. Otherwise each such success would have all waiters dialled for.
+        """
+        is_news = self.outage_since is None or began_at > self.outage_since
+        if is_news and not self.is_in_doubt:
             self._recover()
 
     def proved(self) -> None:

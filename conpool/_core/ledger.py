@@ -240,7 +240,7 @@ class Ledger:
         if waiter.had_turn or waiter.fresh or len(waiter.subs) > 1:
             self._enqueue_apart(waiter, now)
             return
-        sub = waiter.subs[0]
+        sub = next(iter(waiter.subs))
         sub.waiting += 1
         sub.queue.line[waiter] = None
         sub.used_at = now

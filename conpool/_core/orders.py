@@ -35,7 +35,7 @@ class Orders:
             self._ledger.condemn(entry, CloseReason.CLEARED, gracefully=False)
         borrowers = list(sub.limit.borrowers)
         self._ledger.begin_generation(sub)
-        self.close_idle(sub, CloseReason.CLEARED, now)
+        self.idle_closed(sub, CloseReason.CLEARED, now)
         if sub.active or sub.connecting:
             do = self._interrupt_old if interrupts else self._end_old
             self._chores.begin(sub, do, borrowers, now)
@@ -45,8 +45,8 @@ class Orders:
         do = partial(self._leave, addresses)
         self._chores.begin(sub, do, list(sub.limit.borrowers), now)
 
-    def close_idle(self, sub: AnySubPool, reason: CloseReason, now: float) -> int:
-        """Close the idle connections of `sub`; return how many there were."""
+    def idle_closed(self, sub: AnySubPool, reason: CloseReason, now: float) -> int:
+        """The idle connections of `sub` must go, for `reason`; return how many there are."""
         count = len(sub.idle) - len(sub.reserved)
         if count:
             self._ledger.set_idle_aside(sub, reason)

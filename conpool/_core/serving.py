@@ -60,6 +60,8 @@ class Serving:
             if entry in sub.reserved:
                 return self._pop_beneath(entry, now)
             self._ledger.condemn(entry, why_lapsed(entry, now), gracefully=True)
+            if len(self._ledger.effects) >= PIECE:
+                break
         return None
 
     def _pop_beneath(self, entry: AnyEntry, now: float) -> AnyEntry | None:

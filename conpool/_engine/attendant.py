@@ -9,7 +9,7 @@ for the last words, so that no two of its methods use one session, but for the c
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final, cast, final
@@ -43,7 +43,7 @@ class Attendant:
         """What must end before its connection does: the companion, a reset, a check."""
 
     @contextmanager
-    def under_way(self, entry: PooledEntry) -> Iterator[None]:
+    def under_way(self, entry: PooledEntry) -> Generator[None]:
         """Have the block cancelled when `entry` is about to be closed."""
         scope = trio.CancelScope()
         self._begin(entry, scope)

@@ -1,8 +1,8 @@
 """The tasks that a pool runs for itself: one host, one timer, and a nursery.
 
 The nursery is shielded from whatever cancels the pool's block, so the pool still works for cleanup
-code there; the tasks end when the pool does. They run in the context (`contextvars`)
-in which the pool was opened, protected from KeyboardInterrupt, which belongs to the main task.
+code there; the tasks end when the pool does. They run in the context (`contextvars`) in which the
+pool was opened, protected from KeyboardInterrupt, which belongs to the main task.
 """
 
 from __future__ import annotations
@@ -85,6 +85,13 @@ class Background:
             await job(*args)
         except Exception:  # noqa: BLE001 - whatever it is, the other tasks go on
             _log.exception("a background task of the pool has failed")
+        except BaseExceptionGroup as group:
+            # A nursery of a driver's may fail as it is cancelled: only the cancellation goes on.
+            errors, rest = group.split(Exception)
+            if errors is not None:
+                _log.error("a background task of the pool has failed", exc_info=errors)
+            if rest is not None:
+                raise rest from None
 
     @enable_ki_protection
     async def _keep_doing(self, job: Callable[[], Awaitable[object]]) -> None:
@@ -108,7 +115,7 @@ class Background:
             job()
         except Exception:  # noqa: BLE001 - it would end the whole run
             _log.exception("%r has failed", job)
-        except BaseException as error:  # noqa: BLE001 - an observer's, for instance
+        except BaseException as error:  # noqa: BLE001, ASYNC103 - an observer's, for instance
             self.raise_in_block(error)
 
     def raise_in_block(self, error: BaseException) -> None:

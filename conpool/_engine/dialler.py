@@ -81,8 +81,8 @@ class Dialler:
         """Begin a dial."""
         entry = effect.entry
         if entry not in self._scopes:  # else it is tried again, and this was told
-            self._scopes[entry] = None
             self._host.news.add_about(self._host.news.connecting, entry)
+            self._scopes[entry] = None
         scope = self._scopes[entry] = self._scopes[entry] or trio.CancelScope()
         name = f"conpool dial to {entry.sub.endpoint}"
         self._host.background.spawn(self._dial, entry, scope, name=name)

@@ -186,7 +186,7 @@ class Engine:
             effect = effects.popleft()
             try:
                 self._perform_one[type(effect)](effect)
-            except BaseException as error:
+            except BaseException as error:  # noqa: ASYNC103 - raised unless an Exception
                 self._put_off(effect, error)
                 if not isinstance(error, Exception):
                     self.perform(now)
@@ -222,7 +222,7 @@ class Engine:
         """Return the time, also where a clock fails: what has happened must be reported."""
         try:
             return self.now()
-        except BaseException as error:  # noqa: BLE001 - it is raised elsewhere
+        except BaseException as error:  # noqa: BLE001, ASYNC103 - it is raised elsewhere
             now = self.now()
             if not isinstance(error, Exception):
                 self.background.raise_in_block(error)

@@ -183,16 +183,13 @@ class Acquirer:
             engine.perform(now)
             if waiter.queued:
                 await park(waiter, engine)
-                entry = waiter.entry
-                if entry is None:
-                    self._raise_outcome(waiter, sub)
-                # A cancellation may have arrived between hand-over and our waking.
-                await checkpoint_if_cancelled()
-            else:  # an idle connection passed the probe at once
-                entry = waiter.entry
+            else:  # it was answered at once: an idle connection passed the probe
                 await checkpoint()
-                if entry is None:
-                    self._raise_outcome(waiter, sub)
+            entry = waiter.entry
+            if entry is None:
+                self._raise_outcome(waiter, sub)
+            # A cancellation may have arrived between hand-over and our waking.
+            await checkpoint_if_cancelled()
             if (
                 entry.state is _ACTIVE
                 and entry.generation == sub.generation
@@ -315,8 +312,21 @@ class Acquirer:
                 self._engine.report_quietly(self._core.withdrawn, waiter)
         if entry is not None:
             self._put_back(entry)
-        now = self._engine.time()
-        self._news.add(self._news.acquire_failed, sub.endpoint, exc, now - since)
+        now = since  # unless the clock tells
+        try:
+            now = self._engine.time()
+        finally:
+            self._news.add(self._news.acquire_failed, sub.endpoint, exc, now - since)
+            self._count_failed(sub, waiter, exc, now - since, now)
+
+    def _count_failed(
+        self,
+        sub: PooledSub,
+        waiter: PooledWaiter | None,
+        exc: BaseException,
+        waited: float,
+        now: float,
+    ) -> None:
         counters = sub.counters
         try:
             if isinstance(exc, AcquireTimeout):
@@ -325,7 +335,7 @@ class Acquirer:
                 counters.acquire_cancelled += 1
             has_queued = waiter is not None and waiter.task is not None
             if isinstance(exc, AcquireTimeout) or has_queued:
-                counters.wait_time.add(now - since)  # it has waited in vain
+                counters.wait_time.add(waited)  # it has waited in vain
         finally:
             self._engine.perform(now)
 

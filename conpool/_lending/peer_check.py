@@ -63,7 +63,11 @@ class PeerCheck:
             lease = Connection(self._owner, began)
             with engine.attendant.under_way(entry):
                 timeout = entry.sub.config.health_check_timeout
-                if _is_open(entry) and not await self._ask(lease, timeout):
+                # Something may have come since the connection was chosen, a tick ago.
+                unasked = entry.link.probe() if _is_open(entry) else None
+                if unasked is not None:
+                    reason = unasked
+                elif _is_open(entry) and not await self._ask(lease, timeout):
                     reason = CloseReason.UNHEALTHY
                 elif _is_open(entry):
                     reason = end_exchange(entry.link, None)
@@ -97,16 +101,15 @@ class PeerCheck:
     async def _ask(self, lease: Connection[Any], timeout: float) -> bool:
         """Return what hook and driver say of the connection; false if one raises or is too slow."""
         rules = self._engine.rules
-        with trio.move_on_after(timeout):
-            try:
+        try:
+            with trio.move_on_after(timeout):
                 if self._hook is not None and not await self._hook(lease):
                     return False
                 if rules.checks:
                     return bool(await cast("Driver[Any]", rules.driver).check(lease.session))
-            except Exception:  # noqa: BLE001 - they may raise anything, and all of it means "no"
-                _log.debug("health check of %r failed", lease, exc_info=True)
-                return False
-            return True
+                return True
+        except Exception:  # noqa: BLE001 - they may raise anything, and all of it means "no"
+            _log.debug("health check of %r failed", lease, exc_info=True)
         return False
 
 

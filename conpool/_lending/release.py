@@ -125,7 +125,7 @@ class Releaser:
             core.released(lease, None, now)
             if core.touched or core.effects or news.pending:
                 self._engine.perform(now)
-        except BaseException as error:
+        except BaseException as error:  # noqa: ASYNC103 - raised unless an OSError
             self.unended[lease] = _ERROR  # no call: there may be no room for one
             with_more_room(partial(self._recover, error, lease))
             if not isinstance(error, OSError):
@@ -194,7 +194,7 @@ class Releaser:
             except Exception:  # noqa: BLE001 - the next sweep tries again
                 _log.exception("ending a lease of %s failed", lease.entry.sub.endpoint)
                 self.unended[lease] = reason
-            except BaseException as error:  # noqa: BLE001 - an observer's; first the others
+            except BaseException as error:  # noqa: BLE001, ASYNC103 - an observer's; first the others
                 self.unended[lease] = reason
                 interrupt = error
         if len(rest) > PIECE and len(self.unended) < len(rest):
@@ -205,7 +205,7 @@ class Releaser:
     def _end(self, lease: PooledLease, reason: CloseReason) -> None:
         try:
             self._close(lease, reason)
-        except BaseException as error:
+        except BaseException as error:  # noqa: ASYNC103 - raised unless an OSError
             self.unended[lease] = _DISCARDED
             with_more_room(partial(self._recover, error, lease))
             if reason is _DETACHED or not isinstance(error, OSError):

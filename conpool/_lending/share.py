@@ -26,7 +26,6 @@ class Sharer:
 
     def __init__(self, engine: Engine) -> None:
         self._rules = engine.rules
-        self._core = engine.core
         self._engine = engine
         self._sharing = engine.core.sharing
         if self._rules.shares:

@@ -106,9 +106,9 @@ class Lifecycle:
             if exc is not None and has_died:
                 # A background task died of a KeyboardInterrupt or the like, and trio cancelled the
                 # block: `exc` is that cancellation, and the nursery raises what was behind it.
-                await self._nursery_manager.__aexit__(type(exc), exc, exc.__traceback__)
+                await self._nursery_manager.__aexit__(type(exc), exc, exc.__traceback__)  # noqa: ASYNC102
             else:
-                await self._nursery_manager.__aexit__(None, None, None)
+                await self._nursery_manager.__aexit__(None, None, None)  # noqa: ASYNC102
 
     async def close(self) -> None:
         """End the pool before its block ends, or wait for the task that is ending it.
@@ -177,7 +177,7 @@ class Lifecycle:
                         self._interrupt_one(entry, holder)
                     if not left:
                         await cancel_shielded_checkpoint()
-                except BaseException as exc:  # noqa: BLE001 - the others must be closed as well
+                except BaseException as exc:  # noqa: BLE001, ASYNC103 - the others must be closed as well
                     failure = exc
                 left = left or _BATCH
         if failure is not None:

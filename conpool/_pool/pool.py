@@ -154,7 +154,7 @@ class ConnectionPool(Generic[SessionT]):
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        await self._lifecycle.leave(exc, self._releaser.refuse_other_thread)
+        await self._lifecycle.leave(exc, self._releaser.refuse_other_thread)  # noqa: ASYNC102
 
     @enable_ki_protection
     async def aclose(self) -> None:

@@ -67,7 +67,7 @@ class Steering:
 
     def close_idle(self, endpoint: AnyEndpoint | None) -> int:
         return sum(
-            self._engine.report(self._orders.close_idle, sub, CloseReason.CLEARED)
+            self._engine.report(self._orders.idle_closed, sub, CloseReason.CLEARED)
             for sub in self._covered(endpoint)
         )
 

@@ -169,16 +169,16 @@ MUTATIONS = (
         old=(
             "        if entry is not None:\n"
             "            self._put_back(entry)\n"
-            "        now = self._engine.time()\n"
+            "        now = since  # unless the clock tells\n"
         ),
-        new="        now = self._engine.time()\n",
+        new="        now = since  # unless the clock tells\n",
         tests=(_SLOTS + "test_psycopg_pool_503", _FAIRNESS + "test_aiohttp_9670"),
     ),
     Mutation(
         name="a cancellation that came with the hand-over is forgotten",
         file="_lending/acquire.py",
-        old=("our waking.\n                await checkpoint_if_cancelled()\n"),
-        new=("our waking.\n                pass\n"),
+        old=("our waking.\n            await checkpoint_if_cancelled()\n"),
+        new=("our waking.\n            pass\n"),
         tests=(_SLOTS + "test_psycopg_pool_503",),
     ),
     Mutation(

@@ -11,68 +11,97 @@ _SOCKETS = "tests/proof/test_cancel_sockets.py"
 _SCHEDULES = "tests/proof/test_schedules.py"
 _SCHEDULES_POOL = "tests/proof/test_schedules_pool.py"
 _OWN = "tests/regressions/test_own_bugs.py"
+_FAILS = "tests/proof/test_fail_everywhere.py"
+_CLOSES = (
+    "tests/proof/test_fail_everywhere_pool.py"
+    "::test_f142_a_block_is_left_whatever_fails_where_closing_must_await"
+)
+_WAITING = "tests/unit/lending/test_waiting.py"
+_LENDING = "tests/unit/lending/test_acquire.py"
+_CHECK = "tests/unit/lending/test_peer_check.py"
+_CLOSING = "tests/unit/connection/test_closing.py"
+_ENGINE = "tests/unit/engine/test_engine.py"
+_NEWS = "tests/unit/engine/test_news.py"
+_LIFECYCLE = "tests/unit/pool/test_lifecycle.py"
+_DIAL = "tests/unit/dial/test_dial.py"
+_DIALS = "tests/unit/core/test_dials.py"
+_ENDING = "tests/unit/core/test_ending.py"
+_FAILURES = "tests/unit/core/test_failures.py"
+_LEDGER = "tests/unit/core/test_ledger.py"
+_LIMIT = "tests/unit/core/test_pool_limit.py"
+_ORDERS = "tests/unit/core/test_core_orders.py"
+_TIMES = "tests/unit/core/test_core_times.py"
 
 MUTATIONS = (
     # ── cut short ───────────────────────────────────────────────────────────────
     Mutation(
         name="a waiter that is cancelled stays in the queue",
         file="_lending/waiting.py",
-        old="    engine.core.withdrawn(waiter, engine.now())\n",
-        new="",
-        tests=(_ACQUIRE,),
+        old="        engine.report_quietly(engine.core.withdrawn, waiter)\n",
+        new="        pass\n",
+        tests=(_WAITING, _ACQUIRE),
     ),
     Mutation(
         name="what was handed to a waiter that is cancelled then is lost",
         file="_lending/acquire.py",
-        old="            self._give_up(waiter)\n",
-        new="            pass\n",
+        old=("            entry = waiter.entry\n            if waiter.queued:  #"),
+        new="            if waiter.queued:  #",
         tests=(_ACQUIRE,),
     ),
     Mutation(
         name="a cancellation that comes after the hand-over is swallowed",
         file="_lending/acquire.py",
         old=(
-            "            await checkpoint_if_cancelled()"
-            "  # that may have come after the hand-over\n"
+            "            # A cancellation may have arrived between hand-over and our waking.\n"
+            "            await checkpoint_if_cancelled()\n"
         ),
-        new="            pass\n",
-        tests=(_ACQUIRE,),
+        new="",
+        tests=(_LENDING, _ACQUIRE),
     ),
     Mutation(
         name="an idle connection is lost if its taker is cancelled",
         file="_lending/acquire.py",
         old=(
-            "            if entry is not None:\n"
-            "                self._put_back(entry)\n"
-            "            self._failed"
+            "        if entry is not None:\n"
+            "            self._put_back(entry)\n"
+            "        now = since  # unless the clock tells\n"
         ),
-        new="            self._failed",
+        new=(
+            "        if entry is not None and waiter is not None:\n"
+            "            self._put_back(entry)\n"
+            "        now = since  # unless the clock tells\n"
+        ),
         tests=(_ACQUIRE,),
     ),
     Mutation(
-        name="a connection is lost if its check is cancelled",
-        file="_lending/acquire.py",
+        name="a connection is lost if its check breaks off",
+        file="_lending/peer_check.py",
         old=(
-            "            except BaseException as exc:\n                self._put_back(entry, exc)\n"
+            "        finally:\n"
+            "            if lease is not None:\n"
+            "                end_lease(lease)\n"
+            "            engine.report(core.checked, entry, reason)\n"
         ),
-        new="            except BaseException:\n",
-        tests=(_ACQUIRE,),
+        new=(
+            "        finally:\n"
+            "            if lease is not None:\n"
+            "                end_lease(lease)\n"
+            "        engine.report(core.checked, entry, reason)\n"
+        ),
+        tests=(_FAILS,),
     ),
     Mutation(
         name="a connection whose check was cut short is lent again",
-        file="_lending/acquire.py",
-        old=(
-            "        reason = why_not_clean(entry.link,"
-            " exc if entry.link.exchange.taints else None)\n"
-        ),
-        new="        reason = None\n",
-        tests=(_ACQUIRE,),
+        file="_lending/peer_check.py",
+        old="                    reason = end_exchange(entry.link, None)\n",
+        new="                    reason = None\n",
+        tests=(_CHECK,),
     ),
     Mutation(
         name="an exception in the block does not spoil the connection",
         file="_connection/hand_over.py",
-        old="    if exc is not None and not exchange.taints & VOUCHED:\n",
-        new="    if exc is not None and exchange.taints & CUT_SEND:\n",
+        old="        is_cut = exc is not None and not taints & VOUCHED\n",
+        new="        is_cut = exc is not None and bool(taints & CUT_SEND)\n",
         tests=(_RELEASE,),
     ),
     Mutation(
@@ -98,101 +127,137 @@ MUTATIONS = (
     Mutation(
         name="a close by force waits for as long as the stream likes",
         file="_connection/closing.py",
-        old="        with trio.CancelScope(shield=True, deadline=trio.current_time() + timeout):\n",
-        new="        with trio.CancelScope(shield=True):\n",
-        tests=(_RELEASE,),
+        old=(
+            "        with trio.CancelScope(shield=True, deadline=trio.current_time() + timeout):\n"
+            "            if goodbye"
+        ),
+        new=("        with trio.CancelScope(shield=True):\n            if goodbye"),
+        tests=(_CLOSING, _RELEASE),
     ),
     Mutation(
         name="a stream that fails to close takes its slot with it",
         file="_engine/engine.py",
-        old="    async def _close_by_force(self, entry: Entry) -> None:\n        try:\n"
-        "            await close_by_force(entry.link.stream)\n        finally:\n",
-        new="    async def _close_by_force(self, entry: Entry) -> None:\n        if True:\n"
-        "            await entry.link.stream.aclose()\n",
-        tests=(_RELEASE,),
+        old=(
+            "        try:\n"
+            "            await self.attendant.close(entry, gracefully)\n"
+            "        finally:\n"
+            "            try:\n"
+        ),
+        new=(
+            "        if True:\n"
+            "            await self.attendant.close(entry, gracefully)\n"
+            "            try:\n"
+        ),
+        tests=(_ENGINE, _CLOSES, _RELEASE),
     ),
     Mutation(
         name="the end of a pool that is cancelled is cancelled, too",
         file="_pool/lifecycle.py",
-        old="with trio.CancelScope(shield=True):  # bounded",
-        new="with trio.CancelScope():  # bounded",
-        tests=(_POOL,),
+        old=(
+            "            with trio.CancelScope(shield=True, deadline=now + bound):\n"
+            "                await self._wait_for_end()\n"
+            "        finally:\n"
+            "            insist(self._host.cancel)\n"
+            "            try:\n"
+            "                with trio.CancelScope(shield=True, deadline=now + 2 * bound):\n"
+        ),
+        new=(
+            "            with trio.CancelScope(deadline=now + bound):\n"
+            "                await self._wait_for_end()\n"
+            "        finally:\n"
+            "            insist(self._host.cancel)\n"
+            "            try:\n"
+            "                with trio.CancelScope(deadline=now + 2 * bound):\n"
+        ),
+        tests=(_LIFECYCLE, _POOL),
     ),
     Mutation(
         name="a close that is cancelled leaves the leases alone",
         file="_pool/lifecycle.py",
-        old="        finally:\n            try:\n                self._interrupt(None)\n",
-        new=(
-            "            self._interrupt(None)\n"
+        old=(
             "        finally:\n"
             "            try:\n"
-            "                pass\n"
+            "                await self._interrupt(None)  # noqa: ASYNC102"
         ),
-        tests=(_POOL,),
+        new=(
+            "            await self._interrupt(None)\n"
+            "        finally:\n"
+            "            try:\n"
+            "                pass  # noqa: ASYNC102"
+        ),
+        tests=(_LIFECYCLE, _POOL),
     ),
     Mutation(
         name="dials go on when the pool closes",
-        file="_pool/lifecycle.py",
-        old="        self._engine.give_up_dials()\n",
-        new="",
-        tests=(_POOL,),
+        file="_engine/engine.py",
+        old="                self.dialler.begin_to_end()\n",
+        new="                pass\n",
+        tests=(_LIFECYCLE, _POOL),
     ),
     Mutation(
         name="whoever waits for warmth waits on when the pool has closed",
-        file="_core/core.py",
-        old="            for warmer in list(sub.warmers):\n"
-        "                self._ledger.end_warming(warmer, None)\n            self._ledger.forget",
-        new="            self._ledger.forget",
-        tests=(_POOL,),
+        file="_core/ending.py",
+        old=(
+            "        while left and sub.warmers:\n"
+            "            left -= 1\n"
+            "            ledger.end_warming(next(iter(sub.warmers)), None)\n"
+        ),
+        new="        sub.warmers.clear()\n",
+        tests=(_ENDING, _POOL),
     ),
     Mutation(
         name="somebody who is told to stop warming is remembered",
-        file="_lending/waiting.py",
-        old="        engine.core.warming_ended(warmer)\n",
-        new="",
-        tests=(_POOL,),
+        file="_core/orders.py",
+        old="        if warmer.queued:\n            self._ledger.leave_warming(warmer)\n",
+        new="        pass\n",
+        tests=(_DIALS, _WAITING),
     ),
     Mutation(
         name="a handshake that is cut short leaves its socket open",
         file="_dial/dial.py",
-        old="        if not try_close_now(stream):\n",
-        new="        if False:\n",
-        tests=(_SOCKETS,),
+        old=(
+            "        await close_now(stream)  # noqa: ASYNC102 - shields and bounds itself\n"
+            "        raise\n"
+        ),
+        new="        raise\n",
+        tests=(_DIAL, _SOCKETS),
     ),
     # ── at the same moment ──────────────────────────────────────────────────────
     Mutation(
         name="whoever comes last is served first",
         file="_core/ledger.py",
-        old="            sub.queue[waiter] = None\n",
+        old=("        sub.queue.line[waiter] = None\n        sub.used_at = now\n"),
         new=(
-            "            sub.queue[waiter] = None\n"
-            "            sub.queue.move_to_end(waiter, last=False)\n"
+            "        sub.queue.line[waiter] = None\n"
+            "        sub.queue.line.move_to_end(waiter, last=False)\n"
+            "        sub.used_at = now\n"
         ),
         tests=(_SCHEDULES,),
     ),
     Mutation(
         name="the pump does not run when a waiter leaves",
         file="_core/core.py",
-        old="        self._ledger.dequeue(waiter)\n        for sub in waiter.subs:\n"
-        "            self._pump(sub, now)\n",
-        new="        self._ledger.dequeue(waiter)\n",
-        tests=(_SCHEDULES_POOL,),
+        old="        self._ledger.dequeue(waiter)\n",
+        new=("        self._ledger.dequeue(waiter)\n        self.touched.clear()\n"),
+        tests=(_LIMIT, _SCHEDULES_POOL),
     ),
     Mutation(
         name="the pump does not run when a dial has failed",
-        file="_core/core.py",
-        old=(
-            "                self._ledger.end_warming(debtor, error)\n"
-            "        self._pump(sub, now)\n"
+        file="_core/failures.py",
+        old="        self._spread(entry, error, awaited_by, now)\n",
+        new=(
+            "        self._spread(entry, error, awaited_by, now)\n"
+            "        self._ledger.touched.clear()\n"
         ),
-        new="                self._ledger.end_warming(debtor, error)\n",
-        tests=(_SCHEDULES,),
+        tests=(_FAILURES, _SCHEDULES),
     ),
     Mutation(
         name="the pump does not run when a connection is gone",
         file="_core/core.py",
-        old="        sub.counters.count_closed(entry.reason)\n        self._pump(sub, now)\n",
-        new="        sub.counters.count_closed(entry.reason)\n",
+        old="        entry.sub.counters.count_closed(entry.reason)\n",
+        new=(
+            "        entry.sub.counters.count_closed(entry.reason)\n        self.touched.clear()\n"
+        ),
         tests=(_SCHEDULES,),
     ),
     Mutation(
@@ -204,68 +269,77 @@ MUTATIONS = (
     ),
     Mutation(
         name="a dial that began before a clear may be lent after it",
-        file="_core/core.py",
-        old="        if entry.generation != sub.generation:\n",
-        new="        if entry.uses and entry.generation != sub.generation:\n",
-        tests=(_SCHEDULES,),
+        file="_core/keeping.py",
+        old="    if entry.generation != sub.generation:\n",
+        new="    if entry.uses and entry.generation != sub.generation:\n",
+        tests=(_ORDERS, _SCHEDULES),
     ),
     Mutation(
         name="what was handed over a moment before a clear is lent after it",
-        file="_core/core.py",
-        old="            if entry.state is _ACTIVE and not entry.leases:\n",
-        new="            if entry.state is _ACTIVE and entry.leases > 1:\n",
-        tests=(_SCHEDULES,),
+        file="_core/orders.py",
+        old="        elif entry.state is _ACTIVE and not entry.leases:\n",
+        new="        elif entry.state is _ACTIVE and len(entry.leases) > 1:\n",
+        tests=(_ORDERS, _SCHEDULES),
     ),
     Mutation(
         name="whoever had its check fail goes to the end of the queue",
-        file="_lending/acquire.py",
-        old="is_first=had_turn)",
-        new="is_first=failed > 1)",
-        tests=(_SCHEDULES_POOL,),
+        file="_core/ledger.py",
+        old=(
+            "        waiter.coming = entry\n"
+            "        for sub in waiter.subs:\n"
+            "            sub.queue.put_aside"
+        ),
+        new=(
+            "        waiter.coming = entry\n"
+            "        if entry is None:\n"
+            "            self.arrivals += 1\n"
+            "            waiter.number = self.arrivals\n"
+            "        for sub in waiter.subs:\n"
+            "            sub.queue.put_aside"
+        ),
+        tests=(_LEDGER, _SCHEDULES_POOL),
     ),
     Mutation(
         name="what is closing elsewhere is not awaited before more is closed",
         file="_core/dials.py",
-        old="            elif pool_limit.idle_by_age and pool_limit.closing < pool_limit.wanted:\n",
-        new="            elif pool_limit.idle_by_age:\n",
-        tests=(_SCHEDULES_POOL,),
+        old="            elif not (limit.lacks_slots and self._make_room()):\n",
+        new="            elif not self._make_room():\n",
+        tests=(_LIMIT, _SCHEDULES_POOL),
     ),
     Mutation(
         name="an expired connection is handed over",
         file="_core/core.py",
-        old="        if now >= entry.expires_at:\n            return CloseReason.LIFETIME\n",
-        new="        if now > entry.expires_at:\n            return CloseReason.LIFETIME\n",
-        tests=(_SCHEDULES,),
+        old="                now < expires_at\n",
+        new="                now <= expires_at\n",
+        tests=(_TIMES, _SCHEDULES),
     ),
     Mutation(
         name="a pool that closes dials for those who come in that moment",
         file="_core/core.py",
-        old="        self.is_open = False\n        for sub in self.subs.values():\n"
-        "            for waiter in list(sub.queue):\n"
-        "                self._ledger.refuse(waiter, WaitOutcome.POOL_CLOSED)\n",
-        new="        self.is_open = False\n        for sub in self.subs.values():\n",
-        tests=(_SCHEDULES_POOL,),
+        old="            if self.state is not _OPEN or sub.is_resting:\n",
+        new="            if sub.is_resting:\n",
+        tests=(_ENDING, _SCHEDULES_POOL),
     ),
     Mutation(
         name="the first in line is overtaken without end",
-        file="_core/pool_limit.py",
-        old="        if first.claim.overtaken < MAX_OVERTAKES:\n",
-        new="        if first.claim.overtaken <= MAX_OVERTAKES:\n",
-        tests=(_SCHEDULES_POOL,),
+        file="_core/serving.py",
+        old="                    if limit.must_make_way(waiter):\n",
+        new="                    if False:\n",
+        tests=(_LIMIT, _SCHEDULES_POOL),
     ),
     # ── found by the proofs ─────────────────────────────────────────────────────
     Mutation(
         name="a health hook's handle is taken for a lease",
-        file="_lending/acquire.py",
-        old="        if entry is None or not entry.leases:",
-        new="        if entry is None:",
-        tests=(_OWN,),
+        file="_lending/release.py",
+        old="        if is_over or lease not in entry.leases:\n",
+        new="        if is_over:\n",
+        tests=(_CHECK, _OWN),
     ),
     Mutation(
         name="a callback's own doings are told before what it was told",
-        file="_engine/engine.py",
-        old="        if self._is_telling:\n            return\n",
+        file="_engine/news.py",
+        old=("        if self.is_held:\n            return\n"),
         new="",
-        tests=(_OWN,),
+        tests=(_NEWS, _OWN),
     ),
 )

@@ -182,27 +182,6 @@ MUTATIONS = (
         tests=(_GRACE,),
     ),
     Mutation(
-        name="the end of the pool is not shielded",
-        file="_pool/lifecycle.py",
-        old=(
-            "            with trio.CancelScope(shield=True, deadline=now + bound):\n"
-            "                await self._wait_for_end()\n"
-            "        finally:\n"
-            "            insist(self._host.cancel)\n"
-            "            try:\n"
-            "                with trio.CancelScope(shield=True, deadline=now + 2 * bound):\n"
-        ),
-        new=(
-            "            with trio.CancelScope(deadline=now + bound):\n"
-            "                await self._wait_for_end()\n"
-            "        finally:\n"
-            "            insist(self._host.cancel)\n"
-            "            try:\n"
-            "                with trio.CancelScope(deadline=now + 2 * bound):\n"
-        ),
-        tests=("tests/unit/pool/test_lifecycle.py", _CLOSING),
-    ),
-    Mutation(
         name="the background ends with the block that is cancelled",
         file="_engine/background.py",
         old=" with trio.CancelScope(shield=True) as scope:\n",

@@ -21,6 +21,8 @@ class Peer:
     """For whom it is dialled or checked; that one may have gone since."""
     came_before: int = 0
     """How many had come when its dial began."""
+    began_at: float = 0.0
+    """When its dial began."""
     opened_at: float = 0.0
     idle_since: float = 0.0
     checked_at: float = 0.0
@@ -129,7 +131,8 @@ class Reference:
 
     def dial_succeeds(self, number: int) -> None:
         peer = self.take_out(self.dials + self.void, number)
-        if not self.is_in_doubt:
+        is_news = self.outage_since is None or peer.began_at > self.outage_since
+        if is_news and not self.is_in_doubt:
             self.recover()
         peer.opened_at = peer.idle_since = self.now
         peer.awaited_by = None
@@ -270,7 +273,8 @@ class Reference:
         if wanted <= 0 or self.count() >= self.limit or not self.may_dial():
             return False
         self.dialled += 1
-        self.dials.append(Peer(self.dialled, awaited_by=unprovided[0], came_before=self.came))
+        oldest, came = unprovided[0], self.came
+        self.dials.append(Peer(self.dialled, oldest, came_before=came, began_at=self.now))
         if self.has_failed:
             self.gate_opens_at = math.inf  # until the core has been asked for how long
         return True

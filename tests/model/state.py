@@ -245,7 +245,9 @@ def name_entry(entry: Entry, now: float, ranks: dict[Waiter, int], matters: froz
     if "failures" in matters and entry.uses < 2:
         waits = sum(waiter.number <= entry.arrivals for waiter in ranks if sub in waiter.subs)
     if state is ConnectionState.CONNECTING:
-        return (1, is_old, entry.is_given_up, number, waits)
+        since = sub.gate.outage_since
+        is_beside = since is not None and entry.created_at <= since
+        return (1, is_old, entry.is_given_up, is_beside, number, waits)
     if state is ConnectionState.CLOSING:
         return (4, entry.link.is_handed_over)
     is_kept = state is ConnectionState.IDLE

@@ -302,9 +302,9 @@ SMALL: Final = (
         name="two endpoints share one slot and are forgotten",
         settings=PAIR
         | {
-            "acquire_timeout": 6,
+            "acquire_timeout": 3,
             "max_connections": 1,
-            "max_idle_time": 6,
+            "max_idle_time": 3,
             "min_idle_per_endpoint": 1,
         },
         endpoints=2,
@@ -343,6 +343,7 @@ IN_PIECES: Final = (
     World(
         name="one endpoint, outages",
         settings=PAIR | {"outage_grace": 0},
+        waiters=2,
         happens=_happens("a second passes", "ask fresh", "dial failed"),
         at_least=500,
     ),
@@ -355,11 +356,11 @@ IN_PIECES: Final = (
         at_least=500,
     ),
     World(
-        name="two endpoints share one slot, told to stop and to go on",
-        settings={"max_connections_per_endpoint": 1, "max_connections": 1},
-        endpoints=2,
+        name="one endpoint, told to stop and to go on, with new connections wanted",
+        settings=PAIR,
         waiters=2,
-        happens=_happens("paused"),
+        is_courteous=True,
+        happens=_happens("ask fresh", "paused", "shut"),
         at_least=500,
     ),
 )
@@ -367,11 +368,11 @@ IN_PIECES: Final = (
 
 LARGE_IN_PIECES: Final = (
     World(
-        name="one endpoint, told to stop and to go on, with new connections wanted",
-        settings=PAIR,
+        name="two endpoints share one slot, told to stop and to go on",
+        settings={"max_connections_per_endpoint": 1, "max_connections": 1},
+        endpoints=2,
         waiters=2,
-        is_courteous=True,
-        happens=_happens("ask fresh", "paused", "shut"),
+        happens=_happens("paused"),
         at_least=500,
     ),
 )

@@ -75,7 +75,7 @@ async def endure(failure: Failure, call: Callable[[], Awaitable[object]]) -> Non
     """Make a call; put up with the failure, and with what a pool may say that has failed."""
     try:
         await call()
-    except BaseException as exc:
+    except BaseException as exc:  # noqa: ASYNC103
         if not is_explained(failure, exc):
             raise
         failure_heard(failure, exc)
@@ -145,7 +145,7 @@ class Play:
                 async with world.opened():
                     await self._before(world)
                     await self._suffer(world, failure)
-        except BaseException as exc:
+        except BaseException as exc:  # noqa: ASYNC103
             if isinstance(failure.raised, Exception) or not is_explained(failure, exc):
                 raise
             failure_heard(failure, exc)

@@ -81,7 +81,7 @@ async def live(make: Make, endpoint: conpool.Endpoint, end: str, failure: Failur
                             await endure(failure, world.pool.aclose)
                 except ZeroDivisionError:
                     assert end == "raises"
-                except BaseException as exc:
+                except BaseException as exc:  # noqa: ASYNC103
                     if not is_explained(failure, without_own(exc)):
                         raise
                     failure_heard(failure, exc)
@@ -148,7 +148,7 @@ async def dial(network: Network, way: Way | None, failure: Failure) -> None:
                 if not isinstance(failure.raised, Exception | None):
                     raise failure.raised  # it may have ended the pool
                 await case.settle()
-        except BaseException as exc:
+        except BaseException as exc:  # noqa: ASYNC103
             if isinstance(failure.raised, Exception) or not is_explained(failure, exc):
                 raise
             failure_heard(failure, exc)

@@ -526,7 +526,7 @@ def by_sockets(run: Scene) -> Scene:
 
     @wraps(run)
     async def with_fewer(count: int, steps: LongSteps) -> None:
-        await run(count // 10 * 3, steps)
+        await run(count * 3 // 4 if count <= 1_200 else count * 3 // 10, steps)
 
     return with_fewer
 

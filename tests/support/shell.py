@@ -489,7 +489,7 @@ class Shell:
         self.report(self.core.orders.cleared, sub, interrupts)
 
     def close_idle(self, endpoint: AnyEndpoint = HERE) -> int:
-        return self.report(self.core.orders.close_idle, self.sub(endpoint), CloseReason.CLEARED)
+        return self.report(self.core.orders.idle_closed, self.sub(endpoint), CloseReason.CLEARED)
 
     def pause(self, endpoint: AnyEndpoint = HERE) -> None:
         self.report(self.core.orders.paused, self.sub(endpoint))
@@ -562,6 +562,7 @@ class Shell:
             elif isinstance(effect, Reset):
                 self.resets.append(effect.entry)
             else:
+                assert isinstance(effect, Close), effect
                 self._close(effect)
 
     def _give_up(self, entry: Entry) -> None:

@@ -468,7 +468,8 @@ class Walked:
         return [peer for peer in self.find_peers() if self.is_idle(self.find_id(peer))]
 
     def is_idle(self, number: int) -> bool:
-        return any(e.id == number for sub in self.pool._core.subs.values() for e in sub.idle)
+        subs = self.pool._core.subs.values()
+        return any(e.id == number for sub in subs for e in sub.idle if e not in sub.reserved)
 
     def find_id(self, peer: Peer) -> int:
         """The number that the pool gave it; 0 if it has not yet, or has forgotten it."""
@@ -584,16 +585,16 @@ class Walked:
         if endpoint in self.paused or is_failing or not waiting:
             return
         idle = self.pool.stats(endpoint).idle  # which `compare` has counted
-        assert not idle or all(user.wants_new for user in waiting), (
-            "one is idle, somebody waits (G12)"
-        )
+        checking = 0 if sub is None else sub.checking
+        others = sum(not user.wants_new for user in waiting)
+        assert not idle or others <= checking, "one is idle, somebody waits (G12)"
         most = self.world.options.get("max_connecting_per_endpoint", math.inf)
         has_slot = idle or self.network.count(endpoint) < self.limits[endpoint]
         full = self.network.count() >= (self.world.total or math.inf)
         pool_has_slot = not full or self.pool.all_stats().idle
         if any(peer.is_closing for peer in self.network.live()) or not (has_slot and pool_has_slot):
             return
-        dialling = self.network.dialling[endpoint] + (0 if sub is None else sub.checking)
+        dialling = self.network.dialling[endpoint] + checking
         assert dialling >= min(len(waiting), most), (
             f"{endpoint}: {len(waiting)} wait, {dialling} are dialled, slots are free (G12)"
         )

@@ -378,8 +378,8 @@ def test_f132_an_answer_between_two_failures_begins_a_new_count() -> None:
     check_fails_of(shell, entries[1])
     shell.reserve(entries[0])
     shell.check_succeeds(entries[0])
-    check_fails_of(shell, entries[2])
-    assert ids(shell) == [1, 4]
+    check_fails_of(shell, entries[3])
+    assert ids(shell) == [1, 3]
 
 
 def test_f132_what_has_answered_since_is_not_silent() -> None:

@@ -394,6 +394,16 @@ def test_a_failed_dial_for_a_waiter_fails_no_warmer_and_warming_goes_on_after_th
     assert shell.warmed == [warmer]
 
 
+def test_nothing_more_is_dialled_for_one_who_warms_no_more() -> None:
+    shell = Shell(max_connecting_per_endpoint=1)
+    warmer = shell.warm(3)
+    shell.cancel_warming(warmer)
+    shell.dial_succeeds()
+    assert shell.dials == []
+    assert shell.warmed == []
+    assert not shell.sub().is_scarce
+
+
 def test_a_cancelled_warming_leaves_its_dial_for_others() -> None:
     shell = Shell()
     shell.cancel_warming(shell.warm(1))

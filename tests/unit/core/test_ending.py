@@ -77,6 +77,7 @@ def test_nobody_is_served_while_the_pool_ends() -> None:
     shell.core.shut(0.0)
     assert shell.core.ending.is_under_way
     shell.release(holder)
+    assert shell.dials == []
     assert all(caller.entry is None for caller in waiting)
     assert close_reasons(shell) == {CloseReason.POOL_CLOSED: 1}
 

@@ -136,6 +136,14 @@ def test_one_who_wants_a_new_connection_is_told_at_once_while_others_are_lent() 
     assert told([wants_new, takes_any]) == [True, False]
 
 
+def test_one_who_wants_a_new_connection_is_told_and_not_an_older_one_who_takes_any() -> None:
+    shell = Shell()
+    shell.lend()
+    takes_any, wants_new = shell.ask(), shell.ask(fresh=True)
+    shell.dial_fails(shell.dials[1])
+    assert told([takes_any, wants_new]) == [False, True]
+
+
 def test_one_who_is_not_told_waits_for_the_next_dial() -> None:
     shell = Shell(max_connections_per_endpoint=2)
     shell.lend()
@@ -428,12 +436,12 @@ def test_f139_whoever_had_the_connection_is_its_own_news_and_others_wait_within_
 def test_f139_after_the_grace_all_are_told_who_waited_when_the_dial_began() -> None:
     """G33."""
     shell = Shell(max_connections_per_endpoint=1, outage_grace=NO_GRACE)
-    first, second = shell.ask(), shell.ask()
+    first, second = ask_at_once(shell, 2)
+    between = shell.ask()
     shell.dial_succeeds()
     late = shell.ask()
     shell.lose_early(first)
-    assert told([second]) == [False]  # it came when the dial had begun
-    assert late.is_waiting
+    assert told([second, between, late]) == [True, False, False]
 
 
 def test_f139_nobody_is_told_of_it_while_another_connection_is_lent() -> None:

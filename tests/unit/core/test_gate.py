@@ -49,7 +49,7 @@ def test_a_new_gate_is_open_trusts_nobody_and_knows_of_no_outage() -> None:
 
 def test_a_success_earns_trust_and_a_failure_loses_it() -> None:
     gate = Gate(SteadyRandom())
-    gate.succeeded()
+    gate.succeeded(0.0)
     assert gate.is_trusted
     gate.failed(Refused(), 1.0)
     assert not gate.is_trusted
@@ -72,15 +72,27 @@ def test_the_last_error_is_that_of_the_last_failure() -> None:
 def test_a_success_ends_an_outage() -> None:
     gate = Gate(SteadyRandom())
     gate.failed(Refused(), 1.0)
-    gate.succeeded()
+    gate.succeeded(3.0)
     assert gate.is_open(1.0)
     assert (gate.is_failing, gate.outage_since, gate.last_error) == (False, None, None)
+
+
+def test_g31_a_success_beside_the_first_failure_is_no_news() -> None:
+    """It began before the trouble: else all who wait would be dialled for at once."""
+    gate = Gate(SteadyRandom())
+    gate.failed(Refused(), 1.0)
+    opens_at = gate.opens_at
+    gate.succeeded(0.5)
+    gate.succeeded(1.0)
+    assert (gate.is_failing, gate.opens_at, gate.outage_since) == (True, opens_at, 1.0)
+    gate.succeeded(1.1)
+    assert not gate.is_failing
 
 
 def test_f139_a_dial_that_succeeds_proves_nothing_in_doubt() -> None:
     gate = Gate(SteadyRandom())
     gate.failed(Refused(), 1.0, in_doubt=True)
-    gate.succeeded()
+    gate.succeeded(3.0)
     assert not gate.is_open(1.0)
     assert (gate.is_failing, gate.is_in_doubt, gate.is_trusted) == (True, True, False)
     assert gate.outage_since == 1.0
@@ -99,7 +111,7 @@ def test_f139_a_plain_failure_leaves_the_doubt() -> None:
     gate = Gate(SteadyRandom())
     gate.failed(Refused(), 1.0, in_doubt=True)
     gate.failed(Refused(), 2.0)
-    gate.succeeded()
+    gate.succeeded(3.0)
     assert gate.is_in_doubt
 
 

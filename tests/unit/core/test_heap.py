@@ -186,6 +186,16 @@ def test_counts_the_items_below_a_key_while_rows_are_yet_to_be_moved() -> None:
     assert heap.count_below(390.0, 999) == 110
 
 
+def test_the_lowest_is_first_while_its_row_is_yet_to_be_moved() -> None:
+    heap: Heap[str] = Heap()
+    rows = [heap.push(float(number), str(number)) for number in range(400)]
+    for row in rows[100:-20]:
+        heap.drop(row)
+    assert heap._left
+    assert heap._rows
+    assert (heap.first(), heap.next_key) == ("0", 0.0)
+
+
 def test_counting_stops_where_it_is_enough() -> None:
     heap: Heap[str] = Heap()
     for number in range(1000):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from typing import Any
 
 import pytest
 import trio
@@ -182,5 +183,6 @@ async def test_block_of_a_pool_that_has_closed_cannot_be_entered() -> None:
 
 async def test_a_plain_with_says_what_to_write() -> None:
     async with open_pool() as pool:
-        with pytest.raises(TypeError, match="async with"), pool.connection(HERE):
+        block: Any = pool.connection(HERE)
+        with pytest.raises(TypeError, match="async with"), block:
             raise AssertionError

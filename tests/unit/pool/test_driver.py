@@ -547,3 +547,75 @@ async def test_a_key_must_be_hashable() -> None:
         with pytest.raises(TypeError, match="unhashable"):
             await take(pool, [])
         assert counts(pool) == {"idle": 1}
+
+
+async def test_a_companion_whose_nursery_fails_as_the_pool_ends_does_not_fail_the_block() -> None:
+    """Its group has a cancellation and an error of the stream that was closed beneath it."""
+
+    async def run(session: Session) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            try:
+                await trio.sleep_forever()
+            finally:
+                raise trio.ClosedResourceError
+
+    async with lending(make_driver(run=run)) as pool:
+        await call(pool)
+
+
+# ── an error beside a cancellation, in one group ────────────────────────────────
+
+
+async def fail_when_cancelled(*_: object) -> bool:
+    """What a nursery does in which one task is cancelled and another fails of that."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.sleep_forever)
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise OSError("of the cancellation")
+
+
+async def test_a_cancel_that_fails_as_its_time_is_up_leaves_no_stream_open(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def cancel(session: Session) -> None:
+        await fail_when_cancelled()
+
+    async with lending(make_driver(cancel=cancel), listen_after_greeting, close_timeout=1) as pool:
+        with trio.move_on_after(1):
+            await call(pool)
+        await trio.sleep(1.1)
+        assert counts(pool) == {}
+        network = cast("Network", pool._engine.dialler._connector)
+        assert network.live == 0
+    assert not caplog.records
+
+
+async def test_a_check_that_fails_as_its_time_is_up_means_no(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def check(session: Session) -> bool:
+        return await fail_when_cancelled()
+
+    async with lending(make_driver(check=check), health_check_timeout=1) as pool:
+        async with pool.connection(HERE) as conn:
+            assert not await conn.is_healthy()
+            conn.mark_clean()
+        assert [await call(pool), await call(pool)] == [2, 3]
+        assert reasons(pool) == {"UNHEALTHY": 2}
+    assert not caplog.records
+
+
+async def test_a_companion_that_is_cancelled_within_a_nursery_is_no_failure(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def run(session: Session) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            await trio.sleep_forever()
+
+    async with lending(make_driver(run=run)) as pool:
+        await call(pool)
+    assert not caplog.records

@@ -91,6 +91,27 @@ async def test_a_waiter_gets_the_room_of_who_leaves(autojump_clock: MockClock) -
         assert counts(pool) == {"idle": 1}
 
 
+async def test_whoever_queues_behind_one_who_wants_a_new_connection_shares_the_next(
+    autojump_clock: MockClock,
+) -> None:
+    ids: list[int] = []
+
+    async def use(fresh: bool) -> None:
+        async with pool.connection(HERE, fresh=fresh) as conn:
+            ids.append(conn.id)
+            await trio.sleep(1)
+
+    async with lending(MuxDriver(2), max_connections_per_endpoint=1) as pool:
+        first = await pool.acquire(HERE)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(use, True)
+            await settle()
+            nursery.start_soon(use, False)
+            await settle()
+            pool.release(first)
+        assert (first.id, ids) == (1, [2, 2])
+
+
 async def test_an_exception_ends_only_its_own_lease() -> None:
     async with lending(MuxDriver(2)) as pool, pool.connection(HERE) as other:
         with pytest.raises(ValueError, match="mine"):
@@ -169,6 +190,44 @@ async def test_those_who_wait_get_the_room_that_has_grown(
             assert len(leases) == 4
         for lease in leases:
             pool.release(lease)
+
+
+async def test_one_who_waits_gets_the_room_that_has_come_back(autojump_clock: MockClock) -> None:
+    driver = MuxDriver(3)
+    async with lending(driver, max_connections_per_endpoint=1) as pool:
+        leases = [await pool.acquire(HERE) for _ in range(3)]
+        driver.sessions[0].room = 1
+        pool.release(leases.pop())
+
+        async def wait() -> None:
+            leases.append(await pool.acquire(HERE))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            await settle()
+            driver.sessions[0].room = 4
+            pool.release(leases.pop(0))
+            await settle()
+            assert len(leases) == 2
+        for lease in leases:
+            pool.release(lease)
+
+
+async def test_callers_that_come_together_use_no_connection_too_often(
+    autojump_clock: MockClock,
+) -> None:
+    ids: list[int] = []
+
+    async def use() -> None:
+        async with pool.connection(HERE) as conn:
+            ids.append(conn.id)
+            await trio.sleep(1)
+
+    async with lending(MuxDriver(5), max_connection_uses=2) as pool:
+        async with trio.open_nursery() as nursery:
+            for _ in range(4):
+                nursery.start_soon(use)
+        assert sorted(ids) == [1, 1, 2, 2]
 
 
 async def test_one_who_was_handed_room_that_is_gone_waits_on(autojump_clock: MockClock) -> None:
