@@ -6,6 +6,7 @@ Arguments after `--` go to the tool: `nox -s tests -- -k release`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import nox
 
@@ -99,6 +100,20 @@ def mutate(session: nox.Session) -> None:
     """Plant one bug after the other: `nox -s mutate -- mechanical --sample 40 --jobs 2`."""
     session.install("-e", ".[test]")
     session.run("python", "-m", "mutations", *session.posargs)
+
+
+@nox.session
+def httpx_suite(session: nox.Session) -> None:
+    """httpx's own tests on trio, over our transport: `nox -s httpx_suite -- path/to/checkout`."""
+    session.install("-e", ".[test]", "httpx[brotli,cli,http2,socks,zstd]", "chardet", "uvicorn")
+    plugin = Path("tests/contrib/http").resolve()
+    session.chdir(session.posargs[0])
+    session.run(
+        *("pytest", "-p", "over_pool", "-p", "no:trio", "-p", "no:valkey", "-k", "trio"),
+        *("tests/client", "tests/test_timeouts.py", "tests/test_asgi.py", "tests/test_auth.py"),
+        *session.posargs[1:],
+        env={"PYTHONPATH": str(plugin)},
+    )
 
 
 @nox.session

@@ -11,6 +11,7 @@ from typing import Final, TypeAlias
 import trio
 
 from .growth import measure_growth
+from .http import measure_http
 from .lease import measure_contended, measure_uncontended
 from .measure import FULL, QUICK, TINY, Scale, Table
 from .memory import measure_memory, measure_passing
@@ -36,6 +37,7 @@ CASES: Final[dict[str, Case]] = {
     "fairness": _in_trio(measure_fairness),
     "outages": _in_trio(measure_outages),
     "requests": _in_trio(measure_requests),
+    "http": measure_http,
     "memory": _in_trio(measure_memory),
     "passing": _in_trio(measure_passing),
 }

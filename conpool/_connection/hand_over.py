@@ -73,7 +73,7 @@ def is_cut_short(link: Link) -> bool:
     exchange = link.exchange
     taints = exchange.taints
     # A companion (`run`) waits for the peer's next bytes all the time.
-    if exchange.in_progress > link.rules.runs or taints & CUT_SEND:
+    if exchange.in_progress > link.has_companion or taints & CUT_SEND:
         return True
     if taints & JUDGED:
         return not link.rules.is_clean(link.session)

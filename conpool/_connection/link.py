@@ -33,6 +33,7 @@ class Link:
     __slots__ = (
         "_source",
         "exchange",
+        "has_companion",
         "offered",
         "peer_address",
         "poll",
@@ -63,6 +64,8 @@ class Link:
         self._source: Source | None = find_source(stream)
         self.poll = _find_nothing if self._source is None else self._source.poll
         """Called with 0: true if `probe` may find something. For a plain socket, one C call."""
+        self.has_companion = False
+        """Whether the driver's `run` reads beside the leases."""
         self.peer_address = _find_peer_address(stream)
         self.exchange.taints = JUDGED * rules.judges | SHARED * rules.shares
 
@@ -83,7 +86,8 @@ class Link:
         self._follow_rules()
 
     def _follow_rules(self) -> None:
-        if self.rules.runs:  # it reads: whatever has come is its own business
+        self.has_companion = self.rules.has_companion(self.session)
+        if self.has_companion:  # it reads: whatever has come is its own business
             self._source = None
             self.poll = _find_nothing
 

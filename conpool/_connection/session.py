@@ -83,6 +83,16 @@ class SessionRules:
             _log.exception("%s.capacity() raised", type(self.driver).__qualname__)
             return 0
 
+    def has_companion(self, session: Any) -> bool:
+        """Return whether `run` is needed beside this session; true if the driver cannot say."""
+        if not self.runs:
+            return False
+        try:
+            return bool(cast("Driver[Any]", self.driver).has_companion(session))
+        except Exception:  # noqa: BLE001 - a driver of the user's own may raise anything
+            _log.exception("%s.has_companion() raised", type(self.driver).__qualname__)
+            return True
+
     def __repr__(self) -> str:
         return f"<SessionRules of {self.driver!r}>"
 

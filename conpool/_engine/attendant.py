@@ -104,7 +104,7 @@ class Attendant:
         self, entry: PooledEntry, ended: Callable[[PooledEntry, CloseReason], object]
     ) -> None:
         """Have the driver's `run` beside `entry`, if it has one; call `ended` when it is over."""
-        if self._rules.runs:
+        if entry.link.has_companion:
             scope = trio.CancelScope()
             name = f"conpool companion of {entry.sub.endpoint}"
             self._background.spawn(self._run, entry, scope, ended, name=name)

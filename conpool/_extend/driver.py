@@ -75,6 +75,14 @@ class Driver(Generic[SessionT]):
         cancels it before it closes the connection. A `run` that is not overridden never starts.
         """
 
+    def has_companion(self, session: SessionT) -> bool:
+        """Return whether this session needs `run`; asked once, when it is open.
+
+        If one driver speaks two protocols, perhaps only one of them needs a companion. The pool
+        probes and watches a connection without a companion itself.
+        """
+        return True
+
     async def check(self, session: SessionT) -> bool:
         """Ask the peer whether it is alive; runs inside `health_check_timeout`.
 

