@@ -49,7 +49,7 @@ BLOCKS = {
     *("BLMOVE", "BLMPOP", "BLPOP", "BRPOP", "BRPOPLPUSH", "BZMPOP", "BZPOPMAX", "BZPOPMIN"),
     *("WAIT", "WAITAOF"),
 }
-RESP2_ONLY = ("ERR unknown command", "NOPERM", "NOPROTO")
+RESP2_ONLY = ("ERR unknown command", "NOPROTO")
 """How servers refuse HELLO that can be talked to without it."""
 
 
@@ -99,7 +99,7 @@ class Session:
         """
         for command in commands:
             self.note(command)
-        return accepted(await self.ask(commands))
+        return accepted(await self.ask(commands)) if commands else []
 
     async def transaction(self, *commands: Command) -> list[Any] | None:
         """Run all commands without anybody else's in between, or none of them.
