@@ -512,14 +512,16 @@ async def test_shared_session_that_gets_no_answer_takes_no_new_leases(
     endpoint = conpool.Endpoint("a.example", 1)
     driver = redis_client.SharedRedisDriver(patience=5.0)
     connector = MemoryConnector(say_hello_only)
-    async with conpool.ConnectionPool(connector=connector, driver=driver) as pool:
-        async with trio.open_nursery() as nursery:
-            for after, connections in ((0, 1), (4, 1), (2, 2)):
-                await trio.sleep(after)
-                nursery.start_soon(redis_client.execute, pool, endpoint, "PING")
-                await wait_all_tasks_blocked()
-                assert pool.stats(endpoint).total_created == connections
-            nursery.cancel_scope.cancel()
+    async with (
+        conpool.ConnectionPool(connector=connector, driver=driver) as pool,
+        trio.open_nursery() as nursery,
+    ):
+        for after, connections in ((0, 1), (4, 1), (2, 2)):
+            await trio.sleep(after)
+            nursery.start_soon(redis_client.execute, pool, endpoint, "PING")
+            await wait_all_tasks_blocked()
+            assert pool.stats(endpoint).total_created == connections
+        nursery.cancel_scope.cancel()
 
 
 # ── cancelled at random ─────────────────────────────────────────────────────────
