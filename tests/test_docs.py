@@ -25,7 +25,7 @@ from trio.testing import wait_all_tasks_blocked
 import conpool
 from conpool.testing import MemoryConnector
 
-from .servers import Certificates, Memcached
+from .servers import Certificates, MariaDB, Memcached, Valkey
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -36,6 +36,8 @@ PAGES = [
     README,
     *(page for kind in ("*.md", "*.rst") for page in sorted((ROOT / "docs").rglob(kind))),
 ]
+SERVERS = {"mariadb", "redis"}
+"""Pages whose code needs a real server."""
 
 FENCED = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 DIRECTIVE = re.compile(r"^( *)\.\. code-block:: python\n\n((?:\1 +\S.*\n|[ ]*\n)+)", re.MULTILINE)
@@ -158,7 +160,11 @@ async def read_line(stream: trio.abc.ReceiveStream) -> bytes:
     return line
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if p != README], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "page",
+    [p for p in PAGES if p != README and p.stem not in SERVERS],
+    ids=lambda path: path.stem,
+)
 async def test_the_code_of_a_page_runs(page: Path, any_peer: AnyPeer) -> None:
     if page.stem == "httpx":
         pytest.importorskip("httpx2", reason="httpx2 is not installed")
@@ -173,11 +179,41 @@ async def test_the_code_of_a_page_runs(page: Path, any_peer: AnyPeer) -> None:
             "request": b"PING\r\n",
             "ssl": ssl,
         }
-        for code in code_in(page):
-            compiled = compile(code, str(page), "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-            running = eval(compiled, names)
-            if inspect.iscoroutine(running):
-                await running
+        await run_page(page, names)
+
+
+async def run_page(page: Path, names: dict[str, Any]) -> None:
+    for code in code_in(page):
+        compiled = compile(code, str(page), "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        running = eval(compiled, names)
+        if inspect.iscoroutine(running):
+            await running
+
+
+async def test_the_code_of_the_redis_page_runs(valkey: Valkey) -> None:
+    import redis_client
+
+    endpoint = conpool.Endpoint(valkey.host, valkey.port)
+    async with redis_client.open_pool() as pool:
+        names = {"conpool": conpool, "endpoint": endpoint, "pool": pool, "trio": trio}
+        await run_page(page_of("redis"), names)
+        await redis_client.execute(pool, endpoint, "FLUSHALL")
+
+
+async def test_the_code_of_the_mariadb_page_runs(mariadb: MariaDB) -> None:
+    pytest.importorskip("trio_mysql", reason="trio-mysql is not installed")
+    import mariadb_client
+
+    login = conpool.Login("root", "", "mysql")
+    endpoint = conpool.Endpoint(mariadb.host, mariadb.port, login=login)
+    driver = mariadb_client.MariaDBDriver()
+    async with conpool.ConnectionPool(driver=driver) as pool:
+        names = {"conpool": conpool, "endpoint": endpoint, "pool": pool, "trio": trio}
+        await run_page(page_of("mariadb"), names)
+
+
+def page_of(stem: str) -> Path:
+    return next(page for page in PAGES if page.stem == stem)
 
 
 def test_the_program_of_the_readme_runs(
