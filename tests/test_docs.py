@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import trio
@@ -231,7 +232,8 @@ async def test_the_psycopg_of_the_readme_runs(
 ) -> None:
     pytest.importorskip("psycopg", reason="psycopg is not installed")
     pytest.importorskip("conpool.contrib.psycopg", reason="it is not there yet")
-    account = f"{postgres.user}:{postgres.password}@127.0.0.1:{postgres.port}/{postgres.database}"
+    password = quote(postgres.password, safe="")
+    account = f"{postgres.user}:{password}@127.0.0.1:{postgres.port}/{postgres.database}"
     code = code_in(README)[1].replace("app@db.example/shop", account)
     assert account in code
     await run_piece(code, {})

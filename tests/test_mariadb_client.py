@@ -111,13 +111,16 @@ async def test_open_transaction_is_not_handed_on(db: mariadb_client.Database) ->
     assert stats.total_created == 2
 
 
+@pytest.mark.parametrize("have_arrived", [True, False])
 async def test_rows_that_nobody_has_fetched_are_not_handed_on(
-    db: mariadb_client.Database,
+    db: mariadb_client.Database, have_arrived: bool
 ) -> None:
     async with db.pool.connection(db.endpoint) as conn:
         cursor = conn.session.cursor(SSCursor)
         await cursor.execute("SELECT seq FROM seq_1_to_10")
         assert await cursor.fetchone() == (1,)
+        if not have_arrived:
+            del conn.session._rbuf[conn.session._rbuf_offset :]
     await db.pool.drain()
     assert db.pool.stats(db.endpoint).closed_by_reason[CloseReason.INCOMPLETE] == 1
 
@@ -127,6 +130,8 @@ async def test_query_that_is_given_up_is_stopped_at_the_server(
 ) -> None:
     running = "SELECT count(*) FROM information_schema.processlist WHERE info = %s"
     sleep = "SELECT SLEEP(600)"
+    kills = "SHOW GLOBAL STATUS LIKE 'Com_kill'"
+    [(_, before)] = await db.fetch(kills)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(db.fetch, sleep)
         with trio.fail_after(10):
@@ -137,6 +142,8 @@ async def test_query_that_is_given_up_is_stopped_at_the_server(
         while await db.fetch(running, sleep) != [(0,)]:  # noqa: ASYNC110
             await trio.sleep(0.01)
     assert db.pool.stats(db.endpoint).closed_by_reason[CloseReason.CANCELLED] == 1
+    # The server itself would notice after some seconds, but only while it sleeps.
+    assert await db.fetch(kills) == [("Com_kill", str(int(before) + 1))]
 
 
 async def test_query_that_is_cancelled_in_mid_send_is_not_handed_on(

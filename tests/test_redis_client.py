@@ -480,14 +480,17 @@ async def test_shared_session_wakes_all_when_the_server_hangs_up() -> None:
     async def ask(pool: redis_client.AnyPool) -> None:
         nonlocal hung_up
         async with pool.connection(conpool.Endpoint("a.example", 1)) as conn:
+            session = conn.session
             try:
-                assert await conn.session.command("PING") == b"only one"
+                assert await session.command("PING") == b"only one"
             except trio.BrokenResourceError:
                 hung_up += 1
             else:
                 await wait_all_tasks_blocked()
             with pytest.raises(trio.BrokenResourceError):
-                await conn.session.command("PING")
+                assert conn.session
+            with pytest.raises(redis_client.HungUp):
+                await session.command("PING")
 
     connector = MemoryConnector(hang_up)
     driver = redis_client.SharedRedisDriver()
