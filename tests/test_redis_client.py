@@ -6,6 +6,7 @@ import math
 import os
 import ssl
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from random import Random
 from typing import Any
 
@@ -17,7 +18,13 @@ from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 import conpool
 from conpool import CloseReason
-from conpool.testing import MemoryConnector
+from conpool.testing import (
+    MemoryConnector,
+    assert_quiescent,
+    cancel_everywhere,
+    explore_schedules,
+    fixed_order,
+)
 
 from .servers import RedisTLS, Valkey
 from .support.examples import LOOPBACK, run_example
@@ -525,6 +532,66 @@ async def test_shared_session_that_gets_no_answer_takes_no_new_leases(
             await wait_all_tasks_blocked()
             assert pool.stats(endpoint).total_created == connections
         nursery.cancel_scope.cancel()
+
+
+# ── cancelled everywhere, in every order ────────────────────────────────────────
+
+
+async def serve_echo(stream: trio.abc.Stream) -> None:
+    """Answer ECHO a second later, and anything else at once."""
+    requests = hiredis.Reader(notEnoughData=None)
+    async for chunk in stream:
+        requests.feed(bytes(chunk))
+        while (request := requests.gets()) is not None:
+            if request[0] == b"ECHO":
+                await trio.sleep(1)
+                await stream.send_all(b"$%d\r\n%b\r\n" % (len(request[1]), request[1]))
+            else:
+                await stream.send_all(b"+OK\r\n")
+
+
+IN_MEMORY = conpool.Endpoint("redis.example", 6379)
+DRIVERS: list[conpool.Driver[Any]] = [
+    redis_client.RedisDriver(),
+    redis_client.SharedRedisDriver(),
+]
+by_driver = pytest.mark.parametrize("driver", DRIVERS, ids=["alone", "shared"])
+
+
+def open_in_memory(driver: conpool.Driver[Any]) -> conpool.ConnectionPool[Any]:
+    # Checks would make the walks longer, and show nothing new.
+    config = conpool.PoolConfig(max_connections_per_endpoint=1, health_check_after=60)
+    return conpool.ConnectionPool(config, driver=driver, connector=MemoryConnector(serve_echo))
+
+
+@by_driver
+def test_no_cancellation_leaves_a_reply_to_the_next_caller(driver: conpool.Driver[Any]) -> None:
+    async def scenario(scope: trio.CancelScope) -> None:
+        async with open_in_memory(driver) as pool:
+            with scope:
+                await echo(pool, IN_MEMORY, 1)
+            async with pool.connection(IN_MEMORY) as conn:
+                assert await conn.session.pipeline(("PING",), ("ECHO", "x")) == [b"OK", b"x"]
+            await wait_all_tasks_blocked()
+            assert_quiescent(pool)
+
+    assert cancel_everywhere(scenario, clock=lambda: MockClock(autojump_threshold=0)) > 5
+
+
+def test_two_callers_get_their_own_replies_in_every_order() -> None:
+    async def scenario() -> None:
+        async with AsyncExitStack() as stack:
+            with fixed_order():
+                pool = await stack.enter_async_context(open_in_memory(DRIVERS[0]))
+                await pool.warm(IN_MEMORY, 1)
+            async with trio.open_nursery() as nursery:
+                for number in (1, 2):
+                    nursery.start_soon(echo, pool, IN_MEMORY, number)
+            with fixed_order():
+                assert_quiescent(pool)
+                await stack.aclose()
+
+    assert explore_schedules(scenario) > 1
 
 
 # ── cancelled at random ─────────────────────────────────────────────────────────
