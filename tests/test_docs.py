@@ -291,7 +291,8 @@ def test_a_page_names_only_what_exists(page: Path) -> None:
 
 def test_who_comes_from_another_pool_is_sent_to_what_exists() -> None:
     kinds = [conpool.Connector, conpool.Driver, conpool.EndpointStats, conpool.NativeDriver]
-    kinds += [conpool.Observer, conpool.Endpoint, conpool.Connection, conpool.ConnectionPool]
+    kinds += [conpool.LatencySummary, conpool.Observer, conpool.Endpoint]
+    kinds += [conpool.Connection, conpool.ConnectionPool]
     known = {"async", "await", "check", "math", "None", "queue", "trio"}
     known |= {*conpool.__all__, *conpool.CloseReason.__members__}
     known |= {field.name for field in dataclasses.fields(conpool.PoolConfig)}
