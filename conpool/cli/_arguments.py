@@ -7,8 +7,7 @@ import importlib.metadata
 import math
 from typing import Final, TypeAlias
 
-
-_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001
 
 _SORTS: Final = ("busiest", "waiting", "slowest", "errors", "closes")
 

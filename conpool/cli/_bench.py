@@ -69,8 +69,7 @@ def describe(results: Iterable[Result], tasks: int) -> str:
         found = [result for result in everything if result.case == case]
         if not found:
             continue
-        title = title.replace("many tasks", f"{tasks} tasks")
-        lines += ["", title, *_plot(found)]
+        lines += ["", title.replace("many tasks", f"{tasks} tasks"), *_plot(found)]
     lines += ["", "Shorter is better. Compare the ratios: the times are those of this machine."]
     return "\n".join(lines)
 

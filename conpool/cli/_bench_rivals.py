@@ -10,7 +10,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -80,7 +80,7 @@ async def _measure(
 
 
 @asynccontextmanager
-async def _open_psycopg() -> AsyncIterator[_Lease]:
+async def _open_psycopg() -> AsyncGenerator[_Lease]:
     module = importlib.import_module("psycopg_pool")
     async with _serving(_greet_as_postgres) as port:
         where = f"host={LOOPBACK} port={port} user=bench sslmode=disable gssencmode=disable"
@@ -93,7 +93,7 @@ async def _open_psycopg() -> AsyncIterator[_Lease]:
 
 
 @asynccontextmanager
-async def _open_redis() -> AsyncIterator[_Lease]:
+async def _open_redis() -> AsyncGenerator[_Lease]:
     module = importlib.import_module("redis.asyncio")
     async with _serving(_answer_as_redis) as port:
         pool = module.BlockingConnectionPool(
@@ -101,7 +101,7 @@ async def _open_redis() -> AsyncIterator[_Lease]:
         )
 
         @asynccontextmanager
-        async def lease() -> AsyncIterator[Any]:
+        async def lease() -> AsyncGenerator[Any]:
             connection = await pool.get_connection()
             try:
                 yield connection
@@ -120,7 +120,7 @@ _Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @asynccontextmanager
-async def _serving(talk: _Talk) -> AsyncIterator[int]:
+async def _serving(talk: _Talk) -> AsyncGenerator[int]:
     talks: set[asyncio.Task[Any]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -76,7 +76,8 @@ async def _show(screen: Screen) -> dict[str, Any]:
             ports = " and ".join(f"{site.server.port} ({site.name})" for site in sites)
             screen.say(f"A keep-alive server listens on {LOOPBACK}, ports {ports}.")
             for step in plan(pool, sites):
-                outcomes.append(await _try_step(step, screen))
+                outcome = await _try_step(step, screen)
+                outcomes.append(outcome)
             stats = pool.all_stats()
             screen.say(f"\n{_describe(stats, sites)}\n")
     failed = [outcome.title for outcome in outcomes if not outcome.held]
@@ -96,7 +97,9 @@ async def _show(screen: Screen) -> dict[str, Any]:
 
 def _describe(stats: conpool.PoolStats, sites: tuple[proofs.Site, ...]) -> str:
     """Show the numbers in a table of 80 columns, and say what each of them means."""
-    names = {site.endpoint: f"the {site.name} server" for site in sites}
+    names: dict[conpool.AnyEndpoint, str] = {
+        site.endpoint: f"the {site.name} server" for site in sites
+    }
     rows = [
         (names.get(endpoint, "the one restarted"), *(_cell(one, field) for _, field, _ in _COLUMNS))
         for endpoint, one in stats.endpoints.items()
