@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import io
+import json
 import re
 import socket
 import ssl
@@ -106,7 +107,8 @@ def test_version_is_the_package_s() -> None:
 def test_help_names_the_commands() -> None:
     done = run_conpool("--help")
     assert done.returncode == 0
-    assert has_line(done.stdout, " +demo +watch.*")
+    for command in ("demo", "bench", "probe", "top"):
+        assert has_line(done.stdout, f" +{command} +.*")
 
 
 def test_command_is_required(capsys: pytest.CaptureFixture[str]) -> None:
@@ -215,6 +217,22 @@ def test_step_that_breaks_down_fails_with_its_traceback(
         assert _demo.run(_screen.PlainScreen(file)) == 1
         assert has_line(file.getvalue(), r"FAILED +one: OSError\('broken'\)")
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_demo_prints_json_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps = (_demo.Step("one", 1, break_promise), _demo.Step("two", 1, hold))
+    with planned(monkeypatch, *steps):
+        assert cli.main(["demo", "--json"]) == 1
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["held"] is False
+    assert shown["failed"] == ["one"]
+    assert shown["steps"] == [
+        {"title": "one", "held": False, "finding": "it did not hold"},
+        {"title": "two", "held": True, "finding": "it held"},
+    ]
+    assert shown["stats"]["name"] == "demo"
 
 
 def test_demo_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -518,6 +536,21 @@ def test_bar_is_drawn_ten_times_a_second_at_most() -> None:
             advance()
     assert isinstance(console.file, io.StringIO)
     assert console.file.getvalue().count("counting") < 20
+
+
+def test_json_has_standard_output_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=80)
+    for screen in (_screen.SilentScreen(), _screen.SilentScreen(_screen.RichScreen(console))):
+        screen.say("something")
+        screen.show_verdict(held=True, title="sheep", finding="two")
+        with screen.show_progress("counting", 1) as advance:
+            advance()
+    assert isinstance(console.file, io.StringIO)
+    assert "counting" in console.file.getvalue()
+    assert "sheep" not in console.file.getvalue()
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    assert isinstance(_screen.choose_screen(is_silent=True), _screen.SilentScreen)
 
 
 @pytest.mark.parametrize(

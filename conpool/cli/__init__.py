@@ -10,7 +10,7 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, cast
 
 from conpool.cli._arguments import make_parser
 
@@ -65,27 +65,27 @@ def _run(options: Namespace) -> int:
     screen = choose_screen(is_silent=options.json)
     match options.command:
         case "demo":
-            from conpool.cli import _demo
+            from conpool.cli._demo import run as show
 
-            return _demo.run(screen, as_json=options.json)
+            return show(screen, options.json)
         case "bench":
-            from conpool.cli import _bench
+            from conpool.cli._bench import run as compare
 
-            return _bench.run(options, screen)
+            return compare(options, screen)
         case "probe":
-            from conpool.cli import _probe
+            from conpool.cli._probe import run as probe
 
-            return _probe.run(options, screen)
+            return probe(options, screen)
         case _:
-            from conpool.cli import _top
+            from conpool.cli._top import run as watch
 
-            return _top.run(options)
+            return watch(options)
 
 
 def _is_only(kind: type[BaseException], error: BaseException) -> bool:
     """Whether `error` is of this kind and nothing else, perhaps inside groups."""
     if isinstance(error, BaseExceptionGroup):
-        return error.split(kind)[1] is None
+        return cast("BaseExceptionGroup[BaseException]", error).split(kind)[1] is None
     return isinstance(error, kind)
 
 

@@ -5,9 +5,14 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import math
-from typing import Final, TypeAlias
+from typing import Final, Protocol
 
-_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001
+
+class _Commands(Protocol):
+    """What `add_subparsers` returns; its own name is private."""
+
+    def add_parser(self, name: str, *, help: str, description: str) -> argparse.ArgumentParser: ...  # noqa: A002
+
 
 _SORTS: Final = ("busiest", "waiting", "slowest", "errors", "closes")
 

@@ -55,7 +55,7 @@ _COLUMNS: Final = (
 """The columns of the demo's table after the server: header, field, and what the figure means."""
 
 
-def run(screen: Screen, *, as_json: bool = False) -> int:
+def run(screen: Screen, as_json: bool = False) -> int:
     """Run the demo in a trio loop of its own.
 
     Returns:

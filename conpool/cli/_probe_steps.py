@@ -98,6 +98,10 @@ class StepFailed(Exception):
     """The server cannot be used; the message says why."""
 
 
+class NoReply(StepFailed):
+    """The server hung up without a word."""
+
+
 @contextmanager
 def explained(target: Target, phase: DialPhase) -> Generator[None, None, None]:
     """Explain the failure of a step.
@@ -218,13 +222,20 @@ async def measure_reuse(target: Target, requests: int, advance: Callable[[], Non
         for number in range(FRESH + requests):
             is_fresh = number < FRESH
             began_at = trio.current_time()
-            async with pool.connection(target.endpoint, fresh=is_fresh) as conn:
-                is_reused = conn.reused
-                if target.exchange is not None:
-                    await _exchange(conn, target)
-                if number < FRESH - 1:
-                    conn.retire()
-            (kept if is_reused else fresh).append(trio.current_time() - began_at)
+            is_kept = False
+            try:
+                async with pool.connection(target.endpoint, fresh=is_fresh) as conn:
+                    is_kept = conn.reused
+                    if target.exchange is not None:
+                        await _exchange(conn, target)
+                    if number < FRESH - 1:
+                        conn.retire()
+            except (NoReply, trio.BrokenResourceError):
+                # The server closed it as we sent, which no pool can prevent: so it keeps none.
+                if not is_kept:
+                    raise
+            else:
+                (kept if is_kept else fresh).append(trio.current_time() - began_at)
             advance()
     what = "a lease alone" if target.exchange is None else target.exchange.name
     median = statistics.median
@@ -239,6 +250,8 @@ async def _exchange(stream: trio.abc.Stream, target: Target) -> None:
         while not received.endswith(target.exchange.end):
             chunk = await stream.receive_some()
             received += chunk
+            if not received:
+                raise NoReply(f"{target.endpoint}: no reply to {target.exchange.name}")
             if not chunk or len(received) > _MOST_BYTES:
                 raise StepFailed(f"{target.endpoint}: no proper reply to {target.exchange.name}")
 

@@ -21,8 +21,8 @@ from conpool.cli._top_source import Source, Unreachable
 _ROWS: Final = 20
 """Endpoints of each pool where there is no terminal to fill."""
 
-_CHROME: Final = 6
-"""Lines that a pool has besides its endpoints."""
+_CHROME: Final = 3
+"""Lines that a pool has besides its endpoints: a title, a header, and how many more there are."""
 
 _HEADER: Final = ("active", "idle", "waiting", "oldest", "p99", "leases/s", "errors")
 
@@ -92,7 +92,7 @@ class View:
             Unreachable: There have been none so far.
         """
         pools = len(self._last["pools"]) if self._last else 1
-        fitting = max(1, (self._console.height - 2) // max(1, pools) - _CHROME)
+        fitting = max(1, (self._console.height - 1) // max(1, pools) - _CHROME)
         rows = self._options.rows or fitting
         try:
             numbers = self._source.fetch(rows, self._options.sort, self._options.match)

@@ -52,9 +52,7 @@ class Source:
         try:
             with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:  # noqa: S310
                 numbers = json.loads(answer.read(_MOST_BYTES))
-            if not all(pool["endpoints"] is not None for pool in numbers["pools"]):
-                raise LookupError
-            numbers["at"] += 0.0
+            _check(numbers)
         except urllib.error.HTTPError as error:
             error.close()
             answer_line = f"{error.code} {error.reason}".rstrip()
@@ -76,3 +74,10 @@ def _split(url: str) -> SplitResult | None:
     except ValueError:
         return None
     return parts if valid and url.isascii() and url.isprintable() and " " not in url else None
+
+
+def _check(numbers: Any) -> None:
+    """Raise LookupError or TypeError if a part is missing that every `StatusApp` gives."""
+    numbers["at"] += 0.0
+    for pool in numbers["pools"]:
+        len(pool["endpoints"])

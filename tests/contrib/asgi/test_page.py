@@ -17,14 +17,15 @@ from .test_status import CACHE, DB, Switch, hold_for_ever, make_pool, use
 
 pytest.importorskip("hypercorn", reason="hypercorn is not installed")
 
-from .serving import served  # noqa: E402
+from .serving import served
 
 T = TypeVar("T")
+NONE = "\N{EN DASH}"
 PHONE, DESK = (390, 844), (1200, 900)
 
 
 class Page:
-    """The page in the browser. Selenium waits for it in threads, while the test's loop serves it."""
+    """The page in the browser. Selenium waits for it in threads, and the test's loop serves it."""
 
     def __init__(self, browser: Any) -> None:
         self.browser = browser
@@ -62,8 +63,9 @@ class Page:
     async def wait_for(self, condition: str) -> None:
         """Wait until the expression is true in the page, which looks each time that it draws."""
         code = (
-            "const done = arguments[0];"
-            f"(function look() {{ if ({condition}) done(null); else requestAnimationFrame(look); }})()"
+            "const done = arguments[0]; (function look() {"
+            f"if ({condition}) done(null); else requestAnimationFrame(look);"
+            "})()"
         )
         await self.run(self.browser.execute_async_script, code)
 
@@ -101,7 +103,7 @@ async def test_page_shows_a_pool_as_it_lives(browser: Any) -> None:
         await nursery.start(hold_for_ever, pool)
         async with shown(browser, StatusApp(pool, checks={"ping": ping, "sulk": sulk})) as page:
             assert await page.text("h2") == ["main2 endpoints"]
-            assert await page.text(".tile b") == ["1 of 7", "0", "–", "– / –"]
+            assert await page.text(".tile b") == ["1 of 7", "0", NONE, f"{NONE} / {NONE}"]
             assert await page.text(".name") == ["app@db.example:5432/orders", "cache.example:6379"]
             for _ in range(3):
                 await use(pool, CACHE)
@@ -179,18 +181,17 @@ async def test_page_takes_names_for_text(browser: Any) -> None:
 
 
 async def test_page_says_when_the_server_is_gone_and_when_it_is_paused(browser: Any) -> None:
-    async with make_pool() as pool:
-        async with shown(browser, StatusApp(pool)) as page:
-            assert await page.text("#live") == ["live"]
-            await page.press("p")
-            assert await page.text("#live") == ["paused"]
-            await page.press("p")
-            assert await page.text("#live") == ["live"]
-            # What happens when the server is gone, without the wait for it.
-            await page.script("window.fetch = () => Promise.reject(new Error('gone'))")
-            await page.refresh()
-            assert (await page.text("#live"))[0].startswith("no answer for")
-            assert await page.script("return document.body.classList.contains('stale')")
+    async with make_pool() as pool, shown(browser, StatusApp(pool)) as page:
+        assert await page.text("#live") == ["live"]
+        await page.press("p")
+        assert await page.text("#live") == ["paused"]
+        await page.press("p")
+        assert await page.text("#live") == ["live"]
+        # What happens when the server is gone, without the wait for it.
+        await page.script("window.fetch = () => Promise.reject(new Error('gone'))")
+        await page.refresh()
+        assert (await page.text("#live"))[0].startswith("no answer for")
+        assert await page.script("return document.body.classList.contains('stale')")
 
 
 async def test_page_shows_why_an_endpoint_fails(browser: Any) -> None:
