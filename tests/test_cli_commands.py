@@ -66,7 +66,12 @@ def test_reader_that_goes_away_ends_a_command_quietly() -> None:
     command = [sys.executable, "-m", "conpool", "probe", f"tcp://{LOOPBACK}:{free_port()}"]
     try:
         done = subprocess.run(
-            command, check=False, stdout=writing, stderr=subprocess.PIPE, timeout=50
+            command,
+            check=False,
+            env={**os.environ, "PYTHONUNBUFFERED": ""},  # so that something is left at its end
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            timeout=50,
         )
     finally:
         os.close(writing)

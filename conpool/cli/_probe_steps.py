@@ -228,8 +228,6 @@ async def measure_reuse(target: Target, requests: int, advance: Callable[[], Non
                     is_kept = conn.reused
                     if target.exchange is not None:
                         await _exchange(conn, target)
-                    if number < FRESH - 1:
-                        conn.retire()
             except (NoReply, trio.BrokenResourceError):
                 # The server closed it as we sent, which no pool can prevent: so it keeps none.
                 if not is_kept:

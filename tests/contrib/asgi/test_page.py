@@ -70,7 +70,12 @@ class Page:
         await self.run(self.browser.execute_async_script, code)
 
     async def is_wide_enough(self) -> bool:
-        return bool(await self.script("return document.documentElement.scrollWidth <= innerWidth"))
+        """Whether nothing sticks out, neither of the page nor of a name's cell."""
+        code = (
+            "return document.documentElement.scrollWidth <= innerWidth"
+            " && [...document.querySelectorAll('.name')].every(x => x.scrollWidth <= x.clientWidth)"
+        )
+        return bool(await self.script(code))
 
     async def complaints(self) -> list[str]:
         log = await self.run(self.browser.get_log, "browser")
