@@ -151,8 +151,10 @@ async def probe(*arguments: str) -> Findings:
     return await _probe._probe(_probe._read_target(options), options, SilentScreen())
 
 
-async def answer_pings(stream: trio.abc.Stream) -> None:
+async def answer_pings(stream: trio.abc.Stream, asked: set[int] | None = None) -> None:
     async for data in stream:
+        if asked is not None:
+            asked.add(id(stream))
         await stream.send_all(b"+PONG\r\n" * bytes(data).count(b"PING\r\n"))
 
 
@@ -178,7 +180,14 @@ async def greet(stream: trio.abc.Stream) -> None:
 
 
 async def test_probe_finds_that_a_server_keeps_connections() -> None:
-    async with serving(answer_pings) as port:
+    asked: set[int] = set()
+    streams: list[object] = []  # so that no two have the same id
+
+    async def talk(stream: trio.abc.Stream) -> None:
+        streams.append(stream)
+        await answer_pings(stream, asked)
+
+    async with serving(talk) as port:
         findings = await probe(f"redis://user:hunter2@{LOOPBACK}:{port}/3", "--wait", "0.05")
     assert findings.error is None
     assert findings.resolve_seconds is not None
@@ -187,6 +196,7 @@ async def test_probe_finds_that_a_server_keeps_connections() -> None:
     assert findings.reuse.kept is not None
     assert findings.idle is not None
     assert not findings.idle.is_closed
+    assert len(asked) == steps.FRESH + 1  # fresh ones, the last of them kept, and one to be idle
     text = _probe_report.describe(findings)
     assert "The server keeps connections." in text
     assert "It keeps an idle connection for" in text
@@ -225,12 +235,12 @@ async def be_silent(_: object) -> None:
 
 async def test_probe_tells_what_is_not_answered() -> None:
     async with serving(be_silent) as port:
-        findings = await probe(f"redis://{LOOPBACK}:{port}", "--timeout", "0.1")
+        findings = await probe(f"redis://{LOOPBACK}:{port}", "--timeout", "0.5")
         assert findings.error is not None
-        assert "no answer within 0.1 s" in findings.error
-        secure = await probe(f"rediss://{LOOPBACK}:{port}", "--timeout", "0.1")
+        assert "no answer within 0.5 s" in findings.error
+        secure = await probe(f"rediss://{LOOPBACK}:{port}", "--timeout", "0.5")
         assert secure.error is not None
-        assert "phase tls: no answer within 0.1 s" in secure.error
+        assert "phase tls: no answer within 0.5 s" in secure.error
 
 
 async def test_probe_takes_no_other_protocol_for_a_reply() -> None:

@@ -38,7 +38,7 @@ def browser() -> Iterator[Any]:
             options.add_argument(flag)
         chrome = webdriver.Chrome(options=options, service=Service(driver))
         try:
-            chrome.set_script_timeout(20)
+            chrome.set_script_timeout(40)
             yield chrome
         finally:
             chrome.quit()
