@@ -169,17 +169,20 @@ async def _show_page(_: Scope) -> Reply:
 
 
 def _load_page() -> Reply:
-    """Read the page, and allow it to run its own script and style, and nothing else."""
-    text = resources.files("conpool.contrib._asgi").joinpath("page.html").read_text("utf-8")
+    """Join the page's files, and allow it to run its own script and style, and nothing else."""
+    folder = resources.files("conpool.contrib._asgi").joinpath("page")
+
+    def read(name: str) -> str:
+        return folder.joinpath(name).read_text("utf-8")
+
+    text = re.sub(r"\{\{(\S+?)\}\}", lambda found: read(found[1]), read("page.html"))
     sources = {
         f"{tag}-src": base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
         for tag, code in re.findall(r"<(script|style)>(.*?)</\1>", text, re.DOTALL)
     }
     allowed = "; ".join(f"{name} 'sha256-{digest}'" for name, digest in sources.items())
-    policy = (
-        f"default-src 'none'; connect-src 'self'; base-uri 'none'; form-action 'none'; {allowed}"
-    )
-    headers = (("content-security-policy", policy),)
+    always = "default-src 'none'; connect-src 'self'; base-uri 'none'; form-action 'none'"
+    headers = (("content-security-policy", f"{always}; {allowed}"),)
     return Reply(text.encode(), "text/html; charset=utf-8", headers=headers)
 
 
