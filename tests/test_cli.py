@@ -118,18 +118,34 @@ def test_command_is_required(capsys: pytest.CaptureFixture[str]) -> None:
     assert "command" in capsys.readouterr().err
 
 
+def test_help_needs_no_extra(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forget(monkeypatch, "rich")
+    forget(monkeypatch, "trustme")
+    with pytest.raises(SystemExit) as exited:
+        cli.main(["probe", "--help"])
+    assert exited.value.code == 0
+    assert "usage: conpool probe" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("missing", ["rich", "trustme"])
 def test_missing_extra_is_told_in_one_line(
     missing: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in list(sys.modules):
-        if name.startswith(("conpool.cli._", f"{missing}.")) or name == missing:
-            monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setattr(sys, "meta_path", [Missing(missing), *sys.meta_path])
+    forget(monkeypatch, missing)
     assert cli.main(["demo"]) == 2
     printed = capsys.readouterr()
     assert not printed.out
     assert printed.err == f"conpool demo needs {missing}: python -m pip install 'conpool[cli]'\n"
+
+
+def forget(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    """Let a package of the extra not be installed."""
+    for name in list(sys.modules):
+        if name.startswith(("conpool.cli._", f"{missing}.")) or name == missing:
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [Missing(missing), *sys.meta_path])
 
 
 class Missing:
