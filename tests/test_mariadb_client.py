@@ -141,6 +141,7 @@ async def test_query_that_is_given_up_is_stopped_at_the_server(
     with trio.fail_after(10):
         while await db.fetch(running, sleep) != [(0,)]:  # noqa: ASYNC110
             await trio.sleep(0.01)
+    await db.pool.drain()  # the driver has to hear of the success
     assert db.pool.stats(db.endpoint).closed_by_reason[CloseReason.CANCELLED] == 1
     # The server itself would notice after some seconds, but only while it sleeps.
     assert await db.fetch(kills) == [("Com_kill", str(int(before) + 1))]
