@@ -16,7 +16,7 @@ from trio.testing import MockClock
 import conpool
 from conpool.testing import MemoryConnector, assert_quiescent, cancel_everywhere
 
-from .clients import Client, Peer, serving
+from .clients import ONE_LIBRARY, Client, Peer, serving
 from .h2_server import Link, serving_h2
 
 # ── at every checkpoint ─────────────────────────────────────────────────────────
@@ -67,9 +67,6 @@ class Pieces:
 
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """Not used. Without it, each transport would read the machine's authorities."""
-
-ONE_LIBRARY = pytest.mark.parametrize("client", ["httpx2"], indirect=True)
-"""For what takes seconds: both have the same implementation."""
 
 
 @ONE_LIBRARY

@@ -13,6 +13,7 @@ import trio.testing
 
 import conpool
 from conpool import ConnectionPool
+from conpool.contrib._http.multiplex import ConnectionFailed
 from conpool.testing import assert_quiescent
 from tests.servers import Certificates
 
@@ -192,6 +193,61 @@ async def test_a_long_body_fits_through_the_windows(client: Client, in_pieces: b
         content: Any = pieces() if in_pieces else body
         assert (await session.post(server.url + "/up", content=content)).text == "/up"
         assert server.links[0].bodies[1] == body
+
+
+async def test_the_window_of_the_connection_opens_for_answers_that_have_ended(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a connection would stand still after so many bytes, and nobody would know why."""
+    monkeypatch.setattr("conpool.contrib._http.multiplex.CONNECTION_WINDOW", 100_000)
+
+    async def handle(link: Link, number: int) -> None:
+        await link.head(number)
+        await link.do("send_data", number, b"x" * 16_000, end_stream=True)
+
+    async with serving_h2(handle) as server, plain(client) as session:
+        for _ in range(20):
+            assert len((await session.get(server.url)).content) == 16_000
+
+
+async def test_a_body_goes_on_when_the_window_of_its_stream_alone_opens(client: Client) -> None:
+    async def handle(link: Link, number: int) -> None:
+        link.grants = False
+        await link.do("increment_flow_control_window", 1_000_000)
+        while len(link.bodies[number]) < 65_535:
+            await link.moved()
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        await link.do("increment_flow_control_window", 1_000_000, number)
+        await answer_path(link, number)
+
+    async with serving_h2(handle) as server, plain(client) as session:
+        await session.post(server.url, content=b"x" * 300_000)
+
+
+async def test_trailers_and_interim_answers_are_passed_over(client: Client) -> None:
+    async def handle(link: Link, number: int) -> None:
+        link.h2.send_headers(number, [(":status", "103"), ("link", "</a>")])
+        await link.head(number)
+        await link.body(number, b"abc", ends=False)
+        link.h2.send_headers(number, [("x-sum", "7")], end_stream=True)
+        await link.flush()
+
+    async with serving_h2(handle) as server, plain(client) as session:
+        response = await session.get(server.url)
+        assert (response.status_code, response.text) == (200, "abc")
+        assert "x-sum" not in response.headers
+
+
+@pytest.mark.parametrize(("method", "status"), [("HEAD", 200), ("GET", 204), ("GET", 304)])
+async def test_an_answer_without_a_body(client: Client, method: str, status: int) -> None:
+    async def handle(link: Link, number: int) -> None:
+        fields = [(":status", str(status)), ("content-length", "5" if status != 204 else "0")]
+        link.h2.send_headers(number, fields, end_stream=True)
+        await link.flush()
+
+    async with serving_h2(handle) as server, plain(client) as session:
+        response = await session.request(method, server.url)
+        assert (response.status_code, response.content) == (status, b"")
 
 
 async def test_a_window_that_never_opens(client: Client) -> None:
@@ -385,6 +441,46 @@ async def test_no_answer_in_time(client: Client) -> None:
                 await session.get(server.url + path, timeout=client.lib.Timeout(5, read=0.05))
         await trio.testing.wait_all_tasks_blocked(0.01)
         assert list(server.links[0].resets) == [1, 3]
+
+
+@pytest.mark.parametrize("which", ["read", "write", "pool"])
+async def test_what_others_do_puts_no_time_out_off(client: Client, which: str) -> None:
+    async def handle(link: Link, number: int) -> None:
+        link.grants = False
+        if link.requests[number][":path"] == "/lower":
+            await link.do("update_settings", {3: 0})
+            await link.answer(number)
+        while True:
+            await trio.sleep(0.02)
+            await link.do("increment_flow_control_window", 1)
+
+    async with serving_h2(handle) as server, plain(client) as session:
+        late = {
+            "read": client.lib.ReadTimeout,
+            "write": client.lib.WriteTimeout,
+            "pool": client.lib.PoolTimeout,
+        }
+        if which == "pool":
+            await session.get(server.url + "/lower")
+        content = b"x" * 1_000_000 if which == "write" else None
+        timeout = client.lib.Timeout(None, **{which: 0.1})
+        with trio.fail_after(2), pytest.raises(late[which]):
+            await session.post(server.url, content=content, timeout=timeout)
+
+
+async def test_a_client_that_is_closed_under_its_responses(client: Client) -> None:
+    async def handle(link: Link, number: int) -> None:
+        await link.head(number)
+        await link.body(number, b"abc", ends=False)
+
+    async with serving_h2(handle) as server:
+        async with client.open(http1=False, http2=True) as session:
+            request = session.build_request("GET", server.url)
+            closed, read = [await session.send(request, stream=True) for _ in range(2)]
+        await closed.aclose()
+        with pytest.raises(client.lib.ReadError, match="closed") as caught:
+            await read.aread()
+        assert isinstance(caught.value.__cause__, ConnectionFailed)
 
 
 async def test_a_closing_client_says_goodbye(client: Client) -> None:
