@@ -119,6 +119,27 @@ async def test_a_closed_transport(client: Client) -> None:
     assert isinstance(caught.value.__cause__, conpool.PoolClosed)
 
 
+async def test_a_pool_that_cannot_be_opened(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken:
+        async def __aenter__(self) -> None:
+            raise OSError("no file is left")
+
+        async def __aexit__(self, *args: object) -> None: ...
+
+    transport = client.transport()
+    monkeypatch.setattr(transport._transport._host, "_make", Broken)
+    async with serving() as server:
+        request = client.lib.Request("GET", server.url())
+        with pytest.raises(client.lib.ConnectError, match="no file is left") as caught:
+            await transport.handle_async_request(request)
+        assert isinstance(caught.value.__cause__, PoolError)
+        monkeypatch.undo()
+        assert (await transport.handle_async_request(request)).status_code == 200
+        await transport.aclose()
+
+
 async def test_arguments_that_cannot_stand_together(client: Client) -> None:
     limits, config = client.lib.Limits(), PoolConfig()
     pool = ConnectionPool()
