@@ -14,7 +14,8 @@ import trio.testing
 
 import conpool
 from conpool.contrib._http.multiplex import ConnectionFailed, Multiplex
-from conpool.testing import assert_quiescent
+from conpool.contrib._http.routes import PRIOR_KNOWLEDGE
+from conpool.testing import MemoryConnector, assert_quiescent
 
 from .clients import ONE_LIBRARY, Client, Peer, serving
 from .h2_server import Link, answer_path, serving_h2
@@ -119,6 +120,7 @@ async def test_a_broken_answer_is_an_error_and_the_end(
 GREEDY = {
     "a longer body": b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabcdef",
     "two answers": b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc" * 2,
+    "bytes after an empty one": b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nabc",
     "bytes after none": b"HTTP/1.1 204 No Content\r\n\r\nabc",
 }
 
@@ -283,6 +285,27 @@ async def test_a_body_of_another_size_than_promised(client: Client, size: int) -
         with pytest.raises(client.lib.RemoteProtocolError):
             await session.get(server.url)
         assert client.pool_of(session).all_stats().idle == 0
+
+
+async def test_a_stream_that_nobody_has_opened_is_answered(client: Client) -> None:
+    async def serve(stream: trio.abc.Stream) -> None:
+        await stream.send_all(frame(4))
+        await is_idle.wait()
+        await stream.send_all(frame(1, b"\x88", flags=5, stream=1))
+        async for _ in stream:
+            pass
+
+    is_idle = trio.Event()
+    connector = MemoryConnector(serve)
+    async with conpool.ConnectionPool(
+        connector=connector, driver=client.contrib.HTTPDriver()
+    ) as pool:
+        await pool.warm(conpool.Endpoint("127.0.0.1", 1, partition=PRIOR_KNOWLEDGE), 1)
+        assert pool.all_stats().idle == 1
+        is_idle.set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert pool.all_stats().idle == 0
+    assert connector.live == 0
 
 
 @pytest.mark.parametrize("status", ["abc", "", "9", "99999", "0_9", "000"])

@@ -167,8 +167,9 @@ async def test_a_slow_rest_is_not_waited_for(client: Client, monkeypatch: Any) -
         await trio.sleep_forever()
 
     async with serving(script) as server, client.open() as session:
-        async with session.stream("GET", server.url()):
-            pass
+        with trio.fail_after(2):
+            async with session.stream("GET", server.url(), timeout=None):
+                pass
         assert idle(client, session) == 0
 
 

@@ -324,6 +324,20 @@ async def test_what_a_leaving_server_has_not_seen_goes_elsewhere(client: Client)
         assert list(server.links[1].bodies.values()) == [b"body", b"body"]
 
 
+async def test_a_server_that_leaves_while_nobody_asks(client: Client) -> None:
+    async def handle(link: Link, number: int) -> None:
+        await link.answer(number)
+        if link is server.links[0]:
+            await goaway(link, last=number)
+
+    async with serving_h2(handle) as server, plain(client) as session:
+        await session.get(server.url)
+        with trio.fail_after(5):
+            await session.get(server.url)
+            await server.links[0].over.wait()
+        assert [len(link.requests) for link in server.links] == [1, 1]
+
+
 async def goaway(link: Link, last: int, code: int = 0) -> None:
     payload = last.to_bytes(4, "big") + code.to_bytes(4, "big")
     await link.raw(b"\0\0\x08\x07\0\0\0\0\0" + payload)

@@ -160,6 +160,17 @@ async def test_tls_goes_through_a_tunnel(
         assert b"Basic am9lOnNlY3JldA==" in proxy.heads[0]
 
 
+async def test_http2_goes_through_a_tunnel(client: Client, certificates: Certificates) -> None:
+    proxy = Connecting()
+    context = certificates.server_context(alpn=["h2"])
+    async with serving_h2(context=context) as server, proxy_at_work(proxy) as port:
+        options = {"verify": certificates.client_context(), "http2": True}
+        async with client.open(proxy=f"http://{LOOPBACK}:{port}", **options) as session:
+            response = await session.get(server.url + "/far")
+            assert (response.text, response.http_version) == ("/far", "HTTP/2")
+        assert len(proxy.heads) == 1
+
+
 async def test_a_proxy_that_refuses(client: Client) -> None:
     async def script(peer: Peer) -> None:
         await peer.head()
