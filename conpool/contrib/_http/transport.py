@@ -160,6 +160,7 @@ class Transport:
             conn = await self._borrower.borrow(pool, endpoint, outgoing, fresh=needs_fresh)
             was_fresh = conn.fresh
             exchange = self._make_exchange(pool, conn, outgoing)
+            # Each attempt passes here once: the place to tell a circuit breaker how it ended.
             try:
                 return await exchange.start(), exchange
             except Unprocessed as gone:

@@ -84,6 +84,21 @@ async def test_a_dial_that_takes_too_long(client: Client, pool: dict[str, float]
         assert isinstance(caught.value.__cause__, PoolError)
 
 
+async def test_a_dial_may_take_longer_than_the_wait_for_a_turn(client: Client) -> None:
+    class Slow(conpool.Connector):
+        async def connect(self, endpoint: conpool.AnyEndpoint) -> trio.abc.Stream:
+            await trio.sleep(0.05)
+            return await conpool.TCPConnector().connect(endpoint)
+
+    async with (
+        serving() as server,
+        ConnectionPool(connector=Slow()) as mine,
+        client.open(mine) as session,
+    ):
+        response = await session.get(server.url(), extensions=only(connect=5, pool=0.01))
+        assert response.text == "/ "
+
+
 @pytest.mark.parametrize("connect", [{}, {"connect": 0.01}, {"connect": 1.0}])
 async def test_no_turn_in_time(client: Client, connect: dict[str, float]) -> None:
     limits = client.lib.Limits(max_connections=1)
