@@ -221,9 +221,16 @@ MUTATIONS: Final = (
     # ── HTTP/2 ──────────────────────────────────────────────────────────────────
     plant(
         "answers that have ended never give the connection's window back",
-        "h2.py",
-        "        self._session.give_credit(stream)\n        if stream.ended:\n",
-        "        if stream.ended:\n",
+        "multiplex.py",
+        "if stream.credit and self.failure is None:",
+        "if stream.credit and self.failure is None and not stream.ended:",
+        _HTTP2,
+    ),
+    plant(
+        "answers that nobody has read never give the connection's window back",
+        "multiplex.py",
+        "        self.give_credit(stream)\n        self.flush()\n",
+        "        self.flush()\n",
         _HTTP2,
     ),
     plant(

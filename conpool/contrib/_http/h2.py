@@ -107,7 +107,8 @@ class SharedExchange:
     async def _upload(self, stream: Stream) -> None:
         """Send the body, unless the answer comes first and makes it useless."""
         body = self._out.whole_body
-        with trio.CancelScope() as stream.uploading:
+        assert stream.uploading is not None
+        with stream.uploading:
             if body is not None:
                 await self._send(stream, body)
             else:
@@ -117,7 +118,6 @@ class SharedExchange:
             if stream.reset_code is None and self._session.failure is None:
                 self._session.end_body(stream)
                 self._is_body_sent = True
-        stream.uploading = None
 
     async def _send(self, stream: Stream, data: bytes) -> None:
         left = memoryview(data)

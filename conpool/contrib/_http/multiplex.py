@@ -75,7 +75,7 @@ class Stream:
         "uploading",
     )
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, uploading: trio.CancelScope | None) -> None:
         self.number = number
         self.head: list[tuple[bytes, bytes]] | None = None
         self.interim = 0
@@ -87,7 +87,8 @@ class Stream:
         self.reset_code: int | None = None
         self.is_unprocessed = False
         """Whether the peer has said that it will not look at this stream."""
-        self.uploading: trio.CancelScope | None = None
+        self.uploading = uploading
+        """What sends the request's body; the peer may cut it short before it has begun."""
         self._lot = trio.lowlevel.ParkingLot()
 
     async def wait(self) -> None:
@@ -284,7 +285,8 @@ class Multiplex:
             # What h2 has compressed until then was not sent, so the peer's table differs now.
             self.is_leaving = True
             raise
-        stream = self.streams[number] = Stream(number)
+        uploading = None if ends else trio.CancelScope()
+        stream = self.streams[number] = Stream(number, uploading)
         self.flush()
         return stream
 

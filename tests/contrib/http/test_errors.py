@@ -287,6 +287,28 @@ async def test_an_idempotent_request_is_sent_again_once(client: Client) -> None:
         assert server.requests[-1].body == b"body"
 
 
+async def test_it_is_sent_again_on_a_fresh_connection(client: Client) -> None:
+    """Others that idle may have ended at the same moment."""
+    both = trio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        if len(server.requests) == 2:
+            both.set()
+        await both.wait()
+        await peer.answer()
+        if peer.number <= 2:
+            await peer.stream.receive_some()
+            reset(peer.stream)
+
+    async with serving(script) as server, client.open() as session:
+        async with trio.open_nursery() as nursery:
+            for _ in range(2):
+                nursery.start_soon(session.get, server.url())
+        assert (await session.get(server.url("/again"))).text == "hello"
+        assert server.connections == 3
+
+
 async def test_a_request_that_may_not_be_repeated_is_not(client: Client) -> None:
     async with serving(stale) as server, client.open() as session:
         await session.get(server.url())

@@ -195,19 +195,22 @@ async def test_a_long_body_fits_through_the_windows(client: Client, in_pieces: b
         assert server.links[0].bodies[1] == body
 
 
+@pytest.mark.parametrize("is_read", [False, True])
 async def test_the_window_of_the_connection_opens_for_answers_that_have_ended(
-    client: Client, monkeypatch: pytest.MonkeyPatch
+    client: Client, monkeypatch: pytest.MonkeyPatch, is_read: bool
 ) -> None:
     """Else a connection would stand still after so many bytes, and nobody would know why."""
     monkeypatch.setattr("conpool.contrib._http.multiplex.CONNECTION_WINDOW", 100_000)
 
     async def handle(link: Link, number: int) -> None:
-        await link.head(number)
+        link.h2.send_headers(number, [(":status", "200")])
         await link.do("send_data", number, b"x" * 16_000, end_stream=True)
 
     async with serving_h2(handle) as server, plain(client) as session:
         for _ in range(20):
-            assert len((await session.get(server.url)).content) == 16_000
+            async with session.stream("GET", server.url) as response:
+                if is_read:
+                    assert len(await response.aread()) == 16_000
 
 
 async def test_a_body_goes_on_when_the_window_of_its_stream_alone_opens(client: Client) -> None:
@@ -278,6 +281,30 @@ async def test_an_early_refusal_ends_a_long_upload(client: Client) -> None:
         assert (response.status_code, response.text) == (413, "no")
         await session.post(server.url, content=b"again")
         assert server.links[0].resets == {1: 8}
+
+
+async def test_a_refusal_that_comes_before_the_upload_has_begun(client: Client) -> None:
+    answered = trio.Event()
+
+    async def handle(link: Link, number: int) -> None:
+        await link.answer(number, b"no", status=413)
+        await link.do("ping", b"12345678")
+        while not link.pings:
+            await link.moved()
+        answered.set()
+
+    async def wait(name: str, info: Any) -> None:
+        if name == "http2.send_request_headers.complete":
+            await answered.wait()
+
+    async def never() -> AsyncIterator[bytes]:
+        await trio.sleep_forever()
+        yield b""
+
+    async with serving_h2(handle) as server, plain(client) as session:
+        with trio.fail_after(5):
+            response = await session.post(server.url, content=never(), extensions={"trace": wait})
+        assert (response.status_code, response.text) == (413, "no")
 
 
 # ── what a server may do ────────────────────────────────────────────────────────

@@ -53,6 +53,23 @@ async def test_an_upgraded_stream_is_the_callers_own(client: Client, kind: str) 
             await stream.read(10)
 
 
+@pytest.mark.parametrize("method", ["GET", "CONNECT"])
+async def test_an_upgrade_that_is_refused_costs_no_connection(client: Client, method: str) -> None:
+    async def script(peer: Peer) -> None:
+        while await peer.head():
+            await peer.answer(b"no", status=403)
+
+    async with serving(script) as server, client.open() as session:
+        extensions = {"target": b"example.org:1" if method == "CONNECT" else b"/"}
+        headers = {"Upgrade": "echo", "Connection": "upgrade"} if method == "GET" else {}
+        for _ in range(2):
+            response = await session.request(
+                method, server.url(), headers=headers, extensions=extensions
+            )
+            assert (response.status_code, response.text) == (403, "no")
+        assert server.connections == 1
+
+
 # ── TLS over it ─────────────────────────────────────────────────────────────────
 
 Talk = Callable[[Peer], Awaitable[object]]
