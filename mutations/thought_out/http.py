@@ -294,13 +294,6 @@ MUTATIONS: Final = (
         _HTTP2,
     ),
     plant(
-        "a request that waits for a stream does not hear that there are some again",
-        "multiplex.py",
-        "            self._got_settings = True\n            self._moved.unpark_all()\n",
-        "            self._got_settings = True\n",
-        _HTTP2,
-    ),
-    plant(
         "after a head that could not be sent the connection goes on",
         "multiplex.py",
         "            self.is_leaving = True\n            raise\n",

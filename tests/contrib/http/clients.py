@@ -17,7 +17,7 @@ LIBRARIES = ["httpx", "httpx2"]
 LOOPBACK = "127.0.0.1"
 
 ONE_LIBRARY = pytest.mark.parametrize("client", ["httpx2"], indirect=True)
-"""For what takes seconds: both have the same implementation."""
+"""For what takes long: both have the same implementation."""
 
 
 @dataclass

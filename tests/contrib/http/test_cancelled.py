@@ -234,6 +234,7 @@ async def expect(session: Any, url: str, path: str) -> None:
     assert response.text == path
 
 
+@ONE_LIBRARY
 @pytest.mark.parametrize("protocol", ["HTTP/1.1", "HTTP/2"])
 async def test_each_answer_belongs_to_its_question(client: Client, protocol: str) -> None:
     """A tenth of the requests is cancelled; `CONPOOL_REQUESTS=10000` takes a minute."""

@@ -104,6 +104,7 @@ BROKEN = [
 ]
 
 
+@ONE_LIBRARY
 @pytest.mark.parametrize("script", BROKEN, ids=lambda script: script.__name__)
 async def test_a_broken_answer_is_an_error_and_the_end(
     client: Client, script: Callable[[Peer], Awaitable[None]]
@@ -125,6 +126,7 @@ GREEDY = {
 }
 
 
+@ONE_LIBRARY
 @pytest.mark.parametrize("kind", GREEDY)
 @pytest.mark.parametrize("pause", [0.0, 0.02])
 async def test_what_is_too_much_reaches_nobody(client: Client, kind: str, pause: float) -> None:

@@ -13,7 +13,7 @@ import trio.testing
 
 import conpool
 from conpool import ConnectionPool
-from conpool.contrib._http.multiplex import ConnectionFailed
+from conpool.contrib._http.multiplex import ConnectionFailed, Multiplex
 from conpool.testing import assert_quiescent
 from tests.servers import Certificates
 
@@ -351,6 +351,19 @@ async def test_what_a_leaving_server_has_not_seen_goes_elsewhere(client: Client)
         assert list(server.links[1].bodies.values()) == [b"body", b"body"]
 
 
+async def test_a_leaving_server_answers_what_it_has_seen(client: Client) -> None:
+    async def handle(link: Link, number: int) -> None:
+        await goaway(link, last=number)
+        await link.do("ping", b"12345678")
+        while not link.pings:
+            await link.moved()
+        await link.answer(number)
+
+    async with serving_h2(handle) as server, plain(client) as session:
+        assert (await session.post(server.url + "/seen", content=b"x")).text == "/seen"
+        assert server.paths == ["/seen"]
+
+
 async def test_a_server_that_leaves_while_nobody_asks(client: Client) -> None:
     async def handle(link: Link, number: int) -> None:
         await link.answer(number)
@@ -410,6 +423,43 @@ async def test_a_reset_ends_one_exchange(client: Client, when: str) -> None:
             with pytest.raises(client.lib.RemoteProtocolError, match="INTERNAL_ERROR"):
                 await session.get(server.url + "/reset")
         assert len(server.links) == 1
+
+
+@pytest.mark.parametrize("in_pieces", [False, True])
+async def test_a_lost_connection_ends_an_upload_that_waits(client: Client, in_pieces: bool) -> None:
+    async def handle(link: Link, number: int) -> None:
+        link.grants = False
+        while len(link.bodies[number]) < (3 if in_pieces else 65_535):
+            await link.moved()
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        await trio.aclose_forcefully(link.stream)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"one"
+        await trio.sleep_forever()
+
+    async with serving_h2(handle) as server, plain(client) as session:
+        content: Any = pieces() if in_pieces else b"x" * 100_000
+        with trio.fail_after(5), pytest.raises(client.lib.ReadError):
+            await session.post(server.url, content=content, timeout=None)
+
+
+async def test_no_goodbye_is_said_in_the_middle_of_a_frame() -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    await theirs.send_all(b"\0\0\0\4\0\0\0\0\0")
+    session = Multiplex(ours)
+    await session.open()
+    ours.send_stream.send_all_hook = trio.sleep_forever
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(session.run)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    sent = await theirs.receive_some()
+    ours.send_stream.send_all_hook = None
+    await session.say_goodbye()
+    await ours.send_stream.aclose()
+    assert sent
+    assert await theirs.receive_some() == b""
 
 
 async def test_a_lost_connection_ends_all_its_exchanges(client: Client) -> None:
