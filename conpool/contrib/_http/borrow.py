@@ -54,27 +54,35 @@ class Borrower:
         to_wait, to_connect = outgoing.pool_timeout, outgoing.connect_timeout
         if to_wait == to_connect and outgoing.trace is None and not self._retries:
             return await pool.acquire(endpoint, timeout=to_wait, fresh=fresh)
-        got: Connection[Any] | None = None
-
-        async def once() -> Connection[Any]:
-            nonlocal got
-            got = await _acquire(pool, endpoint, to_wait, to_connect, fresh=fresh)
-            return got
-
         delays = _delays(self._retries)
         while True:
             try:
-                return await outgoing.traced("conpool.acquire", once)
-            except BaseException as error:
-                if got is not None:  # the caller's own `trace` broke off
-                    pool.release(got)
-                if got is not None or not isinstance(error, PoolError):
-                    raise
+                return await _acquire_traced(pool, endpoint, outgoing, fresh=fresh)
+            except PoolError as error:
                 is_worth_it = isinstance(translate(self._lib, error), self._worth_a_retry)
                 delay = next(delays, None) if is_worth_it else None
                 if delay is None:
                     raise
             await trio.sleep(delay)
+
+
+async def _acquire_traced(
+    pool: ConnectionPool[Any], endpoint: AnyEndpoint, outgoing: Outgoing, *, fresh: bool
+) -> Connection[Any]:
+    got: Connection[Any] | None = None
+
+    async def acquire() -> Connection[Any]:
+        nonlocal got
+        to_wait, to_connect = outgoing.pool_timeout, outgoing.connect_timeout
+        got = await _acquire(pool, endpoint, to_wait, to_connect, fresh=fresh)
+        return got
+
+    try:
+        return await outgoing.traced("conpool.acquire", acquire)
+    except BaseException:
+        if got is not None:  # the caller's own `trace` broke off
+            pool.release(got)
+        raise
 
 
 async def _acquire(

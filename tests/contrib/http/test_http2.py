@@ -298,7 +298,7 @@ async def test_a_refusal_that_comes_before_the_upload_has_begun(client: Client) 
             await answered.wait()
 
     async def never() -> AsyncIterator[bytes]:
-        await trio.sleep_forever()
+        await trio.Event().wait()
         yield b""
 
     async with serving_h2(handle) as server, plain(client) as session:

@@ -147,19 +147,19 @@ def test_an_answer_against_a_cancellation_and_a_newcomer(client: Client) -> None
 
 @ONE_LIBRARY
 def test_a_server_that_leaves_against_a_request(client: Client) -> None:
+    peers: list[Peer] = []
+
     async def serve(stream: trio.abc.Stream) -> None:
-        nonlocal connections
-        connections += 1
-        peer = Peer(stream, Server(), connections)
+        peer = Peer(stream, Server(), 1)
+        peers.append(peer)
         while (request := await peer.request()) is not None:
             await peer.answer(request.target.encode())
-            if connections == 1:
+            if peer is peers[0]:
                 await trio.sleep_until(T)
                 return
 
     async def scenario() -> None:
-        nonlocal connections
-        connections = 0
+        peers.clear()
         stage = Stage(client, serve, h2=False)
         async with stage.set():
             stage.asks("/warm", 1)
@@ -168,7 +168,6 @@ def test_a_server_that_leaves_against_a_request(client: Client) -> None:
             stage.asks("/second")
         stage.assert_answered("/warm", "/second", perhaps="/first")
 
-    connections = 0
     explore(scenario)
 
 
@@ -228,6 +227,7 @@ async def refuses(link: Link, number: int) -> None:
 
 
 async def breaks_off(link: Link, number: int) -> None:
+    assert isinstance(link.stream, trio.abc.HalfCloseableStream)
     await link.stream.send_eof()
 
 

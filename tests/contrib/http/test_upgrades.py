@@ -184,11 +184,11 @@ async def test_a_stream_that_was_not_upgraded_is_the_responses(
 ) -> None:
     async with serving() as server, client.open() as session:
         stream = (await session.get(server.url())).extensions["network_stream"]
-        for use in (
-            lambda: stream.read(1),
-            lambda: stream.write(b"x"),
-            lambda: stream.start_tls(client_ssl, "localhost"),
+        for use, *arguments in (
+            (stream.read, 1),
+            (stream.write, b"x"),
+            (stream.start_tls, client_ssl, "localhost"),
         ):
             with pytest.raises(RuntimeError, match="belong to the response"):
-                await use()
+                await use(*arguments)
         await stream.aclose()
