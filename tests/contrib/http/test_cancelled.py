@@ -201,6 +201,7 @@ async def answer_late_h2(link: Link, number: int) -> None:
     await link.answer(number)
 
 
+@ONE_LIBRARY
 @pytest.mark.parametrize("protocol", ["HTTP/1.1", "HTTP/2"])
 async def test_after_impatient_requests_all_others_are_served(
     client: Client, protocol: str

@@ -24,7 +24,7 @@ from .test_cancelled import NO_TLS
 T = 9.7
 """The moment. The pool has nothing of its own to do then."""
 
-TURNS = 3
+TURNS = 2
 """How many of trio's turns are tried in each order."""
 
 LIMIT = 1_000
