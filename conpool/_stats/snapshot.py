@@ -219,7 +219,7 @@ class PoolStats:
     """The numbers of a pool at one instant; `print(pool.all_stats())` is a table for people.
 
     Each count is the sum of the same field of `EndpointStats`. The sums include endpoints that
-    the pool has dropped, because nobody asked for them any more; `endpoints` does not.
+    the pool has forgotten; `endpoints` does not.
     """
 
     name: str
@@ -229,7 +229,8 @@ class PoolStats:
     oldest_wait: float
     """How long the first of those who wait has waited so far, in seconds; 0.0 if nobody waits."""
     endpoints: Mapping[AnyEndpoint, EndpointStats]
-    """The numbers of each endpoint that the pool knows now. Read-only."""
+    """The numbers of each endpoint that has something now, and of the last 1,000 others that had.
+    Read-only."""
     active: int
     idle: int
     connecting: int
@@ -248,17 +249,16 @@ class PoolStats:
         cls,
         name: str,
         endpoints: Mapping[AnyEndpoint, EndpointStats],
-        dropped_counters: Counters,
+        forgotten: Counters,
         limit: int | None = None,
     ) -> Self:
-        """Sum up `endpoints` and the counters of those that the pool dropped."""
+        """Sum up `endpoints` and the counters of those that the pool has forgotten."""
         members = endpoints.values()
         sums = {
-            field: getattr(dropped_counters, field, 0)
-            + sum(getattr(member, field) for member in members)
+            field: getattr(forgotten, field, 0) + sum(getattr(member, field) for member in members)
             for field in _SUMMED
         }
-        reasons = ReasonCounts(dropped_counters.closed_by_reason)
+        reasons = ReasonCounts(forgotten.closed_by_reason)
         for member in members:
             reasons.absorb(member.closed_by_reason)
         return cls(

@@ -50,12 +50,12 @@ def counters_of(*reasons: CloseReason, waits: Iterable[float] = ()) -> Counters:
     return counters
 
 
-def pool_of(count: int, dropped_counters: Counters | None = None, **changes: Any) -> PoolStats:
+def pool_of(count: int, forgotten: Counters | None = None, **changes: Any) -> PoolStats:
     endpoints = [Endpoint(f"db{number}.example", 5432) for number in range(count)]
     members: dict[AnyEndpoint, EndpointStats] = {
         endpoint: stats_of(endpoint, **changes) for endpoint in endpoints
     }
-    return PoolStats.of("orders", members, dropped_counters or Counters())
+    return PoolStats.of("orders", members, forgotten or Counters())
 
 
 # ── latencies ───────────────────────────────────────────────────────────────────
@@ -317,13 +317,13 @@ def test_repr_is_one_readable_line() -> None:
 # ── the pool ────────────────────────────────────────────────────────────────────
 
 
-def test_sums_every_count_over_endpoints_and_those_that_were_dropped() -> None:
+def test_sums_every_count_over_endpoints_and_those_that_are_forgotten() -> None:
     members: dict[AnyEndpoint, EndpointStats] = {
         endpoint: stats_of(endpoint, counters=counters_of(CloseReason.ERROR))
         for endpoint in (Endpoint("a", 1), Endpoint("b", 1))
     }
-    dropped_counters = counters_of(CloseReason.ERROR, CloseReason.EVICTED)
-    pool = PoolStats.of("orders", members, dropped_counters)
+    forgotten = counters_of(CloseReason.ERROR, CloseReason.EVICTED)
+    pool = PoolStats.of("orders", members, forgotten)
     assert pool == PoolStats(
         name="orders",
         limit=None,
@@ -359,10 +359,10 @@ def test_f135_a_pool_knows_its_own_limit_and_the_longest_wait() -> None:
 
 def test_a_pool_keeps_its_own_list_of_endpoints() -> None:
     members: dict[AnyEndpoint, EndpointStats] = {ENDPOINT: stats_of()}
-    dropped_counters = counters_of(CloseReason.ERROR)
-    pool = PoolStats.of("orders", members, dropped_counters)
+    forgotten = counters_of(CloseReason.ERROR)
+    pool = PoolStats.of("orders", members, forgotten)
     members.clear()
-    dropped_counters.count_closed(CloseReason.USES)
+    forgotten.count_closed(CloseReason.USES)
     assert list(pool.endpoints) == [ENDPOINT]
     assert pool.closed_by_reason == {CloseReason.ERROR: 1}
 
@@ -385,9 +385,9 @@ def test_a_pool_prints_as_a_table_for_people() -> None:
     cache = Endpoint("cache.example", 6379)
     second = stats_of(cache, active=0, waiting=0)
     first = dataclasses.replace(first, acquire_timeouts=0)
-    dropped_counters = counters_of()
-    dropped_counters.acquire_timeouts = 0
-    pool = PoolStats.of("orders", {ENDPOINT: first, cache: second}, dropped_counters)
+    forgotten = counters_of()
+    forgotten.acquire_timeouts = 0
+    pool = PoolStats.of("orders", {ENDPOINT: first, cache: second}, forgotten)
     left = (
         "endpoint            active  idle  connecting  closing  waiting",
         "-" * 62,
