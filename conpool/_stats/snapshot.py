@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, Final, Self, cast, final
 
 from conpool._stats.counters import COUNTERS, Counters, ReasonCounts
-from conpool._stats.histogram import Histogram
+from conpool._stats.histogram import Histogram, count_within
 from conpool._stats.report import NO_BREAK, WIDTH, block, duration, shorten, table
 from conpool._values.endpoint import AnyEndpoint
 from conpool._values.group import Target
@@ -70,6 +70,7 @@ class LatencySummary:
     """99 of 100 did not exceed this, in seconds."""
     max: float
     """The longest, in seconds."""
+    _buckets: tuple[int, ...] = field(default=(), repr=False, compare=False)
 
     @classmethod
     def of(cls, histogram: Histogram) -> LatencySummary:
@@ -77,11 +78,12 @@ class LatencySummary:
         if histogram.count == 0:
             return _NOTHING
         p50, p90, p99 = histogram.quantiles(0.5, 0.9, 0.99)
-        return cls(histogram.count, histogram.total, p50, p90, p99, histogram.max)
+        buckets = histogram.copy_buckets()
+        return cls(histogram.count, histogram.total, p50, p90, p99, histogram.max, buckets)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields for JSON; a number that is not finite becomes None."""
-        return {field.name: _finite(getattr(self, field.name)) for field in fields(self)}
+        return {name: _finite(getattr(self, name)) for name in _LATENCIES}
 
     def __str__(self) -> str:
         if not self.count:
@@ -92,6 +94,13 @@ class LatencySummary:
         return f"<LatencySummary of {self.count} durations: {self}>"
 
 
+def count_within_each(summary: LatencySummary, limits: Sequence[float]) -> list[int]:
+    """Return how many durations did not exceed each of `limits`, within a ninth."""
+    buckets = summary._buckets  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - ours
+    return count_within(buckets, summary.count, limits)
+
+
+_LATENCIES: Final = ("count", "total", "p50", "p90", "p99", "max")
 _NOTHING: Final = LatencySummary(0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 

@@ -18,8 +18,8 @@ from conpool import (
     Endpoint,
 )
 from conpool._core.core import KEEP_BARE
-from conpool._stats.memory import KEPT
 from conpool._pool import reap
+from conpool._stats.memory import KEPT
 from tests.support.pools import (
     HERE,
     THERE,
