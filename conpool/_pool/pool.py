@@ -139,6 +139,7 @@ class ConnectionPool(Generic[SessionT]):
         reaper = Reaper(self._engine, self._releaser, config.reap_interval)
         follower = Follower(self._engine, connector, config.reap_interval)
         self._lifecycle = Lifecycle(self._engine, reaper, follower, config.shutdown_grace)
+        news.join(self)
 
     # ── the block ───────────────────────────────────────────────────────────────
 
@@ -370,10 +371,8 @@ class ConnectionPool(Generic[SessionT]):
     def all_stats(self) -> PoolStats:
         """Return a snapshot of all numbers; printed, it is a table for people."""
         core, now = self._core, self._now()
-        before = core.memory.kept.copy()
-        # Another thread may ask while an endpoint goes from one to the other: one of these has it.
-        known = [*core.subs.copy(), *core.memory.kept.copy(), *before]
-        endpoints = {one: core.peek(one).snapshot(now) for one in dict.fromkeys(known)}
+        known = core.memory.known_beside(core.subs)
+        endpoints = {endpoint: core.peek(endpoint).snapshot(now) for endpoint in known}
         pool_limit = core.pool_limit
         total = pool_limit.limit.total if pool_limit.is_limited else None
         return PoolStats.of(self.name, endpoints, core.memory.forgotten, total)

@@ -44,14 +44,21 @@ A bucket from a to b answers 2ab / (a + b), which is off by the same share at bo
 _USUAL: Final = tuple(bound * (1.0 - QUANTILE_ERROR) for bound in _BOUNDS)
 """What stands for each bucket's durations."""
 
+SPREAD: Final = (0.0, *_USUAL, _BOUNDS[-1])
+"""What stands for the durations that `spread` counts in each place, in seconds."""
+
+
+def spread(buckets: Sequence[int], count: int) -> tuple[int, ...]:
+    """Return how many durations there are of each of `SPREAD`, as far as any has been counted."""
+    return (max(count - sum(buckets), 0), *buckets)
+
 
 def count_within(buckets: Sequence[int], count: int, limits: Sequence[float]) -> list[int]:
     """Return how many of `count` durations did not exceed each of `limits`, in seconds.
 
     A duration may be off by as much as a quantile. `buckets` come from `Histogram.copy_buckets`.
     """
-    zeros = max(count - sum(buckets), 0)
-    reached = tuple(accumulate(buckets, initial=zeros))
+    reached = tuple(accumulate(spread(buckets, count)))
     return [reached[min(bisect_right(_USUAL, limit), len(buckets))] for limit in limits]
 
 

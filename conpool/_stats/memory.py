@@ -7,6 +7,7 @@ endpoint that is asked for again goes on with its own.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, final
 
 from conpool._stats.counters import Counters
@@ -42,6 +43,12 @@ class Memory:
     def pop(self, endpoint: AnyEndpoint) -> None:
         """`endpoint` is one of the pool's own again, with its counters."""
         self.kept.pop(endpoint, None)
+
+    def known_beside(self, subs: Mapping[AnyEndpoint, object]) -> list[AnyEndpoint]:
+        """Return the endpoints of `subs`, which are the pool's own, and those remembered."""
+        before = self.kept.copy()
+        # An endpoint that goes from one to the other meanwhile is in one of these copies.
+        return list(dict.fromkeys((*list(subs), *self.kept.copy(), *before)))
 
     def _forget(self, endpoint: AnyEndpoint) -> None:
         counters = self.kept[endpoint]

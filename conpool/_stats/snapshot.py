@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, Final, Self, cast, final
 
 from conpool._stats.counters import COUNTERS, Counters, ReasonCounts
-from conpool._stats.histogram import Histogram, count_within
+from conpool._stats.histogram import Histogram, count_within, spread
 from conpool._stats.report import NO_BREAK, WIDTH, block, duration, shorten, table
 from conpool._values.endpoint import AnyEndpoint
 from conpool._values.group import Target
@@ -92,6 +92,12 @@ class LatencySummary:
 
     def __repr__(self) -> str:
         return f"<LatencySummary of {self.count} durations: {self}>"
+
+
+def spread_of(summary: LatencySummary) -> tuple[int, ...]:
+    """Return how many durations there are of each of `histogram.SPREAD`."""
+    buckets = summary._buckets  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - ours
+    return spread(buckets, summary.count)
 
 
 def count_within_each(summary: LatencySummary, limits: Sequence[float]) -> list[int]:
