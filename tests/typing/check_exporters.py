@@ -30,4 +30,4 @@ def opentelemetry() -> None:
     )
     conpool.ConnectionPool(observers=[observer, OpenTelemetryObserver(convention="http")])
     OpenTelemetryObserver(convention="sql")  # type: ignore[arg-type]
-    OpenTelemetryObserver("db")  # type: ignore[misc]
+    OpenTelemetryObserver("db")  # type: ignore[call-arg]

@@ -23,7 +23,7 @@ from conpool.contrib.opentelemetry import OpenTelemetryObserver
 @dataclass(frozen=True)
 class Metric:
     name: str
-    unit: str
+    unit: str | None
     kind: str
     points: list[Any]
 
@@ -72,11 +72,11 @@ class SDK:
             for metric in scope.metrics
         }
 
-    def number(self, name: str, **attributes: Any) -> float:
+    def number(self, name: str, **attributes: Any) -> Any:
         """The sum of a metric's points that have these attributes (`_` for `.`)."""
         return sum(point.value for point in self._points(name, attributes, NumberDataPoint))
 
-    def durations(self, name: str, **attributes: Any) -> tuple[int, float]:
+    def durations(self, name: str, **attributes: Any) -> tuple[int, Any]:
         """How many durations a histogram has, and their sum."""
         points = self._points(name, attributes, HistogramDataPoint)
         return sum(point.count for point in points), sum(point.sum for point in points)
