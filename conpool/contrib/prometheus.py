@@ -16,7 +16,8 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from conpool._pool.pool import ConnectionPool
-from conpool._stats.snapshot import EndpointStats, LatencySummary, PoolStats, count_within_each
+from conpool._stats.latency import LatencySummary, count_within_each
+from conpool._stats.snapshot import EndpointStats, PoolStats
 from conpool._values.config_error import named
 from conpool._values.states import CircuitState
 

@@ -26,7 +26,8 @@ from opentelemetry.metrics import (
 )
 
 from conpool._stats.histogram import QUANTILE_ERROR, SPREAD
-from conpool._stats.snapshot import EndpointStats, LatencySummary, spread_of
+from conpool._stats.latency import LatencySummary, spread_of
+from conpool._stats.snapshot import EndpointStats
 from conpool._values.endpoint import AnyEndpoint
 from conpool._values.group import Target
 from conpool.contrib._otel.names import (

@@ -106,7 +106,7 @@ async def test_the_numbers_are_right_and_have_pool_and_endpoint(
         )
 
 
-def count(sdk: SDK, state: str) -> float:
+def count(sdk: SDK, state: str) -> Any:
     return sdk.number("db.client.connection.count", db_client_connection_state=state)
 
 
