@@ -437,8 +437,8 @@ def test_a_pool_prints_as_two_tables_where_one_would_be_too_wide() -> None:
         "------------------------------------------------------------------------",
         "total                             11      12      13     15     -      -",
         "",
-        "db.example:5432: 7 tasks wait: all 10 slots are taken (a lease lasts 2s,",
-        "  p50). Raise max_connections_per_endpoint, or hold each for less time",
+        "db.example:5432: 7 tasks wait: all 10 slots are taken (a lease lasts 2s, p50).",
+        "  Raise max_connections_per_endpoint, or hold each for less time",
     ]
 
 
