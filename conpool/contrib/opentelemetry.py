@@ -8,7 +8,7 @@ The API of OpenTelemetry does nothing until the program sets up its SDK, or pass
 from __future__ import annotations
 
 import time
-from typing import Any, cast, get_args
+from typing import Any, Final, cast, get_args
 
 import trio
 from opentelemetry.context import Context
@@ -24,14 +24,18 @@ from conpool.contrib._otel.meters import find_meters
 from conpool.contrib._otel.names import SCOPE, Attributes, Convention, describe_endpoint
 from conpool.contrib._otel.watched import Watched
 
+SHORTEST: Final = 0.001
+"""A wait of fewer seconds has no span, unless a dial was its reason: to make one takes as long as
+several leases, and then at most a twentieth of what it shows."""
+
 
 class OpenTelemetryObserver(Observer):
     """Shows the numbers of pools as metrics, and what callers wait for as spans.
 
-    The metrics are those of the semantic conventions for connection pools. Whoever reads them has
-    the work: a lease that finds an idle connection adds nothing to them, and has no span. Each
-    other acquire, and each dial, is a span: a child of the one in which the caller asked. No
-    attribute has a secret. Several pools may share an observer if they run in the same thread.
+    The metrics are those of the semantic conventions for connection pools, taken from the numbers
+    of the pools when somebody collects them. Each acquire that took a millisecond or a dial, and
+    each dial, is a span: a child of the one in which the caller asked. No attribute has a secret.
+    Several pools may share an observer if they run in the same thread.
 
     >>> from conpool import ConnectionPool
     >>> pool = ConnectionPool(observers=[OpenTelemetryObserver(convention="db")])
@@ -68,8 +72,8 @@ class OpenTelemetryObserver(Observer):
     # A span begins when the observer hears that it is over, with the time at which it should have.
 
     def acquired(self, info: ConnectionInfo, waited: float) -> None:
-        """Show an acquire, unless an idle connection was there at once."""
-        if waited or info.uses == 1:
+        """Show an acquire that had to wait."""
+        if waited >= SHORTEST or info.uses == 1:
             more: Attributes = {"conpool.connection.id": info.id}
             self._show("conpool.acquire", info.endpoint, waited, more)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import re
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -56,6 +58,21 @@ async def test_every_metric_has_the_name_and_unit_of_its_convention(
     if convention == "http":
         expected["http.client.connection.duration"] = ("s", "Histogram")
     assert found == expected
+
+
+def test_the_page_names_every_metric() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "howto" / "metrics.rst").read_text("utf-8")
+    assert set(re.findall(r"^``db\.client\.connection\.([\w.]+)``", page, re.MULTILINE)) == {
+        "count",
+        "max",
+        "idle.max",
+        "idle.min",
+        "pending_requests",
+        "timeouts",
+        "wait_time",
+        "create_time",
+        "use_time",
+    }
 
 
 async def test_the_numbers_are_right_and_have_pool_and_endpoint(

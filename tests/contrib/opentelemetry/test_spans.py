@@ -70,6 +70,19 @@ async def test_a_dial_that_takes_no_time_has_its_spans_all_the_same(
         assert [span.name for span in sdk.spans] == ["conpool.connect", "conpool.acquire"]
 
 
+@pytest.mark.parametrize(("held", "spans"), [(0.0009, 1), (0.0011, 2)])
+async def test_a_wait_of_less_than_a_millisecond_has_no_span(
+    sdk: SDK, autojump_clock: MockClock, held: float, spans: int
+) -> None:
+    async with (
+        open_pool(observers=[sdk.observer()], max_connections_per_endpoint=1) as pool,
+        trio.open_nursery() as nursery,
+    ):
+        await nursery.start(hold, pool, HERE, held)
+        await hold(pool)
+    assert len(sdk.named("conpool.acquire")) == spans
+
+
 async def test_a_wait_for_a_connection_that_is_given_back_is_a_span(
     sdk: SDK, autojump_clock: MockClock
 ) -> None:

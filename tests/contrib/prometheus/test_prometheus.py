@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -145,6 +147,16 @@ async def test_a_scrape_has_every_number_by_pool_and_endpoint(
 
 def bounds() -> list[str]:
     return [*map(str, LIMITS), "+Inf"]
+
+
+def test_the_page_names_every_metric_and_no_other() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "howto" / "metrics.rst").read_text("utf-8")
+    rows = re.findall(r"^``(\w+)`` +(gauge|counter|histogram)  ", page, re.MULTILINE)
+    assert {f"conpool_{name.removesuffix('_total')}": kind for name, kind in rows} == EXPECTED
+    alarms = page.partition("alarms")[2].partition("Counters never")[0]
+    named = set(re.findall(r"conpool_\w+", alarms))
+    assert {re.sub("_(total|bucket)$", "", name) for name in named} <= set(EXPECTED)
+    assert len(named) == 3
 
 
 async def test_the_text_is_valid_openmetrics_too(network: Network) -> None:
