@@ -373,8 +373,7 @@ class ConnectionPool(Generic[SessionT]):
     def all_stats(self) -> PoolStats:
         """Return a snapshot of all numbers; printed, it is a table for people."""
         core, now = self._core, self._now()
-        known = core.memory.known_beside(core.subs)
-        endpoints = {endpoint: core.peek(endpoint).snapshot(now) for endpoint in known}
+        endpoints = {one: core.peek(one).snapshot(now) for one in core.memory.known_with(core.subs)}
         pool_limit = core.pool_limit
         total = pool_limit.limit.total if pool_limit.is_limited else None
         return PoolStats.of(self.name, endpoints, core.memory.forgotten, total)

@@ -44,7 +44,7 @@ class Memory:
         """`endpoint` is one of the pool's own again, with its counters."""
         self.kept.pop(endpoint, None)
 
-    def known_beside(self, subs: Mapping[AnyEndpoint, object]) -> list[AnyEndpoint]:
+    def known_with(self, subs: Mapping[AnyEndpoint, object]) -> list[AnyEndpoint]:
         """Return the endpoints of `subs`, which are the pool's own, and those remembered."""
         before = self.kept.copy()
         # An endpoint that goes from one to the other meanwhile is in one of these copies.
