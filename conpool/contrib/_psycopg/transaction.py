@@ -1,0 +1,48 @@
+"""Transactions that are undone, although the scope around them has been cancelled."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Self, final
+
+import psycopg
+import trio
+
+
+@final
+class Transaction(psycopg.AsyncTransaction):
+    """psycopg's own; what undoes it is shielded, and has the connection's `cancel_timeout`.
+
+    psycopg counts on it that a task is cancelled once. trio cancels all that follows, too.
+    """
+
+    async def __aenter__(self) -> Self:
+        try:
+            return await super().__aenter__()
+        except trio.Cancelled as cancelled:
+            await self._undo(cancelled)
+            raise
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> bool:
+        if exc_val is not None:
+            return await self._undo(exc_val)
+        try:
+            return await super().__aexit__(None, None, None)
+        except trio.Cancelled as cancelled:
+            await self._undo(cancelled)
+            raise
+
+    async def _undo(self, why: BaseException) -> bool:
+        """Roll back, unless that has been done, or a COMMIT was under way."""
+        if self.status is not self.Status.ACTIVE:
+            return False
+        connection: psycopg.AsyncConnection[Any] = self.connection
+        seconds = getattr(connection, "cancel_timeout", 0.0)
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + seconds):
+            return await super().__aexit__(type(why), why, why.__traceback__)
+        return False
