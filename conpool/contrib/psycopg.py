@@ -10,5 +10,7 @@ async with AsyncConnectionPool("postgresql://app@db.example/orders") as pool:
 from __future__ import annotations
 
 from conpool.contrib._psycopg.connection import AsyncConnection
+from conpool.contrib._psycopg.driver import PsycopgDriver
+from conpool.contrib._psycopg.pool import AsyncConnectionPool
 
-__all__ = ["AsyncConnection"]
+__all__ = ["AsyncConnection", "AsyncConnectionPool", "PsycopgDriver"]

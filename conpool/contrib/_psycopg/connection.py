@@ -5,17 +5,17 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
-from typing import Any, ClassVar, Final, Self, TypeVar, cast
+from typing import Any, ClassVar, Final, Self, cast
 
 import psycopg
 import trio
 from psycopg import capabilities, errors, generators, pq
 from psycopg.abc import RV, AdaptContext, ConnDict, ConnParam, PQGen
 from psycopg.conninfo import conninfo_to_dict, make_conninfo, timeout_from_conninfo
-from psycopg.rows import AsyncRowFactory, tuple_row
+from psycopg.rows import AsyncRowFactory, Row, tuple_row
 
 from conpool.contrib._psycopg import inside
 from conpool.contrib._psycopg.lock import Lock
@@ -29,7 +29,7 @@ _log: Final = logging.getLogger("conpool")
 _ACTIVE: Final = pq.TransactionStatus.ACTIVE
 _OFF: Final = pq.PipelineStatus.OFF
 
-Row = TypeVar("Row", covariant=True)
+_AS_TUPLES: Final = cast("AsyncRowFactory[Any]", tuple_row)
 
 
 class AsyncConnection(psycopg.AsyncConnection[Row]):
@@ -60,7 +60,7 @@ class AsyncConnection(psycopg.AsyncConnection[Row]):
     def __init__(
         self,
         pgconn: pq.abc.PGconn,
-        row_factory: AsyncRowFactory[Row] = cast("AsyncRowFactory[Row]", tuple_row),
+        row_factory: AsyncRowFactory[Row] = _AS_TUPLES,
     ) -> None:
         super().__init__(pgconn, row_factory)
         # psycopg uses no more of a lock than `async with`.
@@ -74,8 +74,8 @@ class AsyncConnection(psycopg.AsyncConnection[Row]):
         autocommit: bool = False,
         prepare_threshold: int | None = 5,
         context: AdaptContext | None = None,
-        row_factory: AsyncRowFactory[Any] | None = None,
-        cursor_factory: type[psycopg.AsyncCursor[Any]] | None = None,
+        row_factory: AsyncRowFactory[Row] | None = None,
+        cursor_factory: type[psycopg.AsyncCursor[Row]] | None = None,
         **kwargs: ConnParam,
     ) -> Self:
         """Connect to the first host that takes us, and log in.
@@ -120,12 +120,12 @@ class AsyncConnection(psycopg.AsyncConnection[Row]):
             except psycopg.Error as error:
                 _log.debug("connecting to %s failed: %s", where, error)
                 failures.append((error.with_traceback(None), where))
-        error = failures[-1][0]
+        last, _ = failures[-1]
         if len(failures) == 1:
-            raise error
-        lines = [str(error), "Multiple connection attempts failed. All failures were:"]
+            raise last
+        lines = [str(last), "Multiple connection attempts failed. All failures were:"]
         lines += [f"- {where}: {failure}" for failure, where in failures]
-        raise type(error)("\n".join(lines), pgconn=error.pgconn)
+        raise type(last)("\n".join(lines), pgconn=last.pgconn)
 
     @classmethod
     async def _try_one(cls, attempt: ConnDict, timeout: float) -> Self:
@@ -217,7 +217,7 @@ class AsyncConnection(psycopg.AsyncConnection[Row]):
     @asynccontextmanager
     async def transaction(
         self, savepoint_name: str | None = None, force_rollback: bool = False
-    ) -> AsyncIterator[psycopg.AsyncTransaction]:
+    ) -> AsyncGenerator[psycopg.AsyncTransaction]:
         """Begin a transaction, or a savepoint inside one, for a block.
 
         The block commits if it ends well. If it raises or is cancelled, it is rolled back.

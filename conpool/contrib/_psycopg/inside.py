@@ -48,7 +48,7 @@ get_param: Final[Callable[[ConnMapping, str], str | None]] = _conninfo_utils.get
 
 def connecting(cls: type[psycopg.AsyncConnection[Any]], conninfo: str) -> PQGenConn[Any]:
     """Return the generator that opens a connection of class `cls`."""
-    return cls._connect_gen(conninfo)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+    return cls._connect_gen(conninfo)  # pyright: ignore[reportPrivateUsage]
 
 
 def may_cancel(conn: psycopg.AsyncConnection[Any]) -> bool:
@@ -65,3 +65,8 @@ def adapt(conn: psycopg.AsyncConnection[Any], context: AdaptContext) -> None:
 def start_autocommit(conn: psycopg.AsyncConnection[Any], is_on: bool) -> None:
     """Set the mode of a connection that has done nothing yet."""
     conn._autocommit = is_on  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+
+
+def is_in_block(conn: psycopg.AsyncConnection[Any]) -> bool:
+    """Return whether a `transaction` block or a two-phase transaction has not come to its end."""
+    return bool(conn._num_transactions or conn._tpc)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]

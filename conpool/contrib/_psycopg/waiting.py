@@ -10,7 +10,7 @@ import math
 import select
 import time
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, cast
 
 import psycopg
 import trio
@@ -56,8 +56,7 @@ async def drive(
         wanted = next(generator)
     except StopIteration as end:
         await _pause_if_busy()
-        result: RV = end.value
-        return result
+        return cast("RV", end.value)
     deadline = math.inf if timeout is None else trio.current_time() + timeout
     try:
         while True:
@@ -69,8 +68,7 @@ async def drive(
             if deadline <= trio.current_time():
                 raise WaitTimeout("the wait timed out")
     except StopIteration as end:
-        result = end.value
-        return result
+        return cast("RV", end.value)
 
 
 async def drive_connecting(generator: PQGenConn[RV]) -> RV:
@@ -90,8 +88,7 @@ async def drive_connecting(generator: PQGenConn[RV]) -> RV:
         while True:
             fileno, wanted = generator.send(await _wait(fileno, wanted, math.inf))
     except StopIteration as end:
-        result: RV = end.value
-        return result
+        return cast("RV", end.value)
     finally:
         generator.close()
 
