@@ -18,10 +18,10 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo, timeout_from_conni
 from psycopg.rows import AsyncRowFactory, Row, tuple_row
 
 from conpool.contrib._psycopg import inside
+from conpool.contrib._psycopg.ending import AsyncServerCursor, Transaction
 from conpool.contrib._psycopg.lock import Lock
 from conpool.contrib._psycopg.names import find_attempts
 from conpool.contrib._psycopg.stopping import finish_exchange
-from conpool.contrib._psycopg.transaction import Transaction
 from conpool.contrib._psycopg.waiting import drive, drive_connecting
 
 _log: Final = logging.getLogger("conpool")
@@ -63,6 +63,7 @@ class AsyncConnection(psycopg.AsyncConnection[Row]):
         row_factory: AsyncRowFactory[Row] = _AS_TUPLES,
     ) -> None:
         super().__init__(pgconn, row_factory)
+        self.server_cursor_factory = AsyncServerCursor
         # psycopg uses no more of a lock than `async with`.
         self.lock = Lock()  # type: ignore[assignment] # pyright: ignore[reportAttributeAccessIssue]
 

@@ -3,8 +3,11 @@
     nox -s psycopg_suite -- path/to/checkout
 
 Its tests stay where they are. They use a few functions of asyncio to run things side by side; those
-get twins here. Nothing of the class under test does. What tests asyncio itself is left out. The
-variable `STOCK` runs everything as it is, on asyncio.
+get twins here. Nothing of the class under test does. What tests asyncio itself is left out.
+
+The variable `STOCK` runs everything as it is, on asyncio. Tests that psycopg marks as slow are left
+out unless arguments after the path say otherwise: `-m ""`. Among these are some that count all
+objects of the interpreter; anyio's runner on trio keeps four more or four fewer at times.
 """
 
 from __future__ import annotations
@@ -203,10 +206,12 @@ if not STOCK:
         import psycopg
         import psycopg.conninfo
 
+        from conpool.contrib._psycopg.ending import AsyncServerCursor
         from conpool.contrib._psycopg.names import find_attempts
         from conpool.contrib.psycopg import AsyncConnection
 
-        psycopg.AsyncConnection = AsyncConnection  # type: ignore[misc, assignment] # the point
+        psycopg.AsyncConnection = AsyncConnection  # type: ignore[misc] # the point of it
+        psycopg.AsyncServerCursor = AsyncServerCursor  # type: ignore[misc]
         psycopg.conninfo.conninfo_attempts_async = find_attempts
         # trio warns of a generator that is left in the middle; asyncio does not.
         config.addinivalue_line("filterwarnings", "ignore:Async generator:ResourceWarning")
@@ -230,7 +235,7 @@ if not STOCK:
     def pytest_fixture_setup(fixturedef: Any, request: Any) -> Any:
         if fixturedef.argname != "anyio_backend":
             return None
-        value = ("trio", {})
+        value: tuple[str, dict[str, Any]] = ("trio", {})
         fixturedef.cached_result = (value, fixturedef.cache_key(request), None)
         return value
 

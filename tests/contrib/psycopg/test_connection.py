@@ -13,10 +13,12 @@ import trio
 import trio.testing
 from psycopg import pq
 from psycopg.rows import dict_row
+from psycopg.waiting import Ready, Wait
 
-from conpool.contrib._psycopg import inside, waiting
+from conpool.contrib._psycopg import inside
 from conpool.contrib._psycopg.lock import Lock
 from conpool.contrib._psycopg.names import find_attempts
+from conpool.contrib._psycopg.waiting import drive
 from conpool.contrib.psycopg import AsyncConnection
 
 from .databases import PATIENCE, Database, first
@@ -316,19 +318,19 @@ async def test_a_wait_for_either_reports_what_comes_first() -> None:
                 left._sock.send(b"x" * 65536)  # type: ignore[attr-defined] # it is full
 
         def wait_once() -> Any:
-            return (yield waiting.Wait.RW)
+            return (yield Wait.RW)
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(right.send, b"!")
-            assert await waiting.drive(wait_once(), left.fileno()) == waiting.Ready.R
+            assert await drive(wait_once(), left.fileno()) == Ready.R
         await left.recv(1)
-        assert await waiting.drive(wait_once(), left.fileno(), interval=0.01) == 0
+        assert await drive(wait_once(), left.fileno(), interval=0.01) == 0
         with pytest.raises(inside.WaitTimeout):
-            await waiting.drive(wait_and_wait(), left.fileno(), timeout=0.01)
+            await drive(wait_and_wait(), left.fileno(), timeout=0.01)
 
 
 def wait_and_wait() -> Any:
-    while not (yield waiting.Wait.R):
+    while not (yield Wait.R):
         pass
 
 

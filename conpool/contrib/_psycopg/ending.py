@@ -1,4 +1,4 @@
-"""Transactions that are undone, although the scope around them has been cancelled."""
+"""What must come to its end at the server although the scope around it has been cancelled."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, Self, final
 
 import psycopg
 import trio
+from psycopg.rows import Row
 
 
 @final
@@ -41,8 +42,24 @@ class Transaction(psycopg.AsyncTransaction):
         """Roll back, unless that has been done, or a COMMIT was under way."""
         if self.status is not self.Status.ACTIVE:
             return False
-        connection: psycopg.AsyncConnection[Any] = self.connection
-        seconds = getattr(connection, "cancel_timeout", 0.0)
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + seconds):
+        with _time_to_end(self.connection):
             return await super().__aexit__(type(why), why, why.__traceback__)
         return False
+
+
+@final
+class AsyncServerCursor(psycopg.AsyncServerCursor[Row]):
+    """psycopg's own, whose end is shielded, too: otherwise the server would keep it."""
+
+    __module__ = "psycopg"
+    __slots__ = ()
+
+    async def close(self) -> None:
+        """Close the cursor at the server, within the connection's `cancel_timeout`."""
+        with _time_to_end(self.connection):
+            await super().close()
+
+
+def _time_to_end(connection: psycopg.AsyncConnection[Any]) -> trio.CancelScope:
+    seconds: float = getattr(connection, "cancel_timeout", 0.0)
+    return trio.CancelScope(shield=True, deadline=trio.current_time() + seconds)
