@@ -186,6 +186,22 @@ async def test_a_session_is_reset_before_the_next_lease(autojump_clock: MockCloc
 
 
 @pytest.mark.parametrize("fault", ["raises", "hangs", "leaves an answer"])
+async def test_f101_a_reset_that_fails_closes_the_connection(
+    fault: str, autojump_clock: MockClock
+) -> None:
+    async def reset(session: Session) -> None:
+        if fault == "raises":
+            raise ValueError
+        if fault == "hangs":
+            await trio.sleep_forever()
+        await session.stream.send_all(b"reset\n")
+
+    async with lending(make_driver(reset=reset), max_connections_per_endpoint=1) as pool:
+        assert [await call(pool), await call(pool)] == [1, 2]
+        expected = {"raises": "ERROR", "hangs": "UNHEALTHY", "leaves an answer": "INCOMPLETE"}
+        assert reasons(pool)[expected[fault]] >= 1
+
+
 async def test_a_reset_that_has_nothing_to_do_is_left_out() -> None:
     class Frugal(Full):
         needed: bool | Exception = False
@@ -203,22 +219,6 @@ async def test_a_reset_that_has_nothing_to_do_is_left_out() -> None:
             await settle()
             assert pool.stats(HERE).idle == 1
             assert driver.log.count("reset") == times, needed
-
-
-async def test_f101_a_reset_that_fails_closes_the_connection(
-    fault: str, autojump_clock: MockClock
-) -> None:
-    async def reset(session: Session) -> None:
-        if fault == "raises":
-            raise ValueError
-        if fault == "hangs":
-            await trio.sleep_forever()
-        await session.stream.send_all(b"reset\n")
-
-    async with lending(make_driver(reset=reset), max_connections_per_endpoint=1) as pool:
-        assert [await call(pool), await call(pool)] == [1, 2]
-        expected = {"raises": "ERROR", "hangs": "UNHEALTHY", "leaves an answer": "INCOMPLETE"}
-        assert reasons(pool)[expected[fault]] >= 1
 
 
 async def test_what_is_not_kept_is_not_reset() -> None:
