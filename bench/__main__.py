@@ -16,6 +16,7 @@ from .lease import measure_contended, measure_uncontended
 from .measure import FULL, QUICK, TINY, Scale, Table
 from .memory import measure_memory, measure_passing
 from .outages import measure_outages
+from .psycopg import measure_psycopg
 from .queue import measure_cancelling, measure_fairness, measure_handover
 from .requests import measure_requests
 from .sessions import measure_sessions
@@ -38,6 +39,7 @@ CASES: Final[dict[str, Case]] = {
     "outages": _in_trio(measure_outages),
     "requests": _in_trio(measure_requests),
     "http": measure_http,
+    "psycopg": measure_psycopg,
     "memory": _in_trio(measure_memory),
     "passing": _in_trio(measure_passing),
 }

@@ -16,7 +16,7 @@ from conpool._values.config import PoolConfig
 from conpool.contrib._psycopg.connection import AsyncConnection
 from conpool.contrib._psycopg.driver import PsycopgDriver
 
-_DEFAULT: Final = PoolConfig()
+_DEFAULT: Final = PoolConfig(health_check_after=30.0)
 
 
 @final
@@ -31,7 +31,8 @@ class AsyncConnectionPool:
     Args:
         conninfo: A URL, or `key=value` pairs; see `PsycopgDriver.endpoint`.
         config: Limits and times. psycopg_pool's `min_size` is `min_idle_per_endpoint`, `max_size`
-            is `max_connections_per_endpoint`, and `timeout` is `acquire_timeout`.
+            is `max_connections_per_endpoint`, and `timeout` is `acquire_timeout`. By default the
+            server is not asked about a connection that was idle for less than 30 seconds.
         driver: Opens and keeps the connections. psycopg_pool's `configure` and `reset` are its.
         name: Of the pool, for logs and statistics.
 
