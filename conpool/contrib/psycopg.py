@@ -9,8 +9,10 @@ async with AsyncConnectionPool("postgresql://app@db.example/orders") as pool:
 
 from __future__ import annotations
 
+from psycopg.rows import Row
+
 from conpool.contrib._psycopg.connection import AsyncConnection
 from conpool.contrib._psycopg.driver import PsycopgDriver
 from conpool.contrib._psycopg.pool import AsyncConnectionPool
 
-__all__ = ["AsyncConnection", "AsyncConnectionPool", "PsycopgDriver"]
+__all__ = ["AsyncConnection", "AsyncConnectionPool", "PsycopgDriver", "Row"]

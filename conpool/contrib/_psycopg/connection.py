@@ -63,7 +63,7 @@ class AsyncConnection(psycopg.AsyncConnection[Row]):
         row_factory: AsyncRowFactory[Row] = _AS_TUPLES,
     ) -> None:
         super().__init__(pgconn, row_factory)
-        self.server_cursor_factory = AsyncServerCursor[Row]
+        self.server_cursor_factory = cast("type[AsyncServerCursor[Row]]", AsyncServerCursor)
         # psycopg uses no more of a lock than `async with`.
         self.lock = Lock()  # type: ignore[assignment] # pyright: ignore[reportAttributeAccessIssue]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, NamedTuple, final
+from typing import Any, Final, NamedTuple
 from weakref import WeakKeyDictionary
 
 import psycopg
@@ -48,7 +48,6 @@ class _Habits(NamedTuple):
         return cls(*(getattr(session, name) for name in cls._fields))
 
 
-@final
 class PsycopgDriver(NativeDriver[AsyncConnection[Any]]):
     """Sessions are `AsyncConnection`s: for a pool of your own, `ConnectionPool(driver=...)`.
 

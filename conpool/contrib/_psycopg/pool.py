@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
-from types import TracebackType
-from typing import Any, Final, Self, final
+from typing import Any, Final, Self
 
 import psycopg
 import trio
@@ -19,7 +18,6 @@ from conpool.contrib._psycopg.driver import PsycopgDriver
 _DEFAULT: Final = PoolConfig(health_check_after=30.0)
 
 
-@final
 class AsyncConnectionPool:
     """For those who know psycopg_pool: lends the connections of one connection string.
 
@@ -55,13 +53,8 @@ class AsyncConnectionPool:
         await self._pool.__aenter__()
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_val: BaseException | None,
-        exc_tb: TracebackType | None,
-    ) -> None:
-        await self._pool.__aexit__(exc_type, exc_val, exc_tb)
+    async def __aexit__(self, *exc_info: Any) -> None:
+        await self._pool.__aexit__(*exc_info)
 
     @asynccontextmanager
     async def connection(
