@@ -245,9 +245,9 @@ class AsyncConnection(psycopg.AsyncConnection[Row]):
     ) -> None:
         """Commit or roll back, and close the connection in any case."""
         try:
-            await super().__aexit__(exc_type, exc_val, exc_tb)
+            await super().__aexit__(exc_type, exc_val, exc_tb)  # noqa: ASYNC102 - it may be given up
         finally:
-            await self.close()
+            await self.close()  # noqa: ASYNC102 - it waits for nothing
 
     async def close(self) -> None:
         """Close the connection at once; tasks that wait for it get `psycopg.OperationalError`."""

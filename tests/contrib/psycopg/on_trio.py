@@ -99,7 +99,7 @@ async def _gather(tasks: list[Any], return_exceptions: bool, timeout: float) -> 
         for task in tasks:
             try:
                 results.append(await task)
-            except (Exception, asyncio.CancelledError) as error:
+            except (Exception, asyncio.CancelledError) as error:  # noqa: ASYNC103 - a twin's
                 if not return_exceptions:
                     raise
                 results.append(error)

@@ -233,7 +233,7 @@ async def test_a_descriptor_closed_by_somebody_else_is_an_operational_error(db: 
         os.dup2(saved, number)
         os.close(saved)
         os.close(replaced)
-        await conn.close()
+        await conn.close()  # noqa: ASYNC102 - it waits for nothing
 
 
 # ── waiting ─────────────────────────────────────────────────────────────────────
