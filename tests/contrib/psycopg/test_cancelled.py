@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import os
 import random
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any, cast
 
 import psycopg
 import pytest
@@ -22,7 +23,8 @@ INTRANS = pq.TransactionStatus.INTRANS
 SLEEPS = "state = 'active' AND query LIKE '%pg_sleep%'"
 
 Operation = Callable[[AsyncConnection[Any]], Awaitable[object]]
-ENDLESS = "COPY (SELECT repeat('x', 1000) FROM generate_series(1, 100000000)) TO STDOUT"
+ENDLESS_QUERY = "SELECT repeat('x', 1000), generate_series(1, 100000000)"
+ENDLESS = f"COPY ({ENDLESS_QUERY}) TO STDOUT"
 
 
 async def execute(conn: AsyncConnection[Any]) -> None:
@@ -318,3 +320,37 @@ async def test_a_query_that_another_task_left_under_way_is_stopped_before_the_cl
             await db.wait_until_some(SLEEPS)
         await db.wait_until_none(SLEEPS)
         assert len(log.reasons) == 1
+
+
+async def test_what_an_exception_leaves_in_the_middle_is_stopped_too(db: Database) -> None:
+    async with await db.connect() as conn:
+        with pytest.raises(ZeroDivisionError):
+            rows = cast("AsyncGenerator[Any]", conn.cursor().stream(ENDLESS_QUERY))
+            async with aclosing(rows):
+                async for _ in rows:
+                    raise ZeroDivisionError
+        assert conn.pgconn.transaction_status == IDLE
+        with pytest.raises(ZeroDivisionError):
+            async with conn.cursor().copy(ENDLESS) as copy:
+                await copy.read()
+                raise ZeroDivisionError
+        assert await first(conn, "SELECT 1") == 1
+
+
+async def test_a_transaction_in_a_pipeline_is_rolled_back(db: Database) -> None:
+    async with await db.connect() as conn:
+        await conn.execute("CREATE TEMP TABLE t (n int)")
+        async with conn.pipeline():
+            async with conn.transaction():
+                await conn.execute("INSERT INTO t VALUES (1)")
+            with pytest.raises(ZeroDivisionError):
+                async with conn.transaction():
+                    await conn.execute("INSERT INTO t VALUES (2)")
+                    raise ZeroDivisionError
+        with trio.CancelScope() as scope:
+            async with conn.pipeline(), conn.transaction():
+                await conn.execute("INSERT INTO t VALUES (3)")
+                scope.cancel()
+                await trio.sleep_forever()
+        assert conn.pgconn.pipeline_status == pq.PipelineStatus.OFF
+        assert await first(conn, "SELECT sum(n) FROM t") == 1

@@ -391,3 +391,18 @@ async def test_an_endpoint_of_any_origin_is_good(db: Database) -> None:
         url = f"postgresql://conpool:correct%20horse@{server.host}:{server.port}/postgres"
         async with pool.connection(Endpoint.from_url(url)) as lease:
             assert await first(lease.session, "SELECT current_database()") == "postgres"
+
+
+async def test_a_group_of_hosts_lends_from_one_that_is_up(db: Database, dead_port: int) -> None:
+    server = db.server
+    group = PsycopgDriver.group(
+        db.conninfo(host=f"{server.host},{server.host}", port=f"{dead_port},{server.port}")
+    )
+    async with lending(db) as (pool, _, _log):
+        try:
+            lease = await pool.acquire(group)
+        except NotImplementedError:
+            pytest.skip("pools do not lend from groups yet")
+        assert lease.endpoint == group.endpoints[1]
+        assert await first(lease.session, "SELECT 1") == 1
+        pool.release(lease)
