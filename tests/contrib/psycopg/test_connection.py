@@ -18,7 +18,7 @@ from psycopg.waiting import Ready, Wait
 from conpool.contrib._psycopg import inside
 from conpool.contrib._psycopg.lock import Lock
 from conpool.contrib._psycopg.names import find_attempts
-from conpool.contrib._psycopg.waiting import drive
+from conpool.contrib._psycopg.waiting import drive, drive_connecting
 from conpool.contrib.psycopg import AsyncConnection
 
 from .databases import PATIENCE, Database, first
@@ -327,6 +327,42 @@ async def test_a_wait_for_either_reports_what_comes_first() -> None:
         assert await drive(wait_once(), left.fileno(), interval=0.01) == 0
         with pytest.raises(inside.WaitTimeout):
             await drive(wait_and_wait(), left.fileno(), timeout=0.01)
+
+
+async def test_a_connect_that_is_cancelled_ends_its_generator() -> None:
+    left, right = trio.socket.socketpair()
+    ended = False
+
+    def connect() -> Any:
+        nonlocal ended
+        try:
+            yield left.fileno(), Wait.R
+        finally:
+            ended = True
+
+    with left, right:
+        generator = connect()
+        with trio.move_on_after(0.01):
+            await drive_connecting(generator)
+        assert ended
+
+
+async def test_a_generator_that_never_has_to_wait_lets_others_run() -> None:
+    left, right = trio.socket.socketpair()
+    ran = False
+
+    def write_on() -> Any:
+        while not ran:
+            assert (yield Wait.W)
+
+    async def run() -> None:
+        nonlocal ran
+        ran = True
+
+    with left, right, trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run)
+            await drive(write_on(), left.fileno())
 
 
 def wait_and_wait() -> Any:

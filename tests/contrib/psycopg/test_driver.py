@@ -10,6 +10,7 @@ from typing import Any, cast
 import psycopg
 import pytest
 import trio
+import trio.testing
 from psycopg import pq
 from psycopg.rows import dict_row
 
@@ -62,7 +63,6 @@ async def in_two_phases(conn: AsyncConnection[Any]) -> None:
 async def in_prepared_two_phases(conn: AsyncConnection[Any]) -> None:
     await in_two_phases(conn)
     await conn.tpc_prepare()
-    await conn.execute("ROLLBACK PREPARED 'left behind'")
 
 
 async def closed(conn: AsyncConnection[Any]) -> None:
@@ -73,6 +73,14 @@ async def in_pipeline(conn: AsyncConnection[Any]) -> AbstractAsyncContextManager
     block = conn.pipeline()
     await block.__aenter__()
     await conn.execute("SELECT 1")
+    return block
+
+
+async def in_pipeline_at_rest(
+    conn: AsyncConnection[Any],
+) -> AbstractAsyncContextManager[object]:
+    block = conn.pipeline()
+    await block.__aenter__()
     return block
 
 
@@ -91,9 +99,11 @@ async def in_block(conn: AsyncConnection[Any]) -> AbstractAsyncContextManager[ob
 KEPT: list[Work] = [in_transaction, in_failed_transaction, with_habits]
 NOT_KEPT: dict[Work, CloseReason] = {
     in_two_phases: CloseReason.ERROR,
+    in_prepared_two_phases: CloseReason.ERROR,
     in_block: CloseReason.ERROR,
     closed: CloseReason.INCOMPLETE,
     in_pipeline: CloseReason.INCOMPLETE,
+    in_pipeline_at_rest: CloseReason.INCOMPLETE,
     in_copy: CloseReason.INCOMPLETE,
 }
 
@@ -113,6 +123,8 @@ async def check_untouched(conn: AsyncConnection[Any]) -> None:
 @pytest.fixture
 def table(db: Database) -> None:
     with psycopg.connect(db.conninfo(), autocommit=True) as conn:
+        for xid in conn.tpc_recover():
+            conn.tpc_rollback(xid)
         conn.execute("DROP TABLE IF EXISTS left_behind")
         conn.execute("CREATE TABLE left_behind (n int)")
 
@@ -153,6 +165,23 @@ async def settled(pool: ConnectionPool[Any], endpoint: Any) -> None:
     """Wait until no reset is under way."""
     while pool.stats(endpoint).active:
         await trio.lowlevel.checkpoint()
+
+
+async def test_a_lease_that_ends_while_a_task_waits_for_news_costs_the_connection(
+    db: Database,
+) -> None:
+    async with lending(db, PsycopgDriver(autocommit=True)) as (pool, endpoint, log):
+        async with trio.open_nursery() as nursery, pool.connection(endpoint) as lease:
+            await lease.session.execute("LISTEN news")
+
+            @nursery.start_soon
+            async def wait(conn: AsyncConnection[Any] = lease.session) -> None:
+                with pytest.raises(psycopg.OperationalError, match="closed"):
+                    async for _ in conn.notifies():
+                        pass
+
+            await trio.testing.wait_all_tasks_blocked()
+        assert log.reasons == [CloseReason.INCOMPLETE]
 
 
 async def test_an_error_of_the_server_costs_no_connection(db: Database) -> None:
@@ -311,8 +340,9 @@ async def test_a_lock_is_free_when_the_block_has_been_left(db: Database, table: 
             async with pool.connection() as conn:
                 await conn.execute("LOCK TABLE left_behind")
                 scope.cancel()
-        async with pool.connection() as conn:
-            await conn.execute("LOCK TABLE left_behind NOWAIT")
+                await trio.sleep_forever()
+        with psycopg.connect(db.conninfo()) as other:  # at once: the pool has had no time
+            other.execute("LOCK TABLE left_behind NOWAIT")
 
 
 # ── servers that fail ───────────────────────────────────────────────────────────
