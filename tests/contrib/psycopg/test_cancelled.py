@@ -319,6 +319,7 @@ async def test_a_query_that_another_task_left_under_way_is_stopped_before_the_cl
 
             await db.wait_until_some(SLEEPS)
         await db.wait_until_none(SLEEPS)
+        await pool.drain(endpoint)
         assert len(log.reasons) == 1
 
 

@@ -162,8 +162,8 @@ async def test_a_lease_that_leaves_this_costs_the_connection(
 
 
 async def settled(pool: ConnectionPool[Any], endpoint: Any) -> None:
-    """Wait until no reset is under way."""
-    while pool.stats(endpoint).active:
+    """Wait until no reset is under way, and nothing is being closed."""
+    while (stats := pool.stats(endpoint)).active or stats.closing:
         await trio.lowlevel.checkpoint()
 
 
@@ -181,6 +181,7 @@ async def test_a_lease_that_ends_while_a_task_waits_for_news_costs_the_connectio
                         pass
 
             await trio.testing.wait_all_tasks_blocked()
+        await pool.drain(endpoint)
         assert log.reasons == [CloseReason.INCOMPLETE]
 
 
