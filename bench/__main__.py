@@ -18,6 +18,7 @@ from .memory import measure_memory, measure_passing
 from .outages import measure_outages
 from .psycopg import measure_psycopg
 from .queue import measure_cancelling, measure_fairness, measure_handover
+from .redis import measure_redis
 from .requests import measure_requests
 from .sessions import measure_sessions
 
@@ -39,6 +40,7 @@ CASES: Final[dict[str, Case]] = {
     "outages": _in_trio(measure_outages),
     "requests": _in_trio(measure_requests),
     "http": measure_http,
+    "redis": measure_redis,
     "psycopg": measure_psycopg,
     "memory": _in_trio(measure_memory),
     "passing": _in_trio(measure_passing),
