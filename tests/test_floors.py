@@ -30,7 +30,7 @@ _dial: progress address places lookup name_cache socket_options race unix http_c
 _connection: closing exchange session tls_tap probe link pooled hand_over idle_watch
 _errors: connect copies obstacles pool explain
 -- trio from here up, not below --
-_core: limit gate heap queue records affinity effects timetable pool_limit ledger chores keeping \
+_core: limit gate heap queue records affinity effects timetable pool_limit ledger retiring chores keeping \
   warming dials sharing serving checks failures ending orders core
 _extend: connector driver observer
 _stats: histogram counters report snapshot

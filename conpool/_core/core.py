@@ -342,7 +342,8 @@ class Core(Generic[LinkT, TaskT]):
         self._ledger.touch(sub)
         self.pump(now)
         kept_until = max(sub.used_at + KEEP_BARE, sub.gate.opens_at, sub.warm_not_before)
-        if now < kept_until or not sub.is_bare or self.subs.get(sub.endpoint) is not sub:
+        is_kept = now < kept_until or sub in self._chores.retiring.plans
+        if is_kept or not sub.is_bare or self.subs.get(sub.endpoint) is not sub:
             return
         del self.subs[sub.endpoint]
         self.dropped_counters.absorb(sub.counters)

@@ -308,17 +308,19 @@ class ConnectionPool(Generic[SessionT]):
         self._steering.clear(endpoint, interrupt_in_use=interrupt_in_use)
 
     @enable_ki_protection
-    async def drain(self, endpoint: AnyEndpoint | None = None) -> None:
+    async def drain(self, endpoint: AnyEndpoint | None = None, *, over: float = 0.0) -> None:
         """`clear`, then wait until every connection that it covered is gone.
 
-        If it is cancelled, the pool still never lends those connections again.
+        With `over`, each connection gets a time of its own in that many seconds. It is lent until
+        then, and closed when nobody has it. If this is cancelled, the connections go all the same.
 
         Raises:
+            ConfigError: `over` is not a finite number of 0 or more seconds.
             RuntimeError: This task holds one of them, and would wait for itself. Nothing has
                 changed. (A holder that waits for another task to drain is not noticed, and waits
                 for ever.)
         """
-        await self._steering.drain(endpoint)
+        await self._steering.drain(endpoint, over)
 
     # ── steering ────────────────────────────────────────────────────────────────
 
@@ -333,14 +335,14 @@ class ConnectionPool(Generic[SessionT]):
         self._steering.resume(endpoint)
 
     @enable_ki_protection
-    def set_limit(self, endpoint: AnyEndpoint, max_connections: int) -> None:
-        """Change the limit of `endpoint`; surplus connections close, the lent ones when given back.
+    def set_limit(self, endpoint: AnyEndpoint | None, max_connections: int) -> None:
+        """Change the limit of `endpoint`, or with None that of the whole pool (`max_connections`).
 
-        Until these have been given back, there are more connections than the new limit, and the
-        statistics show that.
+        Surplus connections close, the lent ones when given back. Until then there are more than the
+        new limit, and the statistics show that.
 
         Raises:
-            ConfigError: `max_connections` is not an int of at least 1.
+            ConfigError: It is not an int of at least 1, or the pool was made without such a limit.
             PoolClosed: The pool is not open.
         """
         self._steering.set_limit(endpoint, max_connections)
