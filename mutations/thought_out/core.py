@@ -641,15 +641,16 @@ MUTATIONS: Final = (
     plant(
         "what was lent when its name moved is closed as cleared",
         "_core/orders.py",
-        "            entry.doomed = entry.doomed or CloseReason.MOVED\n",
-        "            entry.doomed = entry.doomed or CloseReason.CLEARED\n",
+        "            self.retiring.retire(entry, CloseReason.MOVED)\n",
+        "            self.retiring.retire(entry, CloseReason.CLEARED)\n",
     ),
     plant(
         "what was lent when its name moved is kept",
-        "_core/orders.py",
+        "_core/retiring.py",
         "        elif entry.state is _ACTIVE:\n"
-        "            entry.doomed = entry.doomed or CloseReason.MOVED\n",
-        "",
+        "            entry.doomed = entry.doomed or reason\n",
+        "        elif entry.state is _ACTIVE and reason is not CloseReason.MOVED:\n"
+        "            entry.doomed = entry.doomed or reason\n",
     ),
     plant(
         "a release keeps what its holder has retired",
