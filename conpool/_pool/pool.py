@@ -15,6 +15,7 @@ from conpool._connection.session import SessionRules
 from conpool._dial.tcp import TCPConnector
 from conpool._engine.engine import Engine
 from conpool._engine.news import News
+from conpool._errors.pool_log import PoolLog
 from conpool._extend.connector import Connector
 from conpool._extend.driver import Driver, SessionT
 from conpool._extend.observer import ConnectionInfo, Observer
@@ -128,8 +129,8 @@ class ConnectionPool(Generic[SessionT]):
         valid_instance("connector", connector, Connector)
         if driver is not None:
             valid_instance("driver", driver, Driver)
-        rules = SessionRules(driver)
         self.name: str = f"pool-{next(_numbers)}" if name is None else name
+        rules = SessionRules(driver, PoolLog(self.name))
         self._core = make_core(config, own_configs, rules, is_checked=health_check is not None)
         news = News(observers, on_created=on_created, on_reused=on_reused, on_closed=on_closed)
         self._engine = Engine(self._core, connector, news, rules)
