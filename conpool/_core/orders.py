@@ -142,10 +142,10 @@ def _is_staying(entry: AnyEntry) -> bool:
     return entry.state is not ConnectionState.CLOSING and not entry.is_given_up
 
 
-def _surplus_order(entry: AnyEntry) -> tuple[int, float]:
+def _surplus_order(entry: AnyEntry) -> tuple[int, float, int]:
     """Which goes first: the longest idle, then the latest lease, and dials last of all."""
     if entry.state is _IDLE:
-        return 0, entry.idle_since
+        return 0, entry.idle_since, entry.id
     if entry.state is _CONNECTING:
-        return 2, 0.0
-    return 1, -max((lease.since for lease in entry.leases), default=0.0)
+        return 2, 0.0, -entry.id
+    return 1, -max((lease.since for lease in entry.leases), default=0.0), -entry.id

@@ -63,15 +63,13 @@ class Deadlocks:
             self._warn(slots, sub.endpoint, waiter.since)
 
     def _warn(self, slots: Slots, endpoint: AnyEndpoint, now: float) -> None:
-        holders = slots.find_holders(now)
-        more = [f"and {holders.others} more"] if holders.others else []
-        self._log.about(endpoint).warn(
+        self._log.about(endpoint).warning(
             "deadlock at %s: the tasks that hold its connections%s all wait for a connection"
             " themselves, and none comes free before one of them gives up. Acquire once and pass"
             " the connection on, or raise the limit above the number of such tasks. Held by:%s",
             endpoint,
             " and those of the whole pool" if slots.is_pool_wide else "",
-            "".join(f"\n  {line}" for line in (*holders.lines, *more)),
+            _say_who(slots.limit.borrowers, now),
         )
 
 
@@ -104,12 +102,17 @@ def note_opened(log: PoolLog) -> None:
 
 def warn_of_cut_off(log: PoolLog, entries: Iterable[PooledEntry], grace: float, now: float) -> None:
     """Warn of leases that the pool ends because they have outlived its grace."""
-    lines, others = describe_leases(entries, now)
-    if lines:
-        more = [f"and {others} more"] if others else []
+    holders = _say_who(entries, now)
+    if holders:
         log.warning(
             "the leases below have outlived the shutdown_grace of %g s, and the pool closes their"
             " connections under them:%s",
             grace,
-            "".join(f"\n  {line}" for line in (*lines, *more)),
+            holders,
         )
+
+
+def _say_who(entries: Iterable[PooledEntry], now: float) -> str:
+    lines, others = describe_leases(entries, now)
+    more = [f"and {others} more"] if others else []
+    return "".join(f"\n  {line}" for line in (*lines, *more))

@@ -182,9 +182,7 @@ class Dialler:
         since = gate.outage_since
         self._host.core.dialled(entry, now)
         if since is not None and gate.outage_since is None:
-            entry.link.log.note(
-                "dials to %s succeed again: none did for %.3g s", entry.sub.endpoint, now - since
-            )
+            entry.link.log.note("dials succeed again: for %.3g s none did", now - since)
 
     def _report_failed(
         self, entry: PooledEntry, error: ConnectError | None, started: float
@@ -217,7 +215,7 @@ class Dialler:
         if awaited_by is not None and awaited_by.queued:
             log.note("a dial has failed: %s", error)
         else:
-            tell = log.warn if is_first else log.note
+            tell = log.warning if is_first else log.note
             tell("a dial that nobody waits for has failed: %s", error)
 
 

@@ -65,10 +65,10 @@ class _Described(NamedTuple):
 class Slots:
     """The slots of one limit, which callers waited for in vain."""
 
-    __slots__ = ("_counts", "_described", "_held", "_limit", "is_deadlock", "is_pool_wide")
+    __slots__ = ("_counts", "_described", "_held", "is_deadlock", "is_pool_wide", "limit")
 
     def __init__(self, limit: PooledLimit, *, is_pool_wide: bool, is_deadlock: bool) -> None:
-        self._limit = limit
+        self.limit = limit
         self.is_pool_wide = is_pool_wide
         """Whether these are the slots of the whole pool, and not those of one endpoint."""
         self.is_deadlock = is_deadlock
@@ -92,11 +92,11 @@ class Slots:
 
     def _describe(self, now: float) -> None:
         # There may be 10,000 leases: all loops over them run in C, a few milliseconds together.
-        entries: list[PooledEntry] = list(self._limit.borrowers)
+        entries: list[PooledEntry] = list(self.limit.borrowers)
         states = list(map(_state_of, entries))
         if self.is_pool_wide:
             counts = (f"{states.count(state)} {state.value}" for state in _COUNTED)
-            self._counts = f"{', '.join(counts)}, limit {self._limit.total}"
+            self._counts = f"{', '.join(counts)}, limit {self.limit.total}"
         leases = sorted(_find_leases(entries), key=attrgetter("since"))
         self._held = Counter(map(attrgetter("holder"), leases))
         self._described = tuple(

@@ -12,7 +12,7 @@ The texts of exceptions are shown, as in errors: their authors must keep secrets
 from __future__ import annotations
 
 import logging
-from typing import Final, final
+from typing import Final, cast, final
 
 import trio
 
@@ -63,19 +63,26 @@ class PoolLog:
         """Say that something is wrong with this program."""
         self.write(logging.ERROR, message, *args, error=error)
 
-    def warn(self, message: str, *args: object) -> None:
+    def warning(self, message: str, *args: object) -> None:
         """Say what somebody should look at."""
         self.write(logging.WARNING, message, *args)
 
-    def note(self, message: str, *args: object) -> None:
+    def note(self, message: str, *args: object, error: BaseException | None = None) -> None:
         """Say what the pool has got over by itself."""
-        self.write(logging.INFO, message, *args)
+        self.write(logging.INFO, message, *args, error=error)
 
     def gone_wrong(self, message: str, *args: object, error: Exception) -> None:
         """Say that code of the user's own has raised `error`, which may be its peer's doing."""
-        level = logging.INFO if isinstance(error, _OF_PEERS) else logging.WARNING
+        level = logging.INFO if _is_of_peers(error) else logging.WARNING
         self.write(level, message, *args, error=error)
 
 
 NO_LOG: Final = PoolLog()
 """For what belongs to no pool."""
+
+
+def _is_of_peers(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        _, others = cast("BaseExceptionGroup[BaseException]", error).split(_OF_PEERS)
+        return others is None
+    return isinstance(error, _OF_PEERS)

@@ -56,7 +56,7 @@ class Follower:
                 addresses = await _spell_all(await self._connector.addresses(sub.endpoint))
         except Exception as error:  # noqa: BLE001 - a connector of the user's own may raise anything
             log = self._engine.log.about(sub.endpoint)
-            log.gone_wrong("cannot tell where %s leads now", sub.endpoint, error=error)
+            log.note("cannot tell where %s leads now", sub.endpoint, error=error)
         # Asked again, because the core may have dropped `sub` during the look-up.
         if addresses and _may_have_moved(sub):
             self._engine.report(self._engine.core.orders.moved, sub, addresses)

@@ -92,9 +92,9 @@ class Lifecycle:
         state = self._core.state
         if state is not PoolState.NEW:
             raise RuntimeError(
-                f"pool {self._engine.log.pool} cannot be opened: it is {state.value}, and a pool can"
-                " be opened once. Open one pool with `async with`, and use it from any task inside"
-                " that block; after its end, make another pool"
+                f"pool {self._engine.log.pool} is {state.value} and cannot be opened: a pool can be"
+                " opened once. Open it with `async with` where the program starts, and use it in"
+                " any task inside that block; after its end, make another pool"
             )
 
     async def leave(self, exc: BaseException | None, refuse: Callable[[], object]) -> None:

@@ -945,8 +945,8 @@ MUTATIONS: Final = (
     plant(
         "a lower limit of the pool takes the longest leases first",
         "_core/orders.py",
-        "    return 1, -max((lease.since for lease in entry.leases), default=0.0)\n",
-        "    return 1, max((lease.since for lease in entry.leases), default=0.0)\n",
+        "    return 1, -max((lease.since for lease in entry.leases), default=0.0), -entry.id\n",
+        "    return 1, max((lease.since for lease in entry.leases), default=0.0), -entry.id\n",
         *RETIRING,
     ),
 )

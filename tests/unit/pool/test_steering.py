@@ -113,18 +113,20 @@ async def test_draining_nothing_over_a_while_is_a_checkpoint() -> None:
 
 
 async def test_the_limit_of_the_whole_pool_can_be_changed(autojump_clock: MockClock) -> None:
-    async with open_pool(max_connections=1, name="orders") as pool, trio.open_nursery() as nursery:
+    async with open_pool(max_connections=2, name="orders") as pool, trio.open_nursery() as nursery:
         first = await pool.acquire(HERE)
+        other = await pool.acquire(HERE)
         nursery.start_soon(use, pool, 1)
         await settle()
         assert pool.stats(HERE).waiting == 1
-        pool.set_limit(None, 3)
+        pool.set_limit(None, 4)
         await settle()
         assert pool.stats(HERE).idle == 1
-        assert pool.all_stats().limit == 3
+        assert pool.all_stats().limit == 4
+        pool.release(other)
         second = await pool.acquire(THERE)
         pool.set_limit(None, 1)
-        assert pool.stats(HERE).closed_by_reason == {CloseReason.SURPLUS: 1}
+        assert pool.stats(HERE).closed_by_reason == {CloseReason.SURPLUS: 2}
         pool.release(second)
         assert pool.stats(THERE).closed_by_reason == {CloseReason.SURPLUS: 1}
         pool.release(first)
