@@ -34,6 +34,7 @@ from conpool._errors.pool import (
 )
 from conpool._extend.connector import Connector
 from conpool._extend.driver import Driver, NativeDriver
+from conpool._extend.logging_observer import LoggingObserver
 from conpool._extend.observer import ConnectionInfo, Observer
 from conpool._lending.lease import Connection
 from conpool._pool.pool import ConnectionPool
@@ -71,6 +72,7 @@ __all__ = [
     "HTTPProxy",
     "LatencySummary",
     "LocalResourceError",
+    "LoggingObserver",
     "Login",
     "NativeDriver",
     "NoHealthyEndpoint",

@@ -32,7 +32,7 @@ _errors: pool_log connect copies obstacles pool explain
 -- trio from here up, not below --
 _core: limit gate heap queue records affinity effects timetable pool_limit ledger retiring chores \
   keeping warming dials sharing serving checks failures ending orders core
-_extend: connector driver observer
+_extend: connector driver observer logging_observer
 _stats: histogram counters report snapshot
 _values: config_error validation host value states tls proxy login url endpoint group option config
 """
