@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+from inspect import unwrap
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import trio
 
 from conpool import Endpoint, Login
 from conpool._errors.pool_log import NO_LOG, PoolLog
+from tests import conftest
 
 ENDPOINT = Endpoint("db.example", 5432, login=Login("app", "c4n4ry"))
 
@@ -37,7 +39,10 @@ def test_a_name_with_a_percent_sign_is_shown_as_it_is(caplog: pytest.LogCaptureF
     assert caplog.messages == ["pool 100 %s: full"]
 
 
-def test_a_record_is_of_the_line_that_complains(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_record_is_of_the_line_that_complains(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(PoolLog, "write", unwrap(PoolLog.write))  # those who listen are a frame
     NO_LOG.warning("here")
     assert Path(caplog.records[0].pathname) == Path(__file__)
 
@@ -72,7 +77,11 @@ def test_the_other_levels(caplog: pytest.LogCaptureFixture) -> None:
     assert levels == [("noted", logging.INFO), ("failed", logging.ERROR)]
 
 
-def test_what_nobody_reads_is_not_put_together(caplog: pytest.LogCaptureFixture) -> None:
+def test_what_nobody_reads_is_not_put_together(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(PoolLog, "write", unwrap(PoolLog.write))  # nobody listens
+
     class Unreadable:
         def __str__(self) -> str:
             raise AssertionError
@@ -80,3 +89,23 @@ def test_what_nobody_reads_is_not_put_together(caplog: pytest.LogCaptureFixture)
     caplog.set_level(logging.ERROR, "conpool")
     PoolLog("orders", Unreadable()).warning("quiet")  # type: ignore[arg-type]
     assert not caplog.records
+
+
+# ── the watch over the whole suite ──────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("part", ["a canary", "c4n4ry", "harmless"])
+def test_g9_a_secret_that_the_log_tells_is_noticed_at_any_level(
+    part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(PoolLog, "write", unwrap(PoolLog.write))
+        watch = unwrap(conftest.no_secret_is_logged._get_wrapped_function())(patch)
+        next(watch)
+        NO_LOG.note("a dial has failed: %s", OSError(part))
+        NO_LOG.note("a dial has failed", error=OSError("harmless"))
+        if part == "harmless":
+            assert next(watch, None) is None
+        else:
+            with pytest.raises(AssertionError):
+                next(watch)
