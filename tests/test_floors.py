@@ -34,7 +34,8 @@ _core: limit gate heap queue records affinity effects timetable pool_limit ledge
   keeping warming dials sharing serving checks failures ending orders core
 _extend: connector driver observer logging_observer
 _stats: histogram counters report snapshot
-_values: config_error validation host value states tls proxy login url endpoint group option config
+_values: config_error validation guesses host value states tls proxy login url endpoint group \
+  option config
 """
 PURE = "_core"
 """Nothing that this folder reaches may do I/O."""

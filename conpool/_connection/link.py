@@ -141,9 +141,12 @@ class Link:
         if isinstance(self.stream, NativeStream):
             self.stream.note_goodbye()
 
-    def try_close_now(self) -> bool:
-        """Close by force, without awaiting; return False if only an await can close the stream."""
-        self.exchange.cut()
+    def try_close_now(self, why: str = "closed by the pool") -> bool:
+        """Close by force, without awaiting; return False if only an await can close the stream.
+
+        `why` is what a task learns that still uses the connection.
+        """
+        self.exchange.cut(why)
         return try_close_now(self.stream, self.log)
 
     def __repr__(self) -> str:

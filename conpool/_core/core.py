@@ -209,10 +209,10 @@ class Core(Generic[LinkT, TaskT]):
             counters.wait_time.count += 1
         lease = Lease(entry, holder, now)
         entry.leases[lease] = None
-        entry.uses += 1
         counters.acquired += 1
-        if entry.uses > 1:
+        if entry.uses:
             counters.total_reused += 1
+        entry.uses += 1
         return lease
 
     # ── a connection is opened ──────────────────────────────────────────────────

@@ -288,7 +288,7 @@ class Engine:
         """Close by force, if nothing better is possible or due; return False if it must await."""
         needs_await = self.attendant.needs_await(entry, gracefully)
         is_polite = needs_await and not self.background.has_ended
-        return not is_polite and entry.link.try_close_now()
+        return not is_polite and entry.link.try_close_now(_say_why(entry.reason))
 
     @enable_ki_protection
     async def _close(self, entry: PooledEntry, gracefully: bool) -> None:
@@ -324,3 +324,12 @@ class Engine:
         self.attendant.start_reset(
             effect.entry, lambda entry, reason: self.report(self.core.reset_over, entry, reason)
         )
+
+
+def _say_why(reason: CloseReason | None) -> str:
+    """Say, to a task that uses a connection, why the pool has closed it under its lease."""
+    if reason is CloseReason.POOL_CLOSED:
+        return "closed by the pool at the end of its grace: the pool closes (see shutdown_grace)"
+    if reason is CloseReason.CLEARED:
+        return "closed by the pool, which was told to clear(interrupt_in_use=True)"
+    return "closed by the pool" if reason is None else f"closed by the pool: {reason.value}"

@@ -227,7 +227,7 @@ class Lifecycle:
                 # Not moved: nothing has become of it. The end of a lease must not look into the
                 # parent's socket.
                 if entry.state is not ConnectionState.CONNECTING:
-                    entry.link.exchange.cut()
+                    entry.link.exchange.cut("opened in the parent process")
                 entry.state = ConnectionState.CLOSED
 
 

@@ -28,9 +28,10 @@ from conpool._pool.lifecycle import Lifecycle
 from conpool._pool.reap import Reaper
 from conpool._pool.steering import Steering
 from conpool._stats.snapshot import EndpointStats, PoolStats
-from conpool._values.config import PoolConfig, checked_configs
+from conpool._values.config import PoolConfig, checked_configs, explain_argument
 from conpool._values.endpoint import AnyEndpoint
 from conpool._values.group import Target, valid_target
+from conpool._values.guesses import ON_POOL, answers_guesses
 from conpool._values.states import CloseReason, PoolState
 from conpool._values.validation import valid_async_function, valid_instance, valid_seconds
 
@@ -39,6 +40,7 @@ _NO_OVERRIDES: Final[Mapping[AnyEndpoint, PoolConfig]] = MappingProxyType({})
 _numbers = count(1)
 
 
+@answers_guesses(explain_argument, ON_POOL)
 class ConnectionPool(Generic[SessionT]):
     """Lend connections to any number of endpoints, inside one `async with` block.
 
@@ -196,7 +198,8 @@ class ConnectionPool(Generic[SessionT]):
 
         Args:
             endpoint: The peer to talk to.
-            timeout: Seconds for queueing, dialling and checking together; None: `acquire_timeout`.
+            timeout: Seconds for queueing, dialling and checking together. None means the configured
+                `acquire_timeout`, and not "no limit", which is `math.inf`.
             fresh: Open a new connection, even if one is idle.
             affinity: Any hashable value. An idle connection that has last served it comes first;
                 nobody waits for one.
@@ -384,8 +387,7 @@ class ConnectionPool(Generic[SessionT]):
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
-            f"pool {self.name} cannot be copied or pickled: its connections and tasks exist once."
-            " Make another pool, from the same config"
+            f"pool {self.name} cannot be copied or pickled: make another, from the same config"
         )
 
     def __repr__(self) -> str:
@@ -393,8 +395,5 @@ class ConnectionPool(Generic[SessionT]):
         count, limit = len(core.subs), core.pool_limit.limit
         # Debuggers and logs ask for this at any time: it costs the same, whatever the pool holds.
         connections = f", {len(limit.borrowers)} of {limit.total} connections"
-        return (
-            f"<conpool.ConnectionPool {self.name!r} {core.state.value}:"
-            f" {count} {'endpoint' if count == 1 else 'endpoints'}"
-            f"{connections if core.pool_limit.is_limited else ''}>"
-        )
+        text = f"{self.name!r} {core.state.value}: {count} endpoint{'' if count == 1 else 's'}"
+        return f"<conpool.ConnectionPool {text}{connections * core.pool_limit.is_limited}>"
