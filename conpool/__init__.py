@@ -16,6 +16,7 @@ from conpool._dial.name_cache import ResolverStats
 from conpool._dial.tcp import TCPConnector
 from conpool._errors.connect import (
     ConnectError,
+    ConnectRefused,
     ConnectTimeout,
     LocalResourceError,
     ProxyError,
@@ -60,6 +61,7 @@ __all__ = [
     "CloseReason",
     "ConfigError",
     "ConnectError",
+    "ConnectRefused",
     "ConnectTimeout",
     "Connection",
     "ConnectionInfo",

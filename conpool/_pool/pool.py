@@ -387,7 +387,7 @@ class ConnectionPool(Generic[SessionT]):
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
-            f"pool {self.name} cannot be copied or pickled: make another, from the same config"
+            f"pool {self.name} cannot be copied or pickled: it has tasks. Make another pool"
         )
 
     def __repr__(self) -> str:

@@ -13,6 +13,7 @@ import trio
 import conpool
 from conpool._errors.connect import (
     ConnectError,
+    ConnectRefused,
     ConnectTimeout,
     LocalResourceError,
     ProxyError,
@@ -191,6 +192,7 @@ SAMPLES: list[PoolError] = [
         )
         for cls in (
             ConnectError,
+            ConnectRefused,
             ConnectTimeout,
             ResolveError,
             ProxyError,

@@ -43,7 +43,7 @@ async def test_each_event_has_a_record(
         "asked for",
         "connection 2 dialled",
         f"connection 2 failed after 0 s: cannot connect to {HERE}, phase tcp: {REFUSED}",
-        "got nothing in 0 s: ConnectError",
+        "got nothing in 0 s: ConnectRefused",
     ]
 
 
