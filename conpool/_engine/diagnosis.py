@@ -81,7 +81,7 @@ def note_opened(log: PoolLog) -> None:
     try:
         sites = _sites.get()
     except LookupError:
-        sites = Counter()
+        sites = Counter[_Site]()
         _sites.set(sites)
     site = find_site()
     if site is None:

@@ -99,6 +99,6 @@ def valid_target(target: Target) -> AnyEndpoint:
     hint = ""
     if isinstance(stranger, str):
         hint = " (for a URL write Endpoint.from_url(url))"
-    elif isinstance(stranger, tuple | list):
+    elif type(stranger) in {tuple, list}:
         hint = " (write Endpoint(host, port), or EndpointGroup for several)"
     raise TypeError(f"not an Endpoint or UnixEndpoint but {named(stranger)}{hint}")

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from functools import wraps
 from inspect import signature
+from types import MappingProxyType
 from typing import Any, Final, NoReturn, TypeVar, final
 
 T = TypeVar("T")
@@ -66,6 +67,7 @@ ON_POOL: Final[Mapping[str, str]] = {
     "wait": "`await pool.warm(endpoint, count)`",
 }
 """Attributes of other pools, and what does the same here."""
+_NONE: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 def explain_option(name: str, of: str, known: Iterable[str], habits: Mapping[str, str]) -> str:
@@ -77,7 +79,7 @@ def explain_option(name: str, of: str, known: Iterable[str], habits: Mapping[str
 
 
 def answers_guesses(
-    explain: Callable[[str, Iterable[str]], str], attributes: Mapping[str, str] | None = None
+    explain: Callable[[str, Iterable[str]], str], attributes: Mapping[str, str] = _NONE
 ) -> Callable[[type[T]], type[T]]:
     """Have a class explain wrong keyword arguments, and name what to write for `attributes`.
 
@@ -99,10 +101,14 @@ def answers_guesses(
             init(self, *args, **options)
 
         it.__init__ = checking
-        for name, instead in (attributes or {}).items():
+        for name, instead in attributes.items():
             setattr(it, name, Guess(cls.__name__, name, instead))
+
+        def list_attributes(self: object) -> list[str]:
+            return sorted(set(object.__dir__(self)) - attributes.keys())
+
         if attributes:
-            it.__dir__ = lambda self: sorted(set(object.__dir__(self)) - attributes.keys())
+            it.__dir__ = list_attributes
         return cls
 
     return decorate

@@ -128,7 +128,7 @@ def _check_rest(scheme: str, path: str, query: str, fragment: str) -> None:
 
 def _is_path(host: str) -> bool:
     """Whether a host is libpq's way to write the folder of a UNIX socket."""
-    return host.startswith(("/", "@/"))
+    return host.startswith("/")
 
 
 _LIBPQ_SOCKET: Final = (
