@@ -647,8 +647,7 @@ MUTATIONS: Final = (
     plant(
         "what was lent when its name moved is kept",
         "_core/retiring.py",
-        "        elif entry.state is _ACTIVE:\n"
-        "            entry.doomed = entry.doomed or reason\n",
+        "        elif entry.state is _ACTIVE:\n            entry.doomed = entry.doomed or reason\n",
         "        elif entry.state is _ACTIVE and reason is not CloseReason.MOVED:\n"
         "            entry.doomed = entry.doomed or reason\n",
     ),
