@@ -113,6 +113,9 @@ def warn_of_cut_off(log: PoolLog, entries: Iterable[PooledEntry], grace: float, 
 
 
 def _say_who(entries: Iterable[PooledEntry], now: float) -> str:
-    lines, others = describe_leases(entries, now)
+    try:
+        lines, others = describe_leases(entries, now)
+    except Exception as error:  # noqa: BLE001 - a warning must not break what goes well
+        return f"\n  (they cannot be described: {error!r})"
     more = [f"and {others} more"] if others else []
     return "".join(f"\n  {line}" for line in (*lines, *more))

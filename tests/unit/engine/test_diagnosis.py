@@ -277,7 +277,9 @@ async def test_a_dial_that_nobody_waits_for_is_told_once_in_an_outage(
 ) -> None:
     caplog.set_level(logging.INFO, "conpool")
     network = Network()
-    async with open_pool(network, min_idle_per_endpoint=1, name="orders") as pool:
+    async with open_pool(
+        network, min_idle_per_endpoint=1, connect_timeout=5, name="orders"
+    ) as pool:
         await use(pool)
         network.refuse()
         pool.clear(HERE)
@@ -294,6 +296,16 @@ async def test_a_dial_that_nobody_waits_for_is_told_once_in_an_outage(
         assert len(later) >= 2
         assert {record.levelno for record in later} == {logging.INFO}
         assert "a dial has failed: cannot connect to" in later[-1].getMessage()
+        network.silent.add(HERE)
+        async with trio.open_nursery() as nursery:
+            begun = len(network.dials)
+            nursery.start_soon(pool.acquire, HERE)
+            await trio.sleep(2.0)  # longer than any back-off
+            assert len(network.dials) == begun + 1
+            nursery.cancel_scope.cancel()
+        await trio.sleep(5.0)
+        assert caplog.records[-1].levelno == logging.INFO, "the outage is known"
+        assert "a dial that nobody waits for has failed: " in caplog.messages[-1]
         network.accept()
         caplog.clear()
         await use(pool)
