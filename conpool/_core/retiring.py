@@ -54,7 +54,7 @@ class Retiring:
         self.plans: dict[AnySubPool, list[Plan]] = {}
 
     def begin(self, sub: AnySubPool, over: float, share: float, now: float) -> list[AnyEntry]:
-        """Retire all that `sub` has now within `over` seconds; return them, the last one last.
+        """Retire all that `sub` has now within `over` seconds; return them, the closing ones too.
 
         `share`, above 0 and up to 1, moves all of them by this part of the pause between two, so
         that endpoints with few connections do not take the same moments.
@@ -68,7 +68,7 @@ class Retiring:
             )
             self.plans.setdefault(sub, []).append(plan)
             self._ledger.timetable.look_at(sub, plan.left[0][0])
-        return entries
+        return list(sub.limit.borrowers)
 
     def went_on(self, sub: AnySubPool, now: float) -> None:
         """Retire what has fallen due of `sub`."""

@@ -9,6 +9,7 @@ import trio
 from trio.testing import MockClock
 
 from conpool import CloseReason, ConfigError, ConnectionInfo, PoolClosed
+from tests.support.drivers import Session, greet_and_echo, make_driver
 from tests.support.pools import HERE, THERE, Network, exchange, make_pool, open_pool, settle, use
 
 
@@ -77,6 +78,22 @@ async def test_a_cancelled_drain_over_a_while_goes_on_by_itself(autojump_clock: 
         assert pool.stats(HERE).idle == 1
         await trio.sleep(4.0)
         assert pool.stats(HERE).idle == 0
+
+
+async def test_draining_over_a_while_waits_for_what_is_closing_already(
+    autojump_clock: MockClock,
+) -> None:
+    async def close(session: Session) -> None:
+        await trio.sleep(3.0)
+
+    async with open_pool(
+        Network(greet_and_echo), driver=make_driver(close=close), close_timeout=5.0
+    ) as pool:
+        await use(pool)
+        pool.close_idle(HERE)
+        began = trio.current_time()
+        await pool.drain(HERE, over=1.0)
+        assert trio.current_time() - began == pytest.approx(3.0)
 
 
 async def test_the_end_of_the_pool_ends_a_drain_over_a_while(autojump_clock: MockClock) -> None:
