@@ -161,8 +161,8 @@ MUTATIONS = (
     Mutation(
         name="a goodbye takes as long as it takes",
         file="_connection/closing.py",
-        old="    scope = trio.CancelScope(shield=True, deadline=trio.current_time() + timeout)\n",
-        new="    scope = trio.CancelScope(shield=True, deadline=trio.current_time() + 3600)\n",
+        old="(shield=True, deadline=trio.current_time() + timeout) as scope:\n",
+        new="(shield=True, deadline=trio.current_time() + 3600) as scope:\n",
         tests=(_DRIVER,),
     ),
     Mutation(
