@@ -163,6 +163,8 @@ async def read_line(stream: trio.abc.ReceiveStream) -> bytes:
 async def test_the_code_of_a_page_runs(page: Path, any_peer: AnyPeer) -> None:
     if page.stem == "httpx":
         pytest.importorskip("httpx2", reason="httpx2 is not installed")
+    if page.stem == "status":
+        pytest.importorskip("starlette", reason="Starlette is not installed")
     async with conpool.ConnectionPool(connector=any_peer) as pool:
         names: dict[str, Any] = {
             "conpool": conpool,
