@@ -90,8 +90,7 @@ class Dials:
             if first.is_resting:
                 return
             if limit.limit.has_free_slot:
-                if first.gate.is_open(now):  # else it leaves the line
-                    self._dial_for_oldest(first, now)
+                self._dial_for_oldest(first, now)
                 self.dial_for_waiters(first, now)
                 if first.min_idle or first.warmers:
                     limit.cold[first] = None  # it goes on warming when nobody of its own waits
@@ -147,6 +146,8 @@ class Dials:
         self._ledger.condemn(entry, reason, gracefully=not is_checked)
 
     def _dial_for_oldest(self, sub: AnySubPool, now: float) -> None:
+        if not sub.gate.is_open(now):
+            return  # it has closed since `sub` came to stand in line
         waiter = sub.queue.find(is_unprovided=True)
         assert waiter is not None, sub  # there are more waiters than dials
         sub.gate.attempted(now)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from conpool._values.config import CircuitBreaker
+
 from .world import World
 
 PAIR: Final[dict[str, Any]] = {"max_connections_per_endpoint": 2}
@@ -111,8 +113,62 @@ SHARED: Final = (
 )
 """Worlds of drivers: connections that are shared, or reset."""
 
+BREAKER: Final = CircuitBreaker(failure_threshold=2, reset_timeout=2)
+
+CUT_OFF: Final = (
+    World(
+        name="one endpoint, a circuit that opens and is tried",
+        settings=PAIR | {"circuit_breaker": BREAKER},
+        waiters=2,
+        happens=_happens("a second passes", "ask fresh", "dial failed", "discarded"),
+        at_least=500,
+    ),
+    World(
+        name="one endpoint, two trials, dials that are given up",
+        settings=PAIR
+        | {
+            "circuit_breaker": CircuitBreaker(failure_threshold=1, half_open_max=2, reset_timeout=0)
+        },
+        is_slow=True,
+        happens=_happens("a second passes", "cleared", "dial failed", "failed here"),
+        at_least=500,
+    ),
+    World(
+        name="one endpoint, a circuit, connections that die early, protocols that report",
+        settings=PAIR | {"circuit_breaker": BREAKER},
+        waiters=2,
+        happens=_happens(
+            "a second passes", "dial failed", "failure reported", "lost early", "success reported"
+        ),
+        at_least=500,
+    ),
+    World(
+        name="two endpoints with circuits share two slots",
+        settings=PAIR | {"circuit_breaker": BREAKER, "max_connections": 2},
+        endpoints=2,
+        waiters=2,
+        happens=_happens("a second passes", "dial failed"),
+        at_least=500,
+    ),
+    World(
+        name="one endpoint, marked and paused",
+        settings=PAIR,
+        waiters=2,
+        happens=_happens("ask fresh", "discarded", "marked", "paused", "warming"),
+        at_least=500,
+    ),
+    World(
+        name="one connection, a queue that sheds load",
+        settings={"max_connections_per_endpoint": 1, "queue_target_delay": 1},
+        happens=_happens("a second passes", "ask impatiently", "discarded"),
+        at_least=500,
+    ),
+)
+"""Worlds of the breaker, of marks, and of the rule for shedding load."""
+
 SMALL: Final = (
     *SHARED,
+    *CUT_OFF,
     World(
         name="one endpoint and most of what it can be told",
         settings=PAIR,
