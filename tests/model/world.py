@@ -176,16 +176,13 @@ class World:
             sub = shell.core.subs.get(ENDPOINTS[number])
             if sub is None:
                 continue
+            yield from ((kind, number, number) for kind in self._find_words(sub))
             is_busy = len(sub.chores) > 1  # or there would be ever more to do
             for kind in self._among("cleared", "cleared and interrupted"):
                 if not is_busy:
                     yield kind, number, number
             if "paused" in self.happens:
                 yield "resumed" if sub.gate.is_told_to_pause else "paused", number, number
-            if "marked" in self.happens:
-                yield "unmarked" if sub.gate.is_unhealthy else "marked", number, number
-            for kind in self._among("failure reported", "success reported"):
-                yield kind, number, number
             if "limit set" in self.happens and not is_busy:
                 yield "raised" if sub.limit.total == 1 else "lowered", number, number
             if "warming" in self.happens:
@@ -196,6 +193,12 @@ class World:
         for kind in ("shut", "swept"):
             if kind in self.happens:
                 yield kind, 0, 0
+
+    def _find_words(self, sub: SubPool) -> Iterator[str]:
+        """What the pool may be told about a server."""
+        if "marked" in self.happens:
+            yield "unmarked" if sub.gate.is_unhealthy else "marked"
+        yield from self._among("failure reported", "success reported")
 
     def _find_looks(self, shell: Shell) -> Iterator[tuple[str, int, Any]]:
         """What happens to connections of their own accord, or because somebody looks."""

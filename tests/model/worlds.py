@@ -114,41 +114,44 @@ SHARED: Final = (
 """Worlds of drivers: connections that are shared, or reset."""
 
 BREAKER: Final = CircuitBreaker(failure_threshold=2, reset_timeout=2)
+FRAGILE: Final = CircuitBreaker(failure_threshold=1, reset_timeout=0, half_open_max=2)
 
 CUT_OFF: Final = (
     World(
         name="one endpoint, a circuit that opens and is tried",
         settings=PAIR | {"circuit_breaker": BREAKER},
         waiters=2,
-        happens=_happens("a second passes", "ask fresh", "dial failed", "discarded"),
+        happens=_happens("a second passes", "ask fresh", "dial failed"),
         at_least=500,
     ),
     World(
         name="one endpoint, two trials, dials that are given up",
-        settings=PAIR
-        | {
-            "circuit_breaker": CircuitBreaker(failure_threshold=1, half_open_max=2, reset_timeout=0)
-        },
+        settings=PAIR | {"circuit_breaker": FRAGILE},
+        waiters=2,
         is_slow=True,
         happens=_happens("a second passes", "cleared", "dial failed", "failed here"),
-        at_least=500,
+        at_least=300,
     ),
     World(
-        name="one endpoint, a circuit, connections that die early, protocols that report",
-        settings=PAIR | {"circuit_breaker": BREAKER},
+        name="one connection, a circuit, early deaths, protocols that report",
+        settings={"max_connections_per_endpoint": 1, "circuit_breaker": BREAKER},
         waiters=2,
         happens=_happens(
             "a second passes", "dial failed", "failure reported", "lost early", "success reported"
         ),
-        at_least=500,
+        at_least=300,
     ),
     World(
-        name="two endpoints with circuits share two slots",
-        settings=PAIR | {"circuit_breaker": BREAKER, "max_connections": 2},
+        name="two endpoints with circuits share one slot",
+        settings={
+            "max_connections_per_endpoint": 1,
+            "max_connections": 1,
+            "circuit_breaker": CircuitBreaker(failure_threshold=1, reset_timeout=1),
+        },
         endpoints=2,
         waiters=2,
         happens=_happens("a second passes", "dial failed"),
-        at_least=500,
+        at_least=200,
     ),
     World(
         name="one endpoint, marked and paused",
@@ -160,8 +163,8 @@ CUT_OFF: Final = (
     World(
         name="one connection, a queue that sheds load",
         settings={"max_connections_per_endpoint": 1, "queue_target_delay": 1},
-        happens=_happens("a second passes", "ask impatiently", "discarded"),
-        at_least=500,
+        happens=_happens("a second passes"),
+        at_least=300,
     ),
 )
 """Worlds of the breaker, of marks, and of the rule for shedding load."""
@@ -389,6 +392,23 @@ SMALL: Final = (
 
 IN_PIECES: Final = (
     World(
+        name="one endpoint, a circuit that opens",
+        settings={
+            "max_connections_per_endpoint": 1,
+            "circuit_breaker": CircuitBreaker(failure_threshold=1, reset_timeout=1),
+        },
+        waiters=3,
+        happens=_happens("a second passes", "dial failed"),
+        at_least=100,
+    ),
+    World(
+        name="one connection, a queue that sheds load, and is marked",
+        settings={"max_connections_per_endpoint": 1, "queue_target_delay": 1},
+        waiters=3,
+        happens=_happens("a second passes", "marked"),
+        at_least=100,
+    ),
+    World(
         name="one endpoint, connections shared by two",
         settings=PAIR,
         waiters=2,
@@ -435,6 +455,36 @@ LARGE_IN_PIECES: Final = (
 """As `IN_PIECES`, for those who have time."""
 
 LARGE: Final = (
+    World(
+        name="one endpoint, a circuit, connections that die early, protocols that report",
+        settings=PAIR | {"circuit_breaker": BREAKER},
+        waiters=2,
+        happens=_happens(
+            "a second passes", "dial failed", "failure reported", "lost early", "success reported"
+        ),
+        at_least=2000,
+    ),
+    World(
+        name="one endpoint, two trials, three waiters",
+        settings=PAIR | {"circuit_breaker": FRAGILE},
+        is_slow=True,
+        happens=_happens("a second passes", "cleared", "dial failed", "failed here"),
+        at_least=2000,
+    ),
+    World(
+        name="two endpoints with circuits share two slots",
+        settings=PAIR | {"circuit_breaker": BREAKER, "max_connections": 2},
+        endpoints=2,
+        waiters=2,
+        happens=_happens("a second passes", "dial failed"),
+        at_least=10_000,
+    ),
+    World(
+        name="one connection, a queue that sheds load, waiters that give up",
+        settings={"max_connections_per_endpoint": 1, "queue_target_delay": 1},
+        happens=_happens("a second passes", "ask impatiently", "discarded"),
+        at_least=3000,
+    ),
     World(
         name="one endpoint and all that it can be told, three waiters",
         settings=PAIR,

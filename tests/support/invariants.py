@@ -287,10 +287,9 @@ def _check_circuit(sub: AnySubPool, now: float) -> Iterator[str]:
         return
     if not (sub.idle or sub.limit.has_free_slot):
         return  # nothing could be dialled anyway
-    lasting = [
-        e for e in sub.limit.borrowers if e.state is ACTIVE and e.generation == sub.generation
-    ]
-    has_circulation = bool(sub.reserved) or any(e.doomed is None for e in lasting)
+    lent = [entry for entry in sub.limit.borrowers if entry.state is ACTIVE]
+    lasting = [e for e in lent if e.generation == sub.generation and e.doomed is None]
+    has_circulation = bool(sub.reserved or lasting)
     waiting = [w for w in sub.queue if w.coming is None and (w.fresh or not has_circulation)]
     if len(waiting) > len(sub.spare_dials) and not sub.shares:
         yield f"{len(waiting)} wait for a dial that the circuit does not allow (G33)"
