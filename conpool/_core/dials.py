@@ -148,10 +148,24 @@ class Dials:
     def _dial_for_oldest(self, sub: AnySubPool, now: float) -> None:
         if not sub.gate.is_open(now):
             return  # it has closed since `sub` came to stand in line
-        waiter = sub.queue.find(is_unprovided=True)
-        assert waiter is not None, sub  # there are more waiters than dials
-        sub.gate.attempted(now)
-        self._ledger.open(sub, waiter, now)
+        waiter = self._find_next(sub, now)
+        if waiter is not None:
+            sub.gate.attempted(now)
+            self._ledger.open(sub, waiter, now)
+
+    def _find_next(self, sub: AnySubPool, now: float) -> AnyWaiter | None:
+        """Return the oldest for whom nothing is under way; turn away whoever has waited too long.
+
+        While dials fail, waiters wait for the back-off, which is no sign of load.
+        """
+        for _ in range(PIECE):
+            waiter = sub.queue.find(is_unprovided=True)
+            if waiter is None or sub.gate.is_failing:
+                return waiter
+            if not self._refusing.is_turned_away(sub, waiter, now):
+                return waiter
+        self._ledger.rest(sub, now)
+        return None
 
     def _look_when_gate_opens(self, sub: AnySubPool) -> None:
         """Have the pump look at `sub` again then. A pause does not end by itself."""

@@ -4,8 +4,8 @@
    whom nothing is under way, the youngest first. While a connection is in circulation, these are
    only those that want a `fresh` one: the others take it when it comes back.
 2. Nobody waits for an endpoint that is marked unhealthy.
-3. When the turn of a waiter comes, and its time is up, or its queue sheds load: then the connection
-   goes to the next one.
+3. The turn of a waiter comes when a connection that was used before could be lent to it, or a dial
+   could start for it. If its time is up then, or its queue sheds load, the next one has its turn.
 
 A waiter of several sub-pools may be served elsewhere, so nobody here turns it away.
 """
@@ -61,15 +61,15 @@ class Refusing:
     def is_turned_away(self, sub: AnySubPool, waiter: AnyWaiter, now: float) -> bool:
         """Turn `waiter` away if its time is up or `sub` sheds load; return whether it was.
 
-        A wait for a dial or a check of one's own is no sign of load.
+        One for whom a dial or a check is under way has had its turn: the rest is no sign of load.
         """
         if waiter.deadline <= now:
             self._ledger.refuse(waiter, WaitOutcome.TIMEOUT)
             return True
         codel = sub.queue.codel
-        if codel is None or waiter.coming is not None or waiter.fresh:
+        if codel is None or waiter.coming is not None:
             return False
-        is_last = sub.waiting == 1
+        is_last = sub.queue.count_unprovided() == 1
         if not codel.is_too_late(waiter.since, now, is_last=is_last) or len(waiter.subs) > 1:
             return False
         self._ledger.refuse(waiter, WaitOutcome.SHED)

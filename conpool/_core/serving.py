@@ -17,7 +17,7 @@ from conpool._core.chores import PIECE
 from conpool._core.dials import Dials
 from conpool._core.keeping import why_lapsed, why_not_kept
 from conpool._core.ledger import Ledger
-from conpool._core.records import AnyEntry, AnySubPool, AnyWaiter
+from conpool._core.records import AnyEntry, AnySubPool
 from conpool._core.refusing import Refusing
 from conpool._core.sharing import Sharing
 from conpool._values.states import CloseReason
@@ -116,16 +116,13 @@ class Serving:
         refused = 0
         while sub.waiting and not sub.gate.is_paused:
             queue = sub.queue
-            waiter: AnyWaiter | None
-            is_used = False
-            if not (queue.rows or queue.fresh_line):
-                waiter = next(iter(queue.line))  # nearly always
-            else:
-                is_used = entry.uses > 0 or entry.was_idle
-                waiter = queue.find(is_usual=is_used)
+            is_used = entry.uses > 0 or entry.was_idle
+            is_simple = not (queue.rows or queue.fresh_line)
+            # Nearly always it is the first in line.
+            waiter = next(iter(queue.line)) if is_simple else queue.find(is_usual=is_used)
             if (
                 waiter is not None
-                and (queue.codel is not None or waiter.deadline <= now)
+                and (waiter.deadline <= now or (queue.codel is not None and is_used))
                 and self._refusing.is_turned_away(sub, waiter, now)
             ):
                 refused += 1
@@ -133,7 +130,7 @@ class Serving:
                     continue
                 self._ledger.rest(sub, now)  # in the next tick it is looked at again
                 break
-            if is_used and self._dials.must_make_way(sub, waiter, now):
+            if is_used and not is_simple and self._dials.must_make_way(sub, waiter, now):
                 self._ledger.condemn(entry, CloseReason.EVICTED, gracefully=True)
                 return
             if waiter is not None:

@@ -393,18 +393,15 @@ SMALL: Final = (
 IN_PIECES: Final = (
     World(
         name="one endpoint, a circuit that opens",
-        settings={
-            "max_connections_per_endpoint": 1,
-            "circuit_breaker": CircuitBreaker(failure_threshold=1, reset_timeout=1),
-        },
-        waiters=3,
-        happens=_happens("a second passes", "dial failed"),
-        at_least=100,
+        settings=PAIR | {"circuit_breaker": FRAGILE},
+        waiters=2,
+        happens=_happens("a second passes", "ask fresh", "dial failed"),
+        at_least=300,
     ),
     World(
         name="one connection, a queue that sheds load, and is marked",
         settings={"max_connections_per_endpoint": 1, "queue_target_delay": 1},
-        waiters=3,
+        waiters=2,
         happens=_happens("a second passes", "marked"),
         at_least=100,
     ),
