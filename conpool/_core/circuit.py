@@ -83,6 +83,15 @@ class Circuit:
             return self._tries_at
         return -math.inf if self.count_places(math.inf) else math.inf
 
+    @property
+    def remembered_until(self) -> float:
+        """Until when it must be remembered, though nobody asks for the endpoint.
+
+        That is for as long again as it was open: callers that come by now and then would otherwise
+        find a new circuit each time, and dial as if nothing had happened.
+        """
+        return -math.inf if self.state is _CLOSED else self._tries_at + self._breaker.reset_timeout
+
     def retry_after(self, now: float) -> float:
         """Return in how many seconds it tries the server; 0 if it does already."""
         return max(0.0, self._tries_at - now) if self.state is _OPEN else 0.0

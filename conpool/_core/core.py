@@ -344,7 +344,7 @@ class Core(Generic[LinkT, TaskT]):
         """Once in a while: go on with what waits for time alone, or drop what nobody needs."""
         self._ledger.touch(sub)
         self.pump(now)
-        kept_until = max(sub.used_at + KEEP_BARE, sub.gate.opens_at, sub.warm_not_before)
+        kept_until = max(sub.used_at + KEEP_BARE, sub.gate.remembered_until, sub.warm_not_before)
         if now < kept_until or not sub.is_bare or self.subs.get(sub.endpoint) is not sub:
             return
         del self.subs[sub.endpoint]

@@ -104,6 +104,12 @@ class Gate:
             return self._not_before
         return max(self._not_before, self.circuit.opens_at)
 
+    @property
+    def remembered_until(self) -> float:
+        """Until when its trouble must be remembered, though nobody asks for the endpoint."""
+        circuit = self.circuit
+        return max(self.opens_at, -math.inf if circuit is None else circuit.remembered_until)
+
     def attempted(self, now: float) -> None:
         """A dial has started."""
         circuit = self.circuit

@@ -54,7 +54,8 @@ class Steering:
         warmer: PooledWarmer = Warmer(sub, count)
         try:
             self._engine.report(self._orders.warming_asked, warmer)
-            if warmer.queued and sub.gate.is_cut_off(now := self._engine.now()):
+            now = self._engine.now()
+            if warmer.queued and not sub.connecting and sub.gate.is_cut_off(now):
                 raise make_circuit_open(sub, now)
             if warmer.queued:
                 await park_warmer(warmer, self._engine)

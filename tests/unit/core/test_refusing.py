@@ -400,6 +400,9 @@ def test_an_open_circuit_is_remembered_and_forgotten_once_its_time_is_over() -> 
     shell.advance(9.0)
     shell.sweep()
     assert HERE in shell.core.subs
+    shell.advance(10.0)
+    shell.sweep()
+    assert shell.circuits[HERE] is OPEN, "for as long again as it was open"
     shell.advance(2.0)
     shell.sweep()
     assert HERE not in shell.core.subs
