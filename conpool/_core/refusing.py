@@ -35,14 +35,17 @@ class Refusing:
         self._ledger = ledger
 
     def turn_away_undiallable(self, sub: AnySubPool, now: float) -> None:
-        """Turn away the waiters of `sub` that only a new dial could serve; none may start."""
+        """Turn away the waiters of `sub` that only a new dial could serve; none may start.
+
+        A dial in vain (it is given up, perhaps) leaves its place to another one in a moment.
+        """
         queue = sub.queue
         has_circulation = is_in_circulation(sub)
         for _ in range(PIECE):
             if has_circulation:
-                is_hopeless = queue.has_fresh_before(None, len(sub.spare_dials))
+                is_hopeless = queue.has_fresh_before(None, len(sub.spare_dials) + sub.void)
             else:
-                is_hopeless = sub.count_needed() > sub.count_coming()
+                is_hopeless = sub.count_needed() > sub.count_coming() + sub.void
             waiter = queue.find_youngest(is_fresh=has_circulation) if is_hopeless else None
             if waiter is None or len(waiter.subs) > 1:
                 return

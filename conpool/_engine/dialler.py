@@ -192,12 +192,15 @@ class Dialler:
             told = PoolClosed("the pool closed during the dial")
         now = host.time()
         host.news.add_about(host.news.connect_failed, entry, told, now - started)
-        blames_server = error is not None and is_servers(error)
-        failures.dial_failed(entry, error, now, is_servers=blames_server)
+        blames_server = True
         try:
-            insist(host.some_closed.unpark_all)
+            blames_server = error is None or is_servers(error)
         finally:
-            host.perform(now)
+            failures.dial_failed(entry, error, now, is_servers=blames_server)
+            try:
+                insist(host.some_closed.unpark_all)
+            finally:
+                host.perform(now)
         if error is not None:
             failures.remember(entry.sub, error, without_traceback(error))
 

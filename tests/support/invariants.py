@@ -291,7 +291,7 @@ def _check_circuit(sub: AnySubPool, now: float) -> Iterator[str]:
     lasting = [e for e in lent if e.generation == sub.generation and e.doomed is None]
     has_circulation = bool(sub.reserved or lasting)
     waiting = [w for w in sub.queue if w.coming is None and (w.fresh or not has_circulation)]
-    if len(waiting) > len(sub.spare_dials) and not sub.shares:
+    if len(waiting) > len(sub.spare_dials) + sub.void and not sub.shares:
         yield f"{len(waiting)} wait for a dial that the circuit does not allow (G33)"
 
 

@@ -284,11 +284,12 @@ def test_g28_a_trial_that_is_given_up_gives_its_place_back() -> None:
     shell.cancel(shell.ask())
     shell.clear()
     (given_up,) = shell.dials
-    assert shell.ask().outcome is WaitOutcome.CIRCUIT_OPEN, "its place is not free yet"
+    waiting = shell.ask()
+    assert shell.dials == [given_up], "its place is free in a moment"
+    assert shell.ask().outcome is WaitOutcome.CIRCUIT_OPEN, "but for one only"
     shell.dial_ends(given_up)
     assert shell.circuits[HERE] is HALF_OPEN
-    shell.advance(5.0)
-    waiting = shell.ask()
+    shell.advance(2.0)
     shell.dial_succeeds()
     assert waiting.entry is not None
 
