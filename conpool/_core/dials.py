@@ -54,8 +54,8 @@ class Dials:
         if wanted and not sub.gate.is_open(now):
             self._look_when_gate_opens(sub)
             wanted = 0
-        elif wanted:
-            wanted = min(wanted, sub.gate.count_places(now))
+        elif sub.gate.is_wary:
+            wanted = min(wanted, 1)  # after each the pump asks the gate anew
         if self._pool_limit.is_limited:
             claim = sub.queue.find(is_unprovided=True) if wanted else None
             self._pool_limit.stand_in_line(sub, claim, wanted)

@@ -14,7 +14,6 @@ succeeds proves nothing: the gate stays in doubt until a connection has been of 
 from __future__ import annotations
 
 import math
-import sys
 from random import Random
 from typing import Final, final
 
@@ -78,12 +77,10 @@ class Gate:
         """Whether its circuit lets no dial through now: then nobody waits for one."""
         return self.circuit is not None and not (self.circuit.count_places(now) or self.is_paused)
 
-    def count_places(self, now: float) -> int:
-        """Return how many dials may start now at most, if it is open."""
-        circuit = self.circuit
-        if circuit is not None and circuit.state is not CircuitState.CLOSED:
-            return 1 if self.is_in_doubt else circuit.count_places(now)
-        return 1 if self._failures else sys.maxsize
+    @property
+    def is_wary(self) -> bool:
+        """Whether each dial may close it, so that dials start one by one."""
+        return self._failures > 0 or self.circuit_state is not CircuitState.CLOSED
 
     @property
     def circuit_state(self) -> CircuitState:

@@ -321,8 +321,8 @@ MUTATIONS: Final = (
     plant(
         "after a failure all waiters are dialled for at once",
         "_core/gate.py",
-        "        return 1 if self._failures else sys.maxsize\n",
-        "        return sys.maxsize\n",
+        "        return self._failures > 0 or self.circuit_state is not CircuitState.CLOSED\n",
+        "        return self.circuit_state is not CircuitState.CLOSED\n",
     ),
     plant(
         "delays do not grow",

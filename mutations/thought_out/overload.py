@@ -153,10 +153,10 @@ MUTATIONS: Final = (
         "not self.circuit.count_places(now)",
     ),
     plant(
-        "one trial at a time, however many are allowed",
+        "as many dials try the server as there are waiters",
         "_core/gate.py",
-        "            return 1 if self.is_in_doubt else circuit.count_places(now)\n",
-        "            return 1\n",
+        "        return self._failures > 0 or self.circuit_state is not CircuitState.CLOSED\n",
+        "        return self._failures > 0\n",
     ),
     plant(
         "a trial puts off the other trials",

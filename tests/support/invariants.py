@@ -362,7 +362,8 @@ def _check_no_lost_wakeup(sub: AnySubPool, pool_limit: PoolLimit, now: float) ->
         if sub.due_at > sub.gate.opens_at and (sub.limit.has_free_slot or sub.idle):
             yield "nobody will say that the gate has opened (G12)"
         return
-    wanted = min(wanted, sub.gate.count_places(now))
+    if sub.gate.is_wary:
+        wanted = 1
     if not sub.limit.has_free_slot:
         fresh = sum(waiter.fresh and waiter.coming is None for waiter in sub.queue)
         wanted = min(wanted, fresh - len(sub.spare_dials))

@@ -595,6 +595,16 @@ def test_the_wait_for_a_dial_of_ones_own_is_no_load() -> None:
             shell.discard(caller)
 
 
+def test_nor_is_it_while_others_wait_behind() -> None:
+    shell = Shell(max_connections_per_endpoint=3, queue_target_delay=0.1)
+    callers = [shell.ask() for _ in range(5)]
+    shell.advance(1.5)
+    for caller in callers[:3]:
+        shell.advance(0.5)
+        shell.dial_succeeds()
+        assert caller.entry is not None
+
+
 def test_where_no_connection_is_used_twice_the_turn_comes_with_the_dial() -> None:
     shell = Shell(max_connections_per_endpoint=1, max_connection_uses=1, queue_target_delay=1.0)
     held, came = shell.lend(), []

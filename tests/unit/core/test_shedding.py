@@ -24,6 +24,15 @@ def test_a_queue_stands_once_the_least_wait_of_an_interval_was_above_the_target(
     assert codel.stands
 
 
+def test_the_interval_is_as_long_as_the_target() -> None:
+    """The queue of the first turn was empty a moment before, so its interval does not count."""
+    codel = Codel(TARGET)
+    stand(codel, 1.9)
+    assert not codel.stands
+    is_too_late(codel, 1.5, 2.0)
+    assert codel.stands
+
+
 def test_who_has_waited_for_more_than_twice_the_target_is_late_then() -> None:
     codel = Codel(TARGET)
     stand(codel)
