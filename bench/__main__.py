@@ -10,12 +10,14 @@ from typing import Final, TypeAlias
 
 import trio
 
+from .exporters import measure_exporters
 from .growth import measure_growth
 from .http import measure_http
 from .lease import measure_contended, measure_uncontended
 from .measure import FULL, QUICK, TINY, Scale, Table
 from .memory import measure_memory, measure_passing
 from .outages import measure_outages
+from .psycopg import measure_psycopg
 from .queue import measure_cancelling, measure_fairness, measure_handover
 from .redis import measure_redis
 from .requests import measure_requests
@@ -31,6 +33,7 @@ def _in_trio(measure: Callable[[Scale], Awaitable[Table]]) -> Case:
 CASES: Final[dict[str, Case]] = {
     "uncontended": _in_trio(measure_uncontended),
     "contended": _in_trio(measure_contended),
+    "exporters": _in_trio(measure_exporters),
     "sessions": _in_trio(measure_sessions),
     "growth": measure_growth,
     "handover": _in_trio(measure_handover),
@@ -40,6 +43,7 @@ CASES: Final[dict[str, Case]] = {
     "requests": _in_trio(measure_requests),
     "http": measure_http,
     "redis": measure_redis,
+    "psycopg": measure_psycopg,
     "memory": _in_trio(measure_memory),
     "passing": _in_trio(measure_passing),
 }

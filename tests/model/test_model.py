@@ -253,8 +253,8 @@ LEFT_OUT: dict[type, str] = {
     Codel: "_interval _target",
     Refusing: "_ledger",
     Core: "_chores _config _dials _ledger _overrides _random _refusing _resets _serving _shares"
-    " _warming checks dropped_counters effects ending failures is_checked may_queue orders"
-    " pop_known pop_newest sharing ticked touched",
+    " _warming checks effects ending failures is_checked may_queue memory orders pop_known"
+    " pop_newest sharing ticked touched",
     PoolLimit: "_idle _latest _line _put_back _put_back_rows _rows _spare closing draining"
     " is_limited wanted",
     Sharing: "_dials _ledger _pool_limit _refusing",
