@@ -277,7 +277,7 @@ class Questions:
                     nursery.start_soon(self._work, pool, range(task, count, 20))
             watch.cancel_scope.cancel()
         with trio.fail_after(self.close_timeout):
-            while await self._db.count(SLEEPS):
+            while await self._db.count(SLEEPS):  # noqa: ASYNC110 - the server tells nobody
                 await trio.sleep(0.01)
 
     async def _work(self, pool: AsyncConnectionPool, numbers: range) -> None:
