@@ -178,7 +178,7 @@ class Dialler:
                 self._report_failed(entry, None, started)
             raise
         if since is not None and gate.outage_since is None:
-            lasted = self._host.now() - since
+            lasted = self._host.time() - since
             entry.link.log.note("dials succeed again: for %.3g s none did", lasted)
 
     def _note_dialled(self, entry: PooledEntry, started: float, now: float) -> None:
