@@ -10,6 +10,7 @@ from typing import Final, TypeAlias
 
 import trio
 
+from .exporters import measure_exporters
 from .growth import measure_growth
 from .http import measure_http
 from .lease import measure_contended, measure_uncontended
@@ -30,6 +31,7 @@ def _in_trio(measure: Callable[[Scale], Awaitable[Table]]) -> Case:
 CASES: Final[dict[str, Case]] = {
     "uncontended": _in_trio(measure_uncontended),
     "contended": _in_trio(measure_contended),
+    "exporters": _in_trio(measure_exporters),
     "sessions": _in_trio(measure_sessions),
     "growth": measure_growth,
     "handover": _in_trio(measure_handover),

@@ -37,7 +37,8 @@ from conpool._extend.driver import Driver, NativeDriver
 from conpool._extend.observer import ConnectionInfo, Observer
 from conpool._lending.lease import Connection
 from conpool._pool.pool import ConnectionPool
-from conpool._stats.snapshot import EndpointStats, LatencySummary, PoolStats
+from conpool._stats.latency import LatencySummary
+from conpool._stats.snapshot import EndpointStats, PoolStats
 from conpool._values.config import CircuitBreaker, PoolConfig
 from conpool._values.config_error import ConfigError, PoolError
 from conpool._values.endpoint import AnyEndpoint, Endpoint, UnixEndpoint

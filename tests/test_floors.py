@@ -33,7 +33,7 @@ _errors: connect copies obstacles pool explain
 _core: limit gate heap queue records affinity effects timetable pool_limit ledger chores keeping \
   warming dials sharing serving checks failures ending orders core
 _extend: connector driver observer
-_stats: histogram counters report snapshot
+_stats: histogram counters memory report latency overview snapshot
 _values: config_error validation host value states tls proxy login url endpoint group option config
 """
 PURE = "_core"

@@ -64,7 +64,7 @@ from conpool._core.serving import Serving
 from conpool._core.sharing import Sharing
 from conpool._core.timetable import Timetable
 from conpool._core.warming import Warming
-from conpool._stats.counters import Counters
+from conpool._stats.memory import Memory
 from conpool._values.config import PoolConfig
 from conpool._values.endpoint import AnyEndpoint
 from conpool._values.states import POOL_TRANSITIONS, CloseReason, ConnectionState, PoolState
@@ -96,12 +96,12 @@ class Core(Generic[LinkT, TaskT]):
         "_shares",
         "_warming",
         "checks",
-        "dropped_counters",
         "effects",
         "ending",
         "failures",
         "is_checked",
         "may_queue",
+        "memory",
         "orders",
         "pool_limit",
         "pop_known",
@@ -152,7 +152,7 @@ class Core(Generic[LinkT, TaskT]):
         """Not empty: `pump` has something to look at."""
         self.timetable: Timetable = self._ledger.timetable
         self.subs: dict[AnyEndpoint, SubPool[LinkT, TaskT]] = {}
-        self.dropped_counters = Counters()
+        self.memory = Memory()
         """The counters of sub-pools that have been dropped."""
         self.state = PoolState.NEW
 
@@ -181,10 +181,11 @@ class Core(Generic[LinkT, TaskT]):
         sub = self.subs.get(endpoint)
         if sub is None:
             sub = self.subs[endpoint] = self._make_subpool(endpoint, now)
+            self.memory.pop(endpoint)
         return sub
 
     def peek(self, endpoint: AnyEndpoint) -> SubPool[LinkT, TaskT]:
-        """Return the sub-pool of `endpoint` to be read; an empty one, if there is none."""
+        """Return the sub-pool of `endpoint` to be read; if there is none, one with its counters."""
         return self.subs.get(endpoint) or self._make_subpool(endpoint, -math.inf)
 
     def queued(self, waiter: AnyWaiter, now: float) -> None:
@@ -238,7 +239,7 @@ class Core(Generic[LinkT, TaskT]):
         """`lease` is over. Its connection is clean and alive, or must be closed for `reason`.
 
         A lease whose connection the pool has closed meanwhile is only counted: its sub-pool may
-        have been dropped, and its counters added to the pool's totals.
+        have been dropped, but the memory has its counters.
         """
         entry = lease.entry
         sub = entry.sub
@@ -344,10 +345,8 @@ class Core(Generic[LinkT, TaskT]):
         kept_until = max(sub.used_at + KEEP_BARE, sub.gate.opens_at, sub.warm_not_before)
         if now < kept_until or not sub.is_bare or self.subs.get(sub.endpoint) is not sub:
             return
+        self.memory.keep(sub.endpoint, sub.counters)
         del self.subs[sub.endpoint]
-        self.dropped_counters.absorb(sub.counters)
-        # A lease closed under its holder may still report its end: count it in the pool's totals.
-        sub.counters = self.dropped_counters
         self._ledger.forget(sub)
 
     # ── the rules ───────────────────────────────────────────────────────────────
@@ -381,6 +380,7 @@ class Core(Generic[LinkT, TaskT]):
         if self.is_checked:
             sub.check_after = config.health_check_after
         sub.resets, sub.shares = self._resets, self._shares
+        sub.counters = self.memory.kept.get(endpoint, sub.counters)
         sub.note_strictness()
         return sub
 

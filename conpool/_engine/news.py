@@ -57,7 +57,7 @@ class News:
             ConfigError: An observer is not an `Observer`; or a callback or an observer's method
                 cannot be called, or is asynchronous and so would never run.
         """
-        guests = _check_observers(observers)
+        self._guests = guests = _check_observers(observers)
         created = _check_callback("on_created", on_created)
         closed = _check_callback("on_closed", on_closed)
         self.reused = _check_callback("on_reused", on_reused)
@@ -77,6 +77,11 @@ class News:
         self.pending: deque[tuple[Watchers, tuple[object, ...]]] = deque()
         self.is_held = False
         """Whether `deliver` is at work, or must wait."""
+
+    def join(self, pool: object) -> None:
+        """Let the observers know whose news this is."""
+        for guest in self._guests:
+            guest._joined(pool)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - our own
 
     def add(self, watchers: Watchers, *args: object) -> None:
         """Note an event for `watchers`."""

@@ -42,6 +42,9 @@ class Observer:
     ...             print(f"waited {waited:.1f} s for {info.endpoint}")
     """
 
+    def _joined(self, pool: object) -> None:
+        """`pool` has been made with this observer: exporters of our own read its numbers."""
+
     def acquire_started(self, endpoint: AnyEndpoint) -> None:
         """A task asks for a connection to `endpoint`."""
 

@@ -136,6 +136,7 @@ class ConnectionPool(Generic[SessionT]):
         self._acquirer = Acquirer(self._engine, self._releaser, self.name)
         self._steering = Steering(self._engine, self._acquirer, self._releaser, self.name)
         self._lifecycle = Lifecycle(self._engine, self._releaser, connector, config)
+        news.join(self)
 
     # ── the block ───────────────────────────────────────────────────────────────
 
@@ -366,16 +367,16 @@ class ConnectionPool(Generic[SessionT]):
     # ── seeing ──────────────────────────────────────────────────────────────────
 
     def stats(self, endpoint: Target) -> EndpointStats:
-        """Return a snapshot of one endpoint's numbers: zeros for one never seen."""
+        """Return a snapshot of one endpoint's numbers: zeros for one never seen, or forgotten."""
         return self._core.peek(valid_target(endpoint)).snapshot(self._now())
 
     def all_stats(self) -> PoolStats:
         """Return a snapshot of all numbers; printed, it is a table for people."""
         core, now = self._core, self._now()
-        endpoints = {endpoint: sub.snapshot(now) for endpoint, sub in core.subs.copy().items()}
+        endpoints = {one: core.peek(one).snapshot(now) for one in core.memory.known_with(core.subs)}
         pool_limit = core.pool_limit
         total = pool_limit.limit.total if pool_limit.is_limited else None
-        return PoolStats.of(self.name, endpoints, core.dropped_counters, total)
+        return PoolStats.of(self.name, endpoints, core.memory.forgotten, total)
 
     def _now(self) -> float:
         # Before the pool is open there may be no clock, and nobody waits.

@@ -28,11 +28,10 @@ class ReasonCounts(dict[CloseReason, int]):
 @final
 @dataclass(slots=True, eq=False)
 class Counters:
-    """The counters of one endpoint, or of all endpoints that the pool has dropped.
+    """The counters of one endpoint, or of all endpoints that the pool has forgotten.
 
     The core counts here; the acquirer counts the acquires that came to nothing. A snapshot has a
-    field of the same name for each counter. When the core drops an endpoint's sub-pool, the pool's
-    own counters absorb its counters, so that totals never go back.
+    field of the same name for each counter. Those of an endpoint outlive its sub-pool (`Memory`).
     """
 
     total_created: int = 0

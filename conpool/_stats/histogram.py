@@ -12,7 +12,8 @@ is `count` less the sum of the buckets.
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import Final, final
 
@@ -38,6 +39,27 @@ QUANTILE_ERROR: Final = (_GROWTH - 1.0) / (_GROWTH + 1.0)
 
 A bucket from a to b answers 2ab / (a + b), which is off by the same share at both its ends.
 """
+
+
+_USUAL: Final = tuple(bound * (1.0 - QUANTILE_ERROR) for bound in _BOUNDS)
+"""What stands for each bucket's durations."""
+
+SPREAD: Final = (0.0, *_USUAL, _BOUNDS[-1])
+"""What stands for the durations that `spread` counts in each place, in seconds."""
+
+
+def spread(buckets: Sequence[int], count: int) -> tuple[int, ...]:
+    """Return how many durations there are of each of `SPREAD`, as far as any has been counted."""
+    return (max(count - sum(buckets), 0), *buckets)
+
+
+def count_within(buckets: Sequence[int], count: int, limits: Sequence[float]) -> list[int]:
+    """Return how many of `count` durations did not exceed each of `limits`, in seconds.
+
+    A duration may be off by as much as a quantile. `buckets` come from `Histogram.copy_buckets`.
+    """
+    reached = tuple(accumulate(spread(buckets, count)))
+    return [reached[min(bisect_right(_USUAL, limit), len(buckets))] for limit in limits]
 
 
 @final
@@ -87,6 +109,10 @@ class Histogram:
         self._reach(len(other._buckets) - 1)
         for index, count in enumerate(other._buckets):
             self._buckets[index] += count
+
+    def copy_buckets(self) -> tuple[int, ...]:
+        """Return how many durations each bucket has; zeros are in none."""
+        return tuple(self._buckets)
 
     def quantile(self, q: float) -> float:
         """Return the seconds that a share `q` (0…1) of durations do not exceed; 0.0 if empty."""

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 WIDTH: Final = 80
-"""How many columns a block of lines has."""
+"""How many columns a text has, unless another width is given: it is more, so that all fits."""
 
 NO_BREAK: Final = "\N{NO-BREAK SPACE}"
 """In a block, a space at which no line may end."""
@@ -21,10 +21,10 @@ _GAP: Final = "  "
 _ELLIPSIS: Final = "..."
 
 
-def block(title: str, lines: Mapping[str, str]) -> str:
-    """Lay out labelled lines under `title`, wrapped at `WIDTH` columns."""
+def block(title: str, lines: Mapping[str, str], width: int = WIDTH) -> str:
+    """Lay out labelled lines under `title`, wrapped at `width` columns."""
     indent = max(map(len, lines)) + 2 * len(_GAP)
-    wrap = textwrap.TextWrapper(WIDTH, subsequent_indent=" " * indent)
+    wrap = textwrap.TextWrapper(width, subsequent_indent=" " * indent)
     wrapped = (wrap.fill(f"{_GAP}{name}".ljust(indent) + text) for name, text in lines.items())
     return "\n".join([title, *wrapped]).replace(NO_BREAK, " ")
 
@@ -32,19 +32,49 @@ def block(title: str, lines: Mapping[str, str]) -> str:
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], footer: Sequence[str]) -> str:
     """Lay out rows of cells under `header`, with `footer` below a line.
 
-    The first column holds names and is aligned left; the others hold numbers, aligned right.
+    The first column holds names and is aligned left; the others hold numbers, aligned right. A
+    cell of the header may have several lines.
     """
-    columns = zip(header, *rows, footer, strict=True)
+    heads = _stack(header)
+    columns = zip(*heads, *rows, footer, strict=True)
     widths = [max(map(len, column)) for column in columns]
     rule = "-" * (sum(widths) + len(_GAP) * (len(widths) - 1))
     body = [_line(row, widths) for row in rows]
-    return "\n".join([_line(header, widths), rule, *body, rule, _line(footer, widths)])
+    top = [_line(head, widths) for head in heads]
+    return "\n".join([*top, rule, *body, rule, _line(footer, widths)])
+
+
+def width_of(rows: Sequence[Sequence[str]]) -> int:
+    """Return how many columns of text a table needs for these columns, beside its first one."""
+    columns = zip(*_stack(rows[0]), *rows[1:], strict=True)
+    return sum(len(_GAP) + max(map(len, column)) for column in columns)
+
+
+def _stack(header: Sequence[str]) -> list[list[str]]:
+    """Spread a header over as many lines as its highest cell has; the others stand at the foot."""
+    cells = [cell.split("\n") for cell in header]
+    height = max(map(len, cells))
+    padded = [[""] * (height - len(cell)) + cell for cell in cells]
+    return [list(line) for line in zip(*padded, strict=True)]
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
     name, *numbers = cells
     padded = [number.rjust(width) for number, width in zip(numbers, widths[1:], strict=True)]
     return _GAP.join([name.ljust(widths[0]), *padded]).rstrip()
+
+
+def valid_width(spec: str) -> int:
+    """Return the width that a format `spec` asks for: none is `WIDTH`.
+
+    Raises:
+        ValueError: It is no number of at least so many columns.
+    """
+    if not spec:
+        return WIDTH
+    if not spec.isascii() or not spec.isdigit() or int(spec) < WIDTH:
+        raise ValueError(f"statistics take a width of {WIDTH} or more as format, not {spec!r}")
+    return int(spec)
 
 
 def shorten(text: str, width: int) -> str:

@@ -6,93 +6,19 @@ in another thread than the pool's may fall into a change, so that its numbers do
 
 from __future__ import annotations
 
-import heapq
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any, Final, Self, cast, final
 
 from conpool._stats.counters import COUNTERS, Counters, ReasonCounts
 from conpool._stats.histogram import Histogram
-from conpool._stats.report import NO_BREAK, WIDTH, block, duration, shorten, table
+from conpool._stats.latency import LatencySummary, finite
+from conpool._stats.overview import pool_text, why_waiting
+from conpool._stats.report import NO_BREAK, block, duration, shorten, valid_width
 from conpool._values.endpoint import AnyEndpoint
 from conpool._values.group import Target
 from conpool._values.states import CircuitState, CloseReason
-
-_NAME_WIDTH: Final = 44
-"""Enough for a usual host name, its port and a mark for TLS; the table has 160 columns at most."""
-
-_ROWS: Final = 20
-"""No more endpoints fit on a screen: the table shows the busiest, and the sum of the others."""
-
-_COLUMNS: Final = (
-    ("active", "active"),
-    ("idle", "idle"),
-    ("connecting", "connecting"),
-    ("closing", "closing"),
-    ("waiting", "waiting"),
-    ("oldest", "oldest_wait"),
-    ("limit", "limit"),
-    ("created", "total_created"),
-    ("reused", "total_reused"),
-    ("errors", "errors"),
-    ("timed out", "acquire_timeouts"),
-    ("wait p50", "wait_time.p50"),
-    ("wait p99", "wait_time.p99"),
-)
-"""The columns of a pool's table, after the name: header and field."""
-
-_BAD_NEWS: Final = {"oldest_wait", "acquire_timeouts"}
-"""The table leaves these columns out where all their numbers are zero."""
-
-_PAUSED: Final = " (paused)"
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class LatencySummary:
-    """How long something took: durations in seconds, from a histogram of fixed size.
-
-    `count`, `total` and `max` are exact. A quantile of zero is exact, too, and one between a
-    microsecond and 10,000 seconds is off by at most a ninth (11 %). With no durations, all are 0.
-    """
-
-    count: int
-    """How many durations were counted."""
-    total: float
-    """Their sum, in seconds."""
-    p50: float
-    """The median, in seconds."""
-    p90: float
-    """90 of 100 did not exceed this, in seconds."""
-    p99: float
-    """99 of 100 did not exceed this, in seconds."""
-    max: float
-    """The longest, in seconds."""
-
-    @classmethod
-    def of(cls, histogram: Histogram) -> LatencySummary:
-        """Sum up `histogram` as it is now."""
-        if histogram.count == 0:
-            return _NOTHING
-        p50, p90, p99 = histogram.quantiles(0.5, 0.9, 0.99)
-        return cls(histogram.count, histogram.total, p50, p90, p99, histogram.max)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields for JSON; a number that is not finite becomes None."""
-        return {field.name: _finite(getattr(self, field.name)) for field in fields(self)}
-
-    def __str__(self) -> str:
-        if not self.count:
-            return "-"
-        return f"p50 {duration(self.p50)}, p99 {duration(self.p99)}, max {duration(self.max)}"
-
-    def __repr__(self) -> str:
-        return f"<LatencySummary of {self.count} durations: {self}>"
-
-
-_NOTHING: Final = LatencySummary(0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 @final
@@ -176,6 +102,11 @@ class EndpointStats:
         return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
 
     def __str__(self) -> str:
+        return format(self)
+
+    def __format__(self, spec: str) -> str:
+        """Return the lines for so many columns, 80 if not told: `f"{pool.stats(endpoint):120}"`."""
+        width = valid_width(spec)
         open_now = self.active + self.idle + self.connecting + self.closing
         reasons = [
             f"{count} {reason.value}".replace(" ", NO_BREAK)
@@ -197,7 +128,9 @@ class EndpointStats:
             lines["circuit"] = self.circuit.value
         if self.paused:
             lines["paused"] = "yes: it lends and dials nothing until it is resumed"
-        return block(shorten(str(self.endpoint), WIDTH), lines)
+        if why := why_waiting(self):
+            lines["why"] = why
+        return block(shorten(str(self.endpoint), width), lines, width)
 
     def _describe_oldest(self) -> str:
         return f", the first for {duration(self.oldest_wait)}" if self.oldest_wait else ""
@@ -219,7 +152,7 @@ class PoolStats:
     """The numbers of a pool at one instant; `print(pool.all_stats())` is a table for people.
 
     Each count is the sum of the same field of `EndpointStats`. The sums include endpoints that
-    the pool has dropped, because nobody asked for them any more; `endpoints` does not.
+    the pool has forgotten; `endpoints` does not.
     """
 
     name: str
@@ -229,7 +162,8 @@ class PoolStats:
     oldest_wait: float
     """How long the first of those who wait has waited so far, in seconds; 0.0 if nobody waits."""
     endpoints: Mapping[AnyEndpoint, EndpointStats]
-    """The numbers of each endpoint that the pool knows now. Read-only."""
+    """The numbers of each endpoint that has something now, and of the last 1,000 others that had.
+    Read-only."""
     active: int
     idle: int
     connecting: int
@@ -248,17 +182,16 @@ class PoolStats:
         cls,
         name: str,
         endpoints: Mapping[AnyEndpoint, EndpointStats],
-        dropped_counters: Counters,
+        forgotten: Counters,
         limit: int | None = None,
     ) -> Self:
-        """Sum up `endpoints` and the counters of those that the pool dropped."""
+        """Sum up `endpoints` and the counters of those that the pool has forgotten."""
         members = endpoints.values()
         sums = {
-            field: getattr(dropped_counters, field, 0)
-            + sum(getattr(member, field) for member in members)
+            field: getattr(forgotten, field, 0) + sum(getattr(member, field) for member in members)
             for field in _SUMMED
         }
-        reasons = ReasonCounts(dropped_counters.closed_by_reason)
+        reasons = ReasonCounts(forgotten.closed_by_reason)
         for member in members:
             reasons.absorb(member.closed_by_reason)
         return cls(
@@ -282,20 +215,17 @@ class PoolStats:
         return plain | {"endpoints": members}
 
     def __str__(self) -> str:
-        shown = dict(self.endpoints)
-        if len(shown) > _ROWS:
-            busiest = heapq.nlargest(_ROWS, shown.items(), key=lambda item: _busyness(item[1]))
-            shown = dict(busiest)
-        columns = [
-            column for column in _COLUMNS if column[1] not in _BAD_NEWS or getattr(self, column[1])
-        ]
-        rows = [_row(_label(stats), stats, columns) for stats in shown.values()]
-        others = {one: stats for one, stats in self.endpoints.items() if one not in shown}
-        if others:
-            rest = PoolStats.of(self.name, others, Counters())
-            rows.append(_row(f"({len(others)} more)", rest, columns))
-        header = ("endpoint", *(header for header, _ in columns))
-        return f"{self._title()}\n{table(header, rows, _row('total', self, columns))}"
+        return format(self)
+
+    def __format__(self, spec: str) -> str:
+        """Return the table for so many columns, 80 if not told: `f"{pool.all_stats():120}"`."""
+        count = self.active + self.idle + self.connecting + self.closing
+        limit = "" if self.limit is None else f", {count} of {self.limit} connections"
+        return pool_text(self, self._title() + limit, self._add_up, valid_width(spec))
+
+    def _add_up(self, members: list[EndpointStats]) -> PoolStats:
+        by_endpoint = {cast("AnyEndpoint", member.endpoint): member for member in members}
+        return PoolStats.of(self.name, by_endpoint, Counters())
 
     def _title(self) -> str:
         count = len(self.endpoints)
@@ -331,17 +261,13 @@ def _thawed(value: object) -> object:
     return value
 
 
-def _finite(number: float) -> float | None:
-    return number if math.isfinite(number) else None
-
-
 def _plain(value: object) -> Any:
     """Return one field for JSON."""
     match value:
         case None:
             return None
         case int() | float():
-            return _finite(value)
+            return finite(value)
         case LatencySummary():
             return value.to_dict()
         case CircuitState():
@@ -363,33 +289,3 @@ def counts_text(stats: EndpointStats | PoolStats) -> str:
 
 def _timeouts_text(stats: EndpointStats | PoolStats) -> str:
     return f", {stats.acquire_timeouts} timed out" if stats.acquire_timeouts else ""
-
-
-def _busyness(member: EndpointStats) -> tuple[int, ...]:
-    connections = member.idle + member.connecting + member.closing
-    return (member.waiting, member.active, connections, member.acquired, member.errors)
-
-
-def _label(member: EndpointStats) -> str:
-    mark = _PAUSED if member.paused else ""
-    return shorten(str(member.endpoint), _NAME_WIDTH - len(mark)) + mark
-
-
-def _row(
-    label: str, stats: EndpointStats | PoolStats, columns: Iterable[tuple[str, str]]
-) -> tuple[str, ...]:
-    return (label, *(_cell(stats, path) for _, path in columns))
-
-
-def _cell(stats: EndpointStats | PoolStats, path: str) -> str:
-    """Show one number; a sum over several endpoints has no quantiles, and perhaps no limit."""
-    name, _, quantile = path.partition(".")
-    match getattr(stats, name, None):
-        case int() as number:
-            return str(number)
-        case float() as seconds:
-            return duration(seconds)
-        case LatencySummary(count=count) as summary if count:
-            return duration(getattr(summary, quantile))
-        case _:
-            return "-"

@@ -296,7 +296,7 @@ MUTATIONS = (
     Mutation(
         name="the counters of a forgotten endpoint are forgotten",
         file="_core/core.py",
-        old="        self.dropped_counters.absorb(sub.counters)\n",
+        old="        self.memory.keep(sub.endpoint, sub.counters)\n",
         new="",
         tests=("tests/unit/pool/test_reap.py",),
     ),

@@ -241,7 +241,7 @@ LEFT_OUT: dict[type, str] = {
     Heap: "_count live",
     Gate: "_random last_error",
     Core: "_chores _config _dials _ledger _overrides _random _resets _serving _shares _warming"
-    " checks dropped_counters effects ending failures is_checked may_queue orders pop_known"
+    " checks effects ending failures is_checked may_queue memory orders pop_known"
     " pop_newest sharing ticked touched",
     PoolLimit: "_idle _latest _line _put_back _put_back_rows _rows _spare closing draining"
     " is_limited wanted",

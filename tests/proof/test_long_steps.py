@@ -635,7 +635,7 @@ async def endpoints_forgotten(count: int, steps: LongSteps) -> None:
             await want(pool, elsewhere(number))
         with steps.watched():
             await trio.sleep(100)
-        assert not pool.all_stats().endpoints
+        assert not pool._core.subs
 
 
 class Moving(Nowhere):

@@ -377,17 +377,20 @@ def test_an_endpoint_without_connections_is_forgotten_after_a_while() -> None:
     assert HERE not in shell.core.subs
 
 
-def test_the_counters_of_a_forgotten_endpoint_are_kept() -> None:
+def test_the_counters_of_a_forgotten_endpoint_are_kept_and_go_on() -> None:
     """G30."""
     shell = Shell()
     shell.discard(shell.lend())
     shell.advance(KEEP_BARE)
     shell.sweep()
-    assert (
-        shell.core.dropped_counters.total_created,
-        shell.core.dropped_counters.total_closed,
-    ) == (1, 1)
-    assert shell.sub().counters.total_created == 0
+    kept = shell.core.memory.kept[HERE]
+    assert (kept.total_created, kept.total_closed) == (1, 1)
+    assert shell.core.peek(HERE).counters is kept
+    assert HERE not in shell.core.subs
+    shell.discard(shell.lend())
+    assert not shell.core.memory.kept
+    assert shell.sub().counters is kept
+    assert (kept.total_created, kept.total_closed) == (2, 2)
 
 
 def test_an_endpoint_is_not_forgotten_while_it_is_idle_waited_for_told_or_in_delay() -> None:

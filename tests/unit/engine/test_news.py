@@ -57,7 +57,18 @@ class OnlyClosed(Observer):
 def test_the_table_of_events_is_complete() -> None:
     methods = {name for name, _ in inspect.getmembers(Observer, inspect.isfunction)}
     assert {name for name in methods if not name.startswith("_")} == set(EVENTS)
-    assert set(vars(News())) == set(EVENTS) | {"reused", "pending", "is_held"}
+    assert set(vars(News())) == set(EVENTS) | {"reused", "pending", "is_held", "_guests"}
+
+
+def test_observers_learn_whose_news_it_is() -> None:
+    joined: list[object] = []
+
+    class Exporter(Observer):
+        def _joined(self, pool: object) -> None:
+            joined.append(pool)
+
+    News([Exporter(), Observer()]).join("a pool")
+    assert joined == ["a pool"]
 
 
 @pytest.mark.parametrize("event", EVENTS)

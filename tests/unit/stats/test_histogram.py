@@ -6,7 +6,7 @@ import sys
 import pytest
 from hypothesis import given, strategies as st
 
-from conpool._stats.histogram import LONGEST, QUANTILE_ERROR, SHORTEST, Histogram
+from conpool._stats.histogram import LONGEST, QUANTILE_ERROR, SHORTEST, Histogram, count_within
 
 in_range = st.floats(SHORTEST, LONGEST)
 OFF = QUANTILE_ERROR + 1e-12  # floats round
@@ -128,3 +128,25 @@ def test_its_size_does_not_grow_with_what_it_counts() -> None:
 
 def test_repr_tells_what_it_has_counted() -> None:
     assert repr(histogram_of([0.5, 1.0])) == "<Histogram of 2 durations, 1.5 s, max 1 s>"
+
+
+def test_tells_how_many_durations_stayed_within_each_limit() -> None:
+    histogram = Histogram()
+    for seconds in (0.0, 0.0, 0.0001, 0.02, 0.3, 20_000.0):
+        histogram.add(seconds)
+    within = count_within(histogram.copy_buckets(), histogram.count, (0.0, 0.001, 0.1, 1.0, 9999.0))
+    assert within == [2, 3, 4, 5, 5]
+    assert count_within((), 3, (1.0,)) == [3]
+    assert count_within(Histogram().copy_buckets(), 0, (1.0,)) == [0]
+    # Another thread may have counted a bucket, and read the count before.
+    assert count_within(histogram.copy_buckets(), 0, (1.0,)) == [3]
+
+
+@pytest.mark.parametrize("limit", [0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 30.0])
+def test_a_duration_is_on_the_right_side_of_a_limit_unless_it_is_close(limit: float) -> None:
+    histogram = Histogram()
+    histogram.add(limit / (1.0 + QUANTILE_ERROR) * 0.99)
+    assert count_within(histogram.copy_buckets(), 1, (limit,)) == [1]
+    histogram = Histogram()
+    histogram.add(limit / (1.0 - QUANTILE_ERROR) * 1.01)
+    assert count_within(histogram.copy_buckets(), 1, (limit,)) == [0]

@@ -12,7 +12,8 @@ import pytest
 
 from conpool._stats.counters import Counters
 from conpool._stats.histogram import QUANTILE_ERROR, Histogram
-from conpool._stats.snapshot import EndpointStats, LatencySummary, PoolStats
+from conpool._stats.latency import LatencySummary
+from conpool._stats.snapshot import EndpointStats, PoolStats
 from conpool._values.endpoint import AnyEndpoint, Endpoint
 from conpool._values.group import EndpointGroup, Target
 from conpool._values.login import Login
@@ -50,12 +51,12 @@ def counters_of(*reasons: CloseReason, waits: Iterable[float] = ()) -> Counters:
     return counters
 
 
-def pool_of(count: int, dropped_counters: Counters | None = None, **changes: Any) -> PoolStats:
+def pool_of(count: int, forgotten: Counters | None = None, **changes: Any) -> PoolStats:
     endpoints = [Endpoint(f"db{number}.example", 5432) for number in range(count)]
     members: dict[AnyEndpoint, EndpointStats] = {
         endpoint: stats_of(endpoint, **changes) for endpoint in endpoints
     }
-    return PoolStats.of("orders", members, dropped_counters or Counters())
+    return PoolStats.of("orders", members, forgotten or Counters())
 
 
 # ── latencies ───────────────────────────────────────────────────────────────────
@@ -221,6 +222,7 @@ def test_an_endpoint_prints_as_a_block_of_lines_for_people() -> None:
         "  wait time     p50 2.19ms, p99 250ms, max 250ms",
         "  connect time  -",
         "  use time      p50 90s, p99 90s, max 90s",
+        "  why           7 tasks wait: dials are under way, 13 have failed so far",
     ]
 
 
@@ -233,7 +235,8 @@ def test_an_endpoint_that_was_never_used_prints_too() -> None:
 def test_f135_an_endpoint_prints_how_long_the_first_has_waited_and_that_it_is_paused() -> None:
     lines = str(stats_of(oldest_wait=29.0, paused=True)).splitlines()
     assert lines[2] == "  waiting       7, the first for 29s"
-    assert lines[-1] == "  paused        yes: it lends and dials nothing until it is resumed"
+    assert lines[-2] == "  paused        yes: it lends and dials nothing until it is resumed"
+    assert lines[-1] == "  why           7 tasks wait: the endpoint is paused"
 
 
 def test_f135_repr_tells_of_time_outs_and_of_a_pause() -> None:
@@ -244,7 +247,8 @@ def test_f135_repr_tells_of_time_outs_and_of_a_pause() -> None:
 
 
 def test_a_circuit_is_printed_unless_it_is_closed() -> None:
-    assert str(stats_of(circuit=CircuitState.HALF_OPEN)).endswith("\n  circuit       half open")
+    half_open = stats_of(circuit=CircuitState.HALF_OPEN, waiting=0)
+    assert str(half_open).endswith("\n  circuit       half open")
 
 
 def test_the_block_of_an_endpoint_has_80_columns_at_most() -> None:
@@ -290,13 +294,17 @@ def test_numbers_tell_logins_apart_by_user_and_database() -> None:
     ]
 
 
-def test_logins_that_differ_in_their_password_only_are_counted_apart_and_look_alike() -> None:
+def test_logins_that_differ_in_their_password_only_are_counted_apart_and_numbered() -> None:
     one, other = (
         Endpoint("db.example", 5432, login=Login("app", password, "orders"))
         for password in ("one", "two")
     )
     pool = PoolStats.of("p", {one: stats_of(one), other: stats_of(other)}, Counters())
-    assert str(pool).count("\napp@db.example:5432/orders ") == len(pool.endpoints) == 2
+    rows = f"{pool:160}".splitlines()[4:6]
+    assert rows[0].startswith("app@db.example:5432/orders  ")
+    assert rows[1].startswith("app@db.example:5432/orders #2  ")
+    assert len(pool.endpoints) == 2
+    assert str(one) == str(other)
 
 
 def test_repr_is_one_readable_line() -> None:
@@ -317,13 +325,13 @@ def test_repr_is_one_readable_line() -> None:
 # ── the pool ────────────────────────────────────────────────────────────────────
 
 
-def test_sums_every_count_over_endpoints_and_those_that_were_dropped() -> None:
+def test_sums_every_count_over_endpoints_and_those_that_are_forgotten() -> None:
     members: dict[AnyEndpoint, EndpointStats] = {
         endpoint: stats_of(endpoint, counters=counters_of(CloseReason.ERROR))
         for endpoint in (Endpoint("a", 1), Endpoint("b", 1))
     }
-    dropped_counters = counters_of(CloseReason.ERROR, CloseReason.EVICTED)
-    pool = PoolStats.of("orders", members, dropped_counters)
+    forgotten = counters_of(CloseReason.ERROR, CloseReason.EVICTED)
+    pool = PoolStats.of("orders", members, forgotten)
     assert pool == PoolStats(
         name="orders",
         limit=None,
@@ -359,10 +367,10 @@ def test_f135_a_pool_knows_its_own_limit_and_the_longest_wait() -> None:
 
 def test_a_pool_keeps_its_own_list_of_endpoints() -> None:
     members: dict[AnyEndpoint, EndpointStats] = {ENDPOINT: stats_of()}
-    dropped_counters = counters_of(CloseReason.ERROR)
-    pool = PoolStats.of("orders", members, dropped_counters)
+    forgotten = counters_of(CloseReason.ERROR)
+    pool = PoolStats.of("orders", members, forgotten)
     members.clear()
-    dropped_counters.count_closed(CloseReason.USES)
+    forgotten.count_closed(CloseReason.USES)
     assert list(pool.endpoints) == [ENDPOINT]
     assert pool.closed_by_reason == {CloseReason.ERROR: 1}
 
@@ -379,65 +387,184 @@ def test_a_pool_becomes_json_with_a_list_of_endpoints() -> None:
     assert plain["closed_by_reason"] == {"pool_closed": 1}
 
 
-def test_a_pool_prints_as_a_table_for_people() -> None:
-    counters = counters_of(waits=[0.0] * 90 + [1.5] * 10)
-    first = stats_of(counters=counters)
-    cache = Endpoint("cache.example", 6379)
-    second = stats_of(cache, active=0, waiting=0)
-    first = dataclasses.replace(first, acquire_timeouts=0)
-    dropped_counters = counters_of()
-    dropped_counters.acquire_timeouts = 0
-    pool = PoolStats.of("orders", {ENDPOINT: first, cache: second}, dropped_counters)
-    left = (
-        "endpoint            active  idle  connecting  closing  waiting",
-        "-" * 62,
-        "db.example:5432          3     2           1        4        7",
-        "cache.example:6379       0     2           1        4        0",
-        "-" * 62,
-        "total                    3     4           2        8        7",
-    )
-    right = (
-        "  limit  created  reused  errors  wait p50  wait p99",
-        "-" * 52,
-        "     10       11      12      13         0     1.42s",
-        "     10        0       0       0         -         -",
-        "-" * 52,
-        "      -       22      24      26         -         -",
-    )
-    title, *table = str(pool).splitlines()
-    assert title == "pool orders: 2 endpoints"
-    assert table == [a + b for a, b in zip(left, right, strict=True)]
+def calm(endpoint: AnyEndpoint, **changes: Any) -> EndpointStats:
+    """An endpoint without bad news."""
+    counters = counters_of(waits=[0.0] * 90 + [0.001] * 10)
+    counters.errors = counters.acquire_timeouts = 0
+    quiet: dict[str, Any] = {"connecting": 0, "closing": 0, "waiting": 0, "counters": counters}
+    return stats_of(endpoint, **(quiet | changes))
 
 
-def test_f135_a_table_shows_time_outs_the_longest_wait_and_pauses() -> None:
+def table_of(*members: EndpointStats, limit: int | None = None, width: str = "") -> str:
+    by_endpoint: dict[Any, EndpointStats] = {member.endpoint: member for member in members}
+    return format(PoolStats.of("orders", by_endpoint, Counters(), limit=limit), width)
+
+
+def test_a_pool_prints_as_one_table_of_80_columns_when_all_is_well() -> None:
     cache = Endpoint("cache.example", 6379)
-    first = stats_of(counters=counters_of(), oldest_wait=29.0)
-    second = stats_of(cache, waiting=0, paused=True)
-    pool = PoolStats.of("orders", {ENDPOINT: first, cache: second}, Counters(), limit=12)
-    header, _, *rows, _, total = [" ".join(line.split()) for line in str(pool).splitlines()[1:]]
-    assert " waiting oldest limit " in header
-    assert " errors timed out wait " in header
-    assert rows == [
-        "db.example:5432 3 2 1 4 7 29s 10 11 12 13 15 - -",
-        "cache.example:6379 (paused) 3 2 1 4 0 0 10 0 0 0 0 - -",
+    assert table_of(calm(ENDPOINT), calm(cache, active=0, counters=Counters())).splitlines() == [
+        "pool orders: 2 endpoints",
+        "                                                                   wait   wait",
+        "endpoint            active  idle  waiting  limit  created  reused   p50    p99",
+        "------------------------------------------------------------------------------",
+        "db.example:5432          3     2        0     10       11      12     0  898us",
+        "cache.example:6379       0     2        0     10        0       0     -      -",
+        "------------------------------------------------------------------------------",
+        "total                    3     4        0      -       11      12     -      -",
     ]
-    assert total == "total 6 4 2 8 7 29s 12 11 12 13 15 - -"
 
 
-def test_f135_a_table_with_everything_is_not_wider_than_160_columns() -> None:
-    endpoint = Endpoint("x" * 60 + ".example", 5432)
+def test_a_pool_prints_as_two_tables_where_one_would_be_too_wide() -> None:
+    """F135 and more: time-outs, the pool's own limit, the longest wait, and what it is due to."""
+    counters = counters_of(waits=[0.0] * 90 + [1.5] * 10)
+    counters.use_time.add(2.0)
+    first = stats_of(active=6, counters=counters, connecting=0, oldest_wait=29.0)
+    cache = stats_of(Endpoint("cache.example", 6379), waiting=0, paused=True)
+    assert table_of(first, cache, limit=20).splitlines() == [
+        "pool orders: 2 endpoints, 22 of 20 connections",
+        "now                    active  idle  connecting  closing  waiting  oldest  limit",
+        "--------------------------------------------------------------------------------",
+        "db.example:5432             6     2           0        4        7     29s     10",
+        "cache...6379 (paused)       3     2           1        4        0       0     10",
+        "--------------------------------------------------------------------------------",
+        "total                       9     4           1        8        7     29s     20",
+        "",
+        "                                                      timed  wait   wait",
+        "so far                       created  reused  errors    out   p50    p99",
+        "------------------------------------------------------------------------",
+        "db.example:5432                   11      12      13     15     0  1.42s",
+        "cache.example:6379 (paused)        0       0       0      0     -      -",
+        "------------------------------------------------------------------------",
+        "total                             11      12      13     15     -      -",
+        "",
+        "db.example:5432: 7 tasks wait: all 10 slots are taken (a lease lasts 2s, p50).",
+        "  Raise max_connections_per_endpoint, or hold each for less time",
+    ]
+
+
+def test_a_width_can_be_given_and_a_wide_table_is_one() -> None:
+    stats = stats_of(counters=counters_of(), oldest_wait=29.0, waiting=0)
+    one, two = table_of(stats, width="120"), table_of(stats, width="80")
+    assert "\nnow " not in one
+    assert "\nnow " in two
+    assert two == table_of(stats)
+    assert max(map(len, one.splitlines())) <= 120
+    assert f"{stats:100}".count("\n") <= str(stats).count("\n")
+
+
+@pytest.mark.parametrize("spec", ["79", "-100", "s", ">80", "8²"])
+def test_a_format_that_is_no_usable_width_is_refused(spec: str) -> None:
+    for stats in (stats_of(), pool_of(1)):
+        with pytest.raises(ValueError, match="a width of 80 or more as format, not '"):
+            format(stats, spec)
+
+
+@pytest.mark.parametrize("width", [80, 81, 100, 160, 300])
+@pytest.mark.parametrize("count", [1, 30])
+def test_no_line_is_wider_than_the_width(width: int, count: int) -> None:
     counters = counters_of(waits=[1.5])
-    stats = stats_of(endpoint, counters=counters, oldest_wait=29.0, paused=True)
-    lines = str(PoolStats.of("orders", {endpoint: stats}, Counters(), limit=12)).splitlines()
-    assert ".example:5432 (paused)  " in lines[3]
-    assert max(map(len, lines)) < 160
+    counters.acquired = counters.total_created = counters.total_reused = 10**9
+    members = [
+        stats_of(
+            Endpoint(f"{'x' * 60}{number}.example", 5432, login=Login("u" * 90, database="d" * 90)),
+            counters=counters,
+            oldest_wait=29.0,
+            paused=bool(number % 2),
+        )
+        for number in range(count)
+    ]
+    text = table_of(*members, limit=12, width=str(width))
+    assert max(map(len, text.splitlines())) <= width
+    assert text.isascii()
+    for member in members:
+        assert max(map(len, format(member, str(width)).splitlines())) <= width
+
+
+def test_endpoints_that_would_look_alike_are_numbered() -> None:
+    long = "db.a-very-long-name.eu-west-1.example.com"
+    first, second, third = (
+        calm(Endpoint(long.replace("eu-west", zone), 5432, login=Login("app", database="orders")))
+        for zone in ("eu-west", "eu-east", "us-west")
+    )
+    rows = table_of(first, second, third).splitlines()[3:6]
+    assert [row.split("  ")[0] for row in rows] == [
+        "app@db.a-very-long-na...mple.com:5432/orders",
+        "app@db.a-very-long-...ple.com:5432/orders #2",
+        "app@db.a-very-long-...ple.com:5432/orders #3",
+    ]
 
 
 def test_an_empty_pool_prints_its_total() -> None:
     lines = str(pool_of(0)).splitlines()
     assert lines[0] == "pool orders: 0 endpoints"
     assert lines[-1].startswith("total")
-    assert len(lines) == 5
+    assert len(lines) == 6
+
+
+# ── why tasks wait ──────────────────────────────────────────────────────────────
+
+
+FULL: dict[str, Any] = {"active": 10, "idle": 0, "connecting": 0, "closing": 0}
+FREE: dict[str, Any] = {"active": 1, "idle": 0, "connecting": 0, "closing": 0}
+
+
+@pytest.mark.parametrize(
+    ("numbers", "limit", "why"),
+    [
+        (FULL, None, "7 tasks wait: all 10 slots are taken. Raise max_connections_per_endp"),
+        (FULL | {"active": 6, "closing": 4}, None, "7 tasks wait: all 10 slots are taken."),
+        (FULL | {"waiting": 1}, None, "1 task waits: all 10 slots are taken."),
+        (FREE, 1, "7 tasks wait: the pool's own limit of 1 is used up. Raise max_connections,"),
+        (FREE | {"connecting": 2}, 3, "7 tasks wait: dials are under way, 13 have failed so far"),
+        (FREE, None, "7 tasks wait: dials fail, 13 so far"),
+        (FREE | {"counters": Counters()}, None, "7 tasks wait: not for long"),
+        (FULL | {"circuit": CircuitState.OPEN}, None, "7 tasks wait: the circuit is open"),
+    ],
+)
+def test_a_table_says_what_tasks_wait_for(
+    numbers: dict[str, Any], limit: int | None, why: str
+) -> None:
+    stats = stats_of(**({"counters": counters_of()} | numbers))
+    text = table_of(stats, limit=limit, width="300")
+    assert text.splitlines()[-2] == ""
+    assert text.splitlines()[-1].startswith(f"{ENDPOINT}: {why}")
+    if limit is None and "not for long" not in why:
+        assert f"\n  why           {why}" in f"{stats:300}"
+
+
+def test_an_endpoint_alone_blames_the_pools_limit_where_nothing_of_its_own_is_in_the_way() -> None:
+    stats = stats_of(**FREE)
+    assert str(stats).endswith(
+        "\n  why           7 tasks wait: the pool's own limit holds them back"
+    )
+
+
+@pytest.mark.parametrize(
+    ("waits", "dial", "why"),
+    [
+        ([1.0] * 3, 0.9, "waits were long (p99 1s), and so are dials (p99 900ms). min_idle_per_"),
+        ([1.0] * 3, 0.1, "waits were long (p99 1s), until a connection came back (a lease lasts"),
+        ([0.0] * 98 + [1.0] * 2, 0.1, "waits were long (p99 906ms), until"),
+        ([0.0, 1.0], 0.9, ""),  # one dial of a few leases: no news
+        ([0.05] * 200, 0.05, ""),
+    ],
+)
+def test_a_table_says_where_long_waits_came_from(waits: list[float], dial: float, why: str) -> None:
+    counters = counters_of(waits=waits)
+    counters.connect_time.add(dial)
+    counters.use_time.add(0.7)
+    lines = table_of(stats_of(counters=counters, waiting=0), width="300").splitlines()
+    if why:
+        assert lines[-1].startswith(f"{ENDPOINT}: {why}")
+    else:
+        assert lines[-1].startswith("total")
+
+
+def test_no_more_than_three_endpoints_are_explained_the_busiest_first() -> None:
+    members = [stats_of(Endpoint(f"db{n}.example", 1), waiting=n) for n in range(30)]
+    lines = table_of(*members).splitlines()
+    notes = lines[max(n for n, line in enumerate(lines) if not line) + 1 :]
+    assert [note.partition(":")[0] for note in notes] == [f"db{n}.example" for n in (29, 28, 27)]
 
 
 def test_one_endpoint_is_not_plural() -> None:
@@ -448,12 +575,11 @@ def test_long_names_are_shortened_in_the_table() -> None:
     endpoint = Endpoint("x" * 60 + ".example", 5432)
     text = str(PoolStats.of("orders", {endpoint: stats_of(endpoint)}, Counters()))
     assert "xxx..." in text
-    assert ".example:5432  " in text
-    assert max(map(len, text.splitlines())) < 160
+    assert "example:5432  " in text
 
 
 def test_twenty_endpoints_are_all_shown_in_their_order() -> None:
-    lines = str(pool_of(20)).splitlines()[3:-2]
+    lines = f"{pool_of(20, waiting=0):160}".splitlines()[4:-2]
     assert [line.split()[0] for line in lines] == [f"db{n}.example:5432" for n in range(20)]
 
 
@@ -462,9 +588,9 @@ def test_of_more_than_twenty_the_busiest_are_shown_and_the_rest_summed() -> None
     members: dict[AnyEndpoint, EndpointStats] = {
         endpoint: stats_of(endpoint, waiting=number) for number, endpoint in enumerate(endpoints)
     }
-    lines = str(PoolStats.of("orders", members, Counters())).splitlines()
+    lines = f"{PoolStats.of('orders', members, Counters()):160}".splitlines()
     assert lines[0] == "pool orders: 30 endpoints"
-    shown = [line.split()[0] for line in lines[3:23]]
+    shown = [line.split()[0] for line in lines[4:24]]
     assert shown == [f"db{number}.example:5432" for number in range(29, 9, -1)]
-    assert " ".join(lines[23].split()) == "(10 more) 30 20 10 40 45 - 0 0 0 - -"
-    assert lines[25].split()[:6] == ["total", "90", "60", "30", "120", str(sum(range(30)))]
+    assert " ".join(lines[24].split()) == "(10 more) 30 20 10 40 45 - 0 0 - -"
+    assert lines[26].split()[:6] == ["total", "90", "60", "30", "120", str(sum(range(30)))]

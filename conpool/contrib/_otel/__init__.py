@@ -1,0 +1,1 @@
+"""What `conpool.contrib.opentelemetry` is made of."""
