@@ -16,6 +16,7 @@ from conpool._dial.name_cache import ResolverStats
 from conpool._dial.tcp import TCPConnector
 from conpool._errors.connect import (
     ConnectError,
+    ConnectRefused,
     ConnectTimeout,
     LocalResourceError,
     ProxyError,
@@ -34,6 +35,7 @@ from conpool._errors.pool import (
 )
 from conpool._extend.connector import Connector
 from conpool._extend.driver import Driver, NativeDriver
+from conpool._extend.logging_observer import LoggingObserver
 from conpool._extend.observer import ConnectionInfo, Observer
 from conpool._lending.lease import Connection
 from conpool._pool.pool import ConnectionPool
@@ -60,6 +62,7 @@ __all__ = [
     "CloseReason",
     "ConfigError",
     "ConnectError",
+    "ConnectRefused",
     "ConnectTimeout",
     "Connection",
     "ConnectionInfo",
@@ -72,6 +75,7 @@ __all__ = [
     "HTTPProxy",
     "LatencySummary",
     "LocalResourceError",
+    "LoggingObserver",
     "Login",
     "NativeDriver",
     "NoHealthyEndpoint",

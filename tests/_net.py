@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 import threading
 import time
@@ -15,7 +16,7 @@ import trio
 from conpool._dial.address import Address
 from conpool._dial.progress import Progress, current
 from conpool._dial.tcp import TCPConnector
-from conpool._errors.connect import ConnectError
+from conpool._errors.connect import ConnectError, ConnectRefused
 from conpool._values.endpoint import Endpoint
 
 LOOPBACK = "127.0.0.1"
@@ -248,11 +249,12 @@ def progress_noted() -> Iterator[Progress]:
 
 
 async def fails(
-    connector: TCPConnector, endpoint: Endpoint, kind: type[ConnectError] = ConnectError
+    connector: TCPConnector, endpoint: Endpoint, kind: type[ConnectError] | None = None
 ) -> ConnectError:
     with pytest.raises(ConnectError) as caught:
         await connector.connect(endpoint)
-    assert type(caught.value) is kind
+    is_refused = caught.value.errno == errno.ECONNREFUSED
+    assert type(caught.value) is (kind or (ConnectRefused if is_refused else ConnectError))
     assert caught.value.endpoint == endpoint
     return caught.value
 

@@ -1,4 +1,4 @@
-"""Fixtures for all tests: certificates, real servers, and a watch over what tests leave behind."""
+"""Fixtures for all tests: certificates, real servers, a watch over what tests leave and tell."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import signal
 import ssl
 import sys
 import threading
-from collections.abc import Iterator
+import traceback
+from collections.abc import Generator, Iterator
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from conpool._errors.pool_log import PoolLog
 
 from .proof.totals import tried
 from .servers import Certificates
@@ -33,6 +37,7 @@ __all__ = [
     "mariadb",
     "memcached",
     "nginx",
+    "no_secret_is_logged",
     "nothing_left_behind",
     "pgbouncer",
     "postgres",
@@ -81,6 +86,43 @@ def nothing_left_behind() -> Iterator[None]:
     new_threads = sorted(_threads() - threads)
     assert not new_files, f"the test left files open: {new_files}"
     assert not new_threads, f"the test left threads running: {new_threads}"
+
+
+CANARIES = ("canary", "c4n4ry", "hunter2")
+"""Parts of the passwords, tokens and partitions that tests use: no output may have one (G9)."""
+
+
+@pytest.fixture(autouse=True)
+def no_secret_is_logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fail a test in which the pool logs a secret, at whatever level, or in a traceback."""
+    told: list[str] = []
+    write = PoolLog.write
+
+    @wraps(write)
+    def listen(log: PoolLog, level: int, message: str, *args: object, **error: Any) -> None:
+        told.append(f"{log.pool} {log.endpoint} {message % args}")
+        if error.get("error") is not None:
+            told.extend(traceback.format_exception(error["error"]))
+        write(log, level, message, *args, **error)
+
+    monkeypatch.setattr(PoolLog, "write", listen)
+    yield
+    assert not [text for text in told if _has_secret(text)]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, Any]:
+    """Fail a test that has written a secret to a terminal or to the log."""
+    report = yield
+    written = (report.capstdout, report.capstderr, report.caplog)
+    if report.passed and any(map(_has_secret, written)):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} has shown a secret"
+    return report
+
+
+def _has_secret(text: str) -> bool:
+    return any(canary in text for canary in CANARIES)
 
 
 def _forget_broken_run() -> None:

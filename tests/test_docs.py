@@ -148,6 +148,7 @@ def any_peer(
     # The system's authorities are this one alone, and no context is left over from other tests.
     monkeypatch.setenv("SSL_CERT_FILE", str(certificates.ca_file))
     monkeypatch.setattr("conpool._values.tls._shared_contexts", {})
+    monkeypatch.setattr(logging.getLogger("conpool"), "handlers", [])  # a page adds one
     return peer
 
 

@@ -80,7 +80,10 @@ _pool/lifecycle Lifecycle.open start: two ticks
 _pool/pool ConnectionPool.acquire acquire: `acquire_timeout`, as `Acquirer._obtain`
 _pool/reap Reaper.reap sleep: the pool's end cancels the background
 _pool/reap Reaper.watch wait: the pool's end cancels the background
-_pool/steering Steering.drain park: the leases of others end, each close in `close_timeout`; no own
+_pool/steering Steering._clear_and_wait park: the leases of others end, each close in \
+  `close_timeout`; no own
+_pool/steering Steering._wait_until_closed park: within `over` the time of each has come; then as \
+  `_clear_and_wait`
 _pool/steering Steering.warm park_warmer: dials end, others give back, `resume`; no own
 """
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import cast
 
 import trio
 
-_log = logging.getLogger("conpool")
+from conpool._errors.pool_log import NO_LOG, PoolLog
 
 
-def try_close_now(stream: trio.abc.AsyncResource) -> bool:
+def try_close_now(stream: trio.abc.AsyncResource, log: PoolLog = NO_LOG) -> bool:
     """Close `stream` by force, without awaiting; return False if only an await can close it.
 
     A task that is inside an operation of the stream gets `trio.ClosedResourceError`.
@@ -22,11 +21,12 @@ def try_close_now(stream: trio.abc.AsyncResource) -> bool:
         stream.socket.close()
         return True
     if isinstance(stream, trio.SSLStream):
-        return try_close_now(cast("trio.SSLStream[trio.abc.Stream]", stream).transport_stream)
+        inner = cast("trio.SSLStream[trio.abc.Stream]", stream).transport_stream
+        return try_close_now(inner, log)
     if isinstance(stream, trio.StapledStream):
         halves = cast("trio.StapledStream[trio.abc.SendStream, trio.abc.ReceiveStream]", stream)
-        send_closed = try_close_now(halves.send_stream)
-        return try_close_now(halves.receive_stream) and send_closed
+        send_closed = try_close_now(halves.send_stream, log)
+        return try_close_now(halves.receive_stream, log) and send_closed
     close = getattr(stream, "close", None)
     if not callable(close) or inspect.iscoroutinefunction(close):
         return False
@@ -34,8 +34,8 @@ def try_close_now(stream: trio.abc.AsyncResource) -> bool:
         try:
             close()
             break
-        except Exception:  # noqa: BLE001 - a stream of the user's own may raise anything
-            _log.exception("closing %r by force failed", stream)
+        except Exception as error:  # noqa: BLE001 - a stream of the user's own may raise anything
+            log.failed("closing %r by force failed", stream, error=error)
     return True
 
 
@@ -43,6 +43,7 @@ async def close_gracefully(
     stream: trio.abc.AsyncResource,
     timeout: float,
     goodbye: Callable[[], Awaitable[object]] | None = None,
+    log: PoolLog = NO_LOG,
 ) -> None:
     """Close `stream` after `goodbye` to the peer, which takes at most `timeout` seconds.
 
@@ -50,45 +51,51 @@ async def close_gracefully(
     stream is closed all the same.
     """
     is_closed = False
+    scope = trio.CancelScope(shield=True, deadline=trio.current_time() + timeout)
     try:
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + timeout):
+        with scope:
             if goodbye is not None:
-                await _say(goodbye, stream)
+                await _say(goodbye, stream, log)
             await stream.aclose()
         is_closed = True
     except trio.BrokenResourceError:
         is_closed = True
-    except Exception:  # noqa: BLE001 - a stream of the user's own may raise anything
-        _log.exception("closing %r failed", stream)
+    except Exception as error:  # noqa: BLE001 - a stream of the user's own may raise anything
+        log.failed("closing %r failed", stream, error=error)
     finally:
-        if not try_close_now(stream) and not is_closed:
+        if scope.cancel_called and timeout:
+            log.note("%r is closed by force: its goodbye takes longer than %g s", stream, timeout)
+        if not try_close_now(stream, log) and not is_closed:
             # The error may have come before the stream did anything.
-            with suppress(Exception), trio.CancelScope(shield=True) as scope:
-                scope.cancel()
+            with suppress(Exception), trio.CancelScope(shield=True) as last:
+                last.cancel()
                 await stream.aclose()
 
 
-async def close_now(stream: trio.abc.AsyncResource) -> None:
+async def close_now(stream: trio.abc.AsyncResource, log: PoolLog = NO_LOG) -> None:
     """Close a stream by force, at once if that is possible."""
     is_closed = False
     try:
-        is_closed = try_close_now(stream)
+        is_closed = try_close_now(stream, log)
     finally:
         if not is_closed and hasattr(stream, "aclose"):
-            await close_by_force(stream)  # noqa: ASYNC102 - shields and bounds itself
+            await close_by_force(stream, log=log)  # noqa: ASYNC102 - shields and bounds itself
 
 
-async def _say(goodbye: Callable[[], Awaitable[object]], stream: trio.abc.AsyncResource) -> None:
+async def _say(
+    goodbye: Callable[[], Awaitable[object]], stream: trio.abc.AsyncResource, log: PoolLog
+) -> None:
     try:
         await goodbye()
-    except Exception:  # noqa: BLE001 - a driver of the user's own may raise anything
-        _log.debug("the goodbye of %r failed", stream, exc_info=True)
+    except Exception as error:  # noqa: BLE001 - a driver of the user's own may raise anything
+        log.gone_wrong("the goodbye of %r failed", stream, error=error)
 
 
 async def close_by_force(
     stream: trio.abc.AsyncResource,
     timeout: float = 0.0,
     stop: Callable[[], Awaitable[object]] | None = None,
+    log: PoolLog = NO_LOG,
 ) -> None:
     """Close a stream that only an await can close, and give its goodbye no time.
 
@@ -97,8 +104,8 @@ async def close_by_force(
     try:
         if stop is not None:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + timeout):
-                await _say(stop, stream)
-    except Exception:  # noqa: BLE001 - what `stop` raised as its time was up
-        _log.debug("the goodbye of %r failed", stream, exc_info=True)
+                await _say(stop, stream, log)
+    except Exception as error:  # noqa: BLE001 - what `stop` raised as its time was up
+        log.gone_wrong("the goodbye of %r failed", stream, error=error)
     finally:
-        await close_gracefully(stream, 0.0)  # noqa: ASYNC102 - shields and bounds itself
+        await close_gracefully(stream, 0.0, log=log)  # noqa: ASYNC102 - shields and bounds itself

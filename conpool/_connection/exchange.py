@@ -9,6 +9,7 @@ reply may still be on its way.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Final, final
 
 import trio
@@ -134,10 +135,10 @@ class ExchangeStream(trio.abc.HalfCloseableStream):
         """Note that the pool took bytes from the stream and lost them."""
         self.taints |= CUT_RECEIVE
 
-    def cut(self) -> None:
-        """Have every later operation raise `trio.ClosedResourceError`."""
+    def cut(self, why: str = "closed by the pool") -> None:
+        """Have every later operation raise `trio.ClosedResourceError`, which says `why`."""
         if self.stream is not BROKEN_STREAM:
-            self.stream = CLOSED_STREAM
+            self.stream = DeadStream(partial(_cut, why))
 
     def break_off(self) -> None:
         """Have every later operation raise `trio.BrokenResourceError`."""
@@ -183,13 +184,19 @@ class DeadStream(trio.abc.HalfCloseableStream):
         await trio.lowlevel.checkpoint()
 
 
-def _closed() -> trio.ClosedResourceError:
-    return trio.ClosedResourceError("this connection has been closed or given back")
+def _ended() -> trio.ClosedResourceError:
+    return trio.ClosedResourceError(
+        "this lease has ended: its holder has given the connection back, discarded or detached it"
+    )
+
+
+def _cut(why: str) -> trio.ClosedResourceError:
+    return trio.ClosedResourceError(f"this connection was {why}")
 
 
 def _broken() -> trio.BrokenResourceError:
     return trio.BrokenResourceError("the companion task of this connection has ended")
 
 
-CLOSED_STREAM: Final = DeadStream(_closed)
+CLOSED_STREAM: Final = DeadStream(_ended)
 BROKEN_STREAM: Final = DeadStream(_broken)

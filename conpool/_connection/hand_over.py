@@ -76,7 +76,7 @@ def is_cut_short(link: Link) -> bool:
     if exchange.in_progress > link.has_companion or taints & CUT_SEND:
         return True
     if taints & JUDGED:
-        return not link.rules.is_clean(link.session)
+        return not link.rules.is_clean(link.session, link.log)
     return bool(taints & (CUT_RECEIVE | OWED))
 
 

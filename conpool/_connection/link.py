@@ -22,6 +22,7 @@ from conpool._connection.exchange import (
 from conpool._connection.probe import PeekingSource, Source, find_source, probe
 from conpool._connection.session import NO_SESSIONS, REFUSING, NativeStream, SessionRules
 from conpool._connection.tls_tap import EncryptedStream, find_tap
+from conpool._errors.pool_log import NO_LOG, PoolLog
 from conpool._extend.driver import NativeDriver
 from conpool._values.states import CloseReason
 
@@ -34,6 +35,7 @@ class Link:
         "_source",
         "exchange",
         "has_companion",
+        "log",
         "offered",
         "peer_address",
         "poll",
@@ -50,11 +52,13 @@ class Link:
         *,
         encrypted: bool = False,
         session: Any = None,
+        log: PoolLog = NO_LOG,
     ) -> None:
         """Look at an open stream; `encrypted`: its outermost layer is the endpoint's own TLS."""
         self.stream = stream
         self.exchange = ExchangeStream(stream)
         self.rules = rules
+        self.log = log
         self.session: Any = session
         self.offered: trio.abc.HalfCloseableStream = self.exchange
         """What leases may read from and write to."""
@@ -86,7 +90,7 @@ class Link:
         self._follow_rules()
 
     def _follow_rules(self) -> None:
-        self.has_companion = self.rules.has_companion(self.session)
+        self.has_companion = self.rules.has_companion(self.session, self.log)
         if self.has_companion:  # it reads: whatever has come is its own business
             self._source = None
             self.poll = _find_nothing
@@ -98,11 +102,11 @@ class Link:
         self.poll = _find_nothing if self._source is None else self._source.poll
 
     @classmethod
-    def of_native(cls, session: Any, rules: SessionRules) -> Self:
+    def of_native(cls, session: Any, rules: SessionRules, log: PoolLog = NO_LOG) -> Self:
         """Return the link of a session that has opened a socket of its own."""
         driver = cast("NativeDriver[Any]", rules.driver)
         stream = NativeStream(driver, session)
-        link = cls(stream, rules, session=session)
+        link = cls(stream, rules, session=session, log=log)
         link.offered = REFUSING
         link.exchange.has_received = True  # its library has logged in; nobody counts the bytes
         link._peek(stream.fileno, is_opaque=False)
@@ -137,10 +141,13 @@ class Link:
         if isinstance(self.stream, NativeStream):
             self.stream.note_goodbye()
 
-    def try_close_now(self) -> bool:
-        """Close by force, without awaiting; return False if only an await can close the stream."""
-        self.exchange.cut()
-        return try_close_now(self.stream)
+    def try_close_now(self, why: str = "closed by the pool") -> bool:
+        """Close by force, without awaiting; return False if only an await can close the stream.
+
+        `why` is what a task learns that still uses the connection.
+        """
+        self.exchange.cut(why)
+        return try_close_now(self.stream, self.log)
 
     def __repr__(self) -> str:
         return f"<Link to {self.peer_address}, {self.exchange!r}>"

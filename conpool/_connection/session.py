@@ -6,17 +6,15 @@ A method that is not overridden costs nothing: the pool does not call it.
 from __future__ import annotations
 
 import inspect
-import logging
 from contextlib import suppress
 from operator import index
 from typing import Any, Final, cast, final
 
 import trio
 
+from conpool._errors.pool_log import NO_LOG, PoolLog
 from conpool._extend.driver import Driver, NativeDriver
 from conpool._values.config_error import ConfigError
-
-_log: Final = logging.getLogger("conpool")
 
 
 @final
@@ -29,6 +27,7 @@ class SessionRules:
         "driver",
         "is_native",
         "judges",
+        "log",
         "opens",
         "resets",
         "runs",
@@ -36,13 +35,14 @@ class SessionRules:
         "shares",
     )
 
-    def __init__(self, driver: Driver[Any] | None = None) -> None:
+    def __init__(self, driver: Driver[Any] | None = None, log: PoolLog = NO_LOG) -> None:
         """Look at `driver`.
 
         Raises:
             ConfigError: It lacks a method without which no pool could work.
         """
         self.driver = driver
+        self.log = log
         self.is_native = isinstance(driver, NativeDriver)
         needed = ("connect", "fileno", "is_clean", "abort") if self.is_native else ("open",)
         for name in needed if driver is not None else ():
@@ -67,30 +67,30 @@ class SessionRules:
         mine = getattr(type(self.driver), name, None)
         return self.driver is not None and mine is not getattr(base, name)
 
-    def is_clean(self, session: Any) -> bool:
+    def is_clean(self, session: Any, log: PoolLog = NO_LOG) -> bool:
         """Return what the driver says; false if it raises."""
         try:
             return bool(cast("Driver[Any]", self.driver).is_clean(session))
-        except Exception:  # noqa: BLE001 - a driver of the user's own may raise anything
-            _log.exception("%s.is_clean() raised", type(self.driver).__qualname__)
+        except Exception as error:  # noqa: BLE001 - a driver of the user\'s own may raise anything
+            log.failed("%s.is_clean() raised", type(self.driver).__qualname__, error=error)
             return False
 
-    def capacity(self, session: Any) -> int:
+    def capacity(self, session: Any, log: PoolLog = NO_LOG) -> int:
         """Return how many leases may share the connection; 0 if the driver cannot say."""
         try:
             return int(cast("Driver[Any]", self.driver).capacity(session))
-        except Exception:  # noqa: BLE001 - a driver of the user's own may raise anything
-            _log.exception("%s.capacity() raised", type(self.driver).__qualname__)
+        except Exception as error:  # noqa: BLE001 - a driver of the user\'s own may raise anything
+            log.failed("%s.capacity() raised", type(self.driver).__qualname__, error=error)
             return 0
 
-    def has_companion(self, session: Any) -> bool:
+    def has_companion(self, session: Any, log: PoolLog = NO_LOG) -> bool:
         """Return whether `run` is needed beside this session; true if the driver cannot say."""
         if not self.runs:
             return False
         try:
             return bool(cast("Driver[Any]", self.driver).has_companion(session))
-        except Exception:  # noqa: BLE001 - a driver of the user's own may raise anything
-            _log.exception("%s.has_companion() raised", type(self.driver).__qualname__)
+        except Exception as error:  # noqa: BLE001 - a driver of the user\'s own may raise anything
+            log.failed("%s.has_companion() raised", type(self.driver).__qualname__, error=error)
             return True
 
     def __repr__(self) -> str:

@@ -11,6 +11,7 @@ from typing import Final, final
 
 from conpool._core.ledger import Ledger
 from conpool._core.records import AnyEntry, AnySubPool, Chore, Outage, Waiter, WaitOutcome
+from conpool._core.retiring import Retiring
 
 PIECE: Final = 100
 """How many waiters or connections one step is about: a millisecond or two of work."""
@@ -20,10 +21,11 @@ PIECE: Final = 100
 class Chores:
     """Does the work that many connections or waiters of a sub-pool are in for."""
 
-    __slots__ = ("_ledger",)
+    __slots__ = ("_ledger", "retiring")
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
+        self.retiring = Retiring(ledger)
 
     def ticked(self, now: float) -> None:
         """Time has passed: refuse waiters whose time is up, go on where something has fallen due.
@@ -40,6 +42,7 @@ class Chores:
             else:
                 self._time_out_line(item, now)
                 self.go_on(item, now)
+                self.retiring.went_on(item, now)
                 item.is_resting = False
                 ledger.touch(item)
 

@@ -210,10 +210,10 @@ class Core(Generic[LinkT, TaskT]):
             counters.wait_time.count += 1
         lease = Lease(entry, holder, now)
         entry.leases[lease] = None
-        entry.uses += 1
         counters.acquired += 1
-        if entry.uses > 1:
+        if entry.uses:
             counters.total_reused += 1
+        entry.uses += 1
         return lease
 
     # ── a connection is opened ──────────────────────────────────────────────────
@@ -343,7 +343,8 @@ class Core(Generic[LinkT, TaskT]):
         self._ledger.touch(sub)
         self.pump(now)
         kept_until = max(sub.used_at + KEEP_BARE, sub.gate.opens_at, sub.warm_not_before)
-        if now < kept_until or not sub.is_bare or self.subs.get(sub.endpoint) is not sub:
+        is_kept = now < kept_until or sub in self._chores.retiring.plans
+        if is_kept or not sub.is_bare or self.subs.get(sub.endpoint) is not sub:
             return
         self.memory.keep(sub.endpoint, sub.counters)
         del self.subs[sub.endpoint]

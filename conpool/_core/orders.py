@@ -1,4 +1,4 @@
-"""What a pool is told about one endpoint: clear, pause, resize, warm, leave old addresses."""
+"""What a pool is told about its endpoints: clear, pause, resize, warm, leave old addresses."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ _ACTIVE = ConnectionState.ACTIVE
 
 @final
 class Orders:
-    """The caller's orders for one endpoint. Each changes the books at once.
+    """The caller's orders. Each changes the books at once.
 
     Where there are many connections, it takes a few steps to close them; none is lent meanwhile.
     """
 
-    __slots__ = ("_chores", "_ledger")
+    __slots__ = ("_chores", "_ledger", "retiring")
 
     def __init__(self, ledger: Ledger, chores: Chores) -> None:
         self._ledger = ledger
         self._chores = chores
+        self.retiring = chores.retiring
 
     def cleared(self, sub: AnySubPool, interrupts: bool, now: float) -> None:
         """Nothing of `sub` that exists now may be lent again; with `interrupts`, nor used."""
@@ -63,6 +64,24 @@ class Orders:
         if surplus > 0:
             oldest = islice(sub.idle, surplus + len(sub.reserved))
             self._chores.begin(sub, self._shed, oldest, now)
+
+    def pool_limit_set(self, total: int, now: float) -> None:
+        """The limit of the whole pool is now `total`; the surplus goes, the lent ones later.
+
+        Those that are lent are marked here, the latest leases first: whoever has held a connection
+        for long may hold it for longer.
+        """
+        pool_limit = self._ledger.pool_limit
+        limit = pool_limit.limit
+        limit.total = total
+        surplus = len(limit.borrowers) - pool_limit.closing - total
+        if surplus > 0:
+            staying = (entry for entry in limit.borrowers if _is_staying(entry))
+            for entry in sorted(staying, key=_surplus_order)[:surplus]:
+                self.retiring.retire(entry, CloseReason.SURPLUS)
+        next_sub = pool_limit.find_first() or next(iter(pool_limit.cold), None)
+        if next_sub is not None:
+            self._ledger.touch(next_sub)
 
     def paused(self, sub: AnySubPool, now: float) -> None:
         """`sub` lends and dials nothing until it is `resumed`."""
@@ -105,14 +124,8 @@ class Orders:
             self._end_old(entry, now)
 
     def _leave(self, addresses: frozenset[str], entry: AnyEntry, now: float) -> None:
-        if entry.address is None or entry.address in addresses:
-            return
-        if entry.state is _IDLE:
-            is_checked = entry in entry.sub.reserved
-            self._ledger.condemn(entry, CloseReason.MOVED, gracefully=not is_checked)
-        elif entry.state is _ACTIVE:
-            entry.doomed = entry.doomed or CloseReason.MOVED
-            entry.sub.roomy.pop(entry, None)
+        if entry.address is not None and entry.address not in addresses:
+            self.retiring.retire(entry, CloseReason.MOVED)
 
     def _close_leaving(self, entry: AnyEntry, now: float) -> None:
         reason = entry.sub.leaving.get(entry)
@@ -123,3 +136,16 @@ class Orders:
         sub = entry.sub
         if entry in sub.idle and entry not in sub.reserved and sub.count_surplus() > 0:
             self._ledger.condemn(entry, CloseReason.SURPLUS, gracefully=True)
+
+
+def _is_staying(entry: AnyEntry) -> bool:
+    return entry.state is not ConnectionState.CLOSING and not entry.is_given_up
+
+
+def _surplus_order(entry: AnyEntry) -> tuple[int, float, int]:
+    """Which goes first: the longest idle, then the latest lease, and dials last of all."""
+    if entry.state is _IDLE:
+        return 0, entry.idle_since, entry.id
+    if entry.state is _CONNECTING:
+        return 2, 0.0, -entry.id
+    return 1, -max((lease.since for lease in entry.leases), default=0.0), -entry.id

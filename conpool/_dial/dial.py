@@ -60,18 +60,20 @@ def given_up(endpoint: AnyEndpoint) -> ConnectError:
 
 async def _connect_natively(rules: SessionRules, endpoint: AnyEndpoint) -> Link:
     driver = cast("NativeDriver[Any]", rules.driver)
+    log = rules.log.about(endpoint)
     session = await driver.connect(endpoint)
     _check_session(session, "connect", driver)
     try:
-        return Link.of_native(session, rules)
+        return Link.of_native(session, rules, log)
     except BaseException:
-        try_close_now(NativeStream(driver, session))
+        try_close_now(NativeStream(driver, session), log)
         raise
 
 
 async def _connect(
     connector: Connector, endpoint: AnyEndpoint, progress: Progress, rules: SessionRules
 ) -> Link:
+    log = rules.log.about(endpoint)
     stream: trio.abc.Stream = await connector.connect(endpoint)
     progress.phase = "open"
     try:
@@ -80,7 +82,7 @@ async def _connect(
             progress.phase = "tls"
             stream = await encrypt(stream, endpoint.tls, server_name(endpoint))
             progress.phase = "open"
-        link = Link(stream, rules, encrypted=endpoint.tls is not None)
+        link = Link(stream, rules, encrypted=endpoint.tls is not None, log=log)
         if rules.opens:
             driver = cast("Driver[Any]", rules.driver)
             session = await driver.open(link.exchange, endpoint)
@@ -89,7 +91,7 @@ async def _connect(
         return link
     except BaseException:
         # By force: a polite close of a TLS stream would first try to finish the handshake.
-        await close_now(stream)  # noqa: ASYNC102 - shields and bounds itself
+        await close_now(stream, log)  # noqa: ASYNC102 - shields and bounds itself
         raise
 
 

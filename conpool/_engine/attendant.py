@@ -8,11 +8,10 @@ for the last words, so that no two of its methods use one session, but for the c
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Final, cast, final
+from typing import Any, cast, final
 
 import trio
 from trio.lowlevel import enable_ki_protection
@@ -24,8 +23,6 @@ from conpool._connection.session import SessionRules
 from conpool._engine.background import Background
 from conpool._extend.driver import Driver
 from conpool._values.states import CloseReason, ConnectionState
-
-_log: Final = logging.getLogger("conpool")
 
 _ACTIVE = ConnectionState.ACTIVE
 _IDLE = ConnectionState.IDLE
@@ -92,8 +89,8 @@ class Attendant:
                     await self._driver.reset(entry.link.session)
                 if entry.state is _ACTIVE:
                     reason = end_exchange(entry.link, None)
-        except Exception:  # noqa: BLE001 - a driver of the user's own may raise anything
-            _log.debug("reset of %r failed", entry, exc_info=True)
+        except Exception as error:  # noqa: BLE001 - a driver of the user's own may raise anything
+            entry.link.log.gone_wrong("the reset of %r failed", entry, error=error)
             reason = CloseReason.ERROR
         finally:
             over(entry, reason)
@@ -121,8 +118,8 @@ class Attendant:
         try:
             with scope:
                 await self._driver.run(entry.link.session)
-        except Exception:  # noqa: BLE001 - a driver of the user's own may raise anything
-            _log.debug("the companion of %r failed", entry, exc_info=True)
+        except Exception as error:  # noqa: BLE001 - a driver of the user's own may raise anything
+            entry.link.log.gone_wrong("the companion of %r failed", entry, error=error)
             reason = CloseReason.ERROR
         finally:
             self._end(entry, scope)
@@ -144,10 +141,10 @@ class Attendant:
         if not gracefully:
             cancels = self._rules.cancels and bool(entry.uses) and is_cut_short(link)
             stop = partial(self._have_stopped, entry) if cancels else None
-            await close_by_force(link.stream, timeout, stop)
+            await close_by_force(link.stream, timeout, stop, link.log)
         else:
             goodbye = partial(self._say_goodbye, entry) if self._rules.says_goodbye else None
-            await close_gracefully(link.stream, timeout, goodbye)
+            await close_gracefully(link.stream, timeout, goodbye, link.log)
 
     async def _say_goodbye(self, entry: PooledEntry) -> None:
         await self._wait_until_alone(entry)  # the companion would take the reply for its own

@@ -7,7 +7,6 @@ pool was opened, protected from KeyboardInterrupt, which belongs to the main tas
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Awaitable, Callable
 from contextvars import Context, copy_context
@@ -17,22 +16,22 @@ import trio
 from trio.lowlevel import Task, enable_ki_protection
 
 from conpool._engine.insist import insist
+from conpool._errors.pool_log import NO_LOG, PoolLog
 
 Ts = TypeVarTuple("Ts")
 
 _PAUSE: Final = 0.1
 """Seconds until a job that has broken off begins again: soon, and not without end at once."""
 
-_log: Final = logging.getLogger("conpool")
-
 
 @final
 class Background:
     """Hosts the background tasks of one pool."""
 
-    __slots__ = ("_alarm", "_context", "_nursery", "_ring", "ended", "rings_at", "token")
+    __slots__ = ("_alarm", "_context", "_log", "_nursery", "_ring", "ended", "rings_at", "token")
 
-    def __init__(self, ring: Callable[[], float]) -> None:
+    def __init__(self, ring: Callable[[], float], log: PoolLog = NO_LOG) -> None:
+        self._log = log
         self._ring = ring
         """Called when the alarm goes off, and at first; returns when to call it next."""
         self._context: Context
@@ -68,7 +67,7 @@ class Background:
                     finally:
                         on_end()
         finally:
-            insist(self.ended.set)
+            insist(self.ended.set, self._log)
 
     def spawn(self, job: Callable[[*Ts], Awaitable[object]], *args: *Ts, name: str) -> None:
         """Run a job of the pool's own in the background.
@@ -83,13 +82,13 @@ class Background:
         """Run `job`. An `Exception` of one task must not end the whole background."""
         try:
             await job(*args)
-        except Exception:  # noqa: BLE001 - whatever it is, the other tasks go on
-            _log.exception("a background task of the pool has failed")
+        except Exception as error:  # noqa: BLE001 - whatever it is, the other tasks go on
+            self._log.failed("a background task has failed", error=error)
         except BaseExceptionGroup as group:
             # A nursery of a driver's may fail as it is cancelled: only the cancellation goes on.
             errors, rest = group.split(Exception)
             if errors is not None:
-                _log.error("a background task of the pool has failed", exc_info=errors)
+                self._log.failed("a background task has failed", error=errors)
             if rest is not None:
                 raise rest from None
 
@@ -100,8 +99,8 @@ class Background:
             try:
                 await job()
                 return
-            except Exception:  # noqa: BLE001 - whatever it is, the job must be done
-                _log.exception("%s has broken off and begins again", job.__name__)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the job must be done
+                self._log.failed("%s has broken off and begins again", job.__name__, error=error)
             await trio.sleep(_PAUSE)
 
     def call_soon(self, job: Callable[[], object]) -> None:
@@ -113,8 +112,8 @@ class Background:
         """Call `job` where an exception would end the whole run: inside trio's loop."""
         try:
             job()
-        except Exception:  # noqa: BLE001 - it would end the whole run
-            _log.exception("%r has failed", job)
+        except Exception as error:  # noqa: BLE001 - it would end the whole run
+            self._log.failed("%r has failed", job, error=error)
         except BaseException as error:  # noqa: BLE001, ASYNC103 - an observer's, for instance
             self.raise_in_block(error)
 

@@ -29,6 +29,7 @@ from conpool._errors.connect import ConnectError
 from conpool._errors.copies import without_traceback
 from conpool._errors.explain import as_connect_error
 from conpool._errors.pool import PoolClosed
+from conpool._errors.pool_log import PoolLog
 from conpool._extend.connector import Connector
 from conpool._values.states import CloseReason, ConnectionState
 
@@ -42,6 +43,7 @@ class Host(Protocol):
     attendant: Attendant
     background: Background
     core: PooledCore
+    log: PoolLog
     news: News
     rules: SessionRules
     some_closed: trio.lowlevel.ParkingLot
@@ -110,7 +112,7 @@ class Dialler:
         """Give up the next piece; return whether that was the last."""
         piece, self._unneeded = self._unneeded[:PIECE], self._unneeded[PIECE:]
         for scope in piece:
-            insist(scope.cancel)
+            insist(scope.cancel, self._host.log)
         return not self._unneeded
 
     # ── one dial ────────────────────────────────────────────────────────────────
@@ -142,7 +144,7 @@ class Dialler:
                 entry.link = await open_link(self._connector, endpoint, timeout, rules)
                 await self._note_opened(entry)
         except Exception as exc:  # noqa: BLE001 - a `ConnectError`, unless the watch has failed
-            return insist(partial(as_connect_error, exc, endpoint, "open", ()))
+            return insist(partial(as_connect_error, exc, endpoint, "open", ()), self._host.log)
         return None
 
     async def _note_opened(self, entry: PooledEntry) -> None:
@@ -154,7 +156,7 @@ class Dialler:
             self._host.watch.add(entry)
         except BaseException:
             self._host.attendant.dismiss(entry)
-            await close_now(entry.link.stream)  # noqa: ASYNC102 - shields and bounds itself
+            await close_now(entry.link.stream, entry.link.log)  # noqa: ASYNC102 - shields and bounds itself
             raise
 
     def _end_companion(self, entry: PooledEntry, reason: CloseReason) -> None:
@@ -169,14 +171,18 @@ class Dialler:
             if entry.state is ConnectionState.CONNECTING:  # it has not been reported
                 self._host.watch.remove(entry)
                 self._host.attendant.dismiss(entry)
-                await close_now(entry.link.stream)  # noqa: ASYNC102 - shields and bounds itself
+                await close_now(entry.link.stream, entry.link.log)  # noqa: ASYNC102 - shields and bounds itself
                 self._report_failed(entry, None, started)
             raise
 
     def _note_dialled(self, entry: PooledEntry, started: float, now: float) -> None:
         news = self._host.news
         news.add_about(news.connected, entry, now - started)
+        gate = entry.sub.gate
+        since = gate.outage_since
         self._host.core.dialled(entry, now)
+        if since is not None and gate.outage_since is None:
+            entry.link.log.note("dials succeed again: for %.3g s none did", now - since)
 
     def _report_failed(
         self, entry: PooledEntry, error: ConnectError | None, started: float
@@ -191,13 +197,26 @@ class Dialler:
             told = PoolClosed("the pool closed during the dial")
         now = host.time()
         host.news.add_about(host.news.connect_failed, entry, told, now - started)
+        if error is not None:
+            self._log_failed(entry, error)
         failures.dial_failed(entry, error, now)
         try:
-            insist(host.some_closed.unpark_all)
+            insist(host.some_closed.unpark_all, host.log)
         finally:
             host.perform(now)
         if error is not None:
             failures.remember(entry.sub, error, without_traceback(error))
+
+    def _log_failed(self, entry: PooledEntry, error: ConnectError) -> None:
+        """Log a failed dial: as a warning if nobody waits for it, the first time in an outage."""
+        awaited_by = entry.awaited_by
+        is_first = entry.sub.gate.outage_since is None
+        log = self._host.log.about(entry.sub.endpoint)
+        if awaited_by is not None and awaited_by.queued:
+            log.note("a dial has failed: %s", error)
+        else:
+            tell = log.warning if is_first else log.note
+            tell("a dial that nobody waits for has failed: %s", error)
 
 
 def _do_nothing(_: PooledEntry) -> None:

@@ -10,11 +10,10 @@ the core alone.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from threading import get_ident
-from typing import Any, Final, TypeAlias, TypeVar, TypeVarTuple, final
+from typing import Any, TypeAlias, TypeVar, TypeVarTuple, final
 
 import trio
 from trio.lowlevel import Task, enable_ki_protection, reschedule
@@ -33,6 +32,7 @@ from conpool._core.keeping import needs_check
 from conpool._core.records import Waiter, WaitOutcome, Warmer
 from conpool._engine.attendant import Attendant
 from conpool._engine.background import Background
+from conpool._engine.diagnosis import Deadlocks
 from conpool._engine.dialler import Dialler
 from conpool._engine.holders import Tick
 from conpool._engine.insist import insist
@@ -44,8 +44,6 @@ Ts = TypeVarTuple("Ts")
 R = TypeVar("R")
 
 PooledEffect: TypeAlias = Effect[Link, Task]
-
-_log: Final = logging.getLogger("conpool")
 
 
 @final
@@ -62,7 +60,9 @@ class Engine:
         "attendant",
         "background",
         "core",
+        "deadlocks",
         "dialler",
+        "log",
         "news",
         "now",
         "rules",
@@ -80,11 +80,13 @@ class Engine:
     ) -> None:
         self.core = core
         self.rules = rules
+        self.log = news.log = rules.log
         self._effects = core.effects
         self._timetable = core.timetable
         self._touched = core.touched
         self.news = news
-        self.background = Background(self._ring)
+        self.deadlocks = Deadlocks(core, self.log)
+        self.background = Background(self._ring, self.log)
         self.attendant = Attendant(rules, self.background)
         self.watch = IdleWatch()
         self.some_closed = trio.lowlevel.ParkingLot()
@@ -121,7 +123,7 @@ class Engine:
         try:
             await self.background.run(*jobs, on_end=self._end_at_once, task_status=task_status)
         finally:
-            insist(self.watch.close)
+            insist(self.watch.close, self.log)
 
     def stop_serving(self) -> None:
         """Serve nobody any more, and give up all dials: a dying background could start none.
@@ -206,7 +208,7 @@ class Engine:
         self._undone.append(effect)
         with suppress(Exception):  # the other effects must still be performed
             self.background.call_soon(self.perform_undone)
-            _log.error("%r has failed and is tried again", effect, exc_info=error)
+            self.log.failed("%r has failed and is tried again", effect, error=error)
 
     def perform_undone(self) -> None:
         """Try again what has failed, and do without what fails again."""
@@ -229,7 +231,7 @@ class Engine:
             return now
 
     def _do_without(self, effect: PooledEffect, error: Exception) -> None:
-        _log.error("%r has failed for good", effect, exc_info=error)
+        self.log.failed("%r has failed for good", effect, error=error)
         match effect:
             case Dial(entry):
                 self.dialler.do_without(entry, error)
@@ -286,7 +288,7 @@ class Engine:
         """Close by force, if nothing better is possible or due; return False if it must await."""
         needs_await = self.attendant.needs_await(entry, gracefully)
         is_polite = needs_await and not self.background.has_ended
-        return not is_polite and entry.link.try_close_now()
+        return not is_polite and entry.link.try_close_now(_say_why(entry.reason))
 
     @enable_ki_protection
     async def _close(self, entry: PooledEntry, gracefully: bool) -> None:
@@ -322,3 +324,12 @@ class Engine:
         self.attendant.start_reset(
             effect.entry, lambda entry, reason: self.report(self.core.reset_over, entry, reason)
         )
+
+
+def _say_why(reason: CloseReason | None) -> str:
+    """Say, to a task that uses a connection, why the pool has closed it under its lease."""
+    if reason is CloseReason.POOL_CLOSED:
+        return "closed by the pool at the end of its grace: the pool closes (see shutdown_grace)"
+    if reason is CloseReason.CLEARED:
+        return "closed by the pool, which was told to clear(interrupt_in_use=True)"
+    return "closed by the pool" if reason is None else f"closed by the pool: {reason.value}"

@@ -65,10 +65,10 @@ class _Described(NamedTuple):
 class Slots:
     """The slots of one limit, which callers waited for in vain."""
 
-    __slots__ = ("_counts", "_described", "_held", "_limit", "is_deadlock", "is_pool_wide")
+    __slots__ = ("_counts", "_described", "_held", "is_deadlock", "is_pool_wide", "limit")
 
     def __init__(self, limit: PooledLimit, *, is_pool_wide: bool, is_deadlock: bool) -> None:
-        self._limit = limit
+        self.limit = limit
         self.is_pool_wide = is_pool_wide
         """Whether these are the slots of the whole pool, and not those of one endpoint."""
         self.is_deadlock = is_deadlock
@@ -92,26 +92,36 @@ class Slots:
 
     def _describe(self, now: float) -> None:
         # There may be 10,000 leases: all loops over them run in C, a few milliseconds together.
-        entries: list[PooledEntry] = list(self._limit.borrowers)
+        entries: list[PooledEntry] = list(self.limit.borrowers)
         states = list(map(_state_of, entries))
         if self.is_pool_wide:
             counts = (f"{states.count(state)} {state.value}" for state in _COUNTED)
-            self._counts = f"{', '.join(counts)}, limit {self._limit.total}"
+            self._counts = f"{', '.join(counts)}, limit {self.limit.total}"
         leases = sorted(_find_leases(entries), key=attrgetter("since"))
         self._held = Counter(map(attrgetter("holder"), leases))
-        self._described = tuple(map(self._describe_one, leases[:_DESCRIBED], repeat(now)))
-
-    def _describe_one(self, lease: PooledLease, now: float) -> _Described:
-        task, entry = lease.holder, lease.entry
-        where = f" to {entry.sub.endpoint}" if self.is_pool_wide else ""
-        held = now - lease.since
-        head = f"task {task.name!r} has held connection {entry.id}{where} for {held:.3g} s"
-        return _Described(task, head, _find_place(task))
+        self._described = tuple(
+            _describe(lease, now, says_where=self.is_pool_wide) for lease in leases[:_DESCRIBED]
+        )
 
 
 def count_holders(entries: Iterable[PooledEntry]) -> Counter[Task]:
     """Return how many of `entries` each task holds."""
     return Counter(map(attrgetter("holder"), _find_leases(list(entries))))
+
+
+def describe_leases(entries: Iterable[PooledEntry], now: float) -> tuple[tuple[str, ...], int]:
+    """Return a line for each lease of `entries`, a dozen at most, and how many more there are."""
+    leases = sorted(_find_leases(list(entries)), key=attrgetter("since"))
+    lines = tuple(_describe(lease, now, says_where=True).line for lease in leases[:_DESCRIBED])
+    return lines, len(leases) - len(lines)
+
+
+def _describe(lease: PooledLease, now: float, *, says_where: bool) -> _Described:
+    task, entry = lease.holder, lease.entry
+    where = f" to {entry.sub.endpoint}" if says_where else ""
+    held = now - lease.since
+    head = f"task {task.name!r} has held connection {entry.id}{where} for {held:.3g} s"
+    return _Described(task, head, _find_place(task))
 
 
 def _find_leases(entries: list[PooledEntry]) -> Iterator[PooledLease]:
@@ -136,7 +146,8 @@ class Tick:
         self._core = core
         self._slots: dict[PooledLimit, Slots] = {}
         self._deadlocked: set[PooledLimit] = set()
-        self._looked_at = 0
+        self.looked_at = 0
+        """How many leases this search has looked at."""
 
     def find_slots(self, waiter: PooledWaiter, sub: PooledSub) -> Slots:
         """Return what `waiter` waits for: slots of `sub`, or of the whole pool if that is full."""
@@ -185,9 +196,9 @@ class Tick:
         waiters: list[PooledWaiter] = []
         if entry.state is _ACTIVE:
             for lease in entry.leases:
-                self._looked_at += 1
+                self.looked_at += 1
                 waiter = lease.holder.custom_sleep_data  # see `park`
-                if self._looked_at > _MOST_LOOKED_AT or not _waits(waiter):
+                if self.looked_at > _MOST_LOOKED_AT or not _waits(waiter):
                     return []
                 waiters.append(waiter)
         return waiters
@@ -215,15 +226,30 @@ def _find_place(task: Task) -> str:
 
 
 def _find_own_place() -> str:
+    frame = _find_own_frame()
+    return "waits" if frame is None else _say_place(frame.f_code, frame.f_lineno)
+
+
+def find_site() -> tuple[str, str, int] | None:
+    """Return the function, the file and the line outside this package that the caller runs for."""
+    frame = _find_own_frame()
+    return frame and (frame.f_code.co_qualname, frame.f_code.co_filename, frame.f_lineno)
+
+
+def _find_own_frame() -> FrameType | None:
     frame: FrameType | None = currentframe()
     while frame is not None and not _is_users(frame):
         frame = frame.f_back
-    return "waits" if frame is None else _say_place(frame.f_code, frame.f_lineno)
+    return frame
+
+
+_OTHERS: Final = frozenset({"trio", "conpool", "contextlib"})
+"""Whose frames say nothing about the user's program."""
 
 
 def _is_users(frame: FrameType) -> bool:
     module = str(frame.f_globals.get("__name__", ""))
-    return module.partition(".")[0] not in {"trio", "conpool"}
+    return module.partition(".")[0] not in _OTHERS
 
 
 def _say_place(code: CodeType, line: int) -> str:

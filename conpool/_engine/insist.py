@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import TypeVar
+
+from conpool._errors.pool_log import NO_LOG, PoolLog
 
 R = TypeVar("R")
 
-_log: Final = logging.getLogger("conpool")
 
-
-def insist(call: Callable[[], R]) -> R:
+def insist(call: Callable[[], R], log: PoolLog = NO_LOG) -> R:
     """Make `call`, and once more if it raises. What is no `Exception` is raised all the same."""
     try:
         return call()
     except Exception as error:  # noqa: BLE001 - it may be anything, and the call must be made
         outcome = call()
-        _log.error("%r has failed, and was called again", call, exc_info=error)
+        log.failed("%r has failed, and was called again", call, error=error)
         return outcome
     except BaseException:
         call()

@@ -7,15 +7,16 @@ the pool the test of an empty tuple.
 from __future__ import annotations
 
 import inspect
-import logging
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import wraps
-from typing import Any, Concatenate, Final, ParamSpec, TypeAlias, cast, final
+from typing import Any, Concatenate, ParamSpec, TypeAlias, cast, final
 
 from conpool._connection.pooled import PooledEntry
+from conpool._errors.pool_log import NO_LOG, PoolLog
 from conpool._extend.observer import ConnectionInfo, Observer
 from conpool._values.config_error import ConfigError
+from conpool._values.endpoint import AnyEndpoint
 from conpool._values.states import CloseReason
 
 P = ParamSpec("P")
@@ -23,8 +24,6 @@ P = ParamSpec("P")
 Watchers: TypeAlias = tuple[Callable[..., object], ...]
 OnInfo: TypeAlias = Callable[[ConnectionInfo], object]
 OnClosed: TypeAlias = Callable[[ConnectionInfo, CloseReason], object]
-
-_log: Final = logging.getLogger("conpool")
 
 
 @final
@@ -75,6 +74,8 @@ class News:
         self.cleared = _watching(guests, Observer.cleared)
         self.circuit_changed = _watching(guests, Observer.circuit_changed)
         self.pending: deque[tuple[Watchers, tuple[object, ...]]] = deque()
+        self.log = NO_LOG
+        """Where stands what they raise."""
         self.is_held = False
         """Whether `deliver` is at work, or must wait."""
 
@@ -105,7 +106,7 @@ class News:
         try:
             while self.pending:
                 watchers, args = self.pending.popleft()
-                tell(watchers, *args)
+                tell(self.log, watchers, *args)
         except BaseException:
             self.is_held = False
             self.deliver()  # the rest is told all the same
@@ -119,7 +120,9 @@ def describe(entry: PooledEntry) -> ConnectionInfo:
     return ConnectionInfo(entry.id, entry.sub.endpoint, entry.created_at, entry.uses)
 
 
-def tell(watchers: tuple[Callable[P, object], ...], *args: P.args, **kwargs: P.kwargs) -> None:
+def tell(
+    log: PoolLog, watchers: tuple[Callable[P, object], ...], *args: P.args, **kwargs: P.kwargs
+) -> None:
     """Call each of `watchers`; log whatever `Exception` one raises, and go on with the next.
 
     Other exceptions (`KeyboardInterrupt`) are not theirs to raise, and are let through.
@@ -127,12 +130,13 @@ def tell(watchers: tuple[Callable[P, object], ...], *args: P.args, **kwargs: P.k
     for number, watcher in enumerate(watchers, 1):
         try:
             watcher(*args, **kwargs)
-        except Exception:  # noqa: BLE001 - a guest may raise anything
+        except Exception as error:  # noqa: BLE001 - a guest may raise anything
             about: object = args[0] if args else "nothing"
             endpoint = about.endpoint if isinstance(about, ConnectionInfo) else about
-            _log.exception("%s raised when it was told about %s", _name(watcher), endpoint)
+            log = log if endpoint == "nothing" else log.about(cast("AnyEndpoint", endpoint))
+            log.failed("%s raised when it was told about %s", _name(watcher), endpoint, error=error)
         except BaseException:
-            tell(watchers[number:], *args, **kwargs)  # the others hear of it all the same
+            tell(log, watchers[number:], *args, **kwargs)  # the others hear of it all the same
             raise
 
 

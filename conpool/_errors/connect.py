@@ -95,6 +95,14 @@ class ConnectError(DetailedError, OSError):
         return _restored, (type(self), self.args, self.__dict__ | numbered | {"attempts": attempts})
 
 
+class ConnectRefused(ConnectError, ConnectionRefusedError):
+    """Nobody listens there: every address that answered has refused; errno is `ECONNREFUSED`.
+
+    `except ConnectionRefusedError` catches it, as it would without a pool. A proxy that refuses is
+    a `ProxyError`.
+    """
+
+
 class ConnectTimeout(ConnectError, trio.TooSlowError):
     """The dial took longer than `connect_timeout` or the system allows; errno is `ETIMEDOUT`."""
 

@@ -31,6 +31,7 @@ import trio
 
 from conpool._errors.connect import (
     ConnectError,
+    ConnectRefused,
     ConnectTimeout,
     LocalResourceError,
     ProxyError,
@@ -224,5 +225,7 @@ def _class_of(leaf: BaseException, phase: DialPhase) -> type[ConnectError]:
     if code in _LOCAL:
         return LocalResourceError
     failed, timed_out = _CLASSES[phase]
+    if code == codes.ECONNREFUSED and phase == "tcp":
+        return ConnectRefused
     is_late = isinstance(leaf, TimeoutError | trio.TooSlowError) or code == codes.ETIMEDOUT
     return timed_out if is_late else failed

@@ -74,10 +74,16 @@ class Obstacles:
             yield from (f"  {holder}" for holder in self.holders)
         if self.held_by_others:
             yield f"  and {self.held_by_others} more"
-        if self.held_by_caller:
+        if self.held_by_caller and self.held_by_others:
             yield f"the caller itself holds {self.held_by_caller} of them"
         if self.is_deadlock:
             limit = "max_connections" if self.whole_pool else "max_connections_per_endpoint"
+            if self.held_by_caller == len(self.holders) + self.held_by_others:
+                yield (
+                    "deadlock: this task waits for what only it can give back; use the connection"
+                    f" that it has, or release it first, or raise {limit}"
+                )
+                return
             yield (
                 "deadlock: the tasks that hold these connections all wait for a connection"
                 " themselves; acquire once and pass the connection on, or raise"

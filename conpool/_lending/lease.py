@@ -259,7 +259,7 @@ class Connection(trio.abc.HalfCloseableStream, Generic[SessionT]):
 
     def _held(self) -> PooledLease:
         if self._exchange is CLOSED_STREAM:
-            raise trio.ClosedResourceError(f"{self!r}")
+            raise trio.ClosedResourceError(f"{self!r}: this lease has ended")
         return self._lease
 
     def __reduce__(self) -> NoReturn:

@@ -8,9 +8,8 @@ the end of a lease.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeAlias, cast, final
+from typing import Any, TypeAlias, cast, final
 
 import trio
 from trio.lowlevel import checkpoint, current_task, enable_ki_protection
@@ -27,8 +26,6 @@ HealthCheck: TypeAlias = Callable[[Connection[Any]], Awaitable[bool]]
 
 _IDLE = ConnectionState.IDLE
 _ACTIVE = ConnectionState.ACTIVE
-
-_log: Final = logging.getLogger("conpool")
 
 
 @final
@@ -100,16 +97,20 @@ class PeerCheck:
 
     async def _ask(self, lease: Connection[Any], timeout: float) -> bool:
         """Return what hook and driver say of the connection; false if one raises or is too slow."""
-        rules = self._engine.rules
+        rules, log = self._engine.rules, self._engine.log.about(lease.endpoint)
+        scope = trio.move_on_after(timeout)
         try:
-            with trio.move_on_after(timeout):
+            with scope:
                 if self._hook is not None and not await self._hook(lease):
                     return False
                 if rules.checks:
                     return bool(await cast("Driver[Any]", rules.driver).check(lease.session))
                 return True
-        except Exception:  # noqa: BLE001 - they may raise anything, and all of it means "no"
-            _log.debug("health check of %r failed", lease, exc_info=True)
+        except Exception as error:  # noqa: BLE001 - they may raise anything: it means "no"
+            if not scope.cancel_called:
+                log.gone_wrong("the health check of %r failed", lease, error=error)
+        if scope.cancel_called:
+            log.note("the health check of %r took longer than %g s", lease, timeout)
         return False
 
 

@@ -10,7 +10,6 @@ here, trio's loop does it in a step of its own, or the next sweep (`end_rest`).
 
 from __future__ import annotations
 
-import logging
 import warnings
 from contextlib import suppress
 from functools import partial
@@ -43,8 +42,6 @@ _ACTIVE = ConnectionState.ACTIVE
 _DISCARDED: Final = CloseReason.DISCARDED
 _DETACHED: Final = CloseReason.DETACHED
 _ERROR: Final = CloseReason.ERROR
-
-_log: Final = logging.getLogger("conpool")
 
 
 @final
@@ -191,8 +188,8 @@ class Releaser:
             reason = self.unended.pop(lease)
             try:
                 self._drop(lease, reason)
-            except Exception:  # noqa: BLE001 - the next sweep tries again
-                _log.exception("ending a lease of %s failed", lease.entry.sub.endpoint)
+            except Exception as error:  # noqa: BLE001 - the next sweep tries again
+                lease.entry.link.log.failed("%r could not be ended", lease, error=error)
                 self.unended[lease] = reason
             except BaseException as error:  # noqa: BLE001, ASYNC103 - an observer's; first the others
                 self.unended[lease] = reason
@@ -214,13 +211,15 @@ class Releaser:
     def _recover(self, error: BaseException, lease: PooledLease) -> None:
         """`error` has broken off the end of `lease`: end it now, or in a step of trio's loop."""
         if isinstance(error, OSError):
-            _log.error("a lease could not be ended as usual", exc_info=error)
+            lease.entry.link.log.failed("%r could not be ended as usual", lease, error=error)
         try:
             self.end_rest()
         finally:
             if lease.entry.reason is _DETACHED:  # the caller does not get the stream
                 stream = lease.entry.link.stream
-                self._engine.background.spawn(close_now, stream, name="conpool close")
+                self._engine.background.spawn(
+                    close_now, stream, lease.entry.link.log, name="conpool close"
+                )
             if self.unended:
                 self._call_soon()
 

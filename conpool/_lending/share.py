@@ -34,7 +34,7 @@ class Sharer:
     def note_capacity(self, entry: PooledEntry, now: float) -> int:
         """Ask the driver how many leases `entry` can take now, and tell the core."""
         link = entry.link
-        capacity = self._rules.capacity(link.session)
+        capacity = self._rules.capacity(link.session, link.log)
         if capacity > 1:
             link.offered = REFUSING  # several can share a session, but no stream
         self._sharing.capacity_noted(entry, capacity, now)
@@ -84,6 +84,6 @@ class Sharer:
             return end_exchange(link, exc)
         if link.exchange.taints & CUT_SEND:
             return CloseReason.INCOMPLETE
-        if link.exchange.taints & JUDGED and not self._rules.is_clean(link.session):
+        if link.exchange.taints & JUDGED and not self._rules.is_clean(link.session, link.log):
             return CloseReason.INCOMPLETE
         return None

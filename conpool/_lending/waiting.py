@@ -20,6 +20,7 @@ def park(waiter: PooledWaiter, engine: Engine) -> Awaitable[object]:
     """Sleep, when awaited, until `waiter` is served or refused."""
     waiter.task = task = current_task()
     task.custom_sleep_data = waiter  # so that who waits for this task finds out what it waits for
+    engine.deadlocks.look(waiter)
     return wait_task_rescheduled(  # noqa: ASYNC105 - the caller awaits it
         partial(_leave, waiter, engine)
     )

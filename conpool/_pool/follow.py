@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection
 from operator import attrgetter
 from typing import cast, final
@@ -16,8 +15,6 @@ from conpool._engine.engine import Engine
 from conpool._extend.connector import Connector
 from conpool._values.config_error import named
 from conpool._values.endpoint import UnixEndpoint
-
-_log = logging.getLogger("conpool")
 
 _LONGEST = 30.0
 """How long to wait for one endpoint's addresses, in seconds, if `connect_timeout` is longer."""
@@ -57,8 +54,9 @@ class Follower:
             # Bounded, so that an endpoint whose look-up hangs does not delay the next round.
             with trio.move_on_after(min(sub.config.connect_timeout, _LONGEST)):
                 addresses = await _spell_all(await self._connector.addresses(sub.endpoint))
-        except Exception:  # noqa: BLE001 - a connector of the user's own may raise anything
-            _log.debug("cannot tell where %s leads now", sub.endpoint, exc_info=True)
+        except Exception as error:  # noqa: BLE001 - a connector of the user's own may raise anything
+            log = self._engine.log.about(sub.endpoint)
+            log.note("cannot tell where %s leads now", sub.endpoint, error=error)
         # Asked again, because the core may have dropped `sub` during the look-up.
         if addresses and _may_have_moved(sub):
             self._engine.report(self._engine.core.orders.moved, sub, addresses)

@@ -20,6 +20,7 @@ import os
 import weakref
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from itertools import chain
 from operator import attrgetter
 from threading import get_ident
 from typing import Final, final
@@ -28,6 +29,7 @@ import trio
 from trio.lowlevel import Task, cancel_shielded_checkpoint, current_task
 
 from conpool._connection.pooled import PooledEntry
+from conpool._engine.diagnosis import note_opened, warn_of_cut_off
 from conpool._engine.engine import Engine
 from conpool._engine.insist import insist
 from conpool._extend.connector import Connector
@@ -68,9 +70,9 @@ class Lifecycle:
             RuntimeError: The pool was opened, or closed, before.
             OSError: This machine has no file left for the pool's watch.
         """
-        if self._core.state is not PoolState.NEW:
-            raise RuntimeError(f"a pool can be opened once; this one is {self._core.state.value}")
+        self._refuse_to_open_again()
         await trio.lowlevel.checkpoint_if_cancelled()
+        note_opened(self._engine.log)
         _open_pools.add(self)
         self._nursery_manager = trio.open_nursery()
         self._nursery = await self._nursery_manager.__aenter__()
@@ -83,6 +85,22 @@ class Lifecycle:
             self._core.move(PoolState.CLOSED)
             await self._leave_nursery(None)  # noqa: ASYNC102 - nobody is in it
             raise
+
+    def _refuse_to_open_again(self) -> None:
+        try:
+            current_task()
+        except RuntimeError:
+            raise RuntimeError(
+                "conpool works with trio only, and no trio task is running here: use trio.run()"
+                " (under asyncio or in a plain function there is none)"
+            ) from None
+        state = self._core.state
+        if state is not PoolState.NEW:
+            raise RuntimeError(
+                f"pool {self._engine.log.pool} is {state.value} and cannot be opened: a pool can be"
+                " opened once. Open it with `async with` where the program starts, and use it in"
+                " any task inside that block; after its end, make another pool"
+            )
 
     async def leave(self, exc: BaseException | None, refuse: Callable[[], object]) -> None:
         """End the pool at the end of its block; `exc` is what the block raised.
@@ -144,8 +162,12 @@ class Lifecycle:
                 await cancel_shielded_checkpoint()
             await self._interrupt(current_task())
             if grace:
-                with trio.move_on_after(grace):
+                with trio.move_on_after(grace) as scope:
                     await self._wait_for_end()
+                if scope.cancelled_caught:
+                    subs = self._core.subs.values()
+                    entries = chain.from_iterable(map(attrgetter("limit.borrowers"), subs))
+                    warn_of_cut_off(self._engine.log, entries, grace, self._engine.now())
         finally:
             try:
                 await self._interrupt(None)  # noqa: ASYNC102 - shields and bounds itself
@@ -160,14 +182,14 @@ class Lifecycle:
             with trio.CancelScope(shield=True, deadline=now + bound):
                 await self._wait_for_end()
         finally:
-            insist(self._host.cancel)
+            insist(self._host.cancel, self._engine.log)
             try:
                 with trio.CancelScope(shield=True, deadline=now + 2 * bound):
                     await self._engine.background.ended.wait()
             finally:
                 if self._core.state is PoolState.DRAINING:  # another task may have closed it, too
                     self._core.move(PoolState.CLOSED)
-                insist(self._over.set)
+                insist(self._over.set, self._engine.log)
                 _open_pools.discard(self)
 
     async def _interrupt(self, holder: Task | None) -> None:
@@ -210,7 +232,7 @@ class Lifecycle:
                 # Not moved: nothing has become of it. The end of a lease must not look into the
                 # parent's socket.
                 if entry.state is not ConnectionState.CONNECTING:
-                    entry.link.exchange.cut()
+                    entry.link.exchange.cut("opened in the parent process")
                 entry.state = ConnectionState.CLOSED
 
 

@@ -15,6 +15,7 @@ from conpool._connection.session import SessionRules
 from conpool._dial.tcp import TCPConnector
 from conpool._engine.engine import Engine
 from conpool._engine.news import News
+from conpool._errors.pool_log import PoolLog
 from conpool._extend.connector import Connector
 from conpool._extend.driver import Driver, SessionT
 from conpool._extend.observer import ConnectionInfo, Observer
@@ -26,9 +27,10 @@ from conpool._pool.blocking import BlockingPool
 from conpool._pool.lifecycle import Lifecycle
 from conpool._pool.steering import Steering
 from conpool._stats.snapshot import EndpointStats, PoolStats
-from conpool._values.config import PoolConfig, checked_configs
+from conpool._values.config import PoolConfig, checked_configs, explain_argument
 from conpool._values.endpoint import AnyEndpoint
 from conpool._values.group import Target, valid_target
+from conpool._values.guesses import ON_POOL, answers_guesses
 from conpool._values.states import CloseReason, PoolState
 from conpool._values.validation import valid_async_function, valid_instance, valid_seconds
 
@@ -37,6 +39,7 @@ _NO_OVERRIDES: Final[Mapping[AnyEndpoint, PoolConfig]] = MappingProxyType({})
 _numbers = count(1)
 
 
+@answers_guesses(explain_argument, ON_POOL)
 class ConnectionPool(Generic[SessionT]):
     """Lend connections to any number of endpoints, inside one `async with` block.
 
@@ -127,8 +130,8 @@ class ConnectionPool(Generic[SessionT]):
         valid_instance("connector", connector, Connector)
         if driver is not None:
             valid_instance("driver", driver, Driver)
-        rules = SessionRules(driver)
         self.name: str = f"pool-{next(_numbers)}" if name is None else name
+        rules = SessionRules(driver, PoolLog(self.name))
         self._core = make_core(config, own_configs, rules, is_checked=health_check is not None)
         news = News(observers, on_created=on_created, on_reused=on_reused, on_closed=on_closed)
         self._engine = Engine(self._core, connector, news, rules)
@@ -193,7 +196,7 @@ class ConnectionPool(Generic[SessionT]):
 
         Args:
             endpoint: The peer to talk to.
-            timeout: Seconds for queueing, dialling and checking together; None: `acquire_timeout`.
+            timeout: Seconds for all of it. None: `acquire_timeout`; without a limit: `math.inf`.
             fresh: Open a new connection, even if one is idle.
             affinity: Any hashable value. An idle connection that has last served it comes first;
                 nobody waits for one.
@@ -311,17 +314,19 @@ class ConnectionPool(Generic[SessionT]):
         self._steering.clear(endpoint, interrupt_in_use=interrupt_in_use)
 
     @enable_ki_protection
-    async def drain(self, endpoint: AnyEndpoint | None = None) -> None:
+    async def drain(self, endpoint: AnyEndpoint | None = None, *, over: float = 0.0) -> None:
         """`clear`, then wait until every connection that it covered is gone.
 
-        If it is cancelled, the pool still never lends those connections again.
+        With `over`, each connection gets a time of its own in that many seconds. It is lent until
+        then, and closed when nobody has it. If this is cancelled, the connections go all the same.
 
         Raises:
+            ConfigError: `over` is not a finite number of 0 or more seconds.
             RuntimeError: This task holds one of them, and would wait for itself. Nothing has
                 changed. (A holder that waits for another task to drain is not noticed, and waits
                 for ever.)
         """
-        await self._steering.drain(endpoint)
+        await self._steering.drain(endpoint, over)
 
     # ── steering ────────────────────────────────────────────────────────────────
 
@@ -336,14 +341,14 @@ class ConnectionPool(Generic[SessionT]):
         self._steering.resume(endpoint)
 
     @enable_ki_protection
-    def set_limit(self, endpoint: AnyEndpoint, max_connections: int) -> None:
-        """Change the limit of `endpoint`; surplus connections close, the lent ones when given back.
+    def set_limit(self, endpoint: AnyEndpoint | None, max_connections: int) -> None:
+        """Change the limit of `endpoint`, or with None that of the whole pool (`max_connections`).
 
-        Until these have been given back, there are more connections than the new limit, and the
-        statistics show that.
+        Surplus connections close, the lent ones when given back. Until then there are more than the
+        new limit, and the statistics show that.
 
         Raises:
-            ConfigError: `max_connections` is not an int of at least 1.
+            ConfigError: It is not an int of at least 1, or the pool was made without such a limit.
             PoolClosed: The pool is not open.
         """
         self._steering.set_limit(endpoint, max_connections)
@@ -384,8 +389,7 @@ class ConnectionPool(Generic[SessionT]):
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
-            f"pool {self.name} cannot be copied or pickled: its connections and tasks exist once."
-            " Make another pool, from the same config"
+            f"pool {self.name} cannot be copied or pickled: it has tasks. Make another pool"
         )
 
     def __repr__(self) -> str:
@@ -393,8 +397,5 @@ class ConnectionPool(Generic[SessionT]):
         count, limit = len(core.subs), core.pool_limit.limit
         # Debuggers and logs ask for this at any time: it costs the same, whatever the pool holds.
         connections = f", {len(limit.borrowers)} of {limit.total} connections"
-        return (
-            f"<conpool.ConnectionPool {self.name!r} {core.state.value}:"
-            f" {count} {'endpoint' if count == 1 else 'endpoints'}"
-            f"{connections if core.pool_limit.is_limited else ''}>"
-        )
+        text = f"{self.name!r} {core.state.value}: {count} endpoint{'' if count == 1 else 's'}"
+        return f"<conpool.ConnectionPool {text}{connections * core.pool_limit.is_limited}>"

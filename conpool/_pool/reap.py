@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final, final
@@ -16,8 +15,6 @@ from conpool._lending.release import Releaser
 from conpool._values.states import CloseReason, ConnectionState
 
 _IDLE = ConnectionState.IDLE
-
-_log: Final = logging.getLogger("conpool")
 
 _BATCH: Final = 100
 """Connections or endpoints inspected between two checkpoints: about a millisecond's worth."""
@@ -64,8 +61,8 @@ class Reaper:
             return
         try:
             reason = entry.link.probe()
-        except Exception:  # noqa: BLE001 - whatever it is, the others must be looked at
-            _log.exception("%r cannot be probed, and is closed", entry.link)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the others must be looked at
+            entry.link.log.failed("%r cannot be probed, and is closed", entry.link, error=error)
             reason = CloseReason.ERROR
         self._engine.report(self._core.inspected, entry, reason)
 

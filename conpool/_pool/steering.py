@@ -10,7 +10,7 @@ from typing import cast, final
 import trio
 from trio.lowlevel import current_task
 
-from conpool._connection.pooled import PooledSub, PooledWarmer
+from conpool._connection.pooled import PooledEntry, PooledSub, PooledWarmer
 from conpool._core.records import Warmer
 from conpool._engine.engine import Engine
 from conpool._engine.holders import count_holders
@@ -23,8 +23,8 @@ from conpool._lending.waiting import park_warmer
 from conpool._values.config_error import ConfigError
 from conpool._values.endpoint import AnyEndpoint
 from conpool._values.group import valid_target
-from conpool._values.states import CloseReason
-from conpool._values.validation import valid_count
+from conpool._values.states import CloseReason, ConnectionState
+from conpool._values.validation import valid_count, valid_seconds
 
 
 @final
@@ -76,16 +76,39 @@ class Steering:
             self._engine.news.add(self._engine.news.cleared, sub.endpoint)
             self._engine.report(self._orders.cleared, sub, interrupt_in_use)
 
-    async def drain(self, endpoint: AnyEndpoint | None) -> None:
+    async def drain(self, endpoint: AnyEndpoint | None, over: float) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
+        if valid_seconds("over", over) == math.inf:
+            raise ConfigError("over must be a finite number of seconds: the drain would never end")
         covered = self._covered(endpoint)
         self._refuse_to_wait_for_oneself(covered)
+        if over:
+            await self._wait_until_closed(self._retire(covered, over))
+        else:
+            await self._clear_and_wait(endpoint, covered)
+        await trio.lowlevel.checkpoint()
+
+    def _retire(self, covered: list[PooledSub], over: float) -> list[PooledEntry]:
+        """Have every connection of `covered` retired in the next `over` seconds; return them."""
+        entries: list[PooledEntry] = []
+        for number, sub in enumerate(covered, 1):
+            share = number / len(covered)
+            entries += self._engine.report(self._orders.retiring.begin, sub, over, share)
+        return entries
+
+    async def _wait_until_closed(self, entries: list[PooledEntry]) -> None:
+        while entries:
+            if entries[-1].state is ConnectionState.CLOSED:
+                entries.pop()
+            else:
+                await self._engine.some_closed.park()
+
+    async def _clear_and_wait(self, endpoint: AnyEndpoint | None, covered: list[PooledSub]) -> None:
         generations = [(sub, sub.generation) for sub in covered]
         self.clear(endpoint, interrupt_in_use=False)
         for sub, generation in generations:
             while next(iter(sub.survivors), math.inf) <= generation:
                 await self._engine.some_closed.park()
-        await trio.lowlevel.checkpoint()
 
     def _refuse_to_wait_for_oneself(self, covered: list[PooledSub]) -> None:
         entries = chain.from_iterable(map(attrgetter("limit.borrowers"), covered))
@@ -116,9 +139,21 @@ class Steering:
         for sub in self._covered(endpoint):
             self._engine.report(self._orders.resumed, sub)
 
-    def set_limit(self, endpoint: AnyEndpoint, total: int) -> None:
+    def set_limit(self, endpoint: AnyEndpoint | None, total: int) -> None:
         valid_count("max_connections", total, minimum=1)
+        if endpoint is None:
+            self._set_pool_limit(total)
+            return
         self._engine.report(self._orders.limit_set, self._find(endpoint), total)
+
+    def _set_pool_limit(self, total: int) -> None:
+        self._acquirer.refuse_if_closed()
+        if not self._core.pool_limit.is_limited:
+            raise ConfigError(
+                f"pool {self._name} has no limit that could be changed: make it with"
+                " PoolConfig(max_connections=...)"
+            )
+        self._engine.report(self._orders.pool_limit_set, total)
 
     def _find(self, endpoint: AnyEndpoint) -> PooledSub:
         self._acquirer.refuse_if_closed()

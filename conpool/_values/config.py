@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Final, final
+from difflib import get_close_matches
+from typing import Any, Final, TypedDict, Unpack, final
 
-from conpool._values.config_error import ConfigError, named, shown
+from conpool._values.config_error import ConfigError, named
 from conpool._values.endpoint import AnyEndpoint, Endpoint, UnixEndpoint
+from conpool._values.group import EndpointGroup
+from conpool._values.guesses import FOR_CONFIG, FOR_POOL, answers_guesses, explain_option
 from conpool._values.option import (
     SHARE,
     count,
@@ -62,7 +65,38 @@ class CircuitBreaker:
         return options_text(self)
 
 
+def _explain(name: str, known: Iterable[str]) -> str:
+    return explain_option(name, "PoolConfig", known, FOR_CONFIG)
+
+
+class Changes(TypedDict, total=False):
+    """The fields of `PoolConfig`, for type checkers: what `PoolConfig.replace` takes."""
+
+    max_connections_per_endpoint: int
+    max_connections: int | None
+    max_connecting_per_endpoint: int | None
+    min_idle_per_endpoint: int
+    max_idle_per_endpoint: int | None
+    max_waiting_per_endpoint: int | None
+    max_idle_time: float
+    max_connection_lifetime: float
+    lifetime_jitter: float
+    max_connection_uses: int | None
+    acquire_timeout: float
+    connect_timeout: float
+    outage_grace: float
+    health_check_timeout: float
+    health_check_after: float
+    health_check_interval: float
+    close_timeout: float
+    shutdown_grace: float
+    reap_interval: float
+    circuit_breaker: CircuitBreaker | None
+    queue_target_delay: float | None
+
+
 @final
+@answers_guesses(_explain)
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class PoolConfig:
     """Limits and times of a pool, or of one endpoint: checked when built, never changed.
@@ -153,19 +187,19 @@ class PoolConfig:
                 f" not {wanted}"
             )
 
-    def replace(self, **changes: Any) -> PoolConfig:
+    def replace(self, **changes: Unpack[Changes]) -> PoolConfig:
         """Return a copy with some fields changed.
 
         Args:
-            **changes: New values by field name.
+            **changes: New values by field name. Type checkers know the names and types.
 
         Raises:
             ConfigError: A name is not a field, or the result is not a valid configuration.
         """
-        known = {field.name for field in fields(self)}
+        known = rules_of(self)
         for name in changes:
             if name not in known:
-                raise ConfigError(f"PoolConfig has no field {shown(name)}")
+                raise ConfigError(_explain(name, known))
         return replace(self, **changes)
 
     @classmethod
@@ -198,13 +232,35 @@ class PoolConfig:
             name, rule = settings.get(variable, ("", None))
             if rule is None or rule.number is None:
                 # The message leaves the value out, because it may be another program's secret.
-                raise ConfigError(f"{variable} is not a setting of the pool")
+                raise ConfigError(_explain_variable(variable, prefix, settings))
             written = valid_instance(variable, text, str).strip()
             found[name] = rule.check(variable, rule.parse(written))
         return cls(**found)
 
     def __repr__(self) -> str:
         return options_text(self)
+
+
+def explain_argument(name: str, known: Iterable[str]) -> str:
+    """Say that `ConnectionPool` has no argument `name`, and what to write instead."""
+    option = name if name in rules_of(PoolConfig) else FOR_CONFIG.get(name)
+    if option is None or name in FOR_POOL:
+        return explain_option(name, "ConnectionPool", known, FOR_POOL)
+    said = f"ConnectionPool has no option {name!r}"
+    if option == name:
+        return f"{said}: write ConnectionPool(PoolConfig({name}=...))"
+    return f"{said}; its PoolConfig has {option}"
+
+
+def _explain_variable(variable: str, prefix: str, settings: Mapping[str, object]) -> str:
+    said = f"{variable} is not a setting of the pool"
+    guess = variable.removeprefix(prefix).lower()
+    if guess in FOR_CONFIG:
+        return f"{said}: the option is called {FOR_CONFIG[guess]}"
+    if variable in settings:
+        return f"{said}: it is more than one number, so set {guess} in code with replace()"
+    meant = next(iter(get_close_matches(guess, rules_of(PoolConfig), n=1)), None)
+    return said if meant is None else f"{said}: did you mean {prefix}{meant.upper()}?"
 
 
 POOL_WIDE_FIELDS: Final = frozenset(
@@ -215,7 +271,7 @@ POOL_WIDE_FIELDS: Final = frozenset(
 
 def checked_configs(config: object, overrides: object) -> dict[AnyEndpoint, PoolConfig]:
     """Return a copy of `overrides`; refuse what is no configuration."""
-    usual = valid_instance("config", config, PoolConfig)
+    usual = _valid_config(config)
     own_configs: dict[AnyEndpoint, PoolConfig] = {}
     for endpoint, its_own in valid_mapping("overrides", overrides).items():
         if not isinstance(endpoint, Endpoint | UnixEndpoint):
@@ -230,3 +286,19 @@ def checked_configs(config: object, overrides: object) -> dict[AnyEndpoint, Pool
                 "circuit_breaker and queue_target_delay come with a later release"
             )
     return own_configs
+
+
+def _valid_config(config: object) -> PoolConfig:
+    if isinstance(config, PoolConfig):
+        return config
+    said = f"config must be a PoolConfig, not {named(config)}"
+    if isinstance(config, str | tuple | list | Endpoint | UnixEndpoint | EndpointGroup):
+        raise ConfigError(
+            f"{said}: a pool serves any endpoint, so name it with each lease, as in"
+            " pool.connection(Endpoint.from_url(url))"
+        )
+    if isinstance(config, int) and not isinstance(config, bool):
+        raise ConfigError(f"{said}: write PoolConfig(max_connections_per_endpoint=...)")
+    if isinstance(config, Mapping):
+        raise ConfigError(f"{said}: write PoolConfig(**options)")
+    raise ConfigError(said)

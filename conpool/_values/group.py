@@ -96,5 +96,9 @@ def valid_target(target: Target) -> AnyEndpoint:
     stranger = cast("object", target)
     if isinstance(stranger, EndpointGroup):
         raise NotImplementedError("lending from an EndpointGroup comes with a later release")
-    hint = " (for a URL use Endpoint.from_url)" if isinstance(stranger, str) else ""
+    hint = ""
+    if isinstance(stranger, str):
+        hint = " (for a URL write Endpoint.from_url(url))"
+    elif type(stranger) in {tuple, list}:
+        hint = " (write Endpoint(host, port), or EndpointGroup for several)"
     raise TypeError(f"not an Endpoint or UnixEndpoint but {named(stranger)}{hint}")

@@ -114,14 +114,28 @@ def _check_rest(scheme: str, path: str, query: str, fragment: str) -> None:
             f"a {scheme} URL has no fragment, and no @ after its address; "
             "percent-encode / ? # and @ in a password (%2F %3F %23 %40)"
         )
-    for option, _ in parse_qsl(query, keep_blank_values=True):
+    for option, value in parse_qsl(query, keep_blank_values=True):
         plain = option.lower().replace("_", "").replace("-", "")
         if "ssl" in plain or "tls" in plain or plain in _TLS_OPTIONS:
             raise ConfigError(
                 f"the URL sets {plain}: TLS is set by the scheme or by the argument tls"
             )
+        if plain == "host" and _is_path(value):
+            raise ConfigError(_LIBPQ_SOCKET)
         if plain in _MISPLACED:
             raise ConfigError(f"the URL sets {plain} as an option: put it before the ?")
+
+
+def _is_path(host: str) -> bool:
+    """Whether a host is libpq's way to write the folder of a UNIX socket."""
+    return host.startswith("/")
+
+
+_LIBPQ_SOCKET: Final = (
+    "the URL names the folder of a UNIX socket, as libpq understands it: write"
+    " UnixEndpoint(path, login=Login(user, password, database)) with the path of the socket"
+    " itself, /run/postgresql/.s.PGSQL.5432 for instance"
+)
 
 
 def _parse_unix(authority: str, path: str) -> Parsed:
@@ -144,6 +158,8 @@ def _parse_address(scheme: str, address: str, default: int | None) -> tuple[str,
     if digits and not (digits.isascii() and digits.isdigit() and len(digits) <= 5):
         valid = False
     port = int(digits) if valid and digits else default
+    if scheme.startswith("postgres") and _is_path(host):
+        raise ConfigError(_LIBPQ_SOCKET)
     if port is None and valid:
         raise ConfigError(f"a {scheme} URL needs a port")
     if not valid or not _passes(valid_host, host) or not _passes(valid_port, port):

@@ -14,6 +14,7 @@ SCENARIOS: Final = (
     "tests/unit/core/test_core.py",
     "tests/unit/core/test_core_times.py",
     "tests/unit/core/test_core_orders.py",
+    "tests/unit/core/test_retiring.py",
     "tests/unit/core/test_keeping.py",
     "tests/unit/core/test_queue.py",
     "tests/unit/core/test_ledger.py",
@@ -34,6 +35,7 @@ SESSIONS: Final = (
     "tests/unit/pool/test_sharing.py",
     "tests/unit/pool/test_driver.py",
 )
+RETIRING: Final = ("tests/unit/core/test_retiring.py",)
 
 
 def plant(name: str, file: str, old: str, new: str, *tests: str) -> Mutation:
@@ -639,15 +641,15 @@ MUTATIONS: Final = (
     plant(
         "what was lent when its name moved is closed as cleared",
         "_core/orders.py",
-        "            entry.doomed = entry.doomed or CloseReason.MOVED\n",
-        "            entry.doomed = entry.doomed or CloseReason.CLEARED\n",
+        "            self.retiring.retire(entry, CloseReason.MOVED)\n",
+        "            self.retiring.retire(entry, CloseReason.CLEARED)\n",
     ),
     plant(
         "what was lent when its name moved is kept",
-        "_core/orders.py",
-        "        elif entry.state is _ACTIVE:\n"
-        "            entry.doomed = entry.doomed or CloseReason.MOVED\n",
-        "",
+        "_core/retiring.py",
+        "        elif entry.state is _ACTIVE:\n            entry.doomed = entry.doomed or reason\n",
+        "        elif entry.state is _ACTIVE and reason is not CloseReason.MOVED:\n"
+        "            entry.doomed = entry.doomed or reason\n",
     ),
     plant(
         "a release keeps what its holder has retired",
@@ -860,5 +862,90 @@ MUTATIONS: Final = (
         "            self.pool_limit.draining.pop(entry, None)\n",
         "",
         *SESSIONS,
+    ),
+    # ── retiring one after the other, and the pool's own limit ─────────────────
+    plant(
+        "all connections are retired at the first one's time",
+        "_core/retiring.py",
+        "            if at > now:\n",
+        "            if at > now + plan.pace * len(left):\n",
+        *RETIRING,
+    ),
+    plant(
+        "nobody looks when the next connection must be retired",
+        "_core/retiring.py",
+        "                self._ledger.timetable.look_at(sub, at)\n",
+        "                pass\n",
+        *RETIRING,
+    ),
+    plant(
+        "as many as like are closing at once",
+        "_core/retiring.py",
+        "            if sub.closing >= plan.at_once:\n",
+        "            if sub.closing >= len(left) + plan.at_once:\n",
+        *RETIRING,
+    ),
+    plant(
+        "the youngest idle connection is retired first",
+        "_core/retiring.py",
+        "    return entry.state is not _IDLE, entry.idle_since, entry.id\n",
+        "    return entry.state is not _IDLE, -entry.idle_since, -entry.id\n",
+        *RETIRING,
+    ),
+    plant(
+        "what is lent is retired for nothing",
+        "_core/retiring.py",
+        "            entry.doomed = entry.doomed or reason\n",
+        "            entry.doomed = entry.doomed\n",
+        *RETIRING,
+    ),
+    plant(
+        "a dial outlives its retirement",
+        "_core/retiring.py",
+        "            self._ledger.give_up(entry)\n",
+        "            pass\n",
+        *RETIRING,
+    ),
+    plant(
+        "a shared connection that is retired is joined",
+        "_core/retiring.py",
+        "            sub.roomy.pop(entry, None)\n",
+        "            sub.roomy.get(entry)\n",
+        *RETIRING,
+    ),
+    plant(
+        "an endpoint is forgotten with its plan",
+        "_core/core.py",
+        "        is_kept = now < kept_until or sub in self._chores.retiring.plans\n",
+        "        is_kept = now < kept_until\n",
+        *RETIRING,
+    ),
+    plant(
+        "a plan that is over is kept",
+        "_core/retiring.py",
+        "        if not plans:\n            del self.plans[sub]\n",
+        "",
+        *RETIRING,
+    ),
+    plant(
+        "a lower limit of the pool closes what is closing already once more",
+        "_core/orders.py",
+        "        surplus = len(limit.borrowers) - pool_limit.closing - total\n",
+        "        surplus = len(limit.borrowers) - total\n",
+        *RETIRING,
+    ),
+    plant(
+        "a higher limit of the pool starts no dials",
+        "_core/orders.py",
+        "        if next_sub is not None:\n            self._ledger.touch(next_sub)\n",
+        "",
+        *RETIRING,
+    ),
+    plant(
+        "a lower limit of the pool takes the longest leases first",
+        "_core/orders.py",
+        "    return 1, -max((lease.since for lease in entry.leases), default=0.0), -entry.id\n",
+        "    return 1, max((lease.since for lease in entry.leases), default=0.0), -entry.id\n",
+        *RETIRING,
     ),
 )

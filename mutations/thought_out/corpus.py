@@ -131,7 +131,7 @@ MUTATIONS = (
     Mutation(
         name="a handshake that fails leaves its socket open",
         file="_dial/dial.py",
-        old="        await close_now(stream)  # noqa: ASYNC102 - shields and bounds itself\n",
+        old="        await close_now(stream, log)  # noqa: ASYNC102 - shields and bounds itself\n",
         new="        pass\n",
         tests=(_SLOTS + "test_httpcore2_of_a_cancelled_handshake",),
     ),
@@ -287,7 +287,7 @@ MUTATIONS = (
     Mutation(
         name="connections are struck off the books and stay open",
         file="_connection/link.py",
-        old="        return try_close_now(self.stream)\n",
+        old="        return try_close_now(self.stream, self.log)\n",
         new="        return True\n",
         tests=(_SHUTDOWN + "test_dream_of_a_pool_in_each_request",),
     ),

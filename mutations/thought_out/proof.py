@@ -127,11 +127,8 @@ MUTATIONS = (
     Mutation(
         name="a close by force waits for as long as the stream likes",
         file="_connection/closing.py",
-        old=(
-            "        with trio.CancelScope(shield=True, deadline=trio.current_time() + timeout):\n"
-            "            if goodbye"
-        ),
-        new=("        with trio.CancelScope(shield=True):\n            if goodbye"),
+        old="    scope = trio.CancelScope(shield=True, deadline=trio.current_time() + timeout)\n",
+        new="    scope = trio.CancelScope(shield=True)\n",
         tests=(_CLOSING, _RELEASE),
     ),
     Mutation(
@@ -157,7 +154,7 @@ MUTATIONS = (
             "            with trio.CancelScope(shield=True, deadline=now + bound):\n"
             "                await self._wait_for_end()\n"
             "        finally:\n"
-            "            insist(self._host.cancel)\n"
+            "            insist(self._host.cancel, self._engine.log)\n"
             "            try:\n"
             "                with trio.CancelScope(shield=True, deadline=now + 2 * bound):\n"
         ),
@@ -165,7 +162,7 @@ MUTATIONS = (
             "            with trio.CancelScope(deadline=now + bound):\n"
             "                await self._wait_for_end()\n"
             "        finally:\n"
-            "            insist(self._host.cancel)\n"
+            "            insist(self._host.cancel, self._engine.log)\n"
             "            try:\n"
             "                with trio.CancelScope(deadline=now + 2 * bound):\n"
         ),
@@ -216,7 +213,7 @@ MUTATIONS = (
         name="a handshake that is cut short leaves its socket open",
         file="_dial/dial.py",
         old=(
-            "        await close_now(stream)  # noqa: ASYNC102 - shields and bounds itself\n"
+            "        await close_now(stream, log)  # noqa: ASYNC102 - shields and bounds itself\n"
             "        raise\n"
         ),
         new="        raise\n",

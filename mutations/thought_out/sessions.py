@@ -22,7 +22,7 @@ MUTATIONS = (
     Mutation(
         name="a session that cannot be probed keeps its socket",
         file="_dial/dial.py",
-        old=("        try_close_now(NativeStream(driver, session))\n        raise\n"),
+        old=("        try_close_now(NativeStream(driver, session), log)\n        raise\n"),
         new="        raise\n",
         tests=(_DIAL,),
     ),
@@ -100,14 +100,8 @@ MUTATIONS = (
     Mutation(
         name="an is_clean() that raises has said yes",
         file="_connection/session.py",
-        old=(
-            '            _log.exception("%s.is_clean() raised", type(self.driver).__qualname__)\n'
-            "            return False\n"
-        ),
-        new=(
-            '            _log.exception("%s.is_clean() raised", type(self.driver).__qualname__)\n'
-            "            return True\n"
-        ),
+        old="error=error)\n            return False\n",
+        new="error=error)\n            return True\n",
         tests=(_DRIVER,),
     ),
     # ── check and reset ────────────────────────────────────────────────────────────
@@ -167,28 +161,22 @@ MUTATIONS = (
     Mutation(
         name="a goodbye takes as long as it takes",
         file="_connection/closing.py",
-        old=(
-            "        with trio.CancelScope(shield=True, deadline=trio.current_time() + timeout):\n"
-            "            if goodbye is not None:\n"
-        ),
-        new=(
-            "        with trio.CancelScope(shield=True, deadline=trio.current_time() + 3600):\n"
-            "            if goodbye is not None:\n"
-        ),
+        old="    scope = trio.CancelScope(shield=True, deadline=trio.current_time() + timeout)\n",
+        new="    scope = trio.CancelScope(shield=True, deadline=trio.current_time() + 3600)\n",
         tests=(_DRIVER,),
     ),
     Mutation(
         name="a cancel() takes as long as it takes",
         file="_connection/closing.py",
-        old=("trio.current_time() + timeout):\n                await _say(stop, stream)\n"),
-        new=("trio.current_time() + 3600):\n                await _say(stop, stream)\n"),
+        old=("trio.current_time() + timeout):\n                await _say(stop, stream, log)\n"),
+        new=("trio.current_time() + 3600):\n                await _say(stop, stream, log)\n"),
         tests=(_DRIVER,),
     ),
     Mutation(
         name="a cancel() that fails as its time is up is a failure of the pool's",
         file="_connection/closing.py",
-        old="    except Exception:  # noqa: BLE001 - what `stop` raised as its time was up\n",
-        new="    except ArithmeticError:\n",
+        old="    except Exception as error:  # noqa: BLE001 - what `stop`",
+        new="    except ArithmeticError as error:  #",
         tests=(_DRIVER,),
     ),
     Mutation(
@@ -267,12 +255,8 @@ MUTATIONS = (
     Mutation(
         name="a companion that raises takes the pool with it",
         file="_engine/attendant.py",
-        old=(
-            "                await self._driver.run(entry.link.session)\n        except Exception:"
-        ),
-        new=(
-            "                await self._driver.run(entry.link.session)\n        except KeyError:"
-        ),
+        old=("run(entry.link.session)\n        except Exception as error:"),
+        new=("run(entry.link.session)\n        except KeyError as error:"),
         tests=(_DRIVER,),
     ),
     # ── sharing ────────────────────────────────────────────────────────────────────

@@ -12,6 +12,7 @@ _ERROR_EACH = (
     "::test_f144_callers_who_are_told_of_one_dial_get_an_error_each"
 )
 _UNDONE = "tests/unit/engine/test_undone.py"
+_DIAGNOSIS = "tests/unit/engine/test_diagnosis.py"
 
 MUTATIONS = (
     # ── what is noted and judged ────────────────────────────────────────────────
@@ -261,15 +262,15 @@ MUTATIONS = (
     Mutation(
         name="a check takes as long as it takes",
         file="_lending/peer_check.py",
-        old="        with trio.move_on_after(timeout):\n",
-        new="        with trio.move_on_after(timeout + 3600):\n",
+        old="        scope = trio.move_on_after(timeout)\n",
+        new="        scope = trio.move_on_after(timeout + 3600)\n",
         tests=("tests/unit/lending/test_peer_check.py",),
     ),
     Mutation(
         name="what a hook must not raise means no",
         file="_lending/peer_check.py",
-        old="        except Exception:  # noqa: BLE001",
-        new="        except BaseException:  # noqa: BLE001",
+        old="        except Exception as error:  # noqa: BLE001",
+        new="        except BaseException as error:  # noqa: BLE001",
         tests=("tests/unit/lending/test_peer_check.py",),
     ),
     Mutation(
@@ -497,5 +498,90 @@ MUTATIONS = (
         old=("            self.unended[lease] = _ERROR  # no call: there may be no room for one\n"),
         new="            pass\n",
         tests=(_BROKEN_OFF,),
+    ),
+    # ── diagnosis, the log, and answers to guesses ──────────────────────────────
+    Mutation(
+        name="a deadlock is told at each wait",
+        file="_engine/diagnosis.py",
+        old="            self._told.add(sub.endpoint)\n",
+        new="            pass\n",
+        tests=(_DIAGNOSIS,),
+    ),
+    Mutation(
+        name="nobody looks for deadlocks",
+        file="_lending/waiting.py",
+        old="    engine.deadlocks.look(waiter)\n",
+        new="    engine.deadlocks  # look\n",
+        tests=(_DIAGNOSIS,),
+    ),
+    Mutation(
+        name="a long search for a deadlock costs those who follow nothing less",
+        file="_engine/diagnosis.py",
+        old="        self._unasked = tick.looked_at // _PER_TASK\n",
+        new="        self._unasked = tick.looked_at // 10_000\n",
+        tests=(_DIAGNOSIS,),
+    ),
+    Mutation(
+        name="each pool beyond a handful is told",
+        file="_engine/diagnosis.py",
+        old="    if sites[site] == HANDFUL + 1:\n",
+        new="    if sites[site] >= HANDFUL + 1:\n",
+        tests=(_DIAGNOSIS,),
+    ),
+    Mutation(
+        name="leases that end within the grace are told as cut off",
+        file="_pool/lifecycle.py",
+        old="                if scope.cancelled_caught:\n",
+        new="                if not scope.cancelled_caught:\n",
+        tests=(_DIAGNOSIS,),
+    ),
+    Mutation(
+        name="each failed dial of an outage is a warning",
+        file="_engine/dialler.py",
+        old="            tell = log.warning if is_first else log.note\n",
+        new="            tell = log.warning\n",
+        tests=(_DIAGNOSIS,),
+    ),
+    Mutation(
+        name="what a peer does is a warning",
+        file="_errors/pool_log.py",
+        old="        level = logging.INFO if _is_of_peers(error) else logging.WARNING\n",
+        new="        level = logging.WARNING\n",
+        tests=("tests/unit/errors/test_pool_log.py",),
+    ),
+    Mutation(
+        name="a record names no endpoint",
+        file="_errors/pool_log.py",
+        old="        return PoolLog(self.pool, endpoint)\n",
+        new="        return PoolLog(self.pool)\n",
+        tests=("tests/unit/errors/test_pool_log.py",),
+    ),
+    Mutation(
+        name="a guess is an attribute",
+        file="_values/guesses.py",
+        old="        raise AttributeError(self._message, name=self._name, obj=instance)\n",
+        new="        raise TypeError(self._message)\n",
+        tests=("tests/unit/values/test_guesses.py",),
+    ),
+    Mutation(
+        name="an unknown option is dropped",
+        file="_values/guesses.py",
+        old="                    raise TypeError(explain(name, known))\n",
+        new="                    options = {}\n",
+        tests=("tests/unit/values/test_guesses.py",),
+    ),
+    Mutation(
+        name="a lease that the pool closed says that it was given back",
+        file="_connection/exchange.py",
+        old="            self.stream = DeadStream(partial(_cut, why))\n",
+        new="            self.stream = CLOSED_STREAM\n",
+        tests=("tests/unit/connection/test_exchange.py",),
+    ),
+    Mutation(
+        name="a refused connection is like any other",
+        file="_errors/explain.py",
+        old='    if code == codes.ECONNREFUSED and phase == "tcp":\n',
+        new="    if not phase:\n",
+        tests=("tests/unit/errors/test_explain.py",),
     ),
 )

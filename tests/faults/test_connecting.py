@@ -12,6 +12,7 @@ from conpool import (
     AcquireTimeout,
     CloseReason,
     ConnectError,
+    ConnectRefused,
     ConnectTimeout,
     Endpoint,
     LocalResourceError,
@@ -39,7 +40,8 @@ async def test_f027_refusal_is_an_error_at_once_and_no_time_out(tcp_site: TCPSit
         async with clean(tcp_site.endpoint) as case:
             began = trio.current_time()
             error = await fails(case, Endpoint(LOOPBACK, port))
-            assert type(error) is ConnectError
+            assert type(error) is ConnectRefused
+            assert isinstance(error, ConnectionRefusedError)
             assert (error.phase, error.errno) == ("tcp", errno.ECONNREFUSED)
             assert trio.current_time() - began < 1.0
             assert case.pool.stats(Endpoint(LOOPBACK, port)).errors == 1

@@ -2,10 +2,10 @@
 
 A plan is a list of deeds, drawn by Hypothesis: callers come, are cancelled and give back in every
 way that there is; servers are late, hang up, speak unasked, refuse; the clock moves; operators
-clear, drain, pause, warm, set limits. A deed that is impossible in its turn is left out, so that a
-plan from which something is taken away stays a plan. Some deeds wait until every task is blocked
-before the next one, others do not: then what they cause happens in the same moment, in an order
-that is drawn, too.
+clear, drain at once or slowly, pause, warm, set limits. A deed that is impossible in its turn is
+left out, so that a plan from which something is taken away stays a plan. Some deeds wait until
+every task is blocked before the next one, others do not: then what they cause happens in the same
+moment, in an order that is drawn, too.
 
 Who callers and servers are, and what must hold, is in `tests.support.walked`.
 """
@@ -252,6 +252,11 @@ class Walk(Walked):
     @deed(1, when=lambda walk: len(walk.jobs) < 3)
     def drain(self, which: int, _: int) -> None:
         self.start_job(self.drain_all, pick([*ENDPOINTS, None], which))
+
+    @deed(2, when=lambda walk: len(walk.jobs) < 3)
+    def drain_slowly(self, which: int, how: int) -> None:
+        over = pick([1.0, 4.0, 0.001, 60.0], how)
+        self.start_job(self.drain_over, pick([*ENDPOINTS, None], which), over)
 
     @deed(1)
     def close_idle(self, which: int, _: int) -> None:

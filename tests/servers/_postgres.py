@@ -36,7 +36,7 @@ class Postgres(Server):
     stop_signal = signal.SIGINT  # its "fast" stop; SIGTERM waits for every client to leave
 
     user = "conpool"
-    password = "correct horse"  # a blank, so that careless quoting shows
+    password = "correct canary"  # a blank, so that careless quoting shows
     database = "postgres"
 
     def __init__(self, **settings: str | int) -> None:

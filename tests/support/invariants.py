@@ -253,7 +253,9 @@ def _check_pool_limit(pool_limit: PoolLimit, core: Core[Any, Any]) -> Iterator[s
     if pool_limit.limit.borrowers != charged:
         odd = pool_limit.limit.borrowers ^ charged
         yield f"charged to an endpoint or to the pool, not to both: {odd} (G1)"
-    if len(pool_limit.limit.borrowers) > pool_limit.limit.total:
+    was_lowered = pool_limit.limit.total < (core._config.max_connections or 0)
+    staying = [entry for entry in charged if not (was_lowered and _is_going(entry))]
+    if len(staying) > pool_limit.limit.total:
         yield f"{len(charged)} connections, with {pool_limit.limit.total} for the whole pool (G1)"
     idle = {entry for sub in subs for entry in (*sub.idle, *sub.leaving)}
     if {*pool_limit._idle, *pool_limit._put_back_rows} != idle:
@@ -272,6 +274,10 @@ def _check_pool_limit(pool_limit: PoolLimit, core: Core[Any, Any]) -> Iterator[s
         yield f"{closing} are on their way out, not {pool_limit.closing}"
     if pool_limit.wanted != sum(sub.wanted for sub in subs):
         yield f"{sum(sub.wanted for sub in subs)} slots are wanted, not {pool_limit.wanted}"
+
+
+def _is_going(entry: AnyEntry) -> bool:
+    return entry.state is CLOSING or entry.is_given_up or entry.doomed is not None
 
 
 def _check_claim(sub: AnySubPool, pool_limit: PoolLimit) -> Iterator[str]:

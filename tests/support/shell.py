@@ -500,6 +500,15 @@ class Shell:
     def set_limit(self, total: int, endpoint: AnyEndpoint = HERE) -> None:
         self.report(self.core.orders.limit_set, self.sub(endpoint), total)
 
+    def set_pool_limit(self, total: int) -> None:
+        self.report(self.core.orders.pool_limit_set, total)
+
+    def retire_all(
+        self, over: float, endpoint: AnyEndpoint = HERE, share: float = 1.0
+    ) -> list[Entry]:
+        """Have all that is there now retired in the next `over` seconds."""
+        return self.report(self.core.orders.retiring.begin, self.sub(endpoint), over, share)
+
     def warm(self, count: int, endpoint: AnyEndpoint = HERE) -> Warmer:
         warmer: Warmer = records.Warmer(self.sub(endpoint), count)
         self.report(self.core.orders.warming_asked, warmer)

@@ -489,6 +489,14 @@ class Walked:
         left = [peer for peer in covered if peer.is_open]
         assert not left, f"a drain has ended, with {len(left)} connections left"
 
+    async def drain_over(self, endpoint: conpool.Endpoint | None, over: float) -> None:
+        """Until its time comes, a connection is lent as ever."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        covered = list(self.network.live(endpoint))
+        await self.pool.drain(endpoint, over=over)
+        left = [peer for peer in covered if peer.is_open]
+        assert not left, f"a drain over {over} s has ended, with {len(left)} connections left"
+
     def forbid(self, endpoint: conpool.Endpoint | None) -> None:
         for each in ENDPOINTS if endpoint is None else (endpoint,):
             self.cleared[each] = self.pool._core._ledger._dials

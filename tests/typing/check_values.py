@@ -31,6 +31,13 @@ def endpoints() -> None:
 def settings() -> None:
     config = conpool.PoolConfig(max_connections=None, circuit_breaker=conpool.CircuitBreaker())
     assert_type(config.replace(max_idle_time=1.0), conpool.PoolConfig)
+    config.replace(max_idel_time=1.0)  # type: ignore[call-arg]
+    config.replace(max_idle_time="1")  # type: ignore[arg-type]
+    config.replace(max_idle_time=None)  # type: ignore[arg-type]
+    config.replace(max_connections=None, min_idle_per_endpoint=2)
+    conpool.PoolConfig(max_size=5)  # type: ignore[call-arg]
+    conpool.ConnectionPool(max_connections=5)  # type: ignore[call-overload]
+    conpool.ConnectionPool().close()  # type: ignore[attr-defined]
     assert_type(conpool.PoolConfig.from_env(), conpool.PoolConfig)
     assert_type(config.max_connections, int | None)
     config.max_idle_time = 1.0  # type: ignore[misc]

@@ -29,6 +29,7 @@ from conpool._dial.dial import open_link
 from conpool._dial.progress import note_attempt, note_phase
 from conpool._errors.connect import (
     ConnectError,
+    ConnectRefused,
     ConnectTimeout,
     LocalResourceError,
     ProxyTimeout,
@@ -173,7 +174,7 @@ async def test_dials_at_the_same_time_do_not_mistake_their_phases(
 async def test_f027_what_the_system_says_is_in_the_error() -> None:
     refused = ConnectionRefusedError(errno.ECONNREFUSED, "refused")
     error = await fails(raising(refused))
-    assert type(error) is ConnectError
+    assert type(error) is ConnectRefused
     assert (error.phase, error.errno) == ("tcp", errno.ECONNREFUSED)
     assert error.__cause__ is refused
 

@@ -85,7 +85,7 @@ async def test_task_that_nests_is_told_that_it_waits_for_itself(autojump_clock: 
         assert trio.current_time() == 5
         assert error.deadlock
         assert error.holders[0].endswith("the caller itself")
-        assert "the caller itself holds 1 of them" in str(error)
+        assert str(error).count("caller itself") == 1
         assert "deadlock" in str(error)
 
 
@@ -227,5 +227,5 @@ async def test_who_does_not_wait_at_all_is_in_no_deadlock(autojump_clock: MockCl
     async with open_pool(max_connections_per_endpoint=1) as pool, pool.connection(HERE):
         with pytest.raises(AcquireTimeout) as caught:
             await pool.acquire(HERE, timeout=0)
-        assert "the caller itself holds 1 of them" in str(caught.value)
+        assert "the caller itself" in str(caught.value)
         assert not caught.value.deadlock

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from conpool._engine.news import News, tell
+from conpool._errors.pool_log import NO_LOG
 from conpool._extend.observer import ConnectionInfo, Observer
 from conpool._values.config_error import ConfigError
 from conpool._values.endpoint import Endpoint
@@ -57,7 +58,7 @@ class OnlyClosed(Observer):
 def test_the_table_of_events_is_complete() -> None:
     methods = {name for name, _ in inspect.getmembers(Observer, inspect.isfunction)}
     assert {name for name in methods if not name.startswith("_")} == set(EVENTS)
-    assert set(vars(News())) == set(EVENTS) | {"reused", "pending", "is_held", "_guests"}
+    assert set(vars(News())) == set(EVENTS) | {"reused", "pending", "is_held", "_guests", "log"}
 
 
 def test_observers_learn_whose_news_it_is() -> None:
@@ -81,7 +82,7 @@ def test_each_event_reaches_the_observers_in_order(event: str) -> None:
     first, second = Recorder(), Recorder()
     second.calls = first.calls
     announcer = News([first, second])
-    tell(getattr(announcer, event), *EVENTS[event])
+    tell(NO_LOG, getattr(announcer, event), *EVENTS[event])
     assert first.calls == [(event, *EVENTS[event])] * 2
 
 
@@ -103,7 +104,7 @@ def test_a_method_overridden_by_an_ancestor_counts() -> None:
         pass
 
     heir = Heir()
-    tell(News([heir]).closed, INFO, CloseReason.USES)
+    tell(NO_LOG, News([heir]).closed, INFO, CloseReason.USES)
     assert heir.reasons == [CloseReason.USES]
 
 
@@ -117,9 +118,9 @@ def test_the_callbacks_are_fed_by_the_same_events_and_come_first() -> None:
         on_reused=lambda info: calls.append(("reused", info)),
         on_closed=lambda info, reason: calls.append(("gone", info, reason)),
     )
-    tell(announcer.connected, INFO, 0.4)
-    tell(announcer.reused, INFO)
-    tell(announcer.closed, INFO, CloseReason.ERROR)
+    tell(NO_LOG, announcer.connected, INFO, 0.4)
+    tell(NO_LOG, announcer.reused, INFO)
+    tell(NO_LOG, announcer.closed, INFO, CloseReason.ERROR)
     assert calls == [
         ("created", INFO),
         ("connected", INFO, 0.4),
@@ -134,7 +135,7 @@ def test_what_an_observer_raises_is_logged_and_goes_no_further_g20(
 ) -> None:
     after = OnlyClosed()
     error = ValueError("no")
-    tell(News([OnlyClosed(error), after]).closed, INFO, CloseReason.ERROR)
+    tell(NO_LOG, News([OnlyClosed(error), after]).closed, INFO, CloseReason.ERROR)
     assert after.reasons == [CloseReason.ERROR]
     (record,) = caplog.records
     assert (record.name, record.levelno) == ("conpool", logging.ERROR)
@@ -150,8 +151,8 @@ def test_what_a_callback_raises_is_logged_under_its_own_name_g20(
         raise ValueError
 
     announcer = News(on_created=failing, on_reused=functools.partial(failing))
-    tell(announcer.connected, INFO, 0.4)
-    tell(announcer.reused, INFO)
+    tell(NO_LOG, announcer.connected, INFO, 0.4)
+    tell(NO_LOG, announcer.reused, INFO)
     first, second = (record.getMessage() for record in caplog.records)
     assert "failing raised when it was told about db.example:5432" in first
     assert second == "partial raised when it was told about db.example:5432"
@@ -164,7 +165,7 @@ def test_the_log_names_the_endpoint_of_an_event_without_a_connection_g20(
         def cleared(self, endpoint: Any) -> None:
             raise ValueError
 
-    tell(News([Failing()]).cleared, ENDPOINT)
+    tell(NO_LOG, News([Failing()]).cleared, ENDPOINT)
     assert caplog.records[0].getMessage().endswith("told about db.example:5432")
 
 
@@ -172,7 +173,7 @@ def test_telling_about_nothing_in_particular_is_fine(caplog: pytest.LogCaptureFi
     def failing() -> None:
         raise ValueError
 
-    tell((failing,))
+    tell(NO_LOG, (failing,))
     assert caplog.records[0].getMessage().endswith("told about nothing")
 
 
@@ -180,7 +181,7 @@ def test_telling_about_nothing_in_particular_is_fine(caplog: pytest.LogCaptureFi
 def test_what_is_no_ordinary_exception_is_let_through(error: BaseException) -> None:
     announcer = News([OnlyClosed(error)])
     with pytest.raises(type(error)) as caught:
-        tell(announcer.closed, INFO, CloseReason.ERROR)
+        tell(NO_LOG, announcer.closed, INFO, CloseReason.ERROR)
     assert caught.value is error
 
 
@@ -243,7 +244,7 @@ def test_a_callable_object_is_a_callback_too() -> None:
             self.args = args
 
     callback = Callable()
-    tell(News(on_created=callback).connected, INFO, 0.4)
+    tell(NO_LOG, News(on_created=callback).connected, INFO, 0.4)
     assert callback.args == (INFO,)
 
 

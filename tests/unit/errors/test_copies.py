@@ -11,7 +11,14 @@ from typing import Any
 import pytest
 import trio
 
-from conpool import ConnectError, Endpoint, LocalResourceError, ResolveTimeout, TLSError
+from conpool import (
+    ConnectError,
+    ConnectRefused,
+    Endpoint,
+    LocalResourceError,
+    ResolveTimeout,
+    TLSError,
+)
 from conpool._errors.copies import MOST_COPIED, copy_for_caller, without_traceback
 from conpool._errors.explain import as_connect_error
 from tests.support.odd import odd_exceptions, repr_of
@@ -51,7 +58,8 @@ def test_f144_each_caller_gets_an_equal_error_of_its_own() -> None:
     error = refused()
     copy = copy_for_caller(error)
     assert copy is not error
-    assert type(copy) is ConnectError
+    assert type(copy) is type(error) is ConnectRefused
+    assert isinstance(copy, ConnectionRefusedError)
     assert str(copy) == str(error)
     assert (copy.errno, copy.strerror) == (REFUSED, error.strerror)
     assert (copy.endpoint, copy.phase, copy.args) == (error.endpoint, error.phase, error.args)

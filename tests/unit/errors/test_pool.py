@@ -13,6 +13,7 @@ import trio
 import conpool
 from conpool._errors.connect import (
     ConnectError,
+    ConnectRefused,
     ConnectTimeout,
     LocalResourceError,
     ProxyError,
@@ -116,8 +117,13 @@ def test_an_acquire_timeout_says_how_many_holders_it_leaves_out_f100_f147() -> N
 
 def test_an_acquire_timeout_says_that_the_callers_hold_it_all_themselves_f098() -> None:
     error = acquire_timeout(is_deadlock=True, held_by_caller=1)
-    *_, own, advice = str(error).splitlines()
+    *_, holder, advice = str(error).splitlines()
     assert error.deadlock
+    assert holder == f"  {WORKER}"
+    assert advice.startswith("deadlock: this task waits for what only it can give back; use the")
+    assert "raise max_connections_per_endpoint" in advice
+    error = acquire_timeout(is_deadlock=True, held_by_caller=1, held_by_others=1)
+    *_, own, advice = str(error).splitlines()
     assert own == "the caller itself holds 1 of them"
     assert advice.startswith("deadlock: the tasks that hold these connections all wait for")
     assert "raise max_connections_per_endpoint above" in advice
@@ -186,6 +192,7 @@ SAMPLES: list[PoolError] = [
         )
         for cls in (
             ConnectError,
+            ConnectRefused,
             ConnectTimeout,
             ResolveError,
             ProxyError,

@@ -22,6 +22,7 @@ from tests.support.pools import (
     exchange,
     hold,
     listen,
+    make_pool,
     open_pool,
     reasons,
     settle,
@@ -443,3 +444,58 @@ async def test_lease_is_ended_once() -> None:
         with pytest.raises(trio.ClosedResourceError):
             held_lease(lease)
         assert not entry.leases
+
+
+# ── what a task is told that uses a lease which is over ─────────────────────────
+
+
+@pytest.mark.parametrize("end", ["release", "discard", "aclose", "detach"])
+async def test_an_ended_lease_says_that_its_holder_ended_it(end: str) -> None:
+    async with open_pool() as pool:
+        connection = await pool.acquire(HERE)
+        if end == "aclose":
+            await connection.aclose()
+        elif end == "detach":
+            await connection.detach().aclose()
+        else:
+            getattr(pool, end)(connection)
+        text = "this lease has ended: its holder has given the connection back, discarded or det"
+        for operation in (
+            connection.send_all(b"x"),
+            connection.receive_some(),
+            connection.send_eof(),
+            connection.wait_send_all_might_not_block(),
+        ):
+            with pytest.raises(trio.ClosedResourceError, match=text):
+                await operation
+        with pytest.raises(trio.ClosedResourceError, match="this lease has ended"):
+            connection.retire()
+
+
+async def test_a_lease_that_the_pool_has_cleared_says_so() -> None:
+    async with open_pool() as pool, pool.connection(HERE) as connection:
+        pool.clear(HERE, interrupt_in_use=True)
+        with pytest.raises(trio.ClosedResourceError, match=r"told to clear\(interrupt_in_use"):
+            await connection.receive_some()
+
+
+async def test_a_lease_that_has_outlived_the_pools_grace_says_so(
+    autojump_clock: MockClock,
+) -> None:
+    told: list[str] = []
+
+    async def hold(
+        pool: ConnectionPool[None], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        async with pool.connection(HERE) as connection:
+            task_status.started()
+            await trio.sleep(20)
+            with pytest.raises(trio.ClosedResourceError) as caught:
+                await connection.send_all(b"late")
+            told.append(str(caught.value))
+
+    async with trio.open_nursery() as nursery, make_pool(Network()) as pool:
+        await nursery.start(hold, pool)
+    (text,) = told
+    assert text.startswith("this connection was closed by the pool at the end of its grace: ")
+    assert "shutdown_grace" in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -224,16 +225,41 @@ async def test_one_that_says_no_or_raises_is_replaced(answer: object) -> None:
         assert reasons(pool) == {"UNHEALTHY": 1}
 
 
-async def test_one_that_raises_is_told_of_where_one_debugs(
-    caplog: pytest.LogCaptureFixture,
+@pytest.mark.parametrize(
+    ("error", "level"),
+    [
+        (ValueError("dead"), logging.WARNING),
+        (trio.BrokenResourceError("dead"), logging.INFO),
+        (ConnectionResetError(errno.ECONNRESET, "dead"), logging.INFO),
+    ],
+)
+async def test_one_that_raises_is_told_of_in_the_log(
+    error: Exception, level: int, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """What the peer has done is no fault of the hook's."""
     caplog.set_level(logging.DEBUG, logger="conpool")
-    async with open_pool(health_check=Asked(ValueError("dead"))) as pool:
+    async with open_pool(health_check=Asked(error), name="orders") as pool:
         await use(pool)
         await use(pool)
     (record,) = caplog.records
-    assert record.levelno == logging.DEBUG
-    assert "ValueError: dead" in caplog.text
+    assert record.levelno == level
+    assert vars(record)["pool"] == "orders"
+    assert vars(record)["endpoint"] == str(HERE)
+    assert f"{type(error).__name__}: " in caplog.text
+
+
+async def test_one_that_is_too_slow_is_told_of_in_the_log(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="conpool")
+
+    async def hang(_: object) -> bool:
+        await trio.sleep_forever()
+
+    async with open_pool(health_check=hang, health_check_timeout=2.0) as pool:
+        await use(pool)
+        await use(pool)
+    assert "took longer than 2 s" in caplog.text
 
 
 async def test_one_that_says_anything_true_is_lent() -> None:

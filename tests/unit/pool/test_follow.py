@@ -284,7 +284,7 @@ async def test_f133_whatever_a_connector_says_but_addresses_changes_nothing(
             assert len(connector.asked) == 3
     assert len(caplog.records) == 3 * complains
     for record in caplog.records:
-        assert record.levelno == logging.DEBUG
+        assert record.levelno == logging.INFO
         assert f"db.example:{port}" in record.getMessage()
 
 

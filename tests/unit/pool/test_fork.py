@@ -56,7 +56,7 @@ async def test_child_finds_the_pool_closed() -> None:
                     pool.acquire_nowait(endpoint)
             with pytest.raises(PoolClosed):
                 await pool.warm(HERE, 2)
-            with pytest.raises(RuntimeError, match="this one is closed"):
+            with pytest.raises(RuntimeError, match="is closed and cannot be opened"):
                 await pool.__aenter__()
             assert counts(pool) == {}
 

@@ -354,3 +354,26 @@ def test_f157_a_backslash_before_the_path_is_refused(scheme: str, rest: str) -> 
 
 def test_f157_an_encoded_backslash_is_part_of_the_password() -> None:
     assert login_of("redis://joe:a%5Cb@h.example") != login_of("redis://joe:ab@h.example")
+
+
+# ── what libpq would understand ─────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://joe:canary@/shop?host=/run/postgresql",
+        "postgresql:///shop?host=%2Frun%2Fpostgresql&port=5433",
+        "postgres://joe:canary@%2Frun%2Fpostgresql/shop",
+        "postgres://joe:canary@%2Frun%2Fpostgresql:5433/shop",
+    ],
+)
+def test_a_socket_in_libpqs_way_is_answered_with_the_endpoint_for_it(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"write UnixEndpoint\(path, login=Login\(user") as caught:
+        parse_url(url)
+    assert "canary" not in str(caught.value)
+
+
+def test_a_host_as_an_option_is_still_misplaced() -> None:
+    with pytest.raises(ConfigError, match="the URL sets host as an option: put it before the ?"):
+        parse_url("postgresql://db.example/shop?host=other.example")

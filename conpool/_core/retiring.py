@@ -1,0 +1,118 @@
+"""Retiring the connections of an endpoint one after the other, each at a time of its own.
+
+After a change of credentials or servers every connection must go, but not all at the same time: a
+busy endpoint would stand still until as many dials had succeeded. So each gets a time in the window
+that the caller names. Until then it is lent as ever; then it is closed if it is idle, and else when
+its lease ends. The idle ones go first, the longest idle before all others: they are missed least.
+
+While as many of an endpoint are closing as may close at once, the next one waits, however late it
+is: a goodbye that the peer does not answer takes `close_timeout`, and holds its slot.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final, final
+
+from conpool._core.ledger import Ledger
+from conpool._core.records import AnyEntry, AnySubPool
+from conpool._values.states import CloseReason, ConnectionState
+
+FEWEST: Final = 2
+MOST: Final = 50
+"""How many connections of an endpoint may close at once: a tenth of them, between these two."""
+
+_SHORTEST: Final = 0.01
+"""Seconds until the next look, at least, where too many are closing."""
+
+_IDLE = ConnectionState.IDLE
+_ACTIVE = ConnectionState.ACTIVE
+
+
+@final
+class Plan:
+    """When which connections of one sub-pool go, the next one first."""
+
+    __slots__ = ("at_once", "left", "pace")
+
+    def __init__(self, at_once: int, pace: float) -> None:
+        self.at_once = at_once
+        """How many may close at the same time."""
+        self.pace = pace
+        """Seconds from one to the next."""
+        self.left: deque[tuple[float, AnyEntry]] = deque()
+
+
+@final
+class Retiring:
+    """The plans of one pool."""
+
+    __slots__ = ("_ledger", "plans")
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self.plans: dict[AnySubPool, list[Plan]] = {}
+
+    def begin(self, sub: AnySubPool, over: float, share: float, now: float) -> list[AnyEntry]:
+        """Retire all that `sub` has now within `over` seconds; return them, the closing ones too.
+
+        `share`, above 0 and up to 1, moves all of them by this part of the pause between two, so
+        that endpoints with few connections do not take the same moments.
+        """
+        entries = sorted(_find_staying(sub), key=_order)
+        if entries:
+            pace = over / len(entries)
+            plan = Plan(min(max(FEWEST, len(entries) // 10), MOST), pace)
+            plan.left.extend(
+                (now + pace * (number + share), entry) for number, entry in enumerate(entries)
+            )
+            self.plans.setdefault(sub, []).append(plan)
+            self._ledger.timetable.look_at(sub, plan.left[0][0])
+        return list(sub.limit.borrowers)
+
+    def went_on(self, sub: AnySubPool, now: float) -> None:
+        """Retire what has fallen due of `sub`."""
+        plans = self.plans.get(sub)
+        if plans is None:
+            return
+        for plan in plans:
+            self._go_on(sub, plan, now)
+        plans[:] = (plan for plan in plans if plan.left)
+        if not plans:
+            del self.plans[sub]
+
+    def _go_on(self, sub: AnySubPool, plan: Plan, now: float) -> None:
+        left = plan.left
+        while left:
+            at, entry = left[0]
+            if at > now:
+                self._ledger.timetable.look_at(sub, at)
+                return
+            if sub.closing >= plan.at_once:
+                self._ledger.timetable.look_at(sub, now + max(plan.pace, _SHORTEST))
+                return
+            left.popleft()
+            self.retire(entry, CloseReason.CLEARED)
+
+    def retire(self, entry: AnyEntry, reason: CloseReason) -> None:
+        """Close `entry` now if nobody has it, and otherwise when it comes back."""
+        sub = entry.sub
+        if entry.state is _IDLE:
+            is_checked = entry in sub.reserved
+            self._ledger.condemn(entry, reason, gracefully=not is_checked)
+        elif entry.state is _ACTIVE:
+            entry.doomed = entry.doomed or reason
+            sub.roomy.pop(entry, None)
+        elif entry.state is ConnectionState.CONNECTING:
+            self._ledger.give_up(entry)
+
+
+def _find_staying(sub: AnySubPool) -> list[AnyEntry]:
+    """Return what is not on its way out already."""
+    closing = ConnectionState.CLOSING
+    return [entry for entry in sub.limit.borrowers if entry.state is not closing]
+
+
+def _order(entry: AnyEntry) -> tuple[bool, float, int]:
+    """Idle ones come first, the longest idle before the others."""
+    return entry.state is not _IDLE, entry.idle_since, entry.id
