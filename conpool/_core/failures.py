@@ -23,7 +23,7 @@ from conpool._core.records import (
     Waiter,
     WaitOutcome,
 )
-from conpool._values.states import ConnectionState
+from conpool._core.refusing import is_in_circulation
 
 EARLY: Final = CEILING
 """A connection that ends sooner after its dial, in seconds, may have been no use to anybody.
@@ -42,14 +42,21 @@ class Failures:
         self._ledger = ledger
         self._chores = chores
 
-    def dial_failed(self, entry: AnyEntry, error: Exception | None, now: float) -> None:
-        """The dial of `entry` has failed with `error`; with None, it was given up."""
+    def dial_failed(
+        self, entry: AnyEntry, error: Exception | None, now: float, *, is_servers: bool = True
+    ) -> None:
+        """The dial of `entry` has failed with `error`; with None, it was given up.
+
+        If not `is_servers`, the error says nothing about the server, and the breaker ignores it.
+        """
         awaited_by = self._ledger.dial_over(entry)
         self._ledger.strike_off(entry)
+        gate = entry.sub.gate
+        gate.dial_over(entry.created_at)
         if error is None:
             return
         entry.sub.counters.errors += 1
-        entry.sub.gate.failed(error, now)
+        gate.failed(error, now, began_at=entry.created_at, is_servers=is_servers)
         self._spread(entry, error, awaited_by, now)
 
     def remember(self, sub: AnySubPool, error: Exception, twin: Exception) -> None:
@@ -64,7 +71,7 @@ class Failures:
 
         A server that accepts and hangs up is of no more use than one that refuses.
         """
-        entry.sub.gate.failed(error, now, in_doubt=True)
+        entry.sub.gate.failed(error, now, began_at=entry.created_at, in_doubt=True)
         entry.sub.note_strictness()
         self._ledger.touch(entry.sub)
         self._spread(entry, error, None, now)
@@ -100,11 +107,4 @@ class Failures:
 
 def _may_be_helped(sub: AnySubPool) -> bool:
     """Whether a connection is lent or checked, or another is dialled, that may serve a waiter."""
-    if sub.reserved or sub.connecting > sub.void:
-        return True
-    return sub.active > 0 and any(map(_will_serve, sub.limit.borrowers))
-
-
-def _will_serve(entry: AnyEntry) -> bool:
-    is_lasting = entry.doomed is None and entry.generation == entry.sub.generation
-    return is_lasting and entry.state is ConnectionState.ACTIVE
+    return sub.connecting > sub.void or is_in_circulation(sub)

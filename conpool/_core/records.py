@@ -120,6 +120,9 @@ class WaitOutcome(enum.Enum):
     TIMEOUT = "timeout"
     DIAL_FAILED = "dial failed"
     POOL_CLOSED = "pool closed"
+    CIRCUIT_OPEN = "circuit open"
+    UNHEALTHY = "unhealthy"
+    SHED = "shed"
 
 
 @final
@@ -306,7 +309,8 @@ class SubPool(Generic[LinkT, TaskT]):
 
     def note_scarcity(self) -> None:
         """Find out whether warming or the pool-wide limit may have a use for what becomes idle."""
-        self.is_scarce = bool(self.shares_limit or self.min_idle or self.warmers)
+        is_wanted = self.min_idle or self.warmers or self.gate.is_unhealthy
+        self.is_scarce = bool(self.shares_limit or is_wanted)
 
     @property
     def is_bare(self) -> bool:
@@ -355,7 +359,8 @@ class SubPool(Generic[LinkT, TaskT]):
             closing=self.closing + len(self.leaving),
             waiting=self.waiting,
             oldest_wait=0.0 if first is None else now - first.since,
-            paused=self.gate.is_paused,
+            paused=self.gate.is_told_to_pause,
+            circuit=self.gate.circuit_state,
             counters=self.counters,
         )
 

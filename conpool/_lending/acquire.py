@@ -33,7 +33,7 @@ from conpool._errors.connect import ConnectError
 from conpool._errors.copies import copy_for_caller
 from conpool._errors.pool import AcquireTimeout, PoolClosed
 from conpool._lending.lease import Connection
-from conpool._lending.refusal import make_queue_full, make_timeout
+from conpool._lending.refusal import make_queue_full, make_timeout, make_turned_away
 from conpool._lending.release import Releaser
 from conpool._lending.waiting import park
 from conpool._values.endpoint import AnyEndpoint
@@ -363,6 +363,9 @@ class Acquirer:
             raise PoolClosed(
                 f"pool {self._name} was closed while this task waited for a connection"
             )
+        if waiter.outcome is not WaitOutcome.TIMEOUT:
+            now = self._engine.now()
+            raise make_turned_away(self._core, sub, waiter, now, pool_name=self._name)
         coming = waiter.coming
         phase: AcquirePhase = "queue"
         if coming is not None:

@@ -6,10 +6,12 @@ from dataclasses import replace
 from typing import cast
 
 from conpool._connection.pooled import PooledCore, PooledSub, PooledWaiter
+from conpool._core.records import WaitOutcome
 from conpool._engine.holders import Slots, Tick
 from conpool._errors.connect import ConnectError
 from conpool._errors.obstacles import Obstacles
-from conpool._errors.pool import AcquireTimeout, QueueFull
+from conpool._errors.pool import AcquireTimeout, CircuitOpen, NoHealthyEndpoint, QueueFull
+from conpool._values.config_error import PoolError
 from conpool._values.states import AcquirePhase
 
 
@@ -47,11 +49,33 @@ def make_timeout(
     return error
 
 
-def make_queue_full(core: PooledCore, sub: PooledSub, now: float, *, pool_name: str) -> QueueFull:
-    """Make the error for a caller that would have to wait, where no more may."""
+def make_queue_full(
+    core: PooledCore, sub: PooledSub, now: float, *, pool_name: str, shed: bool = False
+) -> QueueFull:
+    """Make the error for a caller that would have to wait, where no more may, or for so long."""
     obstacles = _find_obstacles(core, sub, now)
-    error = QueueFull(obstacles, endpoint=sub.endpoint, pool_name=pool_name)
+    error = QueueFull(obstacles, endpoint=sub.endpoint, pool_name=pool_name, shed=shed)
     error.__cause__ = obstacles.last_connect_error
+    return error
+
+
+def make_turned_away(
+    core: PooledCore, sub: PooledSub, waiter: PooledWaiter, now: float, *, pool_name: str
+) -> PoolError:
+    """Make the error for `waiter`, which the core has turned away though it had time left."""
+    if waiter.outcome is WaitOutcome.SHED:
+        return make_queue_full(core, sub, now, pool_name=pool_name, shed=True)
+    if waiter.outcome is WaitOutcome.UNHEALTHY:
+        return NoHealthyEndpoint(reasons={sub.endpoint: "it is marked unhealthy"})
+    return make_circuit_open(sub, now)
+
+
+def make_circuit_open(sub: PooledSub, now: float) -> CircuitOpen:
+    """Make the error for a caller that needs a dial, where the circuit allows none."""
+    circuit = sub.gate.circuit
+    retry_after = 0.0 if circuit is None else circuit.retry_after(now)
+    error = CircuitOpen(endpoint=sub.endpoint, retry_after=retry_after)
+    error.__cause__ = sub.gate.last_error
     return error
 
 

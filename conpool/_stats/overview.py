@@ -53,6 +53,11 @@ _IF_ANY: Final = {"connecting", "closing", "oldest_wait", "errors", "acquire_tim
 """Columns that are left out where they have only zeros."""
 
 _PAUSED: Final = " (paused)"
+_CIRCUITS: Final = {
+    CircuitState.CLOSED: "",
+    CircuitState.OPEN: " (circuit open)",
+    CircuitState.HALF_OPEN: " (circuit half open)",
+}
 
 Numbers: TypeAlias = Any
 """An `EndpointStats`, or a `PoolStats` where a sum will do."""
@@ -162,7 +167,7 @@ def _labels(members: list[Any], width: int) -> list[str]:
     seen: Counter[str] = Counter()
     labels: list[str] = []
     for member in members:
-        text, mark = str(member.endpoint), _PAUSED if member.paused else ""
+        text, mark = str(member.endpoint), _PAUSED if member.paused else _CIRCUITS[member.circuit]
         label = shorten(text, width - len(mark)) + mark
         seen[label] += 1
         if seen[label] > 1:

@@ -18,17 +18,18 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import Any, Final, TypeAlias, TypeVar, TypeVarTuple, final
 
 from conpool._core import keeping, records
 from conpool._core.core import Core
-from conpool._core.effects import Check, Close, Dial, GiveUp, Reset
+from conpool._core.effects import Check, CircuitChanged, Close, Dial, GiveUp, Reset
 from conpool._core.gate import Gate
 from conpool._core.records import AnySubPool, WaitOutcome
 from conpool._values.config import PoolConfig
 from conpool._values.endpoint import AnyEndpoint, Endpoint
-from conpool._values.states import CloseReason, ConnectionState, PoolState
+from conpool._values.states import CircuitState, CloseReason, ConnectionState, PoolState
 
 from .invariants import check
 
@@ -146,6 +147,7 @@ class Shell:
     __slots__ = (
         "callers",
         "checks",
+        "circuits",
         "closes",
         "core",
         "dials",
@@ -209,6 +211,8 @@ class Shell:
         """Resets under way, the oldest first; their connection may have been closed since."""
         self.callers: list[Caller] = []
         """Those who wait or hold a connection."""
+        self.circuits: dict[AnyEndpoint, CircuitState] = {}
+        """The state of each circuit that has changed, as the core has said."""
         self.warmed: list[Warmer] = []
         """Warmers that have been told to go on."""
 
@@ -436,10 +440,11 @@ class Shell:
         self.report(self.core.dialled, entry)
         return entry
 
-    def dial_fails(self, which: AnyEndpoint | Entry = HERE) -> Entry:
-        """The dial `which`, or the oldest one to that endpoint, fails."""
+    def dial_fails(self, which: AnyEndpoint | Entry = HERE, *, is_servers: bool = True) -> Entry:
+        """The dial `which`, or the oldest one to that endpoint, fails; `is_servers`: its fault."""
         entry = self._pop_dial(which)
-        self.report(self.core.failures.dial_failed, entry, Refused())
+        failed = partial(self.core.failures.dial_failed, is_servers=is_servers)
+        self.report(failed, entry, Refused())
         return entry
 
     def dial_ends(self, entry: Entry) -> None:
@@ -496,6 +501,15 @@ class Shell:
 
     def resume(self, endpoint: AnyEndpoint = HERE) -> None:
         self.report(self.core.orders.resumed, self.sub(endpoint))
+
+    def mark(self, endpoint: AnyEndpoint = HERE, *, is_unhealthy: bool = True) -> None:
+        self.report(self.core.orders.marked, self.sub(endpoint), is_unhealthy)
+
+    def report_failure(self, endpoint: AnyEndpoint = HERE) -> None:
+        self.report(self.core.orders.failure_reported, self.sub(endpoint))
+
+    def report_success(self, endpoint: AnyEndpoint = HERE) -> None:
+        self.report(self.core.orders.success_reported, self.sub(endpoint))
 
     def set_limit(self, total: int, endpoint: AnyEndpoint = HERE) -> None:
         self.report(self.core.orders.limit_set, self.sub(endpoint), total)
@@ -570,6 +584,9 @@ class Shell:
                 self._check(effect.entry)
             elif isinstance(effect, Reset):
                 self.resets.append(effect.entry)
+            elif isinstance(effect, CircuitChanged):
+                assert self.circuits.get(effect.endpoint, CircuitState.CLOSED) is effect.old
+                self.circuits[effect.endpoint] = effect.new
             else:
                 assert isinstance(effect, Close), effect
                 self._close(effect)
@@ -603,6 +620,7 @@ class Shell:
             self.callers.remove(caller)
             return
         self._check_turn(waiter, entry)
+        assert self.now < waiter.deadline, f"{waiter!r} is served too late"
         self._hand_over(entry, caller)
 
     def _check_turn(self, waiter: Waiter, entry: Entry) -> None:
