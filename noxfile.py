@@ -118,6 +118,26 @@ def httpx_suite(session: nox.Session) -> None:
 
 
 @nox.session
+def psycopg_suite(session: nox.Session) -> None:
+    """psycopg's own tests on trio, with our class: `nox -s psycopg_suite -- path/to/checkout`.
+
+    The checkout must be of the installed version, or of one near it. A PostgreSQL is started for
+    it, unless `PSYCOPG_TEST_DSN` names one.
+    """
+    session.install("-e", ".[test]", "anyio", "dnspython", "mypy")
+    here = Path.cwd()
+    tests = sorted(Path(session.posargs[0]).resolve().glob("tests/test_*_async.py"))
+    left_out = {"test_waiting_async.py", "test_tstring_async.py"}  # asyncio's; Python 3.14's
+    names = [f"tests/{path.name}" for path in tests if path.name not in left_out]
+    session.run(
+        *("python", "-m", "tests.contrib.psycopg.suite", session.posargs[0], "-p", "no:trio"),
+        *("-p", "no:valkey", "-p", "on_trio", "--timeout=20", "-m", "not slow", *names),
+        *session.posargs[1:],
+        env={"PYTHONPATH": f"{here / 'tests/contrib/psycopg'}:{here}"},
+    )
+
+
+@nox.session
 def rivals(session: nox.Session) -> None:
     """Run the cases that broke other pools against those pools."""
     session.install("-e", ".[test]", *group("rivals"))

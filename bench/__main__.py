@@ -17,6 +17,7 @@ from .lease import measure_contended, measure_uncontended
 from .measure import FULL, QUICK, TINY, Scale, Table
 from .memory import measure_memory, measure_passing
 from .outages import measure_outages
+from .psycopg import measure_psycopg
 from .queue import measure_cancelling, measure_fairness, measure_handover
 from .redis import measure_redis
 from .requests import measure_requests
@@ -42,6 +43,7 @@ CASES: Final[dict[str, Case]] = {
     "requests": _in_trio(measure_requests),
     "http": measure_http,
     "redis": measure_redis,
+    "psycopg": measure_psycopg,
     "memory": _in_trio(measure_memory),
     "passing": _in_trio(measure_passing),
 }

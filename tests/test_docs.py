@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
@@ -155,6 +156,30 @@ def any_peer(
     return peer
 
 
+@pytest.fixture
+def orders(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database with a table, at the server that the environment names."""
+    psycopg = pytest.importorskip("psycopg", reason="psycopg is not installed")
+    monkeypatch.setenv("PGUSER", postgres.user)
+    monkeypatch.setenv("PGPASSWORD", postgres.password)
+    monkeypatch.setenv("PGPORT", str(postgres.port))
+    with psycopg.connect(host=postgres.host, dbname="postgres", autocommit=True) as conn:
+        conn.execute("DROP DATABASE IF EXISTS orders WITH (FORCE)")
+        conn.execute("CREATE DATABASE orders")
+    with psycopg.connect(host=postgres.host, dbname="orders", autocommit=True) as conn:
+        conn.execute("CREATE TABLE stock (count int)")
+
+
+class Here(trio.abc.HostnameResolver):
+    """Every name is this machine's."""
+
+    async def getaddrinfo(self, host: Any, port: Any, *args: Any, **options: Any) -> Any:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+    async def getnameinfo(self, sockaddr: Any, flags: int) -> Any:
+        raise NotImplementedError
+
+
 async def read_line(stream: trio.abc.ReceiveStream) -> bytes:
     line = b""
     while not line.endswith(b"\n"):
@@ -167,9 +192,14 @@ async def read_line(stream: trio.abc.ReceiveStream) -> bytes:
     [p for p in PAGES if p != README and p.stem not in SERVERS],
     ids=lambda path: path.stem,
 )
-async def test_the_code_of_a_page_runs(page: Path, any_peer: AnyPeer) -> None:
+async def test_the_code_of_a_page_runs(
+    page: Path, any_peer: AnyPeer, request: pytest.FixtureRequest
+) -> None:
     if page.stem == "httpx":
         pytest.importorskip("httpx2", reason="httpx2 is not installed")
+    if page.stem == "psycopg":
+        request.getfixturevalue("orders")
+        trio.socket.set_custom_hostname_resolver(Here())
     if page.stem == "status":
         pytest.importorskip("starlette", reason="Starlette is not installed")
     async with conpool.ConnectionPool(connector=any_peer) as pool:

@@ -48,7 +48,7 @@ class SessionRules:
         for name in needed if driver is not None else ():
             if not self._overrides(name):
                 raise ConfigError(f"{type(driver).__qualname__} must override {name}()")
-        for name in ("is_clean", "capacity", "fileno", "abort"):
+        for name in ("is_clean", "needs_reset", "capacity", "fileno", "abort"):
             if inspect.iscoroutinefunction(getattr(driver, name, None)):  # nobody would await it
                 raise ConfigError(f"{type(driver).__qualname__}.{name}() must not be async")
         self.opens = driver is not None and not self.is_native
@@ -91,6 +91,14 @@ class SessionRules:
             return bool(cast("Driver[Any]", self.driver).has_companion(session))
         except Exception as error:  # noqa: BLE001 - a driver of the user\'s own may raise anything
             log.failed("%s.has_companion() raised", type(self.driver).__qualname__, error=error)
+            return True
+
+    def needs_reset(self, session: Any) -> bool:
+        """Return whether `reset` has anything to do; true if the driver cannot say."""
+        try:
+            return bool(cast("Driver[Any]", self.driver).needs_reset(session))
+        except Exception:  # noqa: BLE001 - a driver of the user's own may raise anything
+            _log.exception("%s.needs_reset() raised", type(self.driver).__qualname__)
             return True
 
     def __repr__(self) -> str:

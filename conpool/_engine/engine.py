@@ -325,9 +325,13 @@ class Engine:
             self.core.checked(entry, reason, now)
 
     def _start_reset(self, effect: Reset[Link, Task]) -> None:
-        self.attendant.start_reset(
-            effect.entry, lambda entry, reason: self.report(self.core.reset_over, entry, reason)
-        )
+        entry = effect.entry
+        if self.rules.needs_reset(entry.link.session):
+            self.attendant.start_reset(
+                entry, lambda entry, reason: self.report(self.core.reset_over, entry, reason)
+            )
+        else:
+            self.core.reset_over(entry, None, self.now())
 
 
 def _say_why(reason: CloseReason | None) -> str:

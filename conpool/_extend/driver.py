@@ -102,6 +102,14 @@ class Driver(Generic[SessionT]):
         the connection.
         """
 
+    def needs_reset(self, session: SessionT) -> bool:
+        """Return whether a lease has left anything behind that `reset` would clear.
+
+        The pool asks at the end of each lease, if `reset` is overridden. False saves a task, and
+        the next caller the wait for it.
+        """
+        return True
+
     async def close(self, session: SessionT) -> None:
         """Say goodbye; runs inside `close_timeout`, shielded.
 

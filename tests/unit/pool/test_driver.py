@@ -202,6 +202,25 @@ async def test_f101_a_reset_that_fails_closes_the_connection(
         assert reasons(pool)[expected[fault]] >= 1
 
 
+async def test_a_reset_that_has_nothing_to_do_is_left_out() -> None:
+    class Frugal(Full):
+        needed: bool | Exception = False
+
+        def needs_reset(self, session: Session) -> bool:
+            if isinstance(self.needed, Exception):
+                raise self.needed
+            return self.needed
+
+    driver = Frugal()
+    async with lending(driver) as pool:
+        for needed, times in ((False, 0), (True, 1), (False, 1), (RuntimeError("cannot say"), 2)):
+            driver.needed = needed
+            assert await call(pool) == 1
+            await settle()
+            assert pool.stats(HERE).idle == 1
+            assert driver.log.count("reset") == times, needed
+
+
 async def test_what_is_not_kept_is_not_reset() -> None:
     driver = Full()
     async with lending(driver, max_connection_uses=1) as pool:
