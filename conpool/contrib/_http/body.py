@@ -52,6 +52,11 @@ class ResponseBody:
         self._is_closed = True
         if self._out.trace is None:
             await self._exchange.close()
-        else:
+            return
+        try:
             name = f"{self._exchange.trace_name}.response_closed"
             await self._out.traced(name, self._exchange.close)
+        finally:  # the caller's own `trace` may have broken off before the close
+            with trio.CancelScope() as at_once:
+                at_once.cancel()
+                await self._exchange.close()  # noqa: ASYNC102 - it is cancelled, and idempotent

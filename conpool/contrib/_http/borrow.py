@@ -12,7 +12,6 @@ took the time. Where the two time-outs differ, it takes more:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from typing import Any, Final, final
 
 import trio
@@ -55,17 +54,35 @@ class Borrower:
         to_wait, to_connect = outgoing.pool_timeout, outgoing.connect_timeout
         if to_wait == to_connect and outgoing.trace is None and not self._retries:
             return await pool.acquire(endpoint, timeout=to_wait, fresh=fresh)
-        once = partial(_acquire, pool, endpoint, to_wait, to_connect, fresh=fresh)
         delays = _delays(self._retries)
         while True:
             try:
-                return await outgoing.traced("conpool.acquire", once)
+                return await _acquire_traced(pool, endpoint, outgoing, fresh=fresh)
             except PoolError as error:
                 is_worth_it = isinstance(translate(self._lib, error), self._worth_a_retry)
                 delay = next(delays, None) if is_worth_it else None
                 if delay is None:
                     raise
             await trio.sleep(delay)
+
+
+async def _acquire_traced(
+    pool: ConnectionPool[Any], endpoint: AnyEndpoint, outgoing: Outgoing, *, fresh: bool
+) -> Connection[Any]:
+    got: Connection[Any] | None = None
+
+    async def acquire() -> Connection[Any]:
+        nonlocal got
+        to_wait, to_connect = outgoing.pool_timeout, outgoing.connect_timeout
+        got = await _acquire(pool, endpoint, to_wait, to_connect, fresh=fresh)
+        return got
+
+    try:
+        return await outgoing.traced("conpool.acquire", acquire)
+    except BaseException:
+        if got is not None:  # the caller's own `trace` broke off
+            pool.release(got)
+        raise
 
 
 async def _acquire(
@@ -98,7 +115,7 @@ async def _acquire_watched(
     *,
     fresh: bool,
 ) -> Connection[Any]:
-    got: list[Connection[Any] | PoolError] = []
+    got: list[Connection[Any] | Exception] = []
 
     async def watch() -> None:
         await trio.sleep(to_connect)
@@ -106,16 +123,22 @@ async def _acquire_watched(
         if stats.connecting >= stats.waiting:  # so one of the dials is for this task
             nursery.cancel_scope.cancel()
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(watch)
-        try:
-            got.append(await pool.acquire(endpoint, timeout=to_wait, fresh=fresh))
-        except PoolError as error:
-            got.append(error)
-        nursery.cancel_scope.cancel()
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch)
+            try:
+                got.append(await pool.acquire(endpoint, timeout=to_wait, fresh=fresh))
+            except Exception as error:  # noqa: BLE001 - raised below, outside of the nursery
+                got.append(error)
+            nursery.cancel_scope.cancel()
+    except BaseException:
+        # A cancellation may come while the nursery waits for `watch` to end.
+        if got and isinstance(got[0], Connection):
+            pool.release(got[0])
+        raise
     if not got:
         raise _too_late(endpoint, to_connect)
-    if isinstance(got[0], PoolError):
+    if isinstance(got[0], Exception):
         raise got[0]
     return got[0]
 

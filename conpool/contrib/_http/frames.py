@@ -63,7 +63,8 @@ class FrameSplitter:
             if end > len(buffer):
                 break
             kind, flags = buffer[start + 3], buffer[start + 4]
-            self._count(kind, flags, length)
+            padding = buffer[start + HEADER] + 1 if length and flags & _PADDED else 0
+            self._count(kind, flags, length - padding)
             if kind == _GOAWAY and length >= 8:
                 body = start + HEADER
                 last = int.from_bytes(buffer[body : body + 4], "big") & 0x7FFFFFFF
@@ -76,7 +77,7 @@ class FrameSplitter:
 
     def _count(self, kind: int, flags: int, length: int) -> None:
         """Count what brings no answer nearer; an empty DATA frame is of use only as the last."""
-        is_of_use = kind == _HEADERS or (kind == _DATA and (length or flags & _END_STREAM))
+        is_of_use = kind == _HEADERS or (kind == _DATA and (length > 0 or flags & _END_STREAM))
         if is_of_use:
             self._idle_frames = max(0, self._idle_frames - 10)
         elif kind != _WINDOW_UPDATE:

@@ -234,7 +234,7 @@ class PlainExchange:
             found.append(error)
         assert self._may_send_body is not None
         self._may_send_body.set()
-        if self._uploading is not None and _makes_body_useless(talk, found[0]):
+        if self._uploading is not None and _makes_body_useless(found[0]):
             self._uploading.cancel()
 
     async def _upload(self, talk: Talk) -> None:
@@ -380,7 +380,5 @@ class PlainExchange:
             self._pool.discard(conn)
 
 
-def _makes_body_useless(talk: Talk, answer: Head | Exception) -> bool:
-    if isinstance(answer, Exception) or answer.status_code >= 300:
-        return True
-    return talk.is_closing  # it reads no more
+def _makes_body_useless(answer: Head | Exception) -> bool:
+    return isinstance(answer, Exception) or answer.status_code >= 300

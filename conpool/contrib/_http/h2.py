@@ -52,7 +52,7 @@ class SharedExchange:
         """Send the request, and return the head of the answer; see `PlainExchange.start`."""
         out = self._out
         try:
-            self._stream = stream = await out.traced("http2.send_request_headers", self._open)
+            stream = await out.traced("http2.send_request_headers", self._open)
             if self._has_body:
                 await out.traced("http2.send_request_body", partial(self._upload, stream))
             head = await out.traced(
@@ -67,12 +67,13 @@ class SharedExchange:
             "stream_id": stream.number,
         }
         status = int(head[0][1])
-        if stream.ended and not stream.pieces:
+        if stream.ended and not stream.unread:
             self._end()
         return Answer(status, [pair for pair in head if pair[0][:1] != b":"], extensions)
 
     async def _open(self) -> Stream:
         headers = self._headers()
+        deadline = trio.current_time() + self._out.pool_timeout
         while True:
             self._raise_if_failed()
             if self._session.is_leaving:
@@ -83,11 +84,10 @@ class SharedExchange:
             except h2.exceptions.ProtocolError as error:
                 raise self._lib.LocalProtocolError(str(error)) from error
             if stream is not None:
+                self._stream = stream
                 return stream
             # The server has lowered its limit since the pool counted on it.
-            await self._within(
-                self._out.pool_timeout, self._session.wait_moved, self._lib.PoolTimeout
-            )
+            await self._until(deadline, self._session.wait_moved, self._lib.PoolTimeout)
 
     def _headers(self) -> list[tuple[bytes, bytes]]:
         out = self._out
@@ -107,7 +107,8 @@ class SharedExchange:
     async def _upload(self, stream: Stream) -> None:
         """Send the body, unless the answer comes first and makes it useless."""
         body = self._out.whole_body
-        with trio.CancelScope() as stream.uploading:
+        assert stream.uploading is not None
+        with stream.uploading:
             if body is not None:
                 await self._send(stream, body)
             else:
@@ -117,10 +118,10 @@ class SharedExchange:
             if stream.reset_code is None and self._session.failure is None:
                 self._session.end_body(stream)
                 self._is_body_sent = True
-        stream.uploading = None
 
     async def _send(self, stream: Stream, data: bytes) -> None:
         left = memoryview(data)
+        deadline = trio.current_time() + self._out.write_timeout
         while left:
             if stream.reset_code is not None or self._session.failure is not None:
                 return
@@ -128,22 +129,23 @@ class SharedExchange:
                 sent = self._session.try_send(stream, left)
             except h2.exceptions.ProtocolError as error:
                 raise self._lib.LocalProtocolError(str(error)) from error
-            left = left[sent:]
-            if not sent:
-                await self._within(
-                    self._out.write_timeout, self._session.wait_moved, self._lib.WriteTimeout
-                )
+            if sent:
+                left = left[sent:]
+                deadline = trio.current_time() + self._out.write_timeout
+            else:
+                await self._until(deadline, self._session.wait_moved, self._lib.WriteTimeout)
         await trio.lowlevel.checkpoint()
 
     # ── the answer ──────────────────────────────────────────────────────────────
 
     async def _read_head(self, stream: Stream) -> list[tuple[bytes, bytes]]:
+        deadline = trio.current_time() + self._out.read_timeout
         while stream.head is None:
             if stream.is_unprocessed:
                 raise Unprocessed(self._lib.RemoteProtocolError("the server refused the request"))
             self._raise_if_reset(stream)
             self._raise_if_failed()
-            await self._within(self._out.read_timeout, stream.wait, self._lib.ReadTimeout)
+            await self._until(deadline, stream.wait, self._lib.ReadTimeout)
         return stream.head
 
     async def read(self) -> bytes | None:
@@ -152,27 +154,30 @@ class SharedExchange:
         if self._is_over or stream is None:
             return None
         try:
-            while not stream.pieces:
+            deadline = trio.current_time() + self._out.read_timeout
+            while not stream.unread:
                 if stream.ended:
                     self._end()
                     return None
                 self._raise_if_reset(stream)
                 self._raise_if_failed()
-                await self._within(self._out.read_timeout, stream.wait, self._lib.ReadTimeout)
+                self._session.give_credit(stream)  # padding alone
+                await self._until(deadline, stream.wait, self._lib.ReadTimeout)
         except BaseException:
             self._end()
             raise
-        piece, size = stream.pieces.popleft()
-        if not stream.ended:
-            self._session.give_credit(stream, size)
-        if stream.ended and not stream.pieces:
+        piece = bytes(stream.unread)
+        stream.unread = bytearray()
+        self._session.give_credit(stream)
+        if stream.ended:
             self._end()
         return piece
 
-    async def _within(
-        self, timeout: float, wait: Callable[[], Awaitable[None]], late: Callable[[str], Exception]
+    async def _until(
+        self, deadline: float, wait: Callable[[], Awaitable[None]], late: Callable[[str], Exception]
     ) -> None:
-        with trio.CancelScope(deadline=trio.current_time() + timeout) as scope:
+        """Wait once; what others do may wake us, too, and must not put our deadline off."""
+        with trio.CancelScope(deadline=deadline) as scope:
             await wait()
         if scope.cancelled_caught:
             raise late("the server did nothing in time")

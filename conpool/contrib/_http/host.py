@@ -14,6 +14,7 @@ import trio
 
 from conpool._errors.pool import PoolClosed
 from conpool._pool.pool import ConnectionPool
+from conpool._values.config_error import PoolError
 
 
 @final
@@ -35,7 +36,7 @@ class PoolHost:
 
         Raises:
             PoolClosed: `aclose` was called.
-            OSError: This machine has no file left for the pool's watch.
+            PoolError: It could not be opened, for example since no file is left for its watch.
         """
         if self._is_closed:
             raise PoolClosed("the transport is closed")
@@ -48,7 +49,9 @@ class PoolHost:
             await self._opened.wait()
         if self._pool is None:
             self._token = None
-            raise self._failed or PoolClosed("the transport is closed")
+            if self._failed is not None:
+                raise PoolError(f"the pool cannot be opened: {self._failed}") from self._failed
+            raise PoolClosed("the transport is closed")
         return self._pool
 
     async def _keep(self) -> None:

@@ -11,7 +11,7 @@ while `MAX_UNSENT` bytes are queued, and a peer that lets more than `MAX_REPLIES
 
 from __future__ import annotations
 
-from collections import deque
+import re
 from typing import Any, Final, final
 
 import h2.config
@@ -45,6 +45,7 @@ MAX_HEAD: Final = 102_400
 MAX_INTERIM: Final = 32
 """Most interim answers (1xx) to one request."""
 
+_STATUS: Final = re.compile(rb"[2-9][0-9][0-9]")
 _LAST_STREAM: Final = 2**31 - 1
 _READ_SIZE: Final = 65_536
 
@@ -63,27 +64,31 @@ class Stream:
 
     __slots__ = (
         "_lot",
+        "credit",
         "ended",
         "head",
         "interim",
         "is_unprocessed",
         "number",
-        "pieces",
         "reset_code",
+        "unread",
         "uploading",
     )
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, uploading: trio.CancelScope | None) -> None:
         self.number = number
         self.head: list[tuple[bytes, bytes]] | None = None
         self.interim = 0
-        self.pieces: deque[tuple[bytes, int]] = deque()
-        """What has come of the body, and how much of the window each piece takes."""
+        self.unread = bytearray()
+        """What has come of the body. One buffer, since each frame may bring a single byte."""
+        self.credit = 0
+        """How much of the window it takes, with its padding."""
         self.ended = False
         self.reset_code: int | None = None
         self.is_unprocessed = False
         """Whether the peer has said that it will not look at this stream."""
-        self.uploading: trio.CancelScope | None = None
+        self.uploading = uploading
+        """What sends the request's body; the peer may cut it short before it has begun."""
         self._lot = trio.lowlevel.ParkingLot()
 
     async def wait(self) -> None:
@@ -200,20 +205,24 @@ class Multiplex:
     def _take(self, event: h2.events.Event) -> None:
         if isinstance(event, h2.events.RemoteSettingsChanged):
             self._got_settings = True
-            self._wake_all()
+            self._moved.unpark_all()
             return
-        number = getattr(event, "stream_id", None)
-        if isinstance(event, h2.events.WindowUpdated) and not number:
-            self._wake_all()
+        if isinstance(event, h2.events.WindowUpdated):  # of the connection, or of one stream
+            self._moved.unpark_all()
             return
-        stream = self.streams.get(number or 0)
+        stream = self.streams.get(getattr(event, "stream_id", None) or 0)
         if stream is None:
             return
         if isinstance(event, h2.events.DataReceived):
-            stream.pieces.append((event.data or b"", event.flow_controlled_length or 0))
+            stream.unread += event.data or b""
+            stream.credit += event.flow_controlled_length or 0
         elif isinstance(event, h2.events.ResponseReceived):
-            stream.head = [(bytes(name), bytes(value)) for name, value in event.headers or ()]
-            if stream.head[0][1][:1] >= b"3":
+            head = [(bytes(name), bytes(value)) for name, value in event.headers or ()]
+            status = head[0][1]
+            if _STATUS.fullmatch(status) is None:
+                raise ConnectionFailed(f"{status!r} is no status", is_violation=True)
+            stream.head = head
+            if status >= b"300":
                 stream.stop_upload()
         elif isinstance(event, h2.events.InformationalResponseReceived):
             stream.interim += 1
@@ -276,7 +285,8 @@ class Multiplex:
             # What h2 has compressed until then was not sent, so the peer's table differs now.
             self.is_leaving = True
             raise
-        stream = self.streams[number] = Stream(number)
+        uploading = None if ends else trio.CancelScope()
+        stream = self.streams[number] = Stream(number, uploading)
         self.flush()
         return stream
 
@@ -299,23 +309,24 @@ class Multiplex:
         self.h2.end_stream(stream.number)
         self.flush()
 
-    def give_credit(self, stream: Stream, size: int) -> None:
-        """`size` bytes of the answer have been read: the peer may send as many again."""
-        if size and self.failure is None:
-            self.h2.acknowledge_received_data(size, stream.number)
+    def give_credit(self, stream: Stream) -> None:
+        """What has come of the answer has been read: the peer may send as much again.
+
+        This holds for the connection even if the stream has ended.
+        """
+        if stream.credit and self.failure is None:
+            self.h2.acknowledge_received_data(stream.credit, stream.number)
             self.flush()
+        stream.credit = 0
 
     def leave(self, stream: Stream, *, is_complete: bool) -> None:
         """An exchange is over; if it is not complete, the peer is told to stop."""
         del self.streams[stream.number]
         if self.failure is not None:
             return
-        unread = sum(size for _, size in stream.pieces)
-        stream.pieces.clear()
         if not is_complete and stream.reset_code is None:
             self.h2.reset_stream(stream.number, h2.errors.ErrorCodes.CANCEL)
-        if unread:
-            self.h2.acknowledge_received_data(unread, stream.number)
+        self.give_credit(stream)
         self.flush()
         self._moved.unpark_all()
 

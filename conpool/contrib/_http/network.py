@@ -12,6 +12,7 @@ from conpool._connection.tls_tap import encrypt, find_tap
 from conpool._lending.lease import Connection
 from conpool._values.config_error import ConfigError
 from conpool._values.tls import TLS
+from conpool.contrib._http.outgoing import said
 
 
 @final
@@ -44,7 +45,7 @@ class NetworkStream:
             try:
                 return bytes(await stream.receive_some(max_bytes))
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                raise self._lib.ReadError(str(error)) from error
+                raise self._lib.ReadError(said(error)) from error
         raise self._lib.ReadTimeout("the peer sent nothing in time")
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
@@ -54,7 +55,7 @@ class NetworkStream:
             try:
                 await stream.send_all(buffer)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                raise self._lib.WriteError(str(error)) from error
+                raise self._lib.WriteError(said(error)) from error
         if scope.cancelled_caught:
             raise self._lib.WriteTimeout("the peer did not take the data in time")
 
@@ -71,19 +72,28 @@ class NetworkStream:
     ) -> NetworkStream:
         """Encrypt an upgraded stream from here on.
 
+        After any exception but `ConfigError` the stream is closed.
+
         Raises:
             ConfigError: The context checks host names, and there is none to check.
+            Exception: The library's `ConnectError` or `ConnectTimeout`.
         """
         if server_hostname is None and ssl_context.check_hostname:
             raise ConfigError("this context checks host names: give a server_hostname")
         tls = TLS(ssl_context, https_compatible=True)
         stream = self._upgraded()
+        if self._leading:  # they would pass for something that came encrypted
+            await trio.aclose_forcefully(stream)
+            raise self._lib.ConnectError("the peer sent plain bytes before the TLS handshake")
+        encrypted = NetworkStream(self._lib, self._conn)
         with trio.move_on_after(math.inf if timeout is None else timeout):
             try:
-                encrypted = NetworkStream(self._lib, self._conn)
                 encrypted.take_over(await encrypt(stream, tls, server_hostname), b"")
-            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                raise self._lib.ConnectError(str(error.__cause__ or error)) from error
+            except BaseException as error:
+                await trio.aclose_forcefully(stream)
+                if isinstance(error, trio.BrokenResourceError | trio.ClosedResourceError):
+                    raise self._lib.ConnectError(said(error)) from error
+                raise
             return encrypted
         raise self._lib.ConnectTimeout("the TLS handshake took too long")
 

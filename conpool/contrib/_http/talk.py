@@ -62,11 +62,6 @@ class Talk:
         return bytes(self._http.trailing_data[0])
 
     @property
-    def is_closing(self) -> bool:
-        """Whether the peer closes the connection after this answer."""
-        return self._http.their_state is h11.MUST_CLOSE
-
-    @property
     def is_complete(self) -> bool:
         """Whether both sides are done and wish to go on, and nothing more has come."""
         http = self._http

@@ -23,6 +23,7 @@ from conpool.contrib._http.errors import translate
 from conpool.contrib._http.h1 import PlainExchange
 from conpool.contrib._http.h2 import SharedExchange
 from conpool.contrib._http.host import PoolHost
+from conpool.contrib._http.offer import offer
 from conpool.contrib._http.outgoing import (
     Answer,
     Exchange,
@@ -93,14 +94,13 @@ class Transport:
         if pool is not None and http2 and not _speaks_h2(pool):
             raise ConfigError("for HTTP/2 the pool needs driver=HTTPDriver()")
         context = lib.create_ssl_context(verify=verify, cert=cert, trust_env=trust_env)
-        context.set_alpn_protocols(["http/1.1"] * http1 + ["h2"] * http2)
         self._lib = lib
         self._body = body
         self._borrower = Borrower(lib, retries)
         self._speaks_h2 = http2
         self._routes = Routes(
             lib,
-            context,
+            offer(context, ("http/1.1",) * http1 + ("h2",) * http2),
             proxy=proxy,
             uds=uds,
             local_address=local_address,
@@ -160,6 +160,7 @@ class Transport:
             conn = await self._borrower.borrow(pool, endpoint, outgoing, fresh=needs_fresh)
             was_fresh = conn.fresh
             exchange = self._make_exchange(pool, conn, outgoing)
+            # Each attempt passes here once: the place to tell a circuit breaker how it ended.
             try:
                 return await exchange.start(), exchange
             except Unprocessed as gone:

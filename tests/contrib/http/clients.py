@@ -10,10 +10,14 @@ from functools import partial
 from typing import Any
 
 import h11
+import pytest
 import trio
 
 LIBRARIES = ["httpx", "httpx2"]
 LOOPBACK = "127.0.0.1"
+
+ONE_LIBRARY = pytest.mark.parametrize("client", ["httpx2"], indirect=True)
+"""For what takes long: both have the same implementation."""
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import ssl
+from contextlib import suppress
 from typing import Any
 
 import h11
@@ -16,7 +17,7 @@ from trio.testing import MockClock
 import conpool
 from conpool.testing import MemoryConnector, assert_quiescent, cancel_everywhere
 
-from .clients import Client, Peer, serving
+from .clients import ONE_LIBRARY, Client, Peer, serving
 from .h2_server import Link, serving_h2
 
 # ── at every checkpoint ─────────────────────────────────────────────────────────
@@ -38,7 +39,7 @@ async def memory_http1(stream: trio.abc.Stream) -> None:
 
 
 async def memory_http2(stream: trio.abc.Stream) -> None:
-    link = Link(stream, 100)
+    link = Link(stream, 1)
 
     async def handle(link: Link, number: int) -> None:
         await link.ended[number].wait()
@@ -68,32 +69,38 @@ class Pieces:
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """Not used. Without it, each transport would read the machine's authorities."""
 
-ONE_LIBRARY = pytest.mark.parametrize("client", ["httpx2"], indirect=True)
-"""For what takes seconds: both have the same implementation."""
-
 
 @ONE_LIBRARY
 @pytest.mark.parametrize("protocol", ["HTTP/1.1", "HTTP/2"])
-@pytest.mark.parametrize("what", ["get", "upload", "warm", "early close"])
+@pytest.mark.parametrize(
+    "what", ["get", "upload", "warm", "early close", "two time-outs", "traced"]
+)
 def test_cancelled_anywhere_a_request_leaves_nothing(
     client: Client, protocol: str, what: str
 ) -> None:
     is_new = protocol == "HTTP/2"
     serve = memory_http2 if is_new else memory_http1
     url = "http://127.0.0.1:1/"
+    both = {"connect": 5.0, "pool": 9.0 if what == "two time-outs" else 5.0}
+    timeout = client.lib.Timeout(None, **both)
+
+    async def pause(name: str, info: Any) -> None:
+        await trio.lowlevel.checkpoint()
 
     async def scenario(scope: trio.CancelScope) -> None:
-        connector = MemoryConnector(serve)
+        connector = MemoryConnector(serve, delay=1.0 if what == "two time-outs" else 0.0)
         driver: Any = client.contrib.HTTPDriver() if is_new else None
-        pool: Any = conpool.ConnectionPool(connector=connector, driver=driver)
+        config = conpool.PoolConfig(max_connections_per_endpoint=1)
+        pool: Any = conpool.ConnectionPool(config, connector=connector, driver=driver)
         async with pool:
             transport = client.transport(pool, http1=not is_new, http2=is_new, verify=NO_TLS)
             async with client.lib.AsyncClient(transport=transport) as session:
                 if what == "warm":
                     await session.get(url)
                 with scope:
-                    if what == "early close":
+                    if what in {"early close", "traced"}:
                         request = client.lib.Request("GET", url)
+                        request.extensions = {"trace": pause} if what == "traced" else {}
                         response = await transport.handle_async_request(request)
                         try:
                             assert await anext(aiter(response.stream)) == b"abc"
@@ -102,17 +109,67 @@ def test_cancelled_anywhere_a_request_leaves_nothing(
                     else:
                         content = Pieces() if what == "upload" else None
                         method = "GET" if content is None else "POST"
-                        response = await session.request(method, url, content=content)
+                        response = await session.request(
+                            method, url, content=content, timeout=timeout
+                        )
                         assert response.content == b"abcdef"
                 await trio.sleep(5)
                 assert_quiescent(pool)
                 # What the cancelled request has left is good for the next one.
-                assert (await session.get(url)).content == b"abcdef"
+                with trio.fail_after(100):
+                    assert (await session.get(url)).content == b"abcdef"
                 assert_quiescent(pool)
         assert connector.live == 0
 
     points = cancel_everywhere(scenario, clock=lambda: MockClock(autojump_threshold=0))
     assert points > 3
+
+
+@ONE_LIBRARY
+@pytest.mark.parametrize("protocol", ["HTTP/1.1", "HTTP/2"])
+def test_a_trace_that_breaks_off_leaves_nothing(client: Client, protocol: str) -> None:
+    """It is the caller's own function, and may raise wherever we call it."""
+    is_new = protocol == "HTTP/2"
+    url = "http://127.0.0.1:1/"
+    broke: list[str] = []
+
+    async def scenario(calls: int) -> None:
+        async def trace(name: str, info: Any) -> None:
+            nonlocal calls
+            calls -= 1
+            if not calls:
+                broke.append(name)
+                raise ZeroDivisionError
+
+        driver: Any = client.contrib.HTTPDriver() if is_new else None
+        connector = MemoryConnector(memory_http2 if is_new else memory_http1)
+        config = conpool.PoolConfig(max_connections_per_endpoint=1)
+        async with conpool.ConnectionPool(config, connector=connector, driver=driver) as pool:
+            transport = client.transport(pool, http1=not is_new, http2=is_new, verify=NO_TLS)
+            request = client.lib.Request("POST", url, content=b"x" * 100_000)
+            request.extensions = {"trace": trace}
+            with suppress(ZeroDivisionError):
+                response = await transport.handle_async_request(request)
+                try:
+                    assert await anext(aiter(response.stream)) == b"abc"
+                finally:
+                    await response.aclose()
+            await trio.sleep(5)
+            assert_quiescent(pool)
+            with trio.fail_after(100):
+                response = await transport.handle_async_request(client.lib.Request("GET", url))
+                assert await response.aread() == b"abcdef"
+
+    for calls in range(1, 20):
+        trio.run(scenario, calls, clock=MockClock(autojump_threshold=0))
+    assert {name.split(".")[1] for name in broke} == {
+        "acquire",
+        "send_request_headers",
+        "send_request_body",
+        "receive_response_headers",
+        "receive_response_body",
+        "response_closed",
+    }
 
 
 @ONE_LIBRARY
@@ -144,6 +201,7 @@ async def answer_late_h2(link: Link, number: int) -> None:
     await link.answer(number)
 
 
+@ONE_LIBRARY
 @pytest.mark.parametrize("protocol", ["HTTP/1.1", "HTTP/2"])
 async def test_after_impatient_requests_all_others_are_served(
     client: Client, protocol: str
@@ -177,6 +235,7 @@ async def expect(session: Any, url: str, path: str) -> None:
     assert response.text == path
 
 
+@ONE_LIBRARY
 @pytest.mark.parametrize("protocol", ["HTTP/1.1", "HTTP/2"])
 async def test_each_answer_belongs_to_its_question(client: Client, protocol: str) -> None:
     """A tenth of the requests is cancelled; `CONPOOL_REQUESTS=10000` takes a minute."""

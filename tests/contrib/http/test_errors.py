@@ -84,6 +84,21 @@ async def test_a_dial_that_takes_too_long(client: Client, pool: dict[str, float]
         assert isinstance(caught.value.__cause__, PoolError)
 
 
+async def test_a_dial_may_take_longer_than_the_wait_for_a_turn(client: Client) -> None:
+    class Slow(conpool.Connector):
+        async def connect(self, endpoint: conpool.AnyEndpoint) -> trio.abc.Stream:
+            await trio.sleep(0.05)
+            return await conpool.TCPConnector().connect(endpoint)
+
+    async with (
+        serving() as server,
+        ConnectionPool(connector=Slow()) as mine,
+        client.open(mine) as session,
+    ):
+        response = await session.get(server.url(), extensions=only(connect=5, pool=0.01))
+        assert response.text == "/ "
+
+
 @pytest.mark.parametrize("connect", [{}, {"connect": 0.01}, {"connect": 1.0}])
 async def test_no_turn_in_time(client: Client, connect: dict[str, float]) -> None:
     limits = client.lib.Limits(max_connections=1)
@@ -117,6 +132,28 @@ async def test_a_closed_transport(client: Client) -> None:
     with pytest.raises(client.lib.ConnectError) as caught:
         await transport.handle_async_request(client.lib.Request("GET", "http://127.0.0.1/"))
     assert isinstance(caught.value.__cause__, conpool.PoolClosed)
+
+
+async def test_a_pool_that_cannot_be_opened(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken:
+        async def __aenter__(self) -> None:
+            raise OSError("no file is left")
+
+        async def __aexit__(self, *args: object) -> None: ...
+
+    transport = client.transport()
+    monkeypatch.setattr(transport._transport._host, "_make", Broken)
+    async with serving() as server:
+        request = client.lib.Request("GET", server.url())
+        with pytest.raises(client.lib.ConnectError, match="no file is left") as caught:
+            await transport.handle_async_request(request)
+        assert isinstance(caught.value.__cause__, PoolError)
+        monkeypatch.undo()
+        response = await transport.handle_async_request(request)
+        assert await response.aread() == b"/ "
+        await transport.aclose()
 
 
 async def test_arguments_that_cannot_stand_together(client: Client) -> None:
@@ -248,6 +285,28 @@ async def test_an_idempotent_request_is_sent_again_once(client: Client) -> None:
         assert (await session.put(server.url("/again"), content=b"body")).text == "hello"
         assert server.connections == 2
         assert server.requests[-1].body == b"body"
+
+
+async def test_it_is_sent_again_on_a_fresh_connection(client: Client) -> None:
+    """Others that idle may have ended at the same moment."""
+    both = trio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        if len(server.requests) == 2:
+            both.set()
+        await both.wait()
+        await peer.answer()
+        if peer.number <= 2:
+            await peer.stream.receive_some()
+            reset(peer.stream)
+
+    async with serving(script) as server, client.open() as session:
+        async with trio.open_nursery() as nursery:
+            for _ in range(2):
+                nursery.start_soon(session.get, server.url())
+        assert (await session.get(server.url("/again"))).text == "hello"
+        assert server.connections == 3
 
 
 async def test_a_request_that_may_not_be_repeated_is_not(client: Client) -> None:

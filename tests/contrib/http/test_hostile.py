@@ -14,9 +14,10 @@ import trio.testing
 
 import conpool
 from conpool.contrib._http.multiplex import ConnectionFailed, Multiplex
-from conpool.testing import assert_quiescent
+from conpool.contrib._http.routes import PRIOR_KNOWLEDGE
+from conpool.testing import MemoryConnector, assert_quiescent
 
-from .clients import Client, Peer, serving
+from .clients import ONE_LIBRARY, Client, Peer, serving
 from .h2_server import Link, answer_path, serving_h2
 
 MOST_MEMORY = 8_000_000
@@ -103,6 +104,7 @@ BROKEN = [
 ]
 
 
+@ONE_LIBRARY
 @pytest.mark.parametrize("script", BROKEN, ids=lambda script: script.__name__)
 async def test_a_broken_answer_is_an_error_and_the_end(
     client: Client, script: Callable[[Peer], Awaitable[None]]
@@ -119,10 +121,12 @@ async def test_a_broken_answer_is_an_error_and_the_end(
 GREEDY = {
     "a longer body": b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabcdef",
     "two answers": b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc" * 2,
+    "bytes after an empty one": b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nabc",
     "bytes after none": b"HTTP/1.1 204 No Content\r\n\r\nabc",
 }
 
 
+@ONE_LIBRARY
 @pytest.mark.parametrize("kind", GREEDY)
 @pytest.mark.parametrize("pause", [0.0, 0.02])
 async def test_what_is_too_much_reaches_nobody(client: Client, kind: str, pause: float) -> None:
@@ -189,18 +193,26 @@ FLOODS = {
     "a giant frame": b"\xff\xff\xff\0\0\0\0\0\1" + b"x" * 100_000,
     "windows": frame(8, b"\x7f\xff\xff\xff") * 100,
     "data for nobody": frame(0, b"x" * 10_000, stream=7) * 100,
+    "padding": frame(0, b"\xff" + bytes(255), flags=8, stream=1) * 100,
     "a promise": frame(5, b"\0\0\0\2\x88", flags=4, stream=1),
     "no frames": b"HTTP/1.1 400 Bad Request\r\n\r\n" * 10,
     "endless interim": frame(1, b"\x48\x82\x08\x03", flags=4, stream=1) * 100,
 }
 
 
+IN_A_BODY = {"empty data", "padding"}
+"""Sent behind the head of an answer, where they are allowed."""
+
+
+@ONE_LIBRARY
 @pytest.mark.parametrize("kind", FLOODS)
 async def test_a_flood_is_an_error_and_the_end(client: Client, kind: str) -> None:
     async def handle(link: Link, number: int) -> None:
         if len(server.links) > 1:
             await answer_path(link, number)
             return
+        if kind in IN_A_BODY:
+            await link.head(number)
         while True:
             await link.raw(FLOODS[kind])
 
@@ -275,3 +287,60 @@ async def test_a_body_of_another_size_than_promised(client: Client, size: int) -
         with pytest.raises(client.lib.RemoteProtocolError):
             await session.get(server.url)
         assert client.pool_of(session).all_stats().idle == 0
+
+
+async def test_a_stream_that_nobody_has_opened_is_answered(client: Client) -> None:
+    async def serve(stream: trio.abc.Stream) -> None:
+        await stream.send_all(frame(4))
+        await is_idle.wait()
+        await stream.send_all(frame(1, b"\x88", flags=5, stream=1))
+        async for _ in stream:
+            pass
+
+    is_idle = trio.Event()
+    connector = MemoryConnector(serve)
+    async with conpool.ConnectionPool(
+        connector=connector, driver=client.contrib.HTTPDriver()
+    ) as pool:
+        await pool.warm(conpool.Endpoint("127.0.0.1", 1, partition=PRIOR_KNOWLEDGE), 1)
+        assert pool.all_stats().idle == 1
+        is_idle.set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert pool.all_stats().idle == 0
+    assert connector.live == 0
+
+
+@pytest.mark.parametrize("status", ["abc", "", "9", "99999", "0_9", "000"])
+async def test_a_status_that_is_none(client: Client, status: str) -> None:
+    async def handle(link: Link, number: int) -> None:
+        link.h2.send_headers(number, [(":status", status)], end_stream=True)
+        await link.flush()
+
+    async with serving_h2(handle) as server, client.open(http1=False, http2=True) as session:
+        with pytest.raises(client.lib.RemoteProtocolError):
+            await session.get(server.url)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert_quiescent(client.pool_of(session))
+
+
+@ONE_LIBRARY
+async def test_bytes_that_come_one_by_one_take_no_more_memory(client: Client) -> None:
+    count = 4_000
+
+    async def handle(link: Link, number: int) -> None:
+        await link.head(number)
+        await link.raw(frame(0, b"x", stream=number) * count + frame(6, b"12345678"))
+        await link.do("end_stream", number)
+
+    async with serving_h2(handle) as server, client.open(http1=False, http2=True) as session:
+        request = session.build_request("GET", server.url)
+        tracemalloc.start()
+        try:
+            response = await session.send(request, stream=True)
+            while not server.links[0].pings:
+                await server.links[0].moved()
+            kept, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert kept < 60 * count
+        assert len(await response.aread()) == count

@@ -13,6 +13,7 @@ import trio.testing
 
 import conpool
 from conpool import ConnectionPool
+from conpool.contrib._http.multiplex import ConnectionFailed, Multiplex
 from conpool.testing import assert_quiescent
 from tests.servers import Certificates
 
@@ -194,6 +195,64 @@ async def test_a_long_body_fits_through_the_windows(client: Client, in_pieces: b
         assert server.links[0].bodies[1] == body
 
 
+@pytest.mark.parametrize("is_read", [False, True])
+async def test_the_window_of_the_connection_opens_for_answers_that_have_ended(
+    client: Client, monkeypatch: pytest.MonkeyPatch, is_read: bool
+) -> None:
+    """Else a connection would stand still after so many bytes, and nobody would know why."""
+    monkeypatch.setattr("conpool.contrib._http.multiplex.CONNECTION_WINDOW", 100_000)
+
+    async def handle(link: Link, number: int) -> None:
+        link.h2.send_headers(number, [(":status", "200")])
+        await link.do("send_data", number, b"x" * 16_000, end_stream=True)
+
+    async with serving_h2(handle) as server, plain(client) as session:
+        for _ in range(20):
+            async with session.stream("GET", server.url) as response:
+                if is_read:
+                    assert len(await response.aread()) == 16_000
+
+
+async def test_a_body_goes_on_when_the_window_of_its_stream_alone_opens(client: Client) -> None:
+    async def handle(link: Link, number: int) -> None:
+        link.grants = False
+        await link.do("increment_flow_control_window", 1_000_000)
+        while len(link.bodies[number]) < 65_535:
+            await link.moved()
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        await link.do("increment_flow_control_window", 1_000_000, number)
+        await answer_path(link, number)
+
+    async with serving_h2(handle) as server, plain(client) as session:
+        await session.post(server.url, content=b"x" * 300_000)
+
+
+async def test_trailers_and_interim_answers_are_passed_over(client: Client) -> None:
+    async def handle(link: Link, number: int) -> None:
+        link.h2.send_headers(number, [(":status", "103"), ("link", "</a>")])
+        await link.head(number)
+        await link.body(number, b"abc", ends=False)
+        link.h2.send_headers(number, [("x-sum", "7")], end_stream=True)
+        await link.flush()
+
+    async with serving_h2(handle) as server, plain(client) as session:
+        response = await session.get(server.url)
+        assert (response.status_code, response.text) == (200, "abc")
+        assert "x-sum" not in response.headers
+
+
+@pytest.mark.parametrize(("method", "status"), [("HEAD", 200), ("GET", 204), ("GET", 304)])
+async def test_an_answer_without_a_body(client: Client, method: str, status: int) -> None:
+    async def handle(link: Link, number: int) -> None:
+        fields = [(":status", str(status)), ("content-length", "5" if status != 204 else "0")]
+        link.h2.send_headers(number, fields, end_stream=True)
+        await link.flush()
+
+    async with serving_h2(handle) as server, plain(client) as session:
+        response = await session.request(method, server.url)
+        assert (response.status_code, response.content) == (status, b"")
+
+
 async def test_a_window_that_never_opens(client: Client) -> None:
     async def handle(link: Link, number: int) -> None:
         link.grants = False
@@ -222,6 +281,30 @@ async def test_an_early_refusal_ends_a_long_upload(client: Client) -> None:
         assert (response.status_code, response.text) == (413, "no")
         await session.post(server.url, content=b"again")
         assert server.links[0].resets == {1: 8}
+
+
+async def test_a_refusal_that_comes_before_the_upload_has_begun(client: Client) -> None:
+    answered = trio.Event()
+
+    async def handle(link: Link, number: int) -> None:
+        await link.answer(number, b"no", status=413)
+        await link.do("ping", b"12345678")
+        while not link.pings:
+            await link.moved()
+        answered.set()
+
+    async def wait(name: str, info: Any) -> None:
+        if name == "http2.send_request_headers.complete":
+            await answered.wait()
+
+    async def never() -> AsyncIterator[bytes]:
+        await trio.Event().wait()
+        yield b""
+
+    async with serving_h2(handle) as server, plain(client) as session:
+        with trio.fail_after(5):
+            response = await session.post(server.url, content=never(), extensions={"trace": wait})
+        assert (response.status_code, response.text) == (413, "no")
 
 
 # ── what a server may do ────────────────────────────────────────────────────────
@@ -266,6 +349,33 @@ async def test_what_a_leaving_server_has_not_seen_goes_elsewhere(client: Client)
         assert await first.aread() == b"late"
         assert len(server.links) == 2
         assert list(server.links[1].bodies.values()) == [b"body", b"body"]
+
+
+async def test_a_leaving_server_answers_what_it_has_seen(client: Client) -> None:
+    async def handle(link: Link, number: int) -> None:
+        await goaway(link, last=number)
+        await link.do("ping", b"12345678")
+        while not link.pings:
+            await link.moved()
+        await link.answer(number)
+
+    async with serving_h2(handle) as server, plain(client) as session:
+        assert (await session.post(server.url + "/seen", content=b"x")).text == "/seen"
+        assert server.paths == ["/seen"]
+
+
+async def test_a_server_that_leaves_while_nobody_asks(client: Client) -> None:
+    async def handle(link: Link, number: int) -> None:
+        await link.answer(number)
+        if link is server.links[0]:
+            await goaway(link, last=number)
+
+    async with serving_h2(handle) as server, plain(client) as session:
+        await session.get(server.url)
+        with trio.fail_after(5):
+            await session.get(server.url)
+            await server.links[0].over.wait()
+        assert [len(link.requests) for link in server.links] == [1, 1]
 
 
 async def goaway(link: Link, last: int, code: int = 0) -> None:
@@ -313,6 +423,40 @@ async def test_a_reset_ends_one_exchange(client: Client, when: str) -> None:
             with pytest.raises(client.lib.RemoteProtocolError, match="INTERNAL_ERROR"):
                 await session.get(server.url + "/reset")
         assert len(server.links) == 1
+
+
+@pytest.mark.parametrize("in_pieces", [False, True])
+async def test_a_lost_connection_ends_an_upload_that_waits(client: Client, in_pieces: bool) -> None:
+    async def handle(link: Link, number: int) -> None:
+        link.grants = False
+        while len(link.bodies[number]) < (3 if in_pieces else 65_535):
+            await link.moved()
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        await trio.aclose_forcefully(link.stream)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"one"
+        await trio.sleep_forever()
+
+    async with serving_h2(handle) as server, plain(client) as session:
+        content: Any = pieces() if in_pieces else b"x" * 100_000
+        with trio.fail_after(5), pytest.raises(client.lib.ReadError):
+            await session.post(server.url, content=content, timeout=None)
+
+
+async def test_no_goodbye_is_said_in_the_middle_of_a_frame() -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    await theirs.send_all(b"\0\0\0\4\0\0\0\0\0")
+    session = Multiplex(ours)
+    await session.open()
+    ours.send_stream.send_all_hook = trio.sleep_forever  # nothing passes any more
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(session.run)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    with trio.fail_after(2):
+        await session.say_goodbye()
+    assert ours.send_stream.get_data_nowait() == b"\0\0\0\4\1\0\0\0\0"  # to its settings
 
 
 async def test_a_lost_connection_ends_all_its_exchanges(client: Client) -> None:
@@ -385,6 +529,46 @@ async def test_no_answer_in_time(client: Client) -> None:
                 await session.get(server.url + path, timeout=client.lib.Timeout(5, read=0.05))
         await trio.testing.wait_all_tasks_blocked(0.01)
         assert list(server.links[0].resets) == [1, 3]
+
+
+@pytest.mark.parametrize("which", ["read", "write", "pool"])
+async def test_what_others_do_puts_no_time_out_off(client: Client, which: str) -> None:
+    async def handle(link: Link, number: int) -> None:
+        link.grants = False
+        if link.requests[number][":path"] == "/lower":
+            await link.do("update_settings", {3: 0})
+            await link.answer(number)
+        while True:
+            await trio.sleep(0.02)
+            await link.do("increment_flow_control_window", 1)
+
+    async with serving_h2(handle) as server, plain(client) as session:
+        late = {
+            "read": client.lib.ReadTimeout,
+            "write": client.lib.WriteTimeout,
+            "pool": client.lib.PoolTimeout,
+        }
+        if which == "pool":
+            await session.get(server.url + "/lower")
+        content = b"x" * 1_000_000 if which == "write" else None
+        timeout = client.lib.Timeout(None, **{which: 0.1})
+        with trio.fail_after(2), pytest.raises(late[which]):
+            await session.post(server.url, content=content, timeout=timeout)
+
+
+async def test_a_client_that_is_closed_under_its_responses(client: Client) -> None:
+    async def handle(link: Link, number: int) -> None:
+        await link.head(number)
+        await link.body(number, b"abc", ends=False)
+
+    async with serving_h2(handle) as server:
+        async with client.open(http1=False, http2=True) as session:
+            request = session.build_request("GET", server.url)
+            closed, read = [await session.send(request, stream=True) for _ in range(2)]
+        await closed.aclose()
+        with pytest.raises(client.lib.ReadError, match="closed") as caught:
+            await read.aread()
+        assert isinstance(caught.value.__cause__, ConnectionFailed)
 
 
 async def test_a_closing_client_says_goodbye(client: Client) -> None:

@@ -18,6 +18,7 @@ from tests._proxies import Connecting, Socks, proxy_at_work
 from tests.servers import Certificates
 
 from .clients import LOOPBACK, Client, Peer, answer_all, serving
+from .h2_server import serving_h2
 
 
 async def test_tls_is_verified(
@@ -37,6 +38,34 @@ async def test_tls_is_verified(
                     assert isinstance(caught.value.__cause__, conpool.TLSError)
                 else:
                     assert (await session.get(server.url())).text == "/ "
+
+
+@pytest.mark.parametrize("http2", [False, True])
+async def test_transports_that_share_a_context_offer_each_its_own(
+    client: Client, certificates: Certificates, http2: bool
+) -> None:
+    context = certificates.client_context()
+    both = certificates.server_context(alpn=["h2", "http/1.1"])
+    async with (
+        serving_h2(context=both) as new,
+        serving(context=both) as old,
+        client.open(verify=context, http2=http2) as mine,
+        client.open(verify=context, http2=not http2),
+    ):
+        response = await mine.get(new.url if http2 else old.url())
+        assert response.http_version == ("HTTP/2" if http2 else "HTTP/1.1")
+        encrypted = response.extensions["network_stream"].get_extra_info("ssl_object")
+        assert encrypted.selected_alpn_protocol() == ("h2" if http2 else "http/1.1")
+
+
+async def test_transports_with_one_pool_and_context_share_connections(
+    client: Client, client_ssl: ssl.SSLContext, server_ssl: ssl.SSLContext
+) -> None:
+    async with serving(context=server_ssl) as server, ConnectionPool() as pool:
+        for _ in range(2):
+            async with client.open(pool, verify=client_ssl) as session:
+                await session.get(server.url())
+        assert server.connections == 1
 
 
 async def test_sni_hostname_is_sent_and_verified(
@@ -129,6 +158,17 @@ async def test_tls_goes_through_a_tunnel(
         assert server.requests[0].target == "/far"
         assert "proxy-authorization" not in server.requests[0].headers
         assert b"Basic am9lOnNlY3JldA==" in proxy.heads[0]
+
+
+async def test_http2_goes_through_a_tunnel(client: Client, certificates: Certificates) -> None:
+    proxy = Connecting()
+    context = certificates.server_context(alpn=["h2"])
+    async with serving_h2(context=context) as server, proxy_at_work(proxy) as port:
+        options = {"verify": certificates.client_context(), "http2": True}
+        async with client.open(proxy=f"http://{LOOPBACK}:{port}", **options) as session:
+            response = await session.get(server.url + "/far")
+            assert (response.text, response.http_version) == ("/far", "HTTP/2")
+        assert len(proxy.heads) == 1
 
 
 async def test_a_proxy_that_refuses(client: Client) -> None:
