@@ -71,7 +71,7 @@ class SessionRules:
         """Return what the driver says; false if it raises."""
         try:
             return bool(cast("Driver[Any]", self.driver).is_clean(session))
-        except Exception as error:  # noqa: BLE001 - a driver of the user\'s own may raise anything
+        except Exception as error:  # noqa: BLE001 - a driver of the user's own may raise anything
             log.failed("%s.is_clean() raised", type(self.driver).__qualname__, error=error)
             return False
 
@@ -79,7 +79,7 @@ class SessionRules:
         """Return how many leases may share the connection; 0 if the driver cannot say."""
         try:
             return int(cast("Driver[Any]", self.driver).capacity(session))
-        except Exception as error:  # noqa: BLE001 - a driver of the user\'s own may raise anything
+        except Exception as error:  # noqa: BLE001 - a driver of the user's own may raise anything
             log.failed("%s.capacity() raised", type(self.driver).__qualname__, error=error)
             return 0
 
@@ -89,16 +89,16 @@ class SessionRules:
             return False
         try:
             return bool(cast("Driver[Any]", self.driver).has_companion(session))
-        except Exception as error:  # noqa: BLE001 - a driver of the user\'s own may raise anything
+        except Exception as error:  # noqa: BLE001 - a driver of the user's own may raise anything
             log.failed("%s.has_companion() raised", type(self.driver).__qualname__, error=error)
             return True
 
-    def needs_reset(self, session: Any) -> bool:
+    def needs_reset(self, session: Any, log: PoolLog = NO_LOG) -> bool:
         """Return whether `reset` has anything to do; true if the driver cannot say."""
         try:
             return bool(cast("Driver[Any]", self.driver).needs_reset(session))
-        except Exception:  # noqa: BLE001 - a driver of the user's own may raise anything
-            _log.exception("%s.needs_reset() raised", type(self.driver).__qualname__)
+        except Exception as error:  # noqa: BLE001 - a driver of the user's own may raise anything
+            log.failed("%s.needs_reset() raised", type(self.driver).__qualname__, error=error)
             return True
 
     def __repr__(self) -> str:

@@ -326,7 +326,7 @@ class Engine:
 
     def _start_reset(self, effect: Reset[Link, Task]) -> None:
         entry = effect.entry
-        if self.rules.needs_reset(entry.link.session):
+        if self.rules.needs_reset(entry.link.session, entry.link.log):
             self.attendant.start_reset(
                 entry, lambda entry, reason: self.report(self.core.reset_over, entry, reason)
             )
