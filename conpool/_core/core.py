@@ -39,6 +39,7 @@ from random import Random
 from typing import Final, Generic, final
 
 from conpool._core import keeping
+from conpool._core.balancer import Balancer
 from conpool._core.checks import Checks
 from conpool._core.chores import Chores
 from conpool._core.dials import Dials
@@ -95,6 +96,7 @@ class Core(Generic[LinkT, TaskT]):
         "_serving",
         "_shares",
         "_warming",
+        "balancer",
         "checks",
         "dropped_counters",
         "effects",
@@ -135,13 +137,14 @@ class Core(Generic[LinkT, TaskT]):
         self._ledger = Ledger(self.pool_limit)
         self._chores = Chores(self._ledger)
         self._warming = Warming(self._ledger)
-        self._dials = Dials(self._ledger, self._warming)
+        self.balancer = Balancer(self.find_subpool)
+        self._dials = Dials(self._ledger, self._warming, self.balancer)
         self.sharing = Sharing(self._ledger, self._dials)
         self._serving = Serving(self._ledger, self._dials, self.sharing, self)
         self.checks = Checks(self._ledger, self._chores, self._warming)
         self.failures = Failures(self._ledger, self._chores)
         self.ending = Ending(self._ledger, self._chores)
-        self.orders = Orders(self._ledger, self._chores)
+        self.orders = Orders(self._ledger, self._chores, self.failures)
         self.pop_newest: Callable[[AnySubPool, float], Entry[LinkT, TaskT] | None]
         self.pop_newest = self._serving.pop_newest
         self.pop_known = self._serving.pop_known
@@ -369,6 +372,8 @@ class Core(Generic[LinkT, TaskT]):
                 else:
                     # Whoever can have a connection that is open needs no dial.
                     pool_limit.stand_in_line(sub, None, 0)
+            if sub.shares and sub.groups:
+                self._dials.dial_elsewhere(sub, now)
             if sub.min_idle or sub.warmers:
                 self._warming.warm(sub, now)
             if pool_limit.wanted or pool_limit.cold:

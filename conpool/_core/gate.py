@@ -34,6 +34,7 @@ class Gate:
         "_not_before",
         "_random",
         "is_in_doubt",
+        "is_marked_unhealthy",
         "is_paused",
         "is_trusted",
         "last_error",
@@ -45,6 +46,8 @@ class Gate:
         self._failures = 0
         self._not_before = -math.inf
         self.is_paused: bool = False
+        self.is_marked_unhealthy = False
+        """Whether the caller has marked it: then groups go without it."""
         self.is_in_doubt = False
         """Whether the endpoint's connections die young, so that a dial alone proves nothing."""
         self.is_trusted = False
@@ -110,6 +113,15 @@ class Gate:
     def resumed(self) -> None:
         """The pause is over."""
         self.is_paused = False
+
+    def marked(self, unhealthy: bool) -> None:
+        """The caller has found out how the endpoint is."""
+        self.is_marked_unhealthy = unhealthy
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether a group may use the endpoint at all, now or soon."""
+        return not self.is_marked_unhealthy
 
     def draw_delay(self, failures: int) -> float:
         """Return a delay in seconds for the dial after `failures` (one or more) failed in a row."""

@@ -6,7 +6,9 @@ from functools import partial
 from itertools import islice
 from typing import final
 
+from conpool._core import standing
 from conpool._core.chores import Chores
+from conpool._core.failures import Failures
 from conpool._core.ledger import Ledger
 from conpool._core.records import AnyEntry, AnySubPool, AnyWarmer
 from conpool._values.states import CloseReason, ConnectionState
@@ -23,11 +25,12 @@ class Orders:
     Where there are many connections, it takes a few steps to close them; none is lent meanwhile.
     """
 
-    __slots__ = ("_chores", "_ledger")
+    __slots__ = ("_chores", "_failures", "_ledger")
 
-    def __init__(self, ledger: Ledger, chores: Chores) -> None:
+    def __init__(self, ledger: Ledger, chores: Chores, failures: Failures) -> None:
         self._ledger = ledger
         self._chores = chores
+        self._failures = failures
 
     def cleared(self, sub: AnySubPool, interrupts: bool, now: float) -> None:
         """Nothing of `sub` that exists now may be lent again; with `interrupts`, nor used."""
@@ -73,6 +76,14 @@ class Orders:
         """`sub` goes on."""
         sub.gate.resumed()
         self._ledger.touch(sub)
+
+    def marked(self, sub: AnySubPool, unhealthy: bool, now: float) -> None:
+        """Groups go without `sub` while it is `unhealthy`."""
+        sub.gate.marked(unhealthy)
+        standing.bar_groups(sub, bars=unhealthy)
+        self._ledger.touch(sub)
+        if unhealthy:
+            self._failures.review(sub, now)
 
     def warming_asked(self, warmer: AnyWarmer, now: float) -> None:
         """`warmer` waits until its number of connections are open."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import enum
 import math
 import sys
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeAlias, TypeVar, final
 
@@ -22,9 +22,9 @@ from conpool._core.heap import Row
 from conpool._core.limit import Limit
 from conpool._core.queue import Queue
 from conpool._stats.counters import Counters
-from conpool._stats.snapshot import EndpointStats
 from conpool._values.config import PoolConfig
 from conpool._values.endpoint import AnyEndpoint
+from conpool._values.group import EndpointGroup
 from conpool._values.states import TRANSITIONS, CloseReason, ConnectionState
 
 LinkT = TypeVar("LinkT")
@@ -120,6 +120,19 @@ class WaitOutcome(enum.Enum):
     TIMEOUT = "timeout"
     DIAL_FAILED = "dial failed"
     POOL_CLOSED = "pool closed"
+    ALL_FAILED = "all members of the group failed"
+
+
+@final
+@dataclass(slots=True, eq=False, repr=False)
+class Group(Generic[LinkT, TaskT]):
+    """What the pool knows of one group, for as long as it remembers the turn."""
+
+    target: EndpointGroup
+    turn: int = 0
+    """Which member the next caller gets, if members take turns."""
+    subs: tuple[SubPool[LinkT, TaskT], ...] = ()
+    """The members, as they were when somebody queued last."""
 
 
 @final
@@ -130,8 +143,7 @@ class Waiter(Generic[LinkT, TaskT]):
     or withdrawn. At most one dial or check is under way for it, across all of them.
     """
 
-    # No __slots__: a field that most waiters never change costs nothing as a default of the class,
-    # and one waiter is made for every lease that has to wait.
+    # No __slots__: a field that most waiters never change costs nothing as the class's default.
 
     number = 0
     """Its place in the order of arrival, across the whole pool."""
@@ -149,6 +161,10 @@ class Waiter(Generic[LinkT, TaskT]):
     outcome: WaitOutcome | None = None
     error: Exception | None = None
     task: TaskT | None = None
+    group: Group[LinkT, TaskT] | None = None
+    """What it asks for, if that is a group."""
+    reasons: Mapping[AnyEndpoint, Exception | str] | None = None
+    """Why no member of its group can be used, if that is why it gets nothing."""
     slots: Any = None
     """What the shell found of the slots that it waited for, when its time was up."""
 
@@ -269,6 +285,10 @@ class SubPool(Generic[LinkT, TaskT]):
     """How many of those in line have a row of their own in the timetable."""
     outage: Outage | None = None
     """The news that waiters are being told."""
+    bad_news: int = 0
+    """The number of the last waiter that had come when a dial began that has failed."""
+    groups: dict[Group[LinkT, TaskT], int] = field(default_factory=dict[Any, int])
+    """The groups of those who wait here, with how many these are."""
     wanted: int = 0
     """How many dials only the pool-wide limit holds back."""
     claim: Waiter[LinkT, TaskT] | None = None
@@ -317,6 +337,8 @@ class SubPool(Generic[LinkT, TaskT]):
             or self.warmers
             or self.resized
             or self.gate.is_paused
+            or self.gate.is_marked_unhealthy
+            or self.groups
         )
 
     def count_surplus(self) -> int:
@@ -332,8 +354,8 @@ class SubPool(Generic[LinkT, TaskT]):
 
     def count_needed(self) -> int:
         """Return how many connections could serve all waiters."""
-        needed = math.ceil(self.waiting / self.per_dial) if self.shares else self.waiting
-        return max(needed, min(self.waiting, 1))
+        waiting = self.waiting - self.queue.count_away()
+        return max(math.ceil(waiting / self.per_dial), min(waiting, 1)) if self.shares else waiting
 
     def find_spare(self) -> Entry[LinkT, TaskT] | None:
         """Return a dial or a check that no waiter of this endpoint needs; None if there is none."""
@@ -343,22 +365,6 @@ class SubPool(Generic[LinkT, TaskT]):
             return next(iter(self.spare_dials))
         return None
 
-    def snapshot(self, now: float) -> EndpointStats:
-        """Return the statistics of this moment."""
-        first = self.queue.find()
-        return EndpointStats.of(
-            self.endpoint,
-            limit=self.limit.total,
-            active=self.active + len(self.reserved),
-            idle=len(self.idle) - len(self.reserved),
-            connecting=self.connecting,
-            closing=self.closing + len(self.leaving),
-            waiting=self.waiting,
-            oldest_wait=0.0 if first is None else now - first.since,
-            paused=self.gate.is_paused,
-            counters=self.counters,
-        )
-
     def __repr__(self) -> str:
         counts = f"{len(self.idle)} idle, {self.active} active, {self.connecting} connecting"
         return f"<SubPool {self.endpoint}: {counts}, {self.waiting} waiting, {self.limit!r}>"
@@ -367,10 +373,10 @@ class SubPool(Generic[LinkT, TaskT]):
 @final
 @dataclass(slots=True, eq=False)
 class Chore(Generic[LinkT, TaskT]):
-    """Something to be done to many connections of a sub-pool, a few at a time."""
+    """Something to be done to many connections or waiters of a sub-pool, a few at a time."""
 
-    do: Callable[[Entry[LinkT, TaskT], float], object]
-    entries: list[Entry[LinkT, TaskT]]
+    do: Callable[[Any, float], object]
+    entries: list[Entry[LinkT, TaskT]] | list[Waiter[LinkT, TaskT]]
     """The last comes first."""
 
 
@@ -389,5 +395,6 @@ class Outage:
 AnyEntry: TypeAlias = Entry[Any, Any]
 AnyLease: TypeAlias = Lease[Any, Any]
 AnyWaiter: TypeAlias = Waiter[Any, Any]
+AnyGroup: TypeAlias = Group[Any, Any]
 AnyWarmer: TypeAlias = Warmer[Any]
 AnySubPool: TypeAlias = SubPool[Any, Any]

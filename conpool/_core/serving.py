@@ -146,13 +146,17 @@ class Serving:
         if sub.gate.is_paused:
             return True
         while len(sub.idle) > len(sub.reserved):
-            waiter = sub.queue.find(is_usual=True, is_unprovided=True)
+            waiter: AnyWaiter | None = sub.queue.find(is_usual=True, is_unprovided=True)
             if waiter is None and sub.checking >= sub.queue.count_usual():
                 break
             if sub.looks == PIECE:
                 sub.looks = 0
                 self._ledger.rest(sub, now)
                 return False
+            if not self._dials.may_serve(sub, waiter, now):
+                if waiter is not None and waiter.coming is None:
+                    return False
+                continue
             sub.looks += 1
             entry = self.pop_newest(sub, now)
             if entry is not None:

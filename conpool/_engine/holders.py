@@ -22,7 +22,7 @@ from conpool._core.limit import Limit
 from conpool._core.records import Waiter, WaitOutcome
 from conpool._values.states import ConnectionState
 
-_DESCRIBED: Final = 12
+DESCRIBED: Final = 12
 """How many holders an error describes. Nobody reads more, and each costs a walk over its frames."""
 
 _MOST_LOOKED_AT: Final = 1_000
@@ -99,7 +99,7 @@ class Slots:
             self._counts = f"{', '.join(counts)}, limit {self._limit.total}"
         leases = sorted(_find_leases(entries), key=attrgetter("since"))
         self._held = Counter(map(attrgetter("holder"), leases))
-        self._described = tuple(map(self._describe_one, leases[:_DESCRIBED], repeat(now)))
+        self._described = tuple(map(self._describe_one, leases[:DESCRIBED], repeat(now)))
 
     def _describe_one(self, lease: PooledLease, now: float) -> _Described:
         task, entry = lease.holder, lease.entry
@@ -137,6 +137,11 @@ class Tick:
         self._slots: dict[PooledLimit, Slots] = {}
         self._deadlocked: set[PooledLimit] = set()
         self._looked_at = 0
+
+    def find_all_slots(self, waiter: PooledWaiter) -> tuple[Slots, ...]:
+        """Return what `waiter` waits for: one limit, or that of each member of its group."""
+        found = (self.find_slots(waiter, sub) for sub in waiter.subs)
+        return tuple(dict.fromkeys(found))
 
     def find_slots(self, waiter: PooledWaiter, sub: PooledSub) -> Slots:
         """Return what `waiter` waits for: slots of `sub`, or of the whole pool if that is full."""

@@ -24,6 +24,7 @@ from trio.lowlevel import checkpoint, checkpoint_if_cancelled, current_task, ena
 
 from conpool._connection.pooled import PooledEntry, PooledSub, PooledWaiter
 from conpool._core.affinity import remember
+from conpool._core.balancer import is_unusable, why_unusable
 from conpool._core.chores import PIECE
 from conpool._core.keeping import needs_check
 from conpool._core.records import Waiter, WaitOutcome
@@ -33,11 +34,10 @@ from conpool._errors.connect import ConnectError
 from conpool._errors.copies import copy_for_caller
 from conpool._errors.pool import AcquireTimeout, PoolClosed
 from conpool._lending.lease import Connection
-from conpool._lending.refusal import make_queue_full, make_timeout
+from conpool._lending.refusal import make_no_healthy, make_queue_full, make_timeout
 from conpool._lending.release import Releaser
 from conpool._lending.waiting import park
-from conpool._values.endpoint import AnyEndpoint
-from conpool._values.group import Target, valid_target
+from conpool._values.group import EndpointGroup, Target, valid_endpoint
 from conpool._values.states import AcquirePhase, CloseReason, ConnectionState, PoolState
 
 _ACTIVE = ConnectionState.ACTIVE
@@ -103,13 +103,13 @@ class Acquirer:
         # Otherwise this task will certainly park, and parking is itself a cancellation point.
         since = self._engine.now()
         if sub is None or self._engine.thread != get_ident():
-            sub = self._open_subpool(valid_target(endpoint), since)
+            sub = self._open(endpoint, since, fresh)
         now = since
         entry: PooledEntry | None = None
         waiter: PooledWaiter | None = None
         try:
             if self._is_watched:
-                self._news.add(self._news.acquire_started, endpoint)
+                self._news.add(self._news.acquire_started, sub.endpoint)
                 self._news.deliver()
             if not (fresh or sub.waiting):
                 entry = self._take_fit(sub, since, affinity)
@@ -117,8 +117,7 @@ class Acquirer:
                     await checkpoint()
             if entry is None or entry.state is not _ACTIVE or entry.generation != sub.generation:
                 # None was idle; or `clear` or the closing pool closed it amid the checkpoint.
-                deadline = since + (sub.acquire_timeout if timeout is None else timeout)
-                waiter = Waiter((sub,), since, deadline, fresh, timeout is not None)
+                waiter = self._make_waiter(endpoint, sub, since, timeout, fresh)
                 if entry is not None:
                     waiter.had_turn = True
                     self._keep(entry)
@@ -142,13 +141,16 @@ class Acquirer:
         """Lend an idle connection, unchecked, or raise `trio.WouldBlock`."""
         self.refuse_if_closed()
         now = self._engine.now()
-        sub = self._subs.get(valid_target(endpoint))
         holder = current_task()
         take = self._join_or_take if self._engine.rules.shares else self._take
-        entry = None if sub is None else take(sub, now, None)
+        entry: PooledEntry | None = None
+        for sub in self._find_known(endpoint, now):
+            entry = take(sub, now, None)
+            if entry is not None:
+                break
         if entry is None:
             raise trio.WouldBlock
-        self._news.add(self._news.acquire_started, endpoint)
+        self._news.add(self._news.acquire_started, entry.sub.endpoint)
         lease = self._core.lease_began(entry, holder, 0.0, now)
         connection: Connection[Any] = Connection(self._releaser, lease)
         self._tell_acquired(connection, entry, 0.0)
@@ -162,9 +164,29 @@ class Acquirer:
         if self._core.state is not PoolState.OPEN:
             raise PoolClosed(f"pool {self._name} is closed")
 
-    def _open_subpool(self, endpoint: AnyEndpoint, now: float) -> PooledSub:
+    def _open(self, target: Target, now: float, fresh: bool) -> PooledSub:
+        """Return the sub-pool of `target`; of a group, that of the member whose turn it is."""
         self.refuse_if_closed()
-        return self._core.find_subpool(endpoint, now)
+        if isinstance(target, EndpointGroup):
+            return self._core.balancer.pick(target, now, fresh=fresh)
+        return self._core.find_subpool(valid_endpoint(target), now)
+
+    def _make_waiter(
+        self, target: Target, sub: PooledSub, now: float, timeout: float | None, fresh: bool
+    ) -> PooledWaiter:
+        """Make the waiter of a caller that wants `target`, and has got nothing of `sub` at once."""
+        deadline = now + (sub.acquire_timeout if timeout is None else timeout)
+        waiter: PooledWaiter = Waiter((sub,), now, deadline, fresh, timeout is not None)
+        if target is not sub.endpoint and isinstance(target, EndpointGroup):
+            self._core.balancer.join(waiter, target, sub, now)
+        return waiter
+
+    def _find_known(self, target: Target, now: float) -> list[PooledSub]:
+        """Return those sub-pools of `target` that exist and may lend, the best first."""
+        if isinstance(target, EndpointGroup):
+            return self._core.balancer.find_usable(target, now)
+        sub = self._subs.get(valid_endpoint(target))
+        return [] if sub is None else [sub]
 
     # ── getting one ─────────────────────────────────────────────────────────────
 
@@ -174,6 +196,7 @@ class Acquirer:
         while True:
             if (
                 waiter.deadline <= now
+                or waiter.group is not None
                 or sub.max_waiting is not None
                 or len(sub.limit.borrowers) < sub.limit.total
                 or core.state is not _OPEN
@@ -192,7 +215,7 @@ class Acquirer:
             await checkpoint_if_cancelled()
             if (
                 entry.state is _ACTIVE
-                and entry.generation == sub.generation
+                and entry.generation == entry.sub.generation
                 and (not entry.holders or self._sharer.has_room(entry, engine.now()))
             ):
                 return entry
@@ -201,8 +224,9 @@ class Acquirer:
             waiter.had_turn = True
             # While we were away the sweep may have dropped this endpoint's record: fetch it again.
             now = engine.now()
-            sub = self._open_subpool(sub.endpoint, now)
-            waiter.subs = (sub,)
+            self.refuse_if_closed()
+            waiter.subs = tuple(self._core.find_subpool(one.endpoint, now) for one in waiter.subs)
+            sub = self._core.find_subpool(sub.endpoint, now)
 
     async def _refuse_if_hopeless(self, waiter: PooledWaiter, sub: PooledSub, now: float) -> None:
         """Do not let a caller queue whose time is up, or where no more are welcome."""
@@ -215,13 +239,13 @@ class Acquirer:
         if trio.current_effective_deadline() <= now:
             # The deadline has passed; this checkpoint has trio deliver the cancellation.
             await checkpoint()
-        if not (
-            sub.max_waiting is None
-            or waiter.had_turn
-            or self._core.may_queue(sub, waiter.fresh, now)
-        ):
+        if waiter.group is not None and is_unusable(waiter.subs):
             await checkpoint()
-            raise make_queue_full(self._core, sub, now, pool_name=self._name)
+            raise make_no_healthy(why_unusable(waiter))
+        may_queue = partial(self._core.may_queue, fresh=waiter.fresh, now=now)
+        if not (waiter.had_turn or any(map(may_queue, waiter.subs))):
+            await checkpoint()
+            raise make_queue_full(self._core, sub, waiter, now, pool_name=self._name)
 
     def _take(self, sub: PooledSub, now: float, affinity: Hashable) -> PooledEntry | None:
         """Take the newest idle connection that is fit to be lent, unless others come first."""
@@ -355,6 +379,8 @@ class Acquirer:
     def _raise_outcome(self, waiter: PooledWaiter, sub: PooledSub) -> NoReturn:
         if waiter.outcome is WaitOutcome.DIAL_FAILED:
             raise copy_for_caller(cast("ConnectError", waiter.error))
+        if waiter.outcome is WaitOutcome.ALL_FAILED:
+            raise make_no_healthy(waiter.reasons or {})
         if waiter.outcome is WaitOutcome.POOL_CLOSED:
             raise PoolClosed(
                 f"pool {self._name} was closed while this task waited for a connection"

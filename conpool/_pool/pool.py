@@ -12,6 +12,7 @@ from trio.lowlevel import enable_ki_protection
 
 from conpool._connection.pooled import make_core
 from conpool._connection.session import SessionRules
+from conpool._core.seen import see_all, see_target
 from conpool._dial.tcp import TCPConnector
 from conpool._engine.engine import Engine
 from conpool._engine.news import News
@@ -29,7 +30,7 @@ from conpool._pool.steering import Steering
 from conpool._stats.snapshot import EndpointStats, PoolStats
 from conpool._values.config import PoolConfig, checked_configs
 from conpool._values.endpoint import AnyEndpoint
-from conpool._values.group import Target, valid_target
+from conpool._values.group import Target, members_of
 from conpool._values.states import CloseReason, PoolState
 from conpool._values.validation import valid_async_function, valid_instance, valid_seconds
 
@@ -289,12 +290,12 @@ class ConnectionPool(Generic[SessionT]):
         await self._steering.warm(endpoint, count)
 
     @enable_ki_protection
-    def close_idle(self, endpoint: AnyEndpoint | None = None) -> int:
+    def close_idle(self, endpoint: Target | None = None) -> int:
         """Close idle connections of `endpoint`, or all; return how many. Checks go on."""
         return self._steering.close_idle(endpoint)
 
     @enable_ki_protection
-    def clear(self, endpoint: AnyEndpoint | None = None, *, interrupt_in_use: bool = False) -> None:
+    def clear(self, endpoint: Target | None = None, *, interrupt_in_use: bool = False) -> None:
         """Never again lend a connection that exists now, or is being dialled; the pool stays open.
 
         The pool closes idle connections and gives up dials now, and closes lent connections at the
@@ -308,7 +309,7 @@ class ConnectionPool(Generic[SessionT]):
         self._steering.clear(endpoint, interrupt_in_use=interrupt_in_use)
 
     @enable_ki_protection
-    async def drain(self, endpoint: AnyEndpoint | None = None) -> None:
+    async def drain(self, endpoint: Target | None = None) -> None:
         """`clear`, then wait until every connection that it covered is gone.
 
         If it is cancelled, the pool still never lends those connections again.
@@ -323,17 +324,17 @@ class ConnectionPool(Generic[SessionT]):
     # ── steering ────────────────────────────────────────────────────────────────
 
     @enable_ki_protection
-    def pause(self, endpoint: AnyEndpoint | None = None) -> None:
+    def pause(self, endpoint: Target | None = None) -> None:
         """Lend and dial nothing for `endpoint`, or all known, until `resume`: acquires wait."""
         self._steering.pause(endpoint)
 
     @enable_ki_protection
-    def resume(self, endpoint: AnyEndpoint | None = None) -> None:
+    def resume(self, endpoint: Target | None = None) -> None:
         """Go on after `pause`."""
         self._steering.resume(endpoint)
 
     @enable_ki_protection
-    def set_limit(self, endpoint: AnyEndpoint, max_connections: int) -> None:
+    def set_limit(self, endpoint: Target, max_connections: int) -> None:
         """Change the limit of `endpoint`; surplus connections close, the lent ones when given back.
 
         Until these have been given back, there are more connections than the new limit, and the
@@ -345,13 +346,15 @@ class ConnectionPool(Generic[SessionT]):
         """
         self._steering.set_limit(endpoint, max_connections)
 
-    def mark_unhealthy(self, endpoint: AnyEndpoint) -> None:
-        """Comes with endpoint groups, in a later release."""
-        raise NotImplementedError("marking endpoints comes with a later release")
+    @enable_ki_protection
+    def mark_unhealthy(self, endpoint: Target) -> None:
+        """Have groups go without `endpoint`, as no caller of its own does, until `mark_healthy`."""
+        self._steering.mark(endpoint, unhealthy=True)
 
-    def mark_healthy(self, endpoint: AnyEndpoint) -> None:
-        """Comes with endpoint groups, in a later release."""
-        raise NotImplementedError("marking endpoints comes with a later release")
+    @enable_ki_protection
+    def mark_healthy(self, endpoint: Target) -> None:
+        """Have groups use `endpoint` again."""
+        self._steering.mark(endpoint, unhealthy=False)
 
     def report_failure(self, endpoint: AnyEndpoint) -> None:
         """Comes with the circuit breaker, in a later release."""
@@ -364,16 +367,15 @@ class ConnectionPool(Generic[SessionT]):
     # ── seeing ──────────────────────────────────────────────────────────────────
 
     def stats(self, endpoint: Target) -> EndpointStats:
-        """Return a snapshot of one endpoint's numbers: zeros for one never seen."""
-        return self._core.peek(valid_target(endpoint)).snapshot(self._now())
+        """Return a snapshot: zeros for an endpoint never seen, the sums of a group's members."""
+        subs = [self._core.peek(member) for member in members_of(endpoint)]
+        return see_target(endpoint, subs, self._now())
 
     def all_stats(self) -> PoolStats:
         """Return a snapshot of all numbers; printed, it is a table for people."""
-        core, now = self._core, self._now()
-        endpoints = {endpoint: sub.snapshot(now) for endpoint, sub in core.subs.copy().items()}
-        pool_limit = core.pool_limit
-        total = pool_limit.limit.total if pool_limit.is_limited else None
-        return PoolStats.of(self.name, endpoints, core.dropped_counters, total)
+        core = self._core
+        total = core.pool_limit.total
+        return see_all(self.name, core.subs.copy(), core.dropped_counters, total, self._now())
 
     def _now(self) -> float:
         # Before the pool is open there may be no clock, and nobody waits.
