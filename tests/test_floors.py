@@ -30,8 +30,8 @@ _dial: progress address places lookup name_cache socket_options race unix http_c
 _connection: closing exchange session tls_tap probe link pooled hand_over idle_watch
 _errors: connect copies obstacles pool explain
 -- trio from here up, not below --
-_core: limit gate heap queue records affinity effects timetable pool_limit standing ledger chores keeping \
-  warming balancer dials sharing serving checks failures ending orders seen core
+_core: limit gate heap queue records affinity effects timetable pool_limit standing ledger \
+  chores keeping warming balancer dials sharing serving checks failures ending orders seen core
 _extend: connector driver observer
 _stats: histogram counters report snapshot
 _values: config_error validation host value states tls proxy login url endpoint group option config

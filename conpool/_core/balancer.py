@@ -45,7 +45,7 @@ class Balancer:
     def pick(self, target: EndpointGroup, now: float, *, fresh: bool) -> AnySubPool:
         """Return the member that serves the next caller, whose turn this is."""
         group = self._find(target)
-        members = [self._find_subpool(endpoint, now) for endpoint in target.endpoints]
+        members = self.find_members(target, now)
         turns = members[group.turn :] + members[: group.turn]
         usable = [sub for sub in turns if _is_usable(sub, now)]
         order = _in_order(target, members, usable)
@@ -56,16 +56,20 @@ class Balancer:
         group.turn = (members.index(picked) + 1) % len(members)
         return picked
 
+    def find_members(self, target: EndpointGroup, now: float) -> list[AnySubPool]:
+        """Return the sub-pools of the members; make those that do not exist."""
+        return [self._find_subpool(endpoint, now) for endpoint in target.endpoints]
+
     def find_usable(self, target: EndpointGroup, now: float) -> list[AnySubPool]:
         """Return the members of `target` that may lend, the best first; nobody's turn passes."""
-        members = [self._find_subpool(endpoint, now) for endpoint in target.endpoints]
+        members = self.find_members(target, now)
         turn = self._find(target).turn
         usable = [sub for sub in members[turn:] + members[:turn] if _is_usable(sub, now)]
         return _in_order(target, members, usable)
 
     def join(self, waiter: AnyWaiter, target: EndpointGroup, first: AnySubPool, now: float) -> None:
         """`waiter` waits for a member of `target`, preferably `first`."""
-        members = [self._find_subpool(endpoint, now) for endpoint in target.endpoints]
+        members = self.find_members(target, now)
         waiter.group = self._find(target)
         if target.policy == "first_available":
             waiter.subs = tuple(members)
@@ -200,9 +204,9 @@ def is_lost(waiter: AnyWaiter, now: float, *, is_patient: bool) -> bool:
     return True
 
 
-def why_unusable(waiter: AnyWaiter) -> Mapping[AnyEndpoint, Exception | str]:
-    """Say for each member why it does not serve `waiter`."""
-    return {sub.endpoint: _why_unusable(sub) for sub in waiter.subs}
+def why_unusable(subs: Iterable[AnySubPool]) -> Mapping[AnyEndpoint, Exception | str]:
+    """Say for each of `subs` why it does not serve."""
+    return {sub.endpoint: _why_unusable(sub) for sub in subs}
 
 
 def _why_unusable(sub: AnySubPool) -> Exception | str:

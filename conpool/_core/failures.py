@@ -122,7 +122,7 @@ class Failures:
             return
         helpers = (sub for sub in waiter.subs if not sub.queue.bars_groups)
         if waiter.fresh or not any(map(_may_be_helped, helpers)):
-            waiter.reasons = why_unusable(waiter)
+            waiter.reasons = why_unusable(waiter.subs)
             self._ledger.refuse(waiter, WaitOutcome.ALL_FAILED)
 
 

@@ -103,7 +103,7 @@ class Acquirer:
         # Otherwise this task will certainly park, and parking is itself a cancellation point.
         since = self._engine.now()
         if sub is None or self._engine.thread != get_ident():
-            sub = self._open(endpoint, since, fresh)
+            sub = await self._open(endpoint, since, fresh)
         now = since
         entry: PooledEntry | None = None
         waiter: PooledWaiter | None = None
@@ -164,12 +164,16 @@ class Acquirer:
         if self._core.state is not PoolState.OPEN:
             raise PoolClosed(f"pool {self._name} is closed")
 
-    def _open(self, target: Target, now: float, fresh: bool) -> PooledSub:
+    async def _open(self, target: Target, now: float, fresh: bool) -> PooledSub:
         """Return the sub-pool of `target`; of a group, that of the member whose turn it is."""
         self.refuse_if_closed()
-        if isinstance(target, EndpointGroup):
-            return self._core.balancer.pick(target, now, fresh=fresh)
-        return self._core.find_subpool(valid_endpoint(target), now)
+        if not isinstance(target, EndpointGroup):
+            return self._core.find_subpool(valid_endpoint(target), now)
+        sub = self._core.balancer.pick(target, now, fresh=fresh)
+        if not sub.gate.is_usable:  # nor is any other
+            await checkpoint()
+            raise make_no_healthy(why_unusable(self._core.balancer.find_members(target, now)))
+        return sub
 
     def _make_waiter(
         self, target: Target, sub: PooledSub, now: float, timeout: float | None, fresh: bool
@@ -241,7 +245,7 @@ class Acquirer:
             await checkpoint()
         if waiter.group is not None and is_unusable(waiter.subs):
             await checkpoint()
-            raise make_no_healthy(why_unusable(waiter))
+            raise make_no_healthy(why_unusable(waiter.subs))
         may_queue = partial(self._core.may_queue, fresh=waiter.fresh, now=now)
         if not (waiter.had_turn or any(map(may_queue, waiter.subs))):
             await checkpoint()

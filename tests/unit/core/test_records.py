@@ -7,7 +7,6 @@ import pytest
 
 from conpool._core.dials import count_wanted
 from conpool._core.gate import Gate
-from conpool._core.seen import see
 from conpool._core.records import (
     AnyEntry,
     AnySubPool,
@@ -18,6 +17,7 @@ from conpool._core.records import (
     WaitOutcome,
     Warmer,
 )
+from conpool._core.seen import see
 from conpool._stats.snapshot import EndpointStats
 from conpool._values.config import PoolConfig
 from conpool._values.states import CloseReason
