@@ -137,7 +137,7 @@ def _can_lend(sub: AnySubPool, *, fresh: bool) -> bool:
         return False
     if sub.shares and _is_covered(sub):
         return True
-    free = sub.limit.total - len(sub.limit.borrowers) + (len(sub.idle) if fresh else 0)
+    free = sub.limit.total - len(sub.limit.borrowers)
     return free > sub.queue.count_unprovided() and sub.connecting < sub.max_connecting
 
 

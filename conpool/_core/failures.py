@@ -97,12 +97,12 @@ class Failures:
                 self._ledger.refuse(awaited_by, WaitOutcome.DIAL_FAILED, error)
         elif awaited_by is not None:
             self._ledger.end_warming(awaited_by, error)
-        if _may_be_helped(sub):
-            return
         since = sub.gate.outage_since
-        if since is not None and now - since >= sub.config.outage_grace:
+        if since is None or now - since < sub.config.outage_grace:
+            return
+        self.review(sub, now)
+        if not _may_be_helped(sub):
             self._chores.tell(sub, Outage(error, entry.arrivals, list(sub.warmers)), now)
-            self.review(sub, now)
 
     def review(self, sub: AnySubPool, now: float) -> None:
         """Refuse those who ask for a group with `sub`, and can be served by no member of it."""
@@ -120,8 +120,9 @@ class Failures:
     def _refuse_if_lost(self, waiter: AnyWaiter, now: float, *, is_patient: bool = False) -> None:
         if not is_lost(waiter, now, is_patient=is_patient):
             return
+        # Dials under way do not count: they go to members that have failed it before.
         helpers = (sub for sub in waiter.subs if not sub.queue.bars_groups)
-        if waiter.fresh or not any(map(_may_be_helped, helpers)):
+        if waiter.fresh or not any(map(_is_in_circulation, helpers)):
             waiter.reasons = why_unusable(waiter.subs)
             self._ledger.refuse(waiter, WaitOutcome.ALL_FAILED)
 
@@ -133,7 +134,12 @@ def _note_news(entry: AnyEntry) -> None:
 
 def _may_be_helped(sub: AnySubPool) -> bool:
     """Whether a connection is lent or checked, or another is dialled, that may serve a waiter."""
-    if sub.reserved or sub.connecting > sub.void:
+    return sub.connecting > sub.void or _is_in_circulation(sub)
+
+
+def _is_in_circulation(sub: AnySubPool) -> bool:
+    """Whether a connection is lent or checked that may serve a waiter."""
+    if sub.reserved:
         return True
     return sub.active > 0 and any(map(_will_serve, sub.limit.borrowers))
 

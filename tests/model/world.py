@@ -206,7 +206,7 @@ class World:
         """What an endpoint may be told, and what undoes it."""
         if "paused" in self.happens:
             yield "resumed" if sub.gate.is_paused else "paused"
-        if "marked" in self.happens:
+        if "marked" in self.happens and len(sub.chores) < 2:
             yield "unmarked" if sub.gate.is_marked_unhealthy else "marked"
 
     def _find_looks(self, shell: Shell) -> Iterator[tuple[str, int, Any]]:
