@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from functools import partial
 from threading import get_ident
-from typing import Any, NoReturn, Protocol, cast, final
+from typing import Any, NoReturn, Protocol, final
 
 import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled, current_task, enable_ki_protection
@@ -27,14 +27,17 @@ from conpool._core.affinity import remember
 from conpool._core.balancer import is_unusable, why_unusable
 from conpool._core.chores import PIECE
 from conpool._core.keeping import needs_check
-from conpool._core.records import Waiter, WaitOutcome
+from conpool._core.records import Waiter
 from conpool._engine.engine import Engine
 from conpool._engine.room import with_room
-from conpool._errors.connect import ConnectError
-from conpool._errors.copies import copy_for_caller
 from conpool._errors.pool import AcquireTimeout, PoolClosed
 from conpool._lending.lease import Connection
-from conpool._lending.refusal import make_no_healthy, make_queue_full, make_timeout
+from conpool._lending.refusal import (
+    make_no_healthy,
+    make_queue_full,
+    make_refusal,
+    make_timeout,
+)
 from conpool._lending.release import Releaser
 from conpool._lending.waiting import park
 from conpool._values.group import EndpointGroup, Target, valid_endpoint
@@ -381,19 +384,7 @@ class Acquirer:
         self._engine.report(self._core.returned_unused, entry, None)
 
     def _raise_outcome(self, waiter: PooledWaiter, sub: PooledSub) -> NoReturn:
-        if waiter.outcome is WaitOutcome.DIAL_FAILED:
-            raise copy_for_caller(cast("ConnectError", waiter.error))
-        if waiter.outcome is WaitOutcome.ALL_FAILED:
-            raise make_no_healthy(waiter.reasons or {})
-        if waiter.outcome is WaitOutcome.POOL_CLOSED:
-            raise PoolClosed(
-                f"pool {self._name} was closed while this task waited for a connection"
-            )
-        coming = waiter.coming
-        phase: AcquirePhase = "queue"
-        if coming is not None:
-            phase = "check" if coming.was_idle else "connect"
-        self._time_out(sub, phase, waiter)
+        raise make_refusal(self._core, sub, waiter, self._engine.now(), pool_name=self._name)
 
     def _time_out(self, sub: PooledSub, phase: AcquirePhase, waiter: PooledWaiter) -> NoReturn:
         raise make_timeout(

@@ -7,15 +7,33 @@ from dataclasses import replace
 from typing import cast
 
 from conpool._connection.pooled import PooledCore, PooledSub, PooledWaiter
+from conpool._core.records import WaitOutcome
 from conpool._core.seen import see, see_group
 from conpool._engine.holders import DESCRIBED, Slots, Tick
 from conpool._errors.connect import ConnectError
-from conpool._errors.copies import without_traceback
+from conpool._errors.copies import copy_for_caller, without_traceback
 from conpool._errors.obstacles import Obstacles
-from conpool._errors.pool import AcquireTimeout, NoHealthyEndpoint, QueueFull
+from conpool._errors.pool import AcquireTimeout, NoHealthyEndpoint, PoolClosed, QueueFull
 from conpool._values.endpoint import AnyEndpoint
 from conpool._values.group import Target
 from conpool._values.states import AcquirePhase
+
+
+def make_refusal(
+    core: PooledCore, sub: PooledSub, waiter: PooledWaiter, now: float, *, pool_name: str
+) -> Exception:
+    """Make the error for `waiter`, which the core has refused."""
+    if waiter.outcome is WaitOutcome.DIAL_FAILED:
+        return copy_for_caller(cast("ConnectError", waiter.error))
+    if waiter.outcome is WaitOutcome.ALL_FAILED:
+        return make_no_healthy(waiter.reasons or {})
+    if waiter.outcome is WaitOutcome.POOL_CLOSED:
+        return PoolClosed(f"pool {pool_name} was closed while this task waited for a connection")
+    coming = waiter.coming
+    phase: AcquirePhase = "queue"
+    if coming is not None:
+        phase = "check" if coming.was_idle else "connect"
+    return make_timeout(core, sub, waiter, now, phase=phase, pool_name=pool_name)
 
 
 def make_timeout(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from typing import Any, Final
 
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-import conpool
 from conpool import (
     AcquireTimeout,
     ConnectError,
@@ -20,6 +20,7 @@ from conpool import (
     NoHealthyEndpoint,
     PoolConfig,
     QueueFull,
+    Target,
 )
 from tests.support.drivers import Mux, MuxDriver, greet_and_echo
 from tests.support.pools import Network, open_pool
@@ -31,7 +32,7 @@ FIRST = EndpointGroup([A, B, C], policy="first_available")
 PAIR = EndpointGroup([A, B], policy="first_available")
 
 
-group_pool = partial(open_pool, has_groups=True)
+group_pool: Final[Any] = partial(open_pool, has_groups=True)
 
 
 async def lend(pool: ConnectionPool[None], group: EndpointGroup, count: int) -> str:
@@ -51,7 +52,7 @@ async def hold(pool: ConnectionPool[None], group: EndpointGroup, count: int) -> 
     return "".join(map(letter, leases))
 
 
-def letter(connection: Connection[object]) -> str:
+def letter(connection: Connection[Any]) -> str:
     return str(connection.endpoint)[0]
 
 
@@ -133,7 +134,7 @@ async def test_a_waiter_of_a_group_keeps_its_place_before_those_of_a_member(
     """G13."""
     order: list[str] = []
 
-    async def wait(target: conpool.Endpoint | EndpointGroup, name: str) -> None:
+    async def wait(target: Target, name: str) -> None:
         async with pool.connection(target):
             order.append(name)
 
