@@ -17,6 +17,7 @@ nox.options.sessions = ["tests", "lint", "typing", "docs"]
 
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 ASYNC_RULES = "ASYNC101,ASYNC102,ASYNC103,ASYNC119"  # ruff does not have these
+ON_ALL_CORES = ("-n", "logical", "--dist", "worksteal")
 PROJECT = nox.project.load_toml("pyproject.toml")
 
 
@@ -30,7 +31,7 @@ def tests(session: nox.Session) -> None:
     """The whole suite, with branch coverage."""
     session.install("-e", ".[test]", "coverage>=7.10")
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "run", "-m", "pytest", *ON_ALL_CORES, *session.posargs)
     session.run("coverage", "combine", "--quiet")
     if not session.posargs:  # a part of the suite covers a part of the package
         session.run("coverage", "report")
@@ -41,7 +42,7 @@ def oldest(session: nox.Session) -> None:
     """The suite with the oldest trio that pyproject.toml allows."""
     (trio,) = PROJECT["project"]["dependencies"]
     session.install("-e", ".[test]", trio.replace(">=", "=="))
-    session.run("pytest", *session.posargs)
+    session.run("pytest", *ON_ALL_CORES, *session.posargs)
 
 
 @nox.session

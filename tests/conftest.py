@@ -8,9 +8,11 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from .proof.totals import tried
 from .servers import Certificates
 from .servers.fixtures import (
     haproxy,
@@ -103,3 +105,28 @@ def _open_files() -> dict[int, str]:
 def _threads() -> set[str]:
     # trio keeps idle worker threads for ten seconds, by design; they hold nothing.
     return {t.name for t in threading.enumerate() if not t.name.startswith("Trio thread")}
+
+
+# ── how much was tried ──────────────────────────────────────────────────────────
+
+# A proof that tried nothing would look like one that found nothing.
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand a worker's counts to the process that prints them."""
+    handed_over: dict[str, object] | None = getattr(session.config, "workeroutput", None)
+    if handed_over is not None:
+        handed_over["tried"] = dict(tried)
+
+
+@pytest.hookimpl(optionalhook=True)  # there are workers with `-n` only
+def pytest_testnodedown(node: Any) -> None:
+    """Add the counts of a worker that has ended; one that crashed has none."""
+    tried.update(getattr(node, "workeroutput", {}).get("tried", {}))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the counts."""
+    if tried:
+        counts = ", ".join(f"{count:,} {what}" for what, count in tried.items())
+        terminalreporter.write_line(f"proof: {counts} tried")

@@ -22,7 +22,7 @@ cli: *
 contrib: *
 testing: *
 __init__:
-_pool: follow reap lifecycle steering pool
+_pool: follow reap lifecycle steering blocking pool
 _lending: refusal lease waiting peer_check share release acquire block
 _engine: insist room background attendant holders news dialler engine
 _dial: progress address places lookup name_cache socket_options race unix http_connect socks5 \

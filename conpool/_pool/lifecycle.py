@@ -30,8 +30,11 @@ from trio.lowlevel import Task, cancel_shielded_checkpoint, current_task
 from conpool._connection.pooled import PooledEntry
 from conpool._engine.engine import Engine
 from conpool._engine.insist import insist
+from conpool._extend.connector import Connector
+from conpool._lending.release import Releaser
 from conpool._pool.follow import Follower
 from conpool._pool.reap import Reaper
+from conpool._values.config import PoolConfig
 from conpool._values.states import CloseReason, ConnectionState, PoolState
 
 _BATCH: Final = 100
@@ -45,12 +48,14 @@ _MARGIN: Final = 1.0
 class Lifecycle:
     """Opens and ends one pool."""
 
-    def __init__(self, engine: Engine, reaper: Reaper, follower: Follower, grace: float) -> None:
+    def __init__(
+        self, engine: Engine, releaser: Releaser, connector: Connector, config: PoolConfig
+    ) -> None:
         self._engine = engine
         self._core = engine.core
-        self._reaper = reaper
-        self._follower = follower
-        self._grace = grace
+        self._reaper = Reaper(engine, releaser, config.reap_interval)
+        self._follower = Follower(engine, connector, config.reap_interval)
+        self._grace = config.shutdown_grace
         self._nursery_manager: AbstractAsyncContextManager[trio.Nursery]
         self._nursery: trio.Nursery
         self._host: trio.CancelScope

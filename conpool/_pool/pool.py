@@ -23,9 +23,8 @@ from conpool._lending.acquire import Acquirer
 from conpool._lending.block import LeaseBlock
 from conpool._lending.lease import Connection
 from conpool._lending.release import Releaser
-from conpool._pool.follow import Follower
+from conpool._pool.blocking import BlockingPool
 from conpool._pool.lifecycle import Lifecycle
-from conpool._pool.reap import Reaper
 from conpool._pool.steering import Steering
 from conpool._stats.snapshot import EndpointStats, PoolStats
 from conpool._values.config import PoolConfig, checked_configs
@@ -137,9 +136,7 @@ class ConnectionPool(Generic[SessionT]):
         self._releaser = Releaser(self._engine, health_check, self.name)
         self._acquirer = Acquirer(self._engine, self._releaser, self.name)
         self._steering = Steering(self._engine, self._acquirer, self._releaser, self.name)
-        reaper = Reaper(self._engine, self._releaser, config.reap_interval)
-        follower = Follower(self._engine, connector, config.reap_interval)
-        self._lifecycle = Lifecycle(self._engine, reaper, follower, config.shutdown_grace)
+        self._lifecycle = Lifecycle(self._engine, self._releaser, connector, config)
 
     # ── the block ───────────────────────────────────────────────────────────────
 
@@ -271,6 +268,11 @@ class ConnectionPool(Generic[SessionT]):
         """
         self._releaser.refuse_stranger(connection)
         self._releaser.discard(connection)
+
+    @property
+    def blocking(self) -> BlockingPool[SessionT]:
+        """The same pool for threads: `with pool.blocking.connection(endpoint) as conn`."""
+        return BlockingPool(self._engine, self._acquirer, self._releaser, self.name)
 
     # ── warming and clearing ────────────────────────────────────────────────────
 
