@@ -375,9 +375,8 @@ class ConnectionPool(Generic[SessionT]):
 
     def all_stats(self) -> PoolStats:
         """Return a snapshot of all numbers; printed, it is a table for people."""
-        core = self._core
-        total = core.pool_limit.total
-        return see_all(self.name, core.subs.copy(), core.dropped_counters, total, self._now())
+        core, limit = self._core, self._core.pool_limit.total
+        return see_all(self.name, core.subs.copy(), core.dropped_counters, limit, self._now())
 
     def _now(self) -> float:
         # Before the pool is open there may be no clock, and nobody waits.
