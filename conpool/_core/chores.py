@@ -11,9 +11,7 @@ from typing import Any, Final, final
 
 from conpool._core.ledger import Ledger
 from conpool._core.records import (
-    AnyEntry,
     AnySubPool,
-    AnyWaiter,
     Chore,
     Outage,
     Waiter,
@@ -71,7 +69,7 @@ class Chores:
         self,
         sub: AnySubPool,
         do: Callable[[Any, float], object],
-        items: Iterable[AnyEntry] | Iterable[AnyWaiter],
+        items: Iterable[Any],
         now: float,
     ) -> None:
         """Call `do` for each of `items`: for the first ones now, for the others soon."""

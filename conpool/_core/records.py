@@ -271,7 +271,7 @@ class SubPool(Generic[LinkT, TaskT]):
     """Raised by `clear`: a connection of an older one is not lent again."""
     survivors: dict[int, int] = field(default_factory=dict[int, int])
     """How many connections are left of each older generation; the oldest first."""
-    chores: list[Chore[LinkT, TaskT]] = field(default_factory=list[Any])
+    chores: list[Chore] = field(default_factory=list[Any])
     """What must be done to many connections, a few at a time."""
     looks: int = 0
     """Idle ones that were looked at since the pump last rested."""
@@ -372,11 +372,11 @@ class SubPool(Generic[LinkT, TaskT]):
 
 @final
 @dataclass(slots=True, eq=False)
-class Chore(Generic[LinkT, TaskT]):
+class Chore:
     """Something to be done to many connections or waiters of a sub-pool, a few at a time."""
 
     do: Callable[[Any, float], object]
-    entries: list[Entry[LinkT, TaskT]] | list[Waiter[LinkT, TaskT]]
+    entries: list[Any]
     """The last comes first."""
 
 

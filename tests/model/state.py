@@ -33,7 +33,7 @@ from conpool._values.states import CloseReason, ConnectionState
 from tests.support.shell import Entry, Refused, Shell, SubPool, Waiter, is_newly_dialled
 
 Name: TypeAlias = tuple[Any, ...]
-AnyChore: TypeAlias = records.Chore[Any, Any]
+AnyChore: TypeAlias = records.Chore
 
 # ── copies ──────────────────────────────────────────────────────────────────────
 
@@ -228,8 +228,7 @@ def _name_outage(sub: SubPool, now: float, ranks: dict[Waiter, int]) -> Name:
 def _name_chore(chore: AnyChore, names: dict[Entry, Name]) -> Name:
     """What is to be done, and to which connections that still exist; the last comes first."""
     do: Any = getattr(chore.do, "func", chore.do)
-    items: list[Any] = list(chore.entries)
-    return (do.__name__, tuple([names.get(item, ()) for item in items]))
+    return (do.__name__, tuple([names.get(item, ()) for item in chore.entries]))
 
 
 def _find_place(sub: SubPool, pool_limit: PoolLimit) -> int:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from conpool._core import balancer
+from conpool._core import balancer, records
 from conpool._core.records import WaitOutcome
 from conpool._values.endpoint import Endpoint
 from conpool._values.group import EndpointGroup
-from tests.support.shell import HERE, THERE, Shell
+from tests.support.shell import HERE, THERE, Shell, Waiter
 
 ELSEWHERE = Endpoint("elsewhere.example", 3)
 TURNS = EndpointGroup([HERE, THERE])
@@ -163,3 +163,65 @@ def test_a_marked_member_is_kept_in_mind() -> None:
     shell.mark(HERE, unhealthy=False)
     shell.sweep()
     assert not shell.core.subs
+
+
+# ── what makes a member a bad choice ────────────────────────────────────────────
+
+
+def picked(shell: Shell) -> object:
+    return shell.core.balancer.pick(FIRST, shell.now, fresh=False).endpoint
+
+
+def test_a_member_that_backs_off_is_passed_over_though_it_has_an_idle_connection() -> None:
+    shell = Shell()
+    shell.release(shell.lend(HERE))
+    shell.ask(HERE, fresh=True)
+    shell.dial_fails(HERE)
+    assert picked(shell) == THERE
+    shell.advance(1.5)
+    assert picked(shell) == HERE
+
+
+def test_a_paused_member_is_passed_over() -> None:
+    shell = Shell()
+    shell.release(shell.lend(HERE))
+    shell.pause(HERE)
+    assert picked(shell) == THERE
+
+
+def test_a_member_is_passed_over_while_somebody_finds_out_whether_it_is_back() -> None:
+    shell = Shell()
+    shell.ask(HERE)
+    shell.dial_fails(HERE)
+    shell.ask(HERE)
+    shell.advance(1.5)
+    assert dialled(shell) == [HERE]
+    shell.advance(1.5)
+    assert shell.sub(HERE).gate.is_open(shell.now)
+    assert picked(shell) == THERE
+    shell.dial_succeeds(HERE)
+    assert picked(shell) == HERE
+
+
+def waiter_of_failing_members(shell: Shell) -> Waiter:
+    """One who came before a dial to each member began that has failed, five seconds apart."""
+    waiter: Waiter = records.Waiter((shell.sub(HERE), shell.sub(THERE)), 0.0, 100.0, False)
+    waiter.number = 3
+    for at, sub in enumerate(waiter.subs):
+        sub.gate.failed(RuntimeError(), 5.0 * at)
+        sub.bad_news = 3
+    return waiter
+
+
+def test_bad_news_counts_until_a_dial_succeeds() -> None:
+    waiter = waiter_of_failing_members(Shell())
+    assert balancer.is_lost(waiter, 5.0, is_patient=False)
+    waiter.subs[1].gate.succeeded(6.0)
+    assert not balancer.is_lost(waiter, 6.0, is_patient=False)
+
+
+def test_the_outage_of_each_member_must_last_for_the_grace() -> None:
+    waiter = waiter_of_failing_members(Shell(outage_grace=2))
+    assert not balancer.is_lost(waiter, 6.9, is_patient=True)
+    assert balancer.is_lost(waiter, 6.9, is_patient=False)
+    assert balancer.is_lost(waiter, 7.0, is_patient=True)
