@@ -22,16 +22,17 @@ cli: *
 contrib: *
 testing: *
 __init__:
-_pool: follow reap lifecycle steering blocking pool
+_pool: follow reap lifecycle describe steering blocking pool
 _lending: refusal lease waiting peer_check share release acquire block
 _engine: insist room background attendant holders news dialler engine
 _dial: progress address places lookup name_cache socket_options race unix http_connect socks5 \
   tunnel tcp dial
 _connection: closing exchange session tls_tap probe link pooled hand_over idle_watch
-_errors: connect copies obstacles pool explain
+_errors: connect blame copies obstacles pool explain
 -- trio from here up, not below --
-_core: limit gate heap queue records affinity effects timetable pool_limit standing ledger \
-  chores keeping warming balancer dials sharing serving checks failures ending orders seen core
+_core: limit circuit gate heap shedding queue records affinity effects timetable pool_limit \
+  standing ledger chores keeping refusing warming balancer dials sharing serving checks failures \
+  ending orders seen core
 _extend: connector driver observer
 _stats: histogram counters report snapshot
 _values: config_error validation host value states tls proxy login url endpoint group option config

@@ -19,9 +19,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, final
+from typing import Final, final
 
 from conpool._core.records import AnyGroup, AnySubPool, AnyWaiter, Group
+from conpool._core.refusing import is_in_circulation
 from conpool._values.endpoint import AnyEndpoint
 from conpool._values.group import EndpointGroup
 
@@ -51,8 +52,9 @@ class Balancer:
         order = _in_order(target, members, usable)
         picked = next((sub for sub in order if _can_lend(sub, fresh=fresh)), None)
         if picked is None:
-            might_lend = [sub for sub in turns if sub.gate.is_usable]
-            picked = (order or might_lend or turns)[0]
+            unmarked = [sub for sub in turns if not sub.gate.is_unhealthy]
+            might_lend = [sub for sub in unmarked if _has_open(sub) or sub.gate.is_usable(now)]
+            picked = (order or might_lend or unmarked or turns)[0]
         group.turn = (members.index(picked) + 1) % len(members)
         return picked
 
@@ -126,7 +128,7 @@ class Balancer:
 
 def _is_usable(sub: AnySubPool, now: float) -> bool:
     """Whether nothing but its limits speaks against `sub`."""
-    return sub.gate.is_usable and sub.gate.is_open(now)
+    return sub.gate.is_usable(now) and sub.gate.is_open(now)
 
 
 def _can_lend(sub: AnySubPool, *, fresh: bool) -> bool:
@@ -194,7 +196,7 @@ def is_lost(waiter: AnyWaiter, now: float, *, is_patient: bool) -> bool:
     """
     for sub in waiter.subs:
         gate = sub.gate
-        if not gate.is_usable:
+        if not gate.is_usable(now):
             continue
         if gate.is_paused or not _has_failed(sub, waiter):
             return False
@@ -204,17 +206,30 @@ def is_lost(waiter: AnyWaiter, now: float, *, is_patient: bool) -> bool:
     return True
 
 
-def why_unusable(subs: Iterable[AnySubPool]) -> Mapping[AnyEndpoint, Exception | str]:
+def why_unusable(subs: Iterable[AnySubPool], now: float) -> Mapping[AnyEndpoint, Exception | str]:
     """Say for each of `subs` why it does not serve."""
-    return {sub.endpoint: _why_unusable(sub) for sub in subs}
+    return {sub.endpoint: _why_unusable(sub, now) for sub in subs}
 
 
-def _why_unusable(sub: AnySubPool) -> Exception | str:
-    if sub.gate.is_marked_unhealthy:
-        return "marked unhealthy"
-    return sub.gate.last_error or "its dials fail"
+def _why_unusable(sub: AnySubPool, now: float) -> Exception | str:
+    gate = sub.gate
+    if gate.is_unhealthy:
+        return "it is marked unhealthy"
+    if gate.is_cut_off(now):
+        last = "" if gate.last_error is None else f", after: {gate.last_error}"
+        return f"its circuit is open{last}"
+    return gate.last_error or "its dials fail"
 
 
-def is_unusable(subs: Iterable[Any]) -> bool:
-    """Whether groups go without each of `subs`: then a caller need not even wait."""
-    return not any(sub.gate.is_usable for sub in subs)
+def is_hopeless(subs: Iterable[AnySubPool], now: float, *, fresh: bool) -> bool:
+    """Whether a caller need not even wait: groups go without each of `subs`.
+
+    Where only circuits are open, a connection that is idle, or comes back, may still serve it.
+    """
+    for sub in subs:
+        if sub.gate.is_usable(now):
+            return False
+        may_lend = _has_open(sub) or is_in_circulation(sub)
+        if may_lend and not (fresh or sub.gate.is_unhealthy):
+            return False
+    return True

@@ -61,6 +61,7 @@ from conpool._core.records import (
     SubPool,
     TaskT,
 )
+from conpool._core.refusing import Refusing, equip
 from conpool._core.serving import Serving
 from conpool._core.sharing import Sharing
 from conpool._core.timetable import Timetable
@@ -92,6 +93,7 @@ class Core(Generic[LinkT, TaskT]):
         "_ledger",
         "_overrides",
         "_random",
+        "_refusing",
         "_resets",
         "_serving",
         "_shares",
@@ -137,10 +139,11 @@ class Core(Generic[LinkT, TaskT]):
         self._ledger = Ledger(self.pool_limit)
         self._chores = Chores(self._ledger)
         self._warming = Warming(self._ledger)
+        self._refusing = Refusing(self._ledger)
         self.balancer = Balancer(self.find_subpool)
-        self._dials = Dials(self._ledger, self._warming, self.balancer)
-        self.sharing = Sharing(self._ledger, self._dials)
-        self._serving = Serving(self._ledger, self._dials, self.sharing, self)
+        self._dials = Dials(self._ledger, self._warming, self._refusing, self.balancer)
+        self.sharing = Sharing(self._ledger, self._dials, self._refusing)
+        self._serving = Serving(self._ledger, self._dials, self.sharing, self._refusing, self)
         self.checks = Checks(self._ledger, self._chores, self._warming)
         self.failures = Failures(self._ledger, self._chores)
         self.ending = Ending(self._ledger, self._chores)
@@ -344,10 +347,11 @@ class Core(Generic[LinkT, TaskT]):
         """Once in a while: go on with what waits for time alone, or drop what nobody needs."""
         self._ledger.touch(sub)
         self.pump(now)
-        kept_until = max(sub.used_at + KEEP_BARE, sub.gate.opens_at, sub.warm_not_before)
+        kept_until = max(sub.used_at + KEEP_BARE, sub.gate.remembered_until, sub.warm_not_before)
         if now < kept_until or not sub.is_bare or self.subs.get(sub.endpoint) is not sub:
             return
         del self.subs[sub.endpoint]
+        sub.gate.forget()
         self.dropped_counters.absorb(sub.counters)
         # A lease closed under its holder may still report its end: count it in the pool's totals.
         sub.counters = self.dropped_counters
@@ -363,6 +367,8 @@ class Core(Generic[LinkT, TaskT]):
             if self.state is not _OPEN or sub.is_resting:
                 continue
             limit = sub.limit
+            if sub.waiting and sub.gate.is_unhealthy:
+                self._refusing.turn_away_all(sub, now)
             if sub.waiting and (
                 sub.idle or len(limit.borrowers) < limit.total or sub.claim is not None or sub.roomy
             ):
@@ -387,6 +393,7 @@ class Core(Generic[LinkT, TaskT]):
             sub.check_after = config.health_check_after
         sub.resets, sub.shares = self._resets, self._shares
         sub.note_strictness()
+        equip(sub, self.effects)
         return sub
 
     def __repr__(self) -> str:

@@ -13,6 +13,7 @@ from conpool._core.balancer import Balancer, has_open_for
 from conpool._core.chores import PIECE
 from conpool._core.ledger import Ledger
 from conpool._core.records import AnyEntry, AnySubPool, AnyWaiter
+from conpool._core.refusing import Refusing, is_in_circulation
 from conpool._core.warming import Warming
 from conpool._values.states import CloseReason, ConnectionState
 
@@ -23,11 +24,14 @@ _CONNECTING = ConnectionState.CONNECTING
 class Dials:
     """Decides about dials, and enters them into the ledger."""
 
-    __slots__ = ("_balancer", "_ledger", "_pool_limit", "_timetable", "_warming")
+    __slots__ = ("_balancer", "_ledger", "_pool_limit", "_refusing", "_timetable", "_warming")
 
-    def __init__(self, ledger: Ledger, warming: Warming, balancer: Balancer) -> None:
+    def __init__(
+        self, ledger: Ledger, warming: Warming, refusing: Refusing, balancer: Balancer
+    ) -> None:
         self._balancer = balancer
         self._ledger = ledger
+        self._refusing = refusing
         self._pool_limit = ledger.pool_limit
         self._timetable = ledger.timetable
         self._warming = warming
@@ -39,6 +43,8 @@ class Dials:
         has_idle = len(sub.idle) > len(sub.reserved)
         if has_idle and not (fresh or sub.waiting or sub.gate.is_paused):
             return True
+        if sub.gate.is_unhealthy or (sub.gate.is_cut_off(now) and not is_in_circulation(sub)):
+            return True  # it will be told so, and not that the queue is full
         has_slot = sub.limit.has_free_slot or (fresh and has_idle)
         if not has_slot or sub.connecting >= (1 if sub.gate.is_failing else sub.max_connecting):
             return False
@@ -46,12 +52,14 @@ class Dials:
 
     def dial_for_waiters(self, sub: AnySubPool, now: float) -> None:
         """Start the dials that the waiters of `sub` want, or have it stand in line for slots."""
+        if sub.gate.circuit is not None and sub.gate.is_cut_off(now):
+            self._refusing.turn_away_undiallable(sub, now)
         wanted = count_wanted(sub)
         if wanted and not sub.gate.is_open(now):
             self._look_when_gate_opens(sub)
             wanted = 0
-        elif sub.gate.is_failing:
-            wanted = min(wanted, 1)  # one attempt a delay, however many wait
+        elif sub.gate.is_wary:
+            wanted = min(wanted, 1)  # after each the pump asks the gate anew
         if self._pool_limit.is_limited:
             claim, _ = self._find_next(sub, now) if wanted else (None, sub)
             self._pool_limit.stand_in_line(sub, claim, wanted if claim is not None else 0)
@@ -161,6 +169,8 @@ class Dials:
 
     def _dial_for_next(self, sub: AnySubPool, now: float) -> AnyWaiter | None:
         """Dial for the next waiter of `sub`, there or at a better member of its group."""
+        if not sub.gate.is_open(now):
+            return None  # it has closed since `sub` came to stand in line
         waiter, where = self._find_next(sub, now)
         if waiter is not None:
             where.gate.attempted(now)
@@ -169,7 +179,7 @@ class Dials:
 
     def _find_next(self, sub: AnySubPool, now: float) -> tuple[AnyWaiter | None, AnySubPool]:
         """Return for whom `sub` could dial next, and where that is best done."""
-        waiter: AnyWaiter | None = sub.queue.find(is_unprovided=True)
+        waiter = self._find_oldest(sub, now)
         if waiter is None or waiter.group is None:
             return waiter, sub
         best = self._balancer.find_best(waiter, sub, self._can_dial, now, has_open=False)
@@ -179,6 +189,20 @@ class Dials:
             self._look_first_at(best, sub)
         # It needs no dial; others may, who ask for this endpoint only.
         return sub.queue.find(is_unprovided=True, is_single=True), sub
+
+    def _find_oldest(self, sub: AnySubPool, now: float) -> AnyWaiter | None:
+        """Return the oldest for whom nothing is under way; turn away whoever has waited too long.
+
+        While dials fail, waiters wait for the back-off, which is no sign of load.
+        """
+        for _ in range(PIECE):
+            waiter: AnyWaiter | None = sub.queue.find(is_unprovided=True)
+            if waiter is None or sub.gate.is_failing:
+                return waiter
+            if not self._refusing.is_turned_away(sub, waiter, now):
+                return waiter
+        self._ledger.rest(sub, now)
+        return None
 
     def may_serve(self, sub: AnySubPool, waiter: AnyWaiter | None, now: float) -> bool:
         """Whether `waiter` gets the connection that `sub` has open for it.

@@ -9,10 +9,13 @@ themselves because one is made for every lease that had to wait.)
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
-from typing import Generic, TypeAlias, final
+from typing import Any, Generic, TypeAlias, final
 
 from conpool._core.records import Entry, LinkT, TaskT, Waiter, Warmer
+from conpool._values.endpoint import AnyEndpoint
+from conpool._values.states import CircuitState
 
 
 @final
@@ -56,6 +59,16 @@ class Close(Generic[LinkT, TaskT]):
     gracefully: bool
 
 
+@final
+@dataclass(slots=True)
+class CircuitChanged:
+    """Tell the observers that the circuit of `endpoint` has gone from `old` to `new`."""
+
+    endpoint: AnyEndpoint
+    old: CircuitState
+    new: CircuitState
+
+
 Effect: TypeAlias = (
     Waiter[LinkT, TaskT]
     | Warmer[TaskT]
@@ -64,4 +77,12 @@ Effect: TypeAlias = (
     | Check[LinkT, TaskT]
     | Reset[LinkT, TaskT]
     | Close[LinkT, TaskT]
+    | CircuitChanged
 )
+
+
+def note_circuit(
+    effects: deque[Effect[Any, Any]], endpoint: AnyEndpoint, old: CircuitState, new: CircuitState
+) -> None:
+    """Enter a change of the circuit of `endpoint` into the outbox."""
+    effects.append(CircuitChanged(endpoint, old, new))

@@ -25,7 +25,7 @@ from conpool._core.records import (
     Waiter,
     WaitOutcome,
 )
-from conpool._values.states import ConnectionState
+from conpool._core.refusing import is_in_circulation
 
 EARLY: Final = CEILING
 """A connection that ends sooner after its dial, in seconds, may have been no use to anybody.
@@ -44,14 +44,21 @@ class Failures:
         self._ledger = ledger
         self._chores = chores
 
-    def dial_failed(self, entry: AnyEntry, error: Exception | None, now: float) -> None:
-        """The dial of `entry` has failed with `error`; with None, it was given up."""
+    def dial_failed(
+        self, entry: AnyEntry, error: Exception | None, now: float, *, is_servers: bool = True
+    ) -> None:
+        """The dial of `entry` has failed with `error`; with None, it was given up.
+
+        If not `is_servers`, the error says nothing about the server, and the breaker ignores it.
+        """
         awaited_by = self._ledger.dial_over(entry)
         self._ledger.strike_off(entry)
+        gate = entry.sub.gate
+        gate.dial_over(entry.created_at)
         if error is None:
             return
         entry.sub.counters.errors += 1
-        entry.sub.gate.failed(error, now)
+        gate.failed(error, now, began_at=entry.created_at, is_servers=is_servers)
         _note_news(entry)
         self._spread(entry, error, awaited_by, now)
 
@@ -67,7 +74,7 @@ class Failures:
 
         A server that accepts and hangs up is of no more use than one that refuses.
         """
-        entry.sub.gate.failed(error, now, in_doubt=True)
+        entry.sub.gate.failed(error, now, began_at=entry.created_at, in_doubt=True)
         _note_news(entry)
         entry.sub.note_strictness()
         self._ledger.touch(entry.sub)
@@ -98,9 +105,11 @@ class Failures:
         elif awaited_by is not None:
             self._ledger.end_warming(awaited_by, error)
         since = sub.gate.outage_since
-        if since is None or now - since < sub.config.outage_grace:
+        is_over = since is not None and now - since >= sub.config.outage_grace
+        if is_over or sub.gate.is_cut_off(now):
+            self.review(sub, now)
+        if not is_over:
             return
-        self.review(sub, now)
         if not _may_be_helped(sub):
             self._chores.tell(sub, Outage(error, entry.arrivals, list(sub.warmers)), now)
 
@@ -113,7 +122,7 @@ class Failures:
     def _review_one(self, sub: AnySubPool, waiter: AnyWaiter, now: float) -> None:
         if not waiter.queued:
             return
-        if not sub.gate.is_usable and waiter.coming is not None and waiter.coming.sub is sub:
+        if sub.gate.is_unhealthy and waiter.coming is not None and waiter.coming.sub is sub:
             self._ledger.let_go(waiter)
         self._refuse_if_lost(waiter, now, is_patient=True)
 
@@ -122,8 +131,8 @@ class Failures:
             return
         # Dials under way do not count: they go to members that have failed it before.
         helpers = (sub for sub in waiter.subs if not sub.queue.bars_groups)
-        if waiter.fresh or not any(map(_is_in_circulation, helpers)):
-            waiter.reasons = why_unusable(waiter.subs)
+        if waiter.fresh or not any(map(is_in_circulation, helpers)):
+            waiter.reasons = why_unusable(waiter.subs, now)
             self._ledger.refuse(waiter, WaitOutcome.ALL_FAILED)
 
 
@@ -134,16 +143,4 @@ def _note_news(entry: AnyEntry) -> None:
 
 def _may_be_helped(sub: AnySubPool) -> bool:
     """Whether a connection is lent or checked, or another is dialled, that may serve a waiter."""
-    return sub.connecting > sub.void or _is_in_circulation(sub)
-
-
-def _is_in_circulation(sub: AnySubPool) -> bool:
-    """Whether a connection is lent or checked that may serve a waiter."""
-    if sub.reserved:
-        return True
-    return sub.active > 0 and any(map(_will_serve, sub.limit.borrowers))
-
-
-def _will_serve(entry: AnyEntry) -> bool:
-    is_lasting = entry.doomed is None and entry.generation == entry.sub.generation
-    return is_lasting and entry.state is ConnectionState.ACTIVE
+    return sub.connecting > sub.void or is_in_circulation(sub)

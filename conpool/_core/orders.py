@@ -77,13 +77,30 @@ class Orders:
         sub.gate.resumed()
         self._ledger.touch(sub)
 
-    def marked(self, sub: AnySubPool, unhealthy: bool, now: float) -> None:
-        """Groups go without `sub` while it is `unhealthy`."""
-        sub.gate.marked(unhealthy)
-        standing.bar_groups(sub, bars=unhealthy)
-        self._ledger.touch(sub)
-        if unhealthy:
+    def marked(self, sub: AnySubPool, is_unhealthy: bool, now: float) -> None:
+        """The caller says how `sub` is. While it is unhealthy, nobody waits for it."""
+        sub.gate.marked(is_unhealthy=is_unhealthy)
+        standing.bar_groups(sub, bars=is_unhealthy)
+        sub.note_scarcity()
+        if is_unhealthy:
+            self._ledger.pool_limit.stand_in_line(sub, None, 0)
             self._failures.review(sub, now)
+        self._ledger.touch(sub)
+
+    def failure_reported(self, sub: AnySubPool, now: float) -> None:
+        """A protocol says that the server of `sub` has failed."""
+        if sub.gate.circuit is not None:
+            sub.used_at = now
+            sub.gate.circuit.failure_reported(now)
+            self._ledger.touch(sub)
+            if sub.gate.is_cut_off(now):
+                self._failures.review(sub, now)
+
+    def success_reported(self, sub: AnySubPool, now: float) -> None:
+        """A protocol, or the caller, says that the server of `sub` serves."""
+        if sub.gate.circuit is not None:
+            sub.gate.circuit.proved()
+            self._ledger.touch(sub)
 
     def warming_asked(self, warmer: AnyWarmer, now: float) -> None:
         """`warmer` waits until its number of connections are open."""

@@ -17,6 +17,7 @@ from itertools import islice
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar, final
 
 from conpool._core.heap import Heap, Row
+from conpool._core.shedding import Codel
 
 
 class Queued(Protocol):
@@ -49,7 +50,7 @@ class _Place(enum.IntEnum):
 class Queue(Generic[W]):
     """Waiters by number; whoever stands in a line has joined at its end."""
 
-    __slots__ = ("_aside", "_grouped", "bars_groups", "fresh_line", "line", "rows")
+    __slots__ = ("_aside", "_grouped", "bars_groups", "codel", "fresh_line", "line", "rows")
 
     def __init__(self) -> None:
         # Ordered dictionaries, because a plain one slows down when it is emptied from the front.
@@ -62,6 +63,8 @@ class Queue(Generic[W]):
         """Those who ask for a group, by whether they want a fresh connection."""
         self.bars_groups = False
         """Whether groups go without this endpoint: then their waiters are not found here."""
+        self.codel: Codel | None = None
+        """Says whether it sheds load; None: it never does."""
 
     def put_aside(self, waiter: W) -> None:
         """Have `waiter` stand aside, by what it wants and what is under way for it."""
@@ -116,6 +119,21 @@ class Queue(Generic[W]):
                 if not ((is_fresh and is_usual) or (place and is_unprovided)):
                     oldest = _older(oldest, heap.first())
         return oldest
+
+    def find_youngest(self, *, is_fresh: bool = False) -> W | None:
+        """Return the youngest waiter for whom nothing is under way; None if there is none.
+
+        With `is_fresh`, the youngest of those who want a fresh connection. Those who stand aside
+        have come back, so that they are older than nearly all others: they come last.
+        """
+        youngest = next(reversed(self.fresh_line), None)
+        usual = None if is_fresh else next(reversed(self.line), None)
+        if youngest is None or (usual is not None and usual.number > youngest.number):
+            youngest = usual
+        for kind in ((True, False), (False, False))[: 1 if is_fresh else 2]:
+            if youngest is None and kind in self._aside:
+                youngest = self._aside[kind].first()
+        return youngest
 
     def count_unprovided(self) -> int:
         """Return for how many nothing is under way."""

@@ -120,19 +120,21 @@ class WaitOutcome(enum.Enum):
     TIMEOUT = "timeout"
     DIAL_FAILED = "dial failed"
     POOL_CLOSED = "pool closed"
+    CIRCUIT_OPEN = "circuit open"
+    UNHEALTHY = "unhealthy"
+    SHED = "shed"
     ALL_FAILED = "all members of the group failed"
 
 
 @final
-@dataclass(slots=True, eq=False, repr=False)
+@dataclass(slots=True, eq=False)
 class Group(Generic[LinkT, TaskT]):
-    """What the pool knows of one group, for as long as it remembers the turn."""
+    """What the pool knows of one group, and its members as they were when somebody queued last."""
 
     target: EndpointGroup
     turn: int = 0
     """Which member the next caller gets, if members take turns."""
     subs: tuple[SubPool[LinkT, TaskT], ...] = ()
-    """The members, as they were when somebody queued last."""
 
 
 @final
@@ -211,8 +213,7 @@ class SubPool(Generic[LinkT, TaskT]):
     """What the pool knows of one endpoint.
 
     Connections are counted by state and charged to `limit`. `idle` is a stack: a dict gives the
-    newest, and drops any other, in one step. `queue` holds the waiters in the order of their
-    arrival.
+    newest, and drops any other, in one step.
     """
 
     endpoint: AnyEndpoint
@@ -326,7 +327,8 @@ class SubPool(Generic[LinkT, TaskT]):
 
     def note_scarcity(self) -> None:
         """Find out whether warming or the pool-wide limit may have a use for what becomes idle."""
-        self.is_scarce = bool(self.shares_limit or self.min_idle or self.warmers)
+        is_wanted = self.min_idle or self.warmers or self.gate.is_unhealthy
+        self.is_scarce = bool(self.shares_limit or is_wanted)
 
     @property
     def is_bare(self) -> bool:
@@ -337,7 +339,6 @@ class SubPool(Generic[LinkT, TaskT]):
             or self.warmers
             or self.resized
             or self.gate.is_paused
-            or self.gate.is_marked_unhealthy
             or self.groups
         )
 

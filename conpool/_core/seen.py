@@ -25,7 +25,8 @@ def see(sub: AnySubPool, now: float) -> EndpointStats:
         closing=sub.closing + len(sub.leaving),
         waiting=sub.waiting,
         oldest_wait=0.0 if first is None else now - first.since,
-        paused=sub.gate.is_paused,
+        paused=sub.gate.is_told_to_pause,
+        circuit=sub.gate.circuit_state,
         counters=sub.counters,
     )
 

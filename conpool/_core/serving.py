@@ -17,7 +17,8 @@ from conpool._core.chores import PIECE
 from conpool._core.dials import Dials
 from conpool._core.keeping import why_lapsed, why_not_kept
 from conpool._core.ledger import Ledger
-from conpool._core.records import AnyEntry, AnySubPool, AnyWaiter
+from conpool._core.records import AnyEntry, AnySubPool
+from conpool._core.refusing import Refusing
 from conpool._core.sharing import Sharing
 from conpool._values.states import CloseReason
 
@@ -38,10 +39,13 @@ class Openable(Protocol):
 class Serving:
     """Gives connections to waiters."""
 
-    __slots__ = ("_dials", "_ledger", "_pool", "_pool_limit", "_sharing")
+    __slots__ = ("_dials", "_ledger", "_pool", "_pool_limit", "_refusing", "_sharing")
 
-    def __init__(self, ledger: Ledger, dials: Dials, sharing: Sharing, pool: Openable) -> None:
+    def __init__(
+        self, ledger: Ledger, dials: Dials, sharing: Sharing, refusing: Refusing, pool: Openable
+    ) -> None:
         self._pool = pool
+        self._refusing = refusing
         self._sharing = sharing
         self._ledger = ledger
         self._pool_limit = ledger.pool_limit
@@ -109,17 +113,26 @@ class Serving:
     def lend_or_keep(self, entry: AnyEntry, now: float) -> None:
         """Lend `entry`, which is active and nobody's, to a waiter, or lay it on the idle stack."""
         sub = entry.sub
-        if sub.waiting and not sub.gate.is_paused:
+        refused = 0
+        while sub.waiting and not sub.gate.is_paused:
             queue = sub.queue
-            waiter: AnyWaiter | None
-            if not (queue.rows or queue.fresh_line):
-                waiter = next(iter(queue.line))  # nearly always
-            else:
-                is_used = entry.uses > 0 or entry.was_idle
-                waiter = queue.find(is_usual=is_used)
-                if is_used and self._dials.must_make_way(sub, waiter, now):
-                    self._ledger.condemn(entry, CloseReason.EVICTED, gracefully=True)
-                    return
+            is_used = entry.uses > 0 or entry.was_idle
+            is_simple = not (queue.rows or queue.fresh_line)
+            # Nearly always it is the first in line.
+            waiter = next(iter(queue.line)) if is_simple else queue.find(is_usual=is_used)
+            if (
+                waiter is not None
+                and (waiter.deadline <= now or (queue.codel is not None and is_used))
+                and self._refusing.is_turned_away(sub, waiter, now)
+            ):
+                refused += 1
+                if refused < PIECE:
+                    continue
+                self._ledger.rest(sub, now)  # in the next tick it is looked at again
+                break
+            if is_used and not is_simple and self._dials.must_make_way(sub, waiter, now):
+                self._ledger.condemn(entry, CloseReason.EVICTED, gracefully=True)
+                return
             if waiter is not None:
                 limit = self._pool_limit
                 if limit.wanted:
@@ -132,6 +145,7 @@ class Serving:
                     self._sharing.join(entry, now)
                     self._ledger.touch(sub)  # it may have room for others
                 return
+            break
         if not entry.uses:
             entry.idled_unused = True
         self._ledger.push_idle(entry)
@@ -146,7 +160,7 @@ class Serving:
         if sub.gate.is_paused:
             return True
         while len(sub.idle) > len(sub.reserved):
-            waiter: AnyWaiter | None = sub.queue.find(is_usual=True, is_unprovided=True)
+            waiter = sub.queue.find(is_usual=True, is_unprovided=True)
             if waiter is None and sub.checking >= sub.queue.count_usual():
                 break
             if sub.looks == PIECE:

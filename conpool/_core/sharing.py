@@ -15,6 +15,7 @@ from conpool._core.chores import PIECE
 from conpool._core.dials import Dials
 from conpool._core.ledger import Ledger
 from conpool._core.records import AnyEntry, AnySubPool
+from conpool._core.refusing import Refusing
 from conpool._values.states import CloseReason, ConnectionState
 
 _ACTIVE: Final = ConnectionState.ACTIVE
@@ -26,10 +27,11 @@ _fill_of = attrgetter("holders")
 class Sharing:
     """Has leases join connections, and leave them."""
 
-    __slots__ = ("_dials", "_ledger", "_pool_limit")
+    __slots__ = ("_dials", "_ledger", "_pool_limit", "_refusing")
 
-    def __init__(self, ledger: Ledger, dials: Dials) -> None:
+    def __init__(self, ledger: Ledger, dials: Dials, refusing: Refusing) -> None:
         self._ledger = ledger
+        self._refusing = refusing
         self._dials = dials
         self._pool_limit = ledger.pool_limit
 
@@ -90,6 +92,8 @@ class Sharing:
             if not self._dials.may_serve(sub, waiter, now):
                 if waiter.coming is None:
                     return False
+                continue
+            if self._refusing.is_turned_away(sub, waiter, now):
                 continue
             if self._dials.must_make_way(sub, waiter, now) or limit.must_make_way(waiter):
                 self.spoil(entry, CloseReason.EVICTED, now)

@@ -25,6 +25,7 @@ from conpool._engine.attendant import Attendant
 from conpool._engine.background import Background
 from conpool._engine.insist import insist
 from conpool._engine.news import News
+from conpool._errors.blame import is_servers
 from conpool._errors.connect import ConnectError
 from conpool._errors.copies import without_traceback
 from conpool._errors.explain import as_connect_error
@@ -191,11 +192,15 @@ class Dialler:
             told = PoolClosed("the pool closed during the dial")
         now = host.time()
         host.news.add_about(host.news.connect_failed, entry, told, now - started)
-        failures.dial_failed(entry, error, now)
+        blames_server = True
         try:
-            insist(host.some_closed.unpark_all)
+            blames_server = error is None or is_servers(error)
         finally:
-            host.perform(now)
+            failures.dial_failed(entry, error, now, is_servers=blames_server)
+            try:
+                insist(host.some_closed.unpark_all)
+            finally:
+                host.perform(now)
         if error is not None:
             failures.remember(entry.sub, error, without_traceback(error))
 

@@ -28,7 +28,7 @@ from conpool._connection.pooled import (
     PooledWarmer,
 )
 from conpool._connection.session import NO_SESSIONS, SessionRules
-from conpool._core.effects import Check, Close, Dial, Effect, GiveUp, Reset
+from conpool._core.effects import Check, CircuitChanged, Close, Dial, Effect, GiveUp, Reset
 from conpool._core.keeping import needs_check
 from conpool._core.records import Waiter, WaitOutcome, Warmer
 from conpool._engine.attendant import Attendant
@@ -106,6 +106,7 @@ class Engine:
             Check: self._look_at_idle,
             Reset: self._start_reset,
             Close: self._start_close,
+            CircuitChanged: self._tell_circuit,
         }
 
     async def run(
@@ -263,6 +264,9 @@ class Engine:
         task = waiting.task
         if task is not None and task.custom_sleep_data is waiting:  # else it does not sleep
             reschedule(task)
+
+    def _tell_circuit(self, changed: CircuitChanged) -> None:
+        self.news.add(self.news.circuit_changed, changed.endpoint, changed.old, changed.new)
 
     # ── closing ─────────────────────────────────────────────────────────────────
 

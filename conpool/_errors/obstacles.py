@@ -6,6 +6,7 @@ any.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import final
@@ -13,7 +14,7 @@ from typing import final
 from conpool._errors.connect import ConnectError
 from conpool._stats.report import duration
 from conpool._stats.snapshot import EndpointStats
-from conpool._values.states import AcquirePhase
+from conpool._values.states import AcquirePhase, CircuitState
 
 
 @final
@@ -67,6 +68,8 @@ class Obstacles:
         if self.failing_for is not None:
             when = self._describe_next_dial()
             yield f"no dial has succeeded for {duration(self.failing_for)}{when}"
+        if self.stats.circuit is not CircuitState.CLOSED:
+            yield f"its circuit is {self.stats.circuit.value}: few dials may start, or none"
         if self.last_connect_error is not None:
             yield f"last connect error: {self.last_connect_error}"
         if self.holders:
@@ -87,7 +90,7 @@ class Obstacles:
     def _describe_next_dial(self) -> str:
         if self.stats.connecting:
             return "; an attempt is under way"
-        if self.stats.paused or self.next_dial_in <= 0:
+        if self.stats.paused or not 0 < self.next_dial_in < math.inf:
             return ""
         return f"; dials back off, the next attempt is due in {duration(self.next_dial_in)}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import trio
@@ -126,7 +127,8 @@ class CircuitOpen(DetailedError):
 
     Attributes:
         endpoint: The endpoint that failed.
-        retry_after: Seconds until the pool tries it again.
+        retry_after: Seconds until the pool tries it again; 0 if it does so now; `math.inf` if it
+            never does by itself.
     """
 
     endpoint: AnyEndpoint
@@ -137,6 +139,8 @@ class CircuitOpen(DetailedError):
         self.retry_after = retry_after
         # 0: the circuit is half open, and all the dials that it allows are under way.
         when = f"tries again in {duration(retry_after)}" if retry_after > 0 else "is trying it now"
+        if retry_after == math.inf:
+            when = "does not try again until it is told that the server is well"
         super().__init__(
             f"no connection to {endpoint}, phase connect: its circuit is open after repeated"
             f" failures; the pool {when}"

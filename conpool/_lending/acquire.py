@@ -24,7 +24,7 @@ from trio.lowlevel import checkpoint, checkpoint_if_cancelled, current_task, ena
 
 from conpool._connection.pooled import PooledEntry, PooledSub, PooledWaiter
 from conpool._core.affinity import remember
-from conpool._core.balancer import is_unusable, why_unusable
+from conpool._core.balancer import is_hopeless, why_unusable
 from conpool._core.chores import PIECE
 from conpool._core.keeping import needs_check
 from conpool._core.records import Waiter
@@ -173,9 +173,11 @@ class Acquirer:
         if not isinstance(target, EndpointGroup):
             return self._core.find_subpool(valid_endpoint(target), now)
         sub = self._core.balancer.pick(target, now, fresh=fresh)
-        if not sub.gate.is_usable:  # nor is any other
-            await checkpoint()
-            raise make_no_healthy(why_unusable(self._core.balancer.find_members(target, now)))
+        if not sub.gate.is_usable(now):  # nor is any other
+            members = self._core.balancer.find_members(target, now)
+            if is_hopeless(members, now, fresh=fresh):
+                await checkpoint()
+                raise make_no_healthy(why_unusable(members, now))
         return sub
 
     def _make_waiter(
@@ -246,11 +248,14 @@ class Acquirer:
         if trio.current_effective_deadline() <= now:
             # The deadline has passed; this checkpoint has trio deliver the cancellation.
             await checkpoint()
-        if waiter.group is not None and is_unusable(waiter.subs):
-            await checkpoint()
-            raise make_no_healthy(why_unusable(waiter.subs))
+        subs = waiter.subs
+        if waiter.group is not None:
+            if is_hopeless(subs, now, fresh=waiter.fresh):
+                await checkpoint()
+                raise make_no_healthy(why_unusable(subs, now))
+            subs = tuple(one for one in subs if one.gate.is_usable(now)) or subs
         may_queue = partial(self._core.may_queue, fresh=waiter.fresh, now=now)
-        if not (waiter.had_turn or any(map(may_queue, waiter.subs))):
+        if not (waiter.had_turn or any(map(may_queue, subs))):
             await checkpoint()
             raise make_queue_full(self._core, sub, waiter, now, pool_name=self._name)
 

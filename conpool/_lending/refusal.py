@@ -13,7 +13,14 @@ from conpool._engine.holders import DESCRIBED, Slots, Tick
 from conpool._errors.connect import ConnectError
 from conpool._errors.copies import copy_for_caller, without_traceback
 from conpool._errors.obstacles import Obstacles
-from conpool._errors.pool import AcquireTimeout, NoHealthyEndpoint, PoolClosed, QueueFull
+from conpool._errors.pool import (
+    AcquireTimeout,
+    CircuitOpen,
+    NoHealthyEndpoint,
+    PoolClosed,
+    QueueFull,
+)
+from conpool._values.config_error import PoolError
 from conpool._values.endpoint import AnyEndpoint
 from conpool._values.group import Target
 from conpool._values.states import AcquirePhase
@@ -29,6 +36,8 @@ def make_refusal(
         return make_no_healthy(waiter.reasons or {})
     if waiter.outcome is WaitOutcome.POOL_CLOSED:
         return PoolClosed(f"pool {pool_name} was closed while this task waited for a connection")
+    if waiter.outcome is not WaitOutcome.TIMEOUT:
+        return _make_turned_away(core, sub, waiter, now, pool_name=pool_name)
     coming = waiter.coming
     phase: AcquirePhase = "queue"
     if coming is not None:
@@ -72,12 +81,39 @@ def make_timeout(
 
 
 def make_queue_full(
-    core: PooledCore, sub: PooledSub, waiter: PooledWaiter, now: float, *, pool_name: str
+    core: PooledCore,
+    sub: PooledSub,
+    waiter: PooledWaiter,
+    now: float,
+    *,
+    pool_name: str,
+    shed: bool = False,
 ) -> QueueFull:
-    """Make the error for `waiter`, which would have to wait where no more may."""
+    """Make the error for `waiter`, which would have to wait where no more may, or for so long."""
     obstacles = _find_obstacles(core, waiter, now)
-    error = QueueFull(obstacles, endpoint=_target_of(sub, waiter), pool_name=pool_name)
+    target = _target_of(sub, waiter)
+    error = QueueFull(obstacles, endpoint=target, pool_name=pool_name, shed=shed)
     error.__cause__ = obstacles.last_connect_error
+    return error
+
+
+def _make_turned_away(
+    core: PooledCore, sub: PooledSub, waiter: PooledWaiter, now: float, *, pool_name: str
+) -> PoolError:
+    """Make the error for `waiter`, which the core has turned away though it had time left."""
+    if waiter.outcome is WaitOutcome.SHED:
+        return make_queue_full(core, sub, waiter, now, pool_name=pool_name, shed=True)
+    if waiter.outcome is WaitOutcome.UNHEALTHY:
+        return make_no_healthy({sub.endpoint: "it is marked unhealthy"})
+    return make_circuit_open(sub, now)
+
+
+def make_circuit_open(sub: PooledSub, now: float) -> CircuitOpen:
+    """Make the error for a caller that needs a dial, where the circuit allows none."""
+    circuit = sub.gate.circuit
+    retry_after = 0.0 if circuit is None else circuit.retry_after(now)
+    error = CircuitOpen(endpoint=sub.endpoint, retry_after=retry_after)
+    error.__cause__ = sub.gate.last_error
     return error
 
 

@@ -24,6 +24,7 @@ from conpool._lending.block import LeaseBlock
 from conpool._lending.lease import Connection
 from conpool._lending.release import Releaser
 from conpool._pool.blocking import BlockingPool
+from conpool._pool.describe import describe
 from conpool._pool.lifecycle import Lifecycle
 from conpool._pool.steering import Steering
 from conpool._stats.snapshot import EndpointStats, PoolStats
@@ -201,7 +202,9 @@ class ConnectionPool(Generic[SessionT]):
         Raises, on entering the block:
             AcquireTimeout: The pool had no connection in time.
             ConnectError: A dial has failed; see `PoolConfig.outage_grace` for who is told.
-            QueueFull: `max_waiting_per_endpoint` tasks wait already.
+            QueueFull: `max_waiting_per_endpoint` tasks wait already, or the queue sheds load.
+            CircuitOpen: The circuit breaker allows no dial, and no connection is open.
+            NoHealthyEndpoint: The endpoint is marked unhealthy.
             PoolClosed: The pool is not open.
 
         If entering is cancelled, the pool is as if nobody had asked it; a dial or check goes on.
@@ -286,6 +289,7 @@ class ConnectionPool(Generic[SessionT]):
         Raises:
             ConfigError: `count` is negative, or more than a limit or `max_idle_per_endpoint`.
             ConnectError: One of its dials failed, or an outage has outlasted `outage_grace`.
+            CircuitOpen: The circuit breaker allows no dial now.
             PoolClosed: The pool is not open, or was closed meanwhile.
             RuntimeError: This task holds too many of the pool's slots itself, elsewhere.
         """
@@ -350,28 +354,32 @@ class ConnectionPool(Generic[SessionT]):
 
     @enable_ki_protection
     def mark_unhealthy(self, endpoint: Target) -> None:
-        """Have groups go without `endpoint`, as no caller of its own does, until `mark_healthy`."""
-        self._steering.mark(endpoint, unhealthy=True)
+        """Lend and dial nothing until `mark_healthy`: acquires raise `NoHealthyEndpoint`."""
+        self._steering.mark(endpoint, is_unhealthy=True)
 
     @enable_ki_protection
     def mark_healthy(self, endpoint: Target) -> None:
-        """Have groups use `endpoint` again."""
-        self._steering.mark(endpoint, unhealthy=False)
+        """End `mark_unhealthy`, and close the circuit of `endpoint` if it is open."""
+        self._steering.mark(endpoint, is_unhealthy=False)
 
+    @enable_ki_protection
     def report_failure(self, endpoint: AnyEndpoint) -> None:
-        """Comes with the circuit breaker, in a later release."""
-        raise NotImplementedError("circuit breakers come with a later release")
+        """Have the circuit breaker, if any, count a failure that no dial shows, such as a 503.
 
+        A dial that succeeds does not end a row of such failures: report successes, too.
+        """
+        self._steering.report_failure(endpoint)
+
+    @enable_ki_protection
     def report_success(self, endpoint: AnyEndpoint) -> None:
-        """Comes with the circuit breaker, in a later release."""
-        raise NotImplementedError("circuit breakers come with a later release")
+        """End the row of failures of `endpoint`: it has served. An open circuit closes."""
+        self._steering.report_success(endpoint)
 
     # ── seeing ──────────────────────────────────────────────────────────────────
 
     def stats(self, endpoint: Target) -> EndpointStats:
         """Return a snapshot: zeros for an endpoint never seen, the sums of a group's members."""
-        subs = [self._core.peek(member) for member in members_of(endpoint)]
-        return see_target(endpoint, subs, self._now())
+        return see_target(endpoint, [self._core.peek(m) for m in members_of(endpoint)], self._now())
 
     def all_stats(self) -> PoolStats:
         """Return a snapshot of all numbers; printed, it is a table for people."""
@@ -389,12 +397,4 @@ class ConnectionPool(Generic[SessionT]):
         )
 
     def __repr__(self) -> str:
-        core = self._core
-        count, limit = len(core.subs), core.pool_limit.limit
-        # Debuggers and logs ask for this at any time: it costs the same, whatever the pool holds.
-        connections = f", {len(limit.borrowers)} of {limit.total} connections"
-        return (
-            f"<conpool.ConnectionPool {self.name!r} {core.state.value}:"
-            f" {count} {'endpoint' if count == 1 else 'endpoints'}"
-            f"{connections if core.pool_limit.is_limited else ''}>"
-        )
+        return describe(self.name, self._core)

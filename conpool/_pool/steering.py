@@ -18,6 +18,7 @@ from conpool._errors.connect import ConnectError
 from conpool._errors.copies import copy_for_caller
 from conpool._errors.pool import PoolClosed
 from conpool._lending.acquire import Acquirer
+from conpool._lending.refusal import make_circuit_open
 from conpool._lending.release import Releaser
 from conpool._lending.waiting import park_warmer
 from conpool._values.config_error import ConfigError
@@ -53,6 +54,9 @@ class Steering:
         warmer: PooledWarmer = Warmer(sub, count)
         try:
             self._engine.report(self._orders.warming_asked, warmer)
+            now = self._engine.now()
+            if warmer.queued and not sub.connecting and sub.gate.is_cut_off(now):
+                raise make_circuit_open(sub, now)
             if warmer.queued:
                 await park_warmer(warmer, self._engine)
             else:
@@ -116,14 +120,27 @@ class Steering:
         for sub in self._covered(target):
             self._engine.report(self._orders.resumed, sub)
 
+    def mark(self, target: Target, *, is_unhealthy: bool) -> None:
+        for sub in self._find_all(target):
+            if not is_unhealthy:
+                self._engine.report(self._orders.success_reported, sub)
+            self._engine.report(self._orders.marked, sub, is_unhealthy)
+
+    def report_failure(self, endpoint: AnyEndpoint) -> None:
+        self._releaser.refuse_other_thread()
+        known = valid_endpoint(endpoint)
+        if self._core.is_open:  # else nobody will dial it again
+            sub = self._core.find_subpool(known, self._engine.now())
+            self._engine.report(self._orders.failure_reported, sub)
+
+    def report_success(self, endpoint: AnyEndpoint) -> None:
+        for sub in self._covered(valid_endpoint(endpoint)):
+            self._engine.report(self._orders.success_reported, sub)
+
     def set_limit(self, target: Target, total: int) -> None:
         valid_count("max_connections", total, minimum=1)
         for sub in self._find_all(target):
             self._engine.report(self._orders.limit_set, sub, total)
-
-    def mark(self, target: Target, *, unhealthy: bool) -> None:
-        for sub in self._find_all(target) if unhealthy else self._covered(target):
-            self._engine.report(self._orders.marked, sub, unhealthy)
 
     def _find_all(self, target: Target) -> list[PooledSub]:
         """Return the sub-pools of `target`; make those that do not exist."""

@@ -47,6 +47,11 @@ _BAD_NEWS: Final = {"oldest_wait", "acquire_timeouts"}
 """The table leaves these columns out where all their numbers are zero."""
 
 _PAUSED: Final = " (paused)"
+_CIRCUITS: Final = {
+    CircuitState.CLOSED: "",
+    CircuitState.OPEN: " (circuit open)",
+    CircuitState.HALF_OPEN: " (circuit half open)",
+}
 
 
 @final
@@ -371,7 +376,7 @@ def _busyness(member: EndpointStats) -> tuple[int, ...]:
 
 
 def _label(member: EndpointStats) -> str:
-    mark = _PAUSED if member.paused else ""
+    mark = _PAUSED if member.paused else _CIRCUITS[member.circuit]
     return shorten(str(member.endpoint), _NAME_WIDTH - len(mark)) + mark
 
 

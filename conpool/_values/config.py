@@ -224,9 +224,4 @@ def checked_configs(config: object, overrides: object) -> dict[AnyEndpoint, Pool
         for field in sorted(POOL_WIDE_FIELDS):
             if getattr(own, field) != getattr(usual, field):
                 raise ConfigError(f"{field} is the whole pool's: {endpoint} cannot have its own")
-    for one in (usual, *own_configs.values()):
-        if one.circuit_breaker is not None or one.queue_target_delay is not None:
-            raise NotImplementedError(
-                "circuit_breaker and queue_target_delay come with a later release"
-            )
     return own_configs

@@ -70,6 +70,19 @@ class CircuitState(enum.Enum):
     """A few dials try the server."""
 
 
+_C = CircuitState
+
+CIRCUIT_TRANSITIONS: Final[frozenset[tuple[CircuitState, CircuitState]]] = frozenset(
+    {
+        (_C.CLOSED, _C.OPEN),  # the server has failed too often in a row
+        (_C.OPEN, _C.HALF_OPEN),  # the time is over, and the first dial tries the server
+        (_C.HALF_OPEN, _C.OPEN),  # it has failed again
+        (_C.HALF_OPEN, _C.CLOSED),  # it serves
+        (_C.OPEN, _C.CLOSED),  # it has served, or somebody says so, or nobody asks any more
+    }
+)
+
+
 @enum.unique
 class ConnectionState(enum.Enum):
     """Where a connection is in its life. All but CLOSED count against the limits."""

@@ -7,7 +7,7 @@ from typing import Final
 
 from mutations.bug import Mutation
 
-SOURCES: Final = ("core", "corpus", "groups", "proof", "sessions", "shell")
+SOURCES: Final = ("core", "corpus", "groups", "overload", "proof", "sessions", "shell")
 
 
 def load(sources: list[str]) -> list[Mutation]:

@@ -83,8 +83,8 @@ MUTATIONS: Final = (
     plant(
         "an attempt after a failure does not put off the next one",
         "_core/gate.py",
-        "            self._failures += 1\n            self._put_off(now)\n",
-        "            self._failures += 1\n",
+        "or not circuit.has_more_trials:\n                self._put_off(now)\n",
+        "or not circuit.has_more_trials:\n                pass\n",
     ),
     plant(
         "an idle connection holds the slot of one who wants a new connection",
@@ -153,15 +153,14 @@ MUTATIONS: Final = (
     plant(
         "the youngest waiter is dialled for first",
         "_core/dials.py",
-        "        waiter: AnyWaiter | None = sub.queue.find(is_unprovided=True)\n",
-        "        found = [one for one in reversed(list(sub.queue)) if one.coming is None]\n"
-        "        waiter: AnyWaiter | None = next(iter(found), None)\n",
+        "            waiter: AnyWaiter | None = sub.queue.find(is_unprovided=True)\n",
+        "            waiter: AnyWaiter | None = sub.queue.find_youngest()\n",
     ),
     plant(
         "the youngest waiter is served first",
         "_core/serving.py",
-        "                waiter = next(iter(queue.line))  # nearly always\n",
-        "                waiter = next(reversed(queue.line))\n",
+        "            waiter = next(iter(queue.line)) if is_simple",
+        "            waiter = next(reversed(queue.line)) if is_simple",
     ),
     plant(
         "whoever is put back last stands first",
@@ -226,20 +225,20 @@ MUTATIONS: Final = (
     plant(
         "a paused endpoint keeps its place in line",
         "_core/orders.py",
-        "        self._ledger.pool_limit.stand_in_line(sub, None, 0)\n",
-        "        pass\n",
+        "        sub.gate.paused()\n        self._ledger.pool_limit.stand_in_line(sub, None, 0)\n",
+        "        sub.gate.paused()\n",
     ),
     plant(
         "a return in a pause is handed over",
         "_core/serving.py",
-        "        if sub.waiting and not sub.gate.is_paused:\n",
-        "        if sub.waiting:\n",
+        "        while sub.waiting and not sub.gate.is_paused:\n",
+        "        while sub.waiting:\n",
     ),
     plant(
         "a used connection passes for a new one",
         "_core/serving.py",
-        "                is_used = entry.uses > 0 or entry.was_idle\n",
-        "                is_used = entry.was_idle\n",
+        "            is_used = entry.uses > 0 or entry.was_idle\n",
+        "            is_used = entry.was_idle\n",
     ),
     # ── age ─────────────────────────────────────────────────────────────────────
     plant(
@@ -323,9 +322,9 @@ MUTATIONS: Final = (
     ),
     plant(
         "after a failure all waiters are dialled for at once",
-        "_core/dials.py",
-        "            wanted = min(wanted, 1)  # one attempt a delay, however many wait\n",
-        "            pass\n",
+        "_core/gate.py",
+        "        return self._failures > 0 or self.circuit_state is not CircuitState.CLOSED\n",
+        "        return self.circuit_state is not CircuitState.CLOSED\n",
     ),
     plant(
         "delays do not grow",
@@ -357,15 +356,15 @@ MUTATIONS: Final = (
     # ── who is told of an outage ──────────────────────────────────────────────────
     plant(
         "those whom a return will serve are told that a dial has failed",
-        "_core/failures.py",
+        "_core/refusing.py",
         "    return sub.active > 0 and any(map(_will_serve, sub.limit.borrowers))\n",
         "    return False\n",
     ),
     plant(
         "those whom another dial may serve are told that one has failed",
         "_core/failures.py",
-        "    return sub.connecting > sub.void or _is_in_circulation(sub)\n",
-        "    return _is_in_circulation(sub)\n",
+        "    return sub.connecting > sub.void or is_in_circulation(sub)\n",
+        "    return is_in_circulation(sub)\n",
     ),
     plant(
         "one who wants a new connection waits on because others are lent",
@@ -437,7 +436,7 @@ MUTATIONS: Final = (
     plant(
         "a connection that is lost early is no failure",
         "_core/failures.py",
-        "        entry.sub.gate.failed(error, now, in_doubt=True)\n",
+        "        entry.sub.gate.failed(error, now, began_at=entry.created_at, in_doubt=True)\n",
         "        entry.sub.gate.is_in_doubt = True\n",
     ),
     plant(
@@ -826,7 +825,7 @@ MUTATIONS: Final = (
     ),
     plant(
         "a lent connection that will not be kept counts as help",
-        "_core/failures.py",
+        "_core/refusing.py",
         "    is_lasting = entry.doomed is None and entry",
         "    is_lasting = entry",
     ),

@@ -188,10 +188,4 @@ MUTATIONS: Final = (
         "    return places.total() - sum(once.values())\n",
         "    return 0\n",
     ),
-    plant(
-        "a marked endpoint is dropped with its mark",
-        "_core/records.py",
-        "            or self.gate.is_marked_unhealthy\n",
-        "",
-    ),
 )

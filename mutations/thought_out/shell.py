@@ -452,8 +452,8 @@ MUTATIONS = (
     Mutation(
         name="a dial that was given up is an error of its endpoint",
         file="_engine/dialler.py",
-        old="        failures.dial_failed(entry, error, now)\n",
-        new="        failures.dial_failed(entry, told, now)\n",
+        old="failures.dial_failed(entry, error, now, is_servers",
+        new="failures.dial_failed(entry, told, now, is_servers",
         tests=("tests/regressions/test_making_way.py",),
     ),
     Mutation(

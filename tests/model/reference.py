@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import final
+from typing import Literal, final
 
 
 @final
@@ -52,6 +52,11 @@ class Reference:
     max_lifetime: float = math.inf
     outage_grace: float = 1.0
     check_after: float = math.inf
+    threshold: float = math.inf
+    """How many failures in a row open the circuit."""
+    reset_timeout: float = 0.0
+    trials: float = math.inf
+    """How many dials may try the server at a time."""
     is_courteous: bool = False
     is_slow_to_give_up: bool = False
 
@@ -59,6 +64,12 @@ class Reference:
     gate_opens_at: float = -math.inf
     has_failed: bool = False
     is_in_doubt: bool = False
+    circuit: Literal["closed", "open", "half open"] = "closed"
+    failures: int = 0
+    """How many in a row."""
+    is_reported: bool = False
+    """Whether one of them was reported."""
+    opened_at: float = -math.inf
     outage_since: float | None = None
     silent: int = 0
     """How many checks in a row had no answer."""
@@ -70,6 +81,8 @@ class Reference:
     places: dict[int, int] = field(default_factory=dict)
     """For each caller, how many had queued when it did, itself included."""
     queue: list[int] = field(default_factory=list)
+    aside: set[int] = field(default_factory=set)
+    """Those for whom something was under way at some time."""
     fresh: set[int] = field(default_factory=set)
     """Those who want a new connection."""
     deadlines: dict[int, float] = field(default_factory=dict)
@@ -245,7 +258,7 @@ class Reference:
     # ── the rules ───────────────────────────────────────────────────────────────
 
     def settle(self) -> None:
-        while self.look_at_idle() or self.dial() or self.evict():
+        while self.look_at_idle() or self.dial() or self.evict() or self.turn_away():
             pass
 
     def look_at_idle(self) -> bool:
@@ -261,6 +274,8 @@ class Reference:
             self.close(peer, gracefully=False)
         elif self.needs_check(peer):
             peer.awaited_by = unprovided
+            if unprovided is not None:
+                self.aside.add(unprovided)
             self.checking.append(peer)
         else:
             self.take_back(peer)
@@ -275,8 +290,31 @@ class Reference:
         self.dialled += 1
         oldest, came = unprovided[0], self.came
         self.dials.append(Peer(self.dialled, oldest, came_before=came, began_at=self.now))
-        if self.has_failed:
+        self.aside.add(oldest)
+        if self.circuit == "open":
+            self.circuit = "half open"
+        has_more = self.circuit == "half open" and self.count_places() > 0 and not self.is_in_doubt
+        if self.has_failed and not has_more:
             self.gate_opens_at = math.inf  # until the core has been asked for how long
+        return True
+
+    def turn_away(self) -> bool:
+        """Refuse the youngest of those whom only a dial could serve that the circuit forbids."""
+        can_dial = self.idle or self.count() < self.limit
+        if self.is_paused or self.count_places() > 0 or not can_dial:
+            return False
+        unprovided = self.find_unprovided()
+        if self.has_circulation():
+            unprovided = [caller for caller in unprovided if caller in self.fresh]
+            spare = sum(peer.awaited_by not in self.queue for peer in self.dials)
+            excess = len(unprovided) - spare - len(self.void)
+        else:
+            excess = len(self.queue) - self.coming() - len(self.void)
+        in_line = [caller for caller in unprovided if caller not in self.aside]
+        aside = sorted(self.aside.intersection(unprovided), key=lambda c: (c not in self.fresh, c))
+        if excess <= 0 or not unprovided:
+            return False
+        self.refuse(in_line[-1] if in_line else aside[0], "circuit open")
         return True
 
     def evict(self) -> bool:
@@ -313,9 +351,8 @@ class Reference:
         self.has_failed, self.gate_opens_at = True, math.inf  # until the core says how long
         if self.outage_since is None:
             self.outage_since = self.now
-        reserved = [other for other in self.idle if other.is_reserved]
-        lasting = [other for other in self.lent.values() if not other.is_old]
-        is_helped = bool(lasting or self.checking or reserved or self.dials)
+        self.count_failure(peer.opened_at or peer.began_at)
+        is_helped = bool(self.has_circulation() or self.dials)
         if awaited_by is not None and (awaited_by in self.fresh or not is_helped):
             self.refuse(awaited_by, "dial failed")
         if not is_helped and self.now - self.outage_since >= self.outage_grace:
@@ -326,6 +363,44 @@ class Reference:
 
     def recover(self) -> None:
         self.has_failed, self.gate_opens_at, self.outage_since = False, -math.inf, None
+        if self.circuit == "half open" or not self.is_reported:
+            self.close_circuit()
+
+    # ── the circuit ─────────────────────────────────────────────────────────────
+
+    def count_failure(self, began_at: float) -> None:
+        if self.circuit == "closed":
+            self.failures += 1
+            if self.failures >= self.threshold:
+                self.circuit, self.opened_at = "open", self.now
+        elif self.circuit == "half open" and began_at > self.opened_at:
+            self.circuit, self.opened_at = "open", self.now
+
+    def close_circuit(self) -> None:
+        self.circuit, self.failures, self.is_reported = "closed", 0, False
+
+    def report_failure(self) -> None:
+        self.count_failure(math.inf)
+        self.is_reported = True
+        self.settle()
+
+    def report_success(self) -> None:
+        self.close_circuit()
+        self.settle()
+
+    def count_places(self) -> float:
+        """How many dials the circuit lets through now."""
+        if self.circuit == "closed":
+            return math.inf
+        if self.circuit == "open" and self.now < self.opened_at + self.reset_timeout:
+            return 0
+        tries = [peer for peer in [*self.dials, *self.void] if peer.began_at > self.opened_at]
+        return self.trials - len(tries)
+
+    def has_circulation(self) -> bool:
+        reserved = [peer for peer in self.idle if peer.is_reserved]
+        lasting = [peer for peer in self.lent.values() if not peer.is_old]
+        return bool(lasting or self.checking or reserved)
 
     # ── questions ───────────────────────────────────────────────────────────────
 
@@ -340,7 +415,7 @@ class Reference:
         return len(self.closing) + len(self.void) < min(wanting - spare, most)
 
     def may_dial(self) -> bool:
-        if self.is_paused or self.now < self.gate_opens_at:
+        if self.is_paused or self.now < self.gate_opens_at or self.count_places() <= 0:
             return False
         return len(self.dials) + len(self.void) < self.max_connecting
 

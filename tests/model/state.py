@@ -26,10 +26,10 @@ from conpool._core.keeping import silent_since
 from conpool._core.pool_limit import PoolLimit
 from conpool._core.warming import SHORT_LIFE
 from conpool._stats.histogram import Histogram
-from conpool._values.config import PoolConfig
+from conpool._values.config import CircuitBreaker, PoolConfig
 from conpool._values.endpoint import Endpoint
 from conpool._values.group import EndpointGroup
-from conpool._values.states import CloseReason, ConnectionState
+from conpool._values.states import CircuitState, CloseReason, ConnectionState
 from tests.support.shell import Entry, Refused, Shell, SubPool, Waiter, is_newly_dialled
 
 Name: TypeAlias = tuple[Any, ...]
@@ -67,6 +67,8 @@ def _refer_to_member(member: Any) -> tuple[Callable[[int], object], tuple[int]]:
 
 
 _table: Final[dict[type, Callable[[Any], Any]]] = {
+    CircuitBreaker: _refer,
+    CircuitState: _refer_to_member,
     CloseReason: _refer_to_member,
     ConnectionState: _refer_to_member,
     Endpoint: _refer,
@@ -181,7 +183,9 @@ def _name_sub(
         tuple([_name_waiter(waiter, now, ranks) for waiter in sub.queue]),
         tuple([warmer.target for warmer in sub.warmers]),
         sub.limit.total,
-        sub.gate.is_paused,
+        (sub.gate.is_told_to_pause, sub.gate.is_unhealthy),
+        _name_circuit(sub, now),
+        _name_codel(sub, now),
         sub.is_strict,
         sub.resized,
         sub.is_resting,
@@ -191,7 +195,7 @@ def _name_sub(
         sub.gate.is_in_doubt,
         sub.gate.is_trusted,
         _name_outage(sub, now, ranks),
-        sub.gate.is_marked_unhealthy,
+        sub.gate.is_unhealthy,
         tuple([_name_chore(chore, names) for chore in sub.chores]),
         min(sub.silent, 2),
         (min(sub.short_lives, 1), max(sub.warm_not_before - now, -SHORT_LIFE))
@@ -210,6 +214,33 @@ def _name_sub(
         min(now - sub.used_at, max(sub.max_idle_time, KEEP_BARE)) if "age" in matters else 0,
         (tuple([names[entry] for entry in sub.roomy]), min(sub.per_dial, 9)) if sub.shares else (),
     )
+
+
+def _name_circuit(sub: SubPool, now: float) -> Name:
+    """What the breaker has seen; which dials are trials is said of the dials."""
+    circuit = sub.gate.circuit
+    if circuit is None:
+        return ()
+    waits = max(circuit._tries_at - now, 0.0) if circuit.state is CircuitState.OPEN else 0.0
+    failures = circuit._failures if circuit.state is CircuitState.CLOSED else 0
+    return (circuit.state.value, failures, circuit._is_reported, waits)
+
+
+def _name_codel(sub: SubPool, now: float) -> Name:
+    """How the queue has fared in this interval; how long each waits is said of the waiters."""
+    codel = sub.queue.codel
+    if codel is None:
+        return ()
+    is_above = codel._least > codel._target
+    return (codel.stands, is_above, max(codel._ends_at - now, 0.0), codel._turned_at == now)
+
+
+def _is_after_opening(entry: Entry) -> bool:
+    """Whether its failure would tell a half-open circuit how the server is."""
+    circuit = entry.sub.gate.circuit
+    if circuit is None or circuit.state is not CircuitState.HALF_OPEN:
+        return False
+    return entry.created_at > circuit._opened_at
 
 
 def _name_outage(sub: SubPool, now: float, ranks: dict[Waiter, int]) -> Name:
@@ -253,7 +284,8 @@ def name_entry(entry: Entry, now: float, ranks: dict[Waiter, int], matters: froz
     if state is ConnectionState.CONNECTING:
         since = sub.gate.outage_since
         is_beside = since is not None and entry.created_at <= since
-        return (1, is_old, entry.is_given_up, is_beside, number, waits)
+        is_trial = _is_after_opening(entry)
+        return (1, is_old, entry.is_given_up, is_beside, is_trial, number, waits)
     if state is ConnectionState.CLOSING:
         return (4, entry.link.is_handed_over)
     is_kept = state is ConnectionState.IDLE
@@ -274,6 +306,7 @@ def name_entry(entry: Entry, now: float, ranks: dict[Waiter, int], matters: froz
         _name_silence(entry, now, matters) if is_kept or is_taken else (),
         min(now - entry.created_at, SHORT_LIFE) if "warmth" in matters and not entry.uses else 0.0,
         waits,
+        _is_after_opening(entry) if "failures" in matters else False,
         entry.is_resetting,
         _name_sharing(entry) if sub.shares else (),
     )
@@ -308,7 +341,16 @@ def _name_waiter(waiter: Waiter, now: float, ranks: dict[Waiter, int]) -> Name:
         waiter.overtaken,
         waiter.task.passed if waiter.task else 0,
         _name_group(waiter),
+        _name_patience(waiter, now),
     )
+
+
+def _name_patience(waiter: Waiter, now: float) -> Name:
+    """For how long it has waited, where that may be too long."""
+    codel = waiter.subs[0].queue.codel
+    if codel is None:
+        return ()
+    return (waiter.since > codel._turned_at, min(now - waiter.since, 2 * codel._target + 1))
 
 
 def _name_group(waiter: Waiter) -> Name:

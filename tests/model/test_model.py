@@ -18,6 +18,7 @@ from conpool._core import (
     dials as dials_module,
     ending as ending_module,
     pool_limit,
+    refusing as refusing_module,
     serving as serving_module,
     sharing as sharing_module,
     warming as warming_module,
@@ -25,6 +26,7 @@ from conpool._core import (
 from conpool._core.balancer import Balancer
 from conpool._core.checks import Checks
 from conpool._core.chores import Chores
+from conpool._core.circuit import Circuit
 from conpool._core.core import Core
 from conpool._core.dials import Dials
 from conpool._core.ending import Ending
@@ -47,8 +49,10 @@ from conpool._core.records import (
     Waiter,
     Warmer,
 )
+from conpool._core.refusing import Refusing
 from conpool._core.serving import Serving
 from conpool._core.sharing import Sharing
+from conpool._core.shedding import Codel
 from conpool._core.timetable import Timetable
 from conpool._core.warming import Warming
 from conpool._values.states import CloseReason
@@ -95,6 +99,7 @@ PIECES = (
     chores_module,
     dials_module,
     ending_module,
+    refusing_module,
     serving_module,
     sharing_module,
     warming_module,
@@ -213,11 +218,15 @@ NAMED: dict[type, str] = {
     " warm_not_before warmers",
     Chore: "do entries",
     Outage: "arrivals warmers",
-    Queue: "",
+    Queue: "codel",
     Group: "turn",
     Balancer: "_turns",
     Heap: "_left _rows",
-    Gate: "_failures _not_before is_in_doubt is_marked_unhealthy is_paused is_trusted outage_since",
+    Gate: "_failures _not_before circuit is_in_doubt is_told_to_pause is_trusted is_unhealthy"
+    " outage_since",
+    Circuit: "_failures _is_reported _opened_at _tries_at state",
+    Codel: "_ends_at _least _turned_at stands",
+    Refusing: "",
     Core: "balancer pool_limit state subs timetable",
     PoolLimit: "cold limit",
     Sharing: "",
@@ -247,16 +256,19 @@ LEFT_OUT: dict[type, str] = {
     Group: "subs target",
     Balancer: "_find_subpool",
     Heap: "_count live",
-    Gate: "_random last_error",
-    Core: "_chores _config _dials _ledger _overrides _random _resets _serving _shares _warming"
-    " checks dropped_counters effects ending failures is_checked may_queue orders pop_known"
-    " pop_newest sharing ticked touched",
+    Gate: "_random is_paused last_error",
+    Circuit: "_breaker _tell trials",
+    Codel: "_interval _target",
+    Refusing: "_ledger",
+    Core: "_chores _config _dials _ledger _overrides _random _refusing _resets _serving _shares"
+    " _warming checks dropped_counters effects ending failures is_checked may_queue orders"
+    " pop_known pop_newest sharing ticked touched",
     PoolLimit: "_idle _latest _line _put_back _put_back_rows _rows _spare closing draining"
     " extra is_limited wanted",
-    Sharing: "_dials _ledger _pool_limit",
+    Sharing: "_dials _ledger _pool_limit _refusing",
     Ledger: "_dials arrivals effects pool_limit timetable touched",
-    Dials: "_balancer _ledger _pool_limit _timetable _warming",
-    Serving: "_dials _ledger _pool _pool_limit _sharing",
+    Dials: "_balancer _ledger _pool_limit _refusing _timetable _warming",
+    Serving: "_dials _ledger _pool _pool_limit _refusing _sharing",
     Warming: "_ledger _pool_limit",
     Orders: "_chores _failures _ledger",
     Chores: "_ledger",

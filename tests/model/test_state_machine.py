@@ -24,6 +24,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from conpool._values.config import CircuitBreaker
 from conpool._values.endpoint import AnyEndpoint, Endpoint
 from conpool._values.states import CloseReason, ConnectionState
 from tests.model.reference import Peer, Reference
@@ -201,6 +202,8 @@ class ComparedMachine(Machine):
         max_idle=st.sampled_from([None, None, 0, 1]),
         outage_grace=st.sampled_from([0.0, 1.0, math.inf]),
         check_after=st.sampled_from([None, 0.0, 2.0]),
+        threshold=st.sampled_from([None, None, None, 1, 2]),
+        trials=st.sampled_from([1, 2]),
         is_courteous=st.booleans(),
         is_slow_to_give_up=st.booleans(),
     )
@@ -214,10 +217,16 @@ class ComparedMachine(Machine):
         max_idle: int | None,
         outage_grace: float,
         check_after: float | None,
+        threshold: int | None,
+        trials: int,
         is_courteous: bool,
         is_slow_to_give_up: bool,
     ) -> None:
+        breaker = CircuitBreaker(
+            failure_threshold=threshold or 1, reset_timeout=3.0, half_open_max=trials
+        )
         self.shell = Shell(
+            circuit_breaker=breaker if threshold else None,
             max_connections_per_endpoint=limit,
             max_idle_per_endpoint=max_idle,
             outage_grace=outage_grace,
@@ -233,6 +242,9 @@ class ComparedMachine(Machine):
         )
         self.reference = Reference(
             limit=limit,
+            threshold=threshold or math.inf,
+            reset_timeout=3.0,
+            trials=trials,
             max_idle=math.inf if max_idle is None else max_idle,
             outage_grace=outage_grace,
             check_after=math.inf if check_after is None else check_after,
@@ -309,7 +321,7 @@ class ComparedMachine(Machine):
     def given_up(self) -> list[Entry]:
         return [entry for entry in self.shell.dials if entry.is_given_up]
 
-    @deed(8, when=lambda self: self.given_up(), number=which)
+    @deed(16, when=lambda self: self.given_up(), number=which)
     def dial_ends(self, number: int) -> None:
         entry = pick(self.given_up(), number)
         self.shell.dial_ends(entry)
@@ -386,7 +398,7 @@ class ComparedMachine(Machine):
         self.shell.clear()
         self.reference.clear()
 
-    @deed(3, when=lambda self: self.shell.dials)
+    @deed(5, when=lambda self: self.shell.dials)
     def clear_amid_dials(self) -> None:
         self.clear()
 
@@ -398,6 +410,16 @@ class ComparedMachine(Machine):
     @deed(1)
     def close_idle(self) -> None:
         assert self.shell.close_idle() == self.reference.close_idle()
+
+    @deed(1, when=lambda self: self.shell.sub().gate.circuit is not None)
+    def report_failure(self) -> None:
+        self.shell.report_failure()
+        self.reference.report_failure()
+
+    @deed(1, when=lambda self: self.shell.sub().gate.circuit is not None)
+    def report_success(self) -> None:
+        self.shell.report_success()
+        self.reference.report_success()
 
     @deed(2, limit=st.integers(1, 4))
     def set_limit(self, limit: int) -> None:
@@ -428,6 +450,7 @@ class ComparedMachine(Machine):
         sub = self.shell.sub()
         self.reference.gate_opens_at = sub.gate._not_before
         assert self.reference.has_failed == sub.gate.is_failing
+        assert self.reference.circuit == sub.gate.circuit_state.value
 
     def seen(self) -> dict[str, Any]:
         shell, sub = self.shell, self.shell.sub()

@@ -91,6 +91,7 @@ class World:
             **settings,
         )
         share(shell.core._config)
+        share(shell.core._config.circuit_breaker)
         for endpoint in ENDPOINTS[: self.endpoints]:
             shell.sub(endpoint)
         return shell
@@ -109,7 +110,7 @@ class World:
             "age": has_time and ("swept" in self.happens or is_kept_warm),
             "warmth": is_kept_warm or "warming" in self.happens,
             "silence": has_time and (self.is_checked or "reserved" in self.happens),
-            "failures": bool(self.happens & {"dial failed", "lost early"}),
+            "failures": bool(self.happens & {"dial failed", "failed here", "lost early"}),
         }
         assert found.keys() == EVERYTHING
         return frozenset(what for what, is_there in found.items() if is_there)
@@ -148,7 +149,7 @@ class World:
             yield from self._find_orders(shell)
         yield from self._find_ends_of_leases(shell)
         for position, entry in enumerate(shell.dials):
-            for kind in self._among("dialled", "dial failed"):
+            for kind in self._among("dialled", "dial failed", "failed here"):
                 yield kind, position, _liken(entry, shell)
             if entry.is_given_up:
                 yield "dial ended", position, _liken(entry, shell)
@@ -186,6 +187,7 @@ class World:
             sub = shell.core.subs.get(ENDPOINTS[number])
             if sub is None:
                 continue
+            yield from ((kind, number, number) for kind in self._find_words(sub))
             is_busy = len(sub.chores) > 1  # or there would be ever more to do
             for kind in self._among("cleared", "cleared and interrupted"):
                 if not is_busy:
@@ -205,9 +207,13 @@ class World:
     def _find_switches(self, sub: SubPool) -> Iterator[str]:
         """What an endpoint may be told, and what undoes it."""
         if "paused" in self.happens:
-            yield "resumed" if sub.gate.is_paused else "paused"
+            yield "resumed" if sub.gate.is_told_to_pause else "paused"
+
+    def _find_words(self, sub: SubPool) -> Iterator[str]:
+        """What the pool may be told about a server."""
         if "marked" in self.happens and len(sub.chores) < 2:
-            yield "unmarked" if sub.gate.is_marked_unhealthy else "marked"
+            yield "unmarked" if sub.gate.is_unhealthy else "marked"
+        yield from self._among("failure reported", "success reported")
 
     def _find_looks(self, shell: Shell) -> Iterator[tuple[str, int, Any]]:
         """What happens to connections of their own accord, or because somebody looks."""
@@ -303,6 +309,9 @@ _DEEDS: Final[dict[str, Callable[[Shell, int], object]]] = {
     "interrupted": lambda shell, position: shell.interrupt(shell.callers[position]),
     "dialled": lambda shell, position: shell.dial_succeeds(shell.dials[position]),
     "dial failed": lambda shell, position: shell.dial_fails(shell.dials[position]),
+    "failed here": lambda shell, position: shell.dial_fails(
+        shell.dials[position], is_servers=False
+    ),
     "dial ended": lambda shell, position: shell.dial_ends(shell.dials[position]),
     "lost early": lambda shell, position: shell.lose_early(shell.callers[position]),
     "closed": lambda shell, position: shell.close_ends(shell.closes[position]),
@@ -324,8 +333,10 @@ _DEEDS: Final[dict[str, Callable[[Shell, int], object]]] = {
     "resumed": _on_endpoint(lambda shell, endpoint: shell.resume(endpoint)),
     "ask the group": lambda shell, number: shell.ask(_GROUPS[number]),
     "ask the group freshly": lambda shell, number: shell.ask(_GROUPS[number], fresh=True),
-    "marked": _on_endpoint(lambda shell, endpoint: shell.mark(endpoint, unhealthy=True)),
-    "unmarked": _on_endpoint(lambda shell, endpoint: shell.mark(endpoint, unhealthy=False)),
+    "marked": _on_endpoint(lambda shell, endpoint: shell.mark(endpoint)),
+    "unmarked": _on_endpoint(lambda shell, endpoint: shell.mark(endpoint, is_unhealthy=False)),
+    "failure reported": _on_endpoint(lambda shell, endpoint: shell.report_failure(endpoint)),
+    "success reported": _on_endpoint(lambda shell, endpoint: shell.report_success(endpoint)),
     "raised": _on_endpoint(lambda shell, endpoint: shell.set_limit(2, endpoint)),
     "lowered": _on_endpoint(lambda shell, endpoint: shell.set_limit(1, endpoint)),
     "warming": _on_endpoint(lambda shell, endpoint: shell.warm(2, endpoint)),

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from conpool._values.config import CircuitBreaker
+
 from .world import World
 
 PAIR: Final[dict[str, Any]] = {"max_connections_per_endpoint": 2}
@@ -111,8 +113,65 @@ SHARED: Final = (
 )
 """Worlds of drivers: connections that are shared, or reset."""
 
+BREAKER: Final = CircuitBreaker(failure_threshold=2, reset_timeout=2)
+FRAGILE: Final = CircuitBreaker(failure_threshold=1, reset_timeout=0, half_open_max=2)
+
+CUT_OFF: Final = (
+    World(
+        name="one endpoint, a circuit that opens and is tried",
+        settings=PAIR | {"circuit_breaker": BREAKER},
+        waiters=2,
+        happens=_happens("a second passes", "ask fresh", "dial failed"),
+        at_least=500,
+    ),
+    World(
+        name="one endpoint, two trials, dials that are given up",
+        settings=PAIR | {"circuit_breaker": FRAGILE},
+        waiters=2,
+        is_slow=True,
+        happens=_happens("a second passes", "cleared", "dial failed", "failed here"),
+        at_least=300,
+    ),
+    World(
+        name="one connection, a circuit, early deaths, protocols that report",
+        settings={"max_connections_per_endpoint": 1, "circuit_breaker": BREAKER},
+        waiters=2,
+        happens=_happens(
+            "a second passes", "dial failed", "failure reported", "lost early", "success reported"
+        ),
+        at_least=300,
+    ),
+    World(
+        name="two endpoints with circuits share one slot",
+        settings={
+            "max_connections_per_endpoint": 1,
+            "max_connections": 1,
+            "circuit_breaker": CircuitBreaker(failure_threshold=1, reset_timeout=1),
+        },
+        endpoints=2,
+        waiters=2,
+        happens=_happens("a second passes", "dial failed"),
+        at_least=200,
+    ),
+    World(
+        name="one endpoint, marked and paused",
+        settings=PAIR,
+        waiters=2,
+        happens=_happens("ask fresh", "discarded", "marked", "paused", "warming"),
+        at_least=500,
+    ),
+    World(
+        name="one connection, a queue that sheds load",
+        settings={"max_connections_per_endpoint": 1, "queue_target_delay": 1},
+        happens=_happens("a second passes"),
+        at_least=300,
+    ),
+)
+"""Worlds of the breaker, of marks, and of the rule for shedding load."""
+
 SMALL: Final = (
     *SHARED,
+    *CUT_OFF,
     World(
         name="one endpoint and most of what it can be told",
         settings=PAIR,
@@ -333,6 +392,20 @@ SMALL: Final = (
 
 IN_PIECES: Final = (
     World(
+        name="one endpoint, a circuit that opens",
+        settings=PAIR | {"circuit_breaker": FRAGILE},
+        waiters=2,
+        happens=_happens("a second passes", "ask fresh", "dial failed"),
+        at_least=300,
+    ),
+    World(
+        name="one connection, a queue that sheds load, and is marked",
+        settings={"max_connections_per_endpoint": 1, "queue_target_delay": 1},
+        waiters=2,
+        happens=_happens("a second passes", "marked"),
+        at_least=100,
+    ),
+    World(
         name="one endpoint, connections shared by two",
         settings=PAIR,
         waiters=2,
@@ -379,6 +452,36 @@ LARGE_IN_PIECES: Final = (
 """As `IN_PIECES`, for those who have time."""
 
 LARGE: Final = (
+    World(
+        name="one endpoint, a circuit, connections that die early, protocols that report",
+        settings=PAIR | {"circuit_breaker": BREAKER},
+        waiters=2,
+        happens=_happens(
+            "a second passes", "dial failed", "failure reported", "lost early", "success reported"
+        ),
+        at_least=2000,
+    ),
+    World(
+        name="one endpoint, two trials, three waiters",
+        settings=PAIR | {"circuit_breaker": FRAGILE},
+        is_slow=True,
+        happens=_happens("a second passes", "cleared", "dial failed", "failed here"),
+        at_least=2000,
+    ),
+    World(
+        name="two endpoints with circuits share two slots",
+        settings=PAIR | {"circuit_breaker": BREAKER, "max_connections": 2},
+        endpoints=2,
+        waiters=2,
+        happens=_happens("a second passes", "dial failed"),
+        at_least=10_000,
+    ),
+    World(
+        name="one connection, a queue that sheds load, waiters that give up",
+        settings={"max_connections_per_endpoint": 1, "queue_target_delay": 1},
+        happens=_happens("a second passes", "ask impatiently", "discarded"),
+        at_least=3000,
+    ),
     World(
         name="one endpoint and all that it can be told, three waiters",
         settings=PAIR,

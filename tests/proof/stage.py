@@ -172,7 +172,12 @@ class Stage:
     def _telling(self, name: str) -> Iterator[None]:
         try:
             yield
-        except (conpool.AcquireTimeout, conpool.ConnectError, conpool.PoolClosed) as error:
+        except (
+            conpool.AcquireTimeout,
+            conpool.CircuitOpen,
+            conpool.ConnectError,
+            conpool.PoolClosed,
+        ) as error:
             self.told[name] = error
         except trio.ClosedResourceError as error:
             assert self.pool.closed

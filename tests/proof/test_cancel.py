@@ -76,6 +76,48 @@ PLAIN = {
 }
 
 
+async def circuit_may_be_tried(world: World) -> None:
+    """The circuit has been open for long enough: the next dial is a trial."""
+    world.pool.report_failure(world.endpoint)
+    await trio.sleep(5)
+
+
+async def one_comes_after_the_trial(world: World) -> None:
+    await trio.sleep(2)
+    await world.start("after")
+
+
+async def trial_is_given_up_and_one_comes(world: World) -> None:
+    await trio.sleep(0.25)
+    world.pool.clear(world.endpoint)
+    await one_comes_after_the_trial(world)
+
+
+BREAKER = conpool.CircuitBreaker(failure_threshold=1, reset_timeout=5)
+TRIALS = {
+    "cold": Case(
+        config(2, circuit_breaker=BREAKER),
+        before=circuit_may_be_tried,
+        beside=one_comes_after_the_trial,
+        fate="no later",
+    ),
+    "given up": Case(
+        config(2, circuit_breaker=BREAKER),
+        before=circuit_may_be_tried,
+        beside=trial_is_given_up_and_one_comes,
+        fate="no later",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TRIALS)
+@WAYS
+def test_g28_a_trial_that_is_cancelled_leaves_the_circuit_ready_for_the_next(
+    name: str, way: Way
+) -> None:
+    sweep_acquire(TRIALS[name], way)
+
+
 @pytest.mark.parametrize("name", PLAIN)
 @WAYS
 def test_an_acquire_that_is_cancelled_was_never_made(name: str, way: Way) -> None:

@@ -5,8 +5,12 @@ Whoever was not cancelled has been served in the end, in the order of arrival (G
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import trio
+
+from conpool import CircuitBreaker
 
 from .stage import KINDS_OF_END, Stage, T, explore
 from .world import config
@@ -102,6 +106,28 @@ def test_failing_dial_against_the_cancellation_of_its_waiter() -> None:
             stage.comes("newcomer")
             stage.at(stage.connector.accept, T + 0.001)
         stage.assert_served("second", "newcomer")
+
+    explore(scenario)
+
+
+@pytest.mark.parametrize("is_cleared", [False, True])
+def test_g28_trial_against_its_cancellation_against_a_newcomer(is_cleared: bool) -> None:
+    """However they fall together, the next one finds a circuit that is closed, or may be tried."""
+
+    async def scenario() -> None:
+        breaker = CircuitBreaker(failure_threshold=1, reset_timeout=0.5)
+        stage = Stage(config(2, circuit_breaker=breaker), delay=1.0)
+        async with stage.set():
+            stage.pool.report_failure(stage.world.endpoint)
+            await trio.sleep_until(T - 1)
+            await stage.waits("trial")
+            if is_cleared:
+                stage.at(partial(stage.pool.clear, stage.world.endpoint))
+            else:
+                stage.cancel("trial")
+            stage.comes("newcomer")
+            stage.comes("later", T + 5)
+        stage.assert_all_served("later", perhaps=("trial", "newcomer"))
 
     explore(scenario)
 

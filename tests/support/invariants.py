@@ -20,7 +20,7 @@ from conpool._core.core import Core
 from conpool._core.pool_limit import PoolLimit
 from conpool._core.records import AnyEntry, AnySubPool, AnyWaiter, Waiter, Warmer
 from conpool._core.timetable import Timetable
-from conpool._values.states import CloseReason, ConnectionState
+from conpool._values.states import CircuitState, CloseReason, ConnectionState
 
 IDLE = ConnectionState.IDLE
 ACTIVE = ConnectionState.ACTIVE
@@ -78,6 +78,8 @@ def _find_faults(core: Core[Any, Any], now: float | None) -> Iterator[str]:
         for sub in core.subs.values():
             for fault in _check_no_lost_wakeup(sub, core.pool_limit, now):
                 yield f"{sub.endpoint}: {fault}"
+            for fault in _check_circuit(sub, now):
+                yield f"{sub.endpoint}: {fault}"
             if any(
                 _lacks_warmth(sub, warmer.target, core.pool_limit, now) for warmer in sub.warmers
             ):
@@ -89,8 +91,9 @@ def _find_faults_of(sub: AnySubPool, core: Core[Any, Any]) -> Iterator[str]:
     yield from _check_queue(sub)
     yield from _check_warmers(sub)
     yield from _check_dials(sub)
+    yield from _check_gate(sub)
     yield from _check_tally(sub)
-    if core.is_open and sub.queue.bars_groups != sub.gate.is_marked_unhealthy:
+    if core.is_open and sub.queue.bars_groups != sub.gate.is_unhealthy:
         yield "it is marked or not, and its queue does not know"
     is_over = not core.is_open and not core.ending.is_under_way
     if is_over and (sub.queue or sub.idle or sub.leaving or sub.warmers):
@@ -259,6 +262,54 @@ def _check_dials(sub: AnySubPool) -> Iterator[str]:
         yield f"{sub.connecting} dials, at most {sub.max_connecting} are allowed"
 
 
+# ── the gate ────────────────────────────────────────────────────────────────────
+
+
+def _check_gate(sub: AnySubPool) -> Iterator[str]:
+    """G28."""
+    gate, circuit = sub.gate, sub.gate.circuit
+    if gate.is_paused != (gate.is_told_to_pause or gate.is_unhealthy):
+        yield f"{gate!r} is not as it was told to be"
+    if circuit is None:
+        return
+    is_trying = circuit.state is CircuitState.HALF_OPEN
+    trials = find_trials(sub)
+    if circuit.trials != len(trials):
+        yield f"{circuit!r}, and {trials} try the server (G28)"
+    most = sub.config.circuit_breaker
+    assert most is not None
+    if len(trials) > most.half_open_max:
+        yield f"{len(trials)} try the server, at most {most.half_open_max} are allowed (G28)"
+    if is_trying and not trials and circuit.opens_at > -math.inf:
+        yield f"{circuit!r} is half open, nothing tries the server, and nothing may (G28)"
+
+
+def find_trials(sub: AnySubPool) -> list[AnyEntry]:
+    """The dials that have begun since the circuit is half open."""
+    circuit = sub.gate.circuit
+    if circuit is None or circuit.state is not CircuitState.HALF_OPEN:
+        return []
+    dials = [entry for entry in sub.limit.borrowers if entry.state is CONNECTING]
+    return [entry for entry in dials if entry.created_at > circuit._opened_at]
+
+
+def _check_circuit(sub: AnySubPool, now: float) -> Iterator[str]:
+    """Nobody waits for a dial that the circuit does not allow, nor for what is unhealthy."""
+    gate, circuit = sub.gate, sub.gate.circuit
+    if gate.is_unhealthy and find_served(sub):
+        yield "somebody waits for an endpoint that is unhealthy"
+    if circuit is None or gate.is_paused or circuit.count_places(now) or sub.is_resting:
+        return
+    if not (sub.idle or sub.limit.has_free_slot):
+        return  # nothing could be dialled anyway
+    lent = [entry for entry in sub.limit.borrowers if entry.state is ACTIVE]
+    lasting = [e for e in lent if e.generation == sub.generation and e.doomed is None]
+    has_circulation = bool(sub.reserved or lasting)
+    waiting = [w for w in sub.queue if w.coming is None and (w.fresh or not has_circulation)]
+    if len(waiting) > len(sub.spare_dials) + sub.void and not sub.shares:
+        yield f"{len(waiting)} wait for a dial that the circuit does not allow (G33)"
+
+
 # ── the pool-wide limit ─────────────────────────────────────────────────────────
 
 
@@ -332,7 +383,7 @@ def _check_no_lost_wakeup(sub: AnySubPool, pool_limit: PoolLimit, now: float) ->
         if sub.due_at > sub.gate.opens_at and (sub.limit.has_free_slot or sub.idle):
             yield "nobody will say that the gate has opened (G12)"
         return
-    if sub.gate.is_failing:
+    if sub.gate.is_wary:
         wanted = 1
     if not sub.limit.has_free_slot:
         fresh = sum(waiter.fresh and waiter.coming is None for waiter in needy)

@@ -17,6 +17,7 @@ import trio
 
 from conpool import (
     AnyEndpoint,
+    CircuitState,
     CloseReason,
     Connection,
     ConnectionInfo,
@@ -268,6 +269,7 @@ class Grammar(Observer):
         self.faults: list[str] = []
         self.events: list[str] = []
         """All that was seen, in short."""
+        self.circuits: dict[AnyEndpoint, CircuitState] = {}
         self._last_id = 0
         self._connecting: set[int] = set()
         self._open: set[int] = set()
@@ -309,6 +311,12 @@ class Grammar(Observer):
     def closed(self, info: ConnectionInfo, reason: CloseReason) -> None:
         self._see(f"closed:{reason.name}", info, info.id in self._open)
         self._open.discard(info.id)
+
+    def circuit_changed(self, endpoint: AnyEndpoint, old: CircuitState, new: CircuitState) -> None:
+        self.events.append(f"circuit:{new.name}")
+        if self.circuits.get(endpoint, CircuitState.CLOSED) is not old or old is new:
+            self.faults.append(f"the circuit of {endpoint} went from {old} to {new}")
+        self.circuits[endpoint] = new
 
     def assert_complete(self) -> None:
         """Nothing is left that must have had an end."""

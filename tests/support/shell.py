@@ -18,18 +18,19 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import Any, Final, TypeAlias, TypeVar, TypeVarTuple, final
 
 from conpool._core import keeping, records
 from conpool._core.core import Core
-from conpool._core.effects import Check, Close, Dial, GiveUp, Reset
+from conpool._core.effects import Check, CircuitChanged, Close, Dial, GiveUp, Reset
 from conpool._core.gate import Gate
 from conpool._core.records import AnySubPool, WaitOutcome
 from conpool._values.config import PoolConfig
 from conpool._values.endpoint import AnyEndpoint, Endpoint
 from conpool._values.group import EndpointGroup, Target
-from conpool._values.states import CloseReason, ConnectionState, PoolState
+from conpool._values.states import CircuitState, CloseReason, ConnectionState, PoolState
 
 from .invariants import check
 
@@ -161,6 +162,7 @@ class Shell:
     __slots__ = (
         "callers",
         "checks",
+        "circuits",
         "closes",
         "core",
         "dialled",
@@ -227,6 +229,8 @@ class Shell:
         """Resets under way, the oldest first; their connection may have been closed since."""
         self.callers: list[Caller] = []
         """Those who wait or hold a connection."""
+        self.circuits: dict[AnyEndpoint, CircuitState] = {}
+        """The state of each circuit that has changed, as the core has said."""
         self.warmed: list[Warmer] = []
         """Warmers that have been told to go on."""
 
@@ -247,7 +251,7 @@ class Shell:
         caller = Caller(endpoint, self.dialled)
         if isinstance(endpoint, EndpointGroup):
             sub: SubPool = self.core.balancer.pick(endpoint, self.now, fresh=fresh)
-            if not sub.gate.is_usable:
+            if not sub.gate.is_usable(self.now):
                 caller.outcome = WaitOutcome.ALL_FAILED
                 return caller
         else:
@@ -466,13 +470,14 @@ class Shell:
         self.report(self.core.dialled, entry)
         return entry
 
-    def dial_fails(self, which: AnyEndpoint | Entry = HERE) -> Entry:
-        """The dial `which`, or the oldest one to that endpoint, fails."""
+    def dial_fails(self, which: AnyEndpoint | Entry = HERE, *, is_servers: bool = True) -> Entry:
+        """The dial `which`, or the oldest one to that endpoint, fails; `is_servers`: its fault."""
         entry = self._pop_dial(which)
         for caller in self.callers:
             if entry.id > caller.came_after:
                 caller.failed.add(entry.sub.endpoint)
-        self.report(self.core.failures.dial_failed, entry, Refused())
+        failed = partial(self.core.failures.dial_failed, is_servers=is_servers)
+        self.report(failed, entry, Refused())
         return entry
 
     def dial_ends(self, entry: Entry) -> None:
@@ -530,8 +535,14 @@ class Shell:
     def resume(self, endpoint: AnyEndpoint = HERE) -> None:
         self.report(self.core.orders.resumed, self.sub(endpoint))
 
-    def mark(self, endpoint: AnyEndpoint = HERE, *, unhealthy: bool) -> None:
-        self.report(self.core.orders.marked, self.sub(endpoint), unhealthy)
+    def mark(self, endpoint: AnyEndpoint = HERE, *, is_unhealthy: bool = True) -> None:
+        self.report(self.core.orders.marked, self.sub(endpoint), is_unhealthy)
+
+    def report_failure(self, endpoint: AnyEndpoint = HERE) -> None:
+        self.report(self.core.orders.failure_reported, self.sub(endpoint))
+
+    def report_success(self, endpoint: AnyEndpoint = HERE) -> None:
+        self.report(self.core.orders.success_reported, self.sub(endpoint))
 
     def set_limit(self, total: int, endpoint: AnyEndpoint = HERE) -> None:
         self.report(self.core.orders.limit_set, self.sub(endpoint), total)
@@ -598,6 +609,9 @@ class Shell:
                 self._check(effect.entry)
             elif isinstance(effect, Reset):
                 self.resets.append(effect.entry)
+            elif isinstance(effect, CircuitChanged):
+                assert self.circuits.get(effect.endpoint, CircuitState.CLOSED) is effect.old
+                self.circuits[effect.endpoint] = effect.new
             else:
                 assert isinstance(effect, Close), effect
                 self._close(effect)
@@ -633,6 +647,7 @@ class Shell:
                 _check_refusal(waiter, caller)
             return
         self._check_turn(waiter, entry)
+        assert self.now < waiter.deadline, f"{waiter!r} is served too late"
         self._hand_over(entry, caller)
 
     def _check_turn(self, waiter: Waiter, entry: Entry) -> None:
@@ -640,7 +655,7 @@ class Shell:
         is_new = is_newly_dialled(entry)
         assert is_new or not waiter.fresh, f"{waiter!r} wanted a new connection, got {entry!r}"
         for other in entry.sub.queue:
-            is_barred = other.group is not None and entry.sub.gate.is_marked_unhealthy
+            is_barred = other.group is not None and entry.sub.gate.is_unhealthy
             if other.number < waiter.number and not is_barred:
                 passed_over = is_new or not other.fresh
                 assert not passed_over, f"{waiter!r} was served before {other!r} (G13)"
@@ -649,7 +664,7 @@ class Shell:
         sub, wire = entry.sub, entry.link
         assert not sub.gate.is_paused, f"{entry!r} is lent in a pause"
         is_group = isinstance(caller.endpoint, EndpointGroup)
-        assert not (is_group and sub.gate.is_marked_unhealthy), "a group goes without it"
+        assert not (is_group and sub.gate.is_unhealthy), "a group goes without it"
         sharing = [caller for caller in self.callers if caller.entry is entry]
         begun = sum(caller.has_begun for caller in sharing)
         assert wire.leases + len(sharing) - begun < sub.max_uses, f"{entry!r} is used up (G21)"
@@ -695,7 +710,7 @@ class Shell:
 def _check_refusal(waiter: Waiter, caller: Caller) -> None:
     """G29, G33: each member was tried since it came, or is marked; and none may yet serve it."""
     for sub in waiter.subs:
-        if sub.gate.is_marked_unhealthy:
+        if sub.gate.is_unhealthy:
             continue
         assert sub.endpoint in caller.failed, f"{waiter!r} was refused before {sub!r} was tried"
         assert not sub.gate.is_paused, f"{waiter!r} was refused in a pause of {sub!r}"

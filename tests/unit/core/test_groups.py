@@ -129,11 +129,11 @@ def test_marking_lets_go_of_a_dial_and_unmarking_serves_again() -> None:
     shell = Shell(max_connections_per_endpoint=1)
     holder = shell.lend(THERE)
     waiting = shell.ask(FIRST)
-    shell.mark(HERE, unhealthy=True)
+    shell.mark(HERE, is_unhealthy=True)
     assert len(shell.sub(HERE).spare_dials) == 1
     shell.dial_succeeds(HERE)
     assert waiting.is_waiting
-    shell.mark(HERE, unhealthy=False)
+    shell.mark(HERE, is_unhealthy=False)
     assert waiting.entry is not None
     assert holder.entry is not None
 
@@ -156,11 +156,11 @@ def test_the_turn_is_remembered_for_the_groups_asked_for_last(
 def test_a_marked_member_is_kept_in_mind() -> None:
     """Its sub-pool would otherwise be dropped when nobody asks for it, and the mark with it."""
     shell = Shell()
-    shell.mark(HERE, unhealthy=True)
+    shell.mark(HERE, is_unhealthy=True)
     shell.advance(1000.0)
     shell.sweep()
     assert shell.core.subs.keys() == {HERE}
-    shell.mark(HERE, unhealthy=False)
+    shell.mark(HERE, is_unhealthy=False)
     shell.sweep()
     assert not shell.core.subs
 

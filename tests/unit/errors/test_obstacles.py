@@ -12,17 +12,19 @@ from conpool._errors.pool import AcquireTimeout, QueueFull
 from conpool._stats.counters import Counters
 from conpool._stats.snapshot import EndpointStats
 from conpool._values.endpoint import Endpoint
-from conpool._values.states import AcquirePhase
+from conpool._values.states import AcquirePhase, CircuitState
 
 ENDPOINT = Endpoint("db.example", 5432)
 REFUSAL = ConnectError("refused", endpoint=ENDPOINT, phase="tcp")
 HOLDER = "task 'reader' has held connection 1 for 5 s, waits in read"
 
 
-def stats_of(*, paused: bool = False, **numbers: int) -> EndpointStats:
+def stats_of(
+    *, paused: bool = False, circuit: CircuitState = CircuitState.CLOSED, **numbers: int
+) -> EndpointStats:
     zeros = dict.fromkeys(("active", "idle", "connecting", "closing", "waiting"), 0)
     counts: dict[str, Any] = zeros | {"limit": 2} | numbers
-    return EndpointStats.of(ENDPOINT, counters=Counters(), paused=paused, **counts)
+    return EndpointStats.of(ENDPOINT, counters=Counters(), paused=paused, circuit=circuit, **counts)
 
 
 def lines_of(phase: AcquirePhase = "queue", **obstacles: Any) -> list[str]:
@@ -100,6 +102,7 @@ def test_f134_back_off_while_others_hold_connections_has_both_remedies() -> None
     [
         ({"stats": stats_of(connecting=1)}, "; an attempt is under way"),
         ({"next_dial_in": -0.1}, ""),
+        ({"next_dial_in": float("inf")}, ""),
         ({"stats": stats_of(paused=True), "next_dial_in": float("inf")}, ""),
     ],
 )
@@ -153,3 +156,11 @@ def test_f148_back_off_is_named() -> None:
         f"last connect error: {REFUSAL}",
         f"remedies: {'; '.join(remedies)}",
     ]
+
+
+@pytest.mark.parametrize(
+    ("circuit", "state"), [(CircuitState.OPEN, "open"), (CircuitState.HALF_OPEN, "half open")]
+)
+def test_f134_a_circuit_that_is_not_closed_is_named(circuit: CircuitState, state: str) -> None:
+    lines = lines_of(stats=stats_of(active=2, circuit=circuit), holders=(HOLDER,))
+    assert lines[0] == f"its circuit is {state}: few dials may start, or none"

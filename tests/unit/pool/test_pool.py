@@ -16,7 +16,6 @@ from trio.testing import MockClock
 from conpool import (
     AcquireTimeout,
     AnyEndpoint,
-    CircuitBreaker,
     CircuitState,
     CloseReason,
     ConfigError,
@@ -121,17 +120,6 @@ def test_hooks_that_could_not_work_are_refused(options: dict[str, Any]) -> None:
     """F019"""
     with pytest.raises(ConfigError, match=next(iter(options))):
         ConnectionPool(**options)
-
-
-def test_what_comes_later_says_so() -> None:
-    pool = ConnectionPool()
-    with pytest.raises(NotImplementedError, match="circuit_breaker"):
-        ConnectionPool(PoolConfig(circuit_breaker=CircuitBreaker()))
-    with pytest.raises(NotImplementedError, match="queue_target_delay"):
-        ConnectionPool(overrides={HERE: PoolConfig(queue_target_delay=1.0)})
-    for steer in (pool.report_failure, pool.report_success):
-        with pytest.raises(NotImplementedError, match="later release"):
-            steer(HERE)
 
 
 async def test_unix_sockets_are_endpoints_like_any_other() -> None:
