@@ -191,12 +191,16 @@ def _has_failed(sub: AnySubPool, waiter: AnyWaiter) -> bool:
 def is_lost(waiter: AnyWaiter, now: float, *, is_patient: bool) -> bool:
     """Whether each member would refuse `waiter`.
 
-    A pause ends, so nobody is refused where a member is paused. If it is patient, the outage of
+    A pause ends, so nobody is refused where a member is paused. If `is_patient`, the outage of
     each member must have lasted for its grace.
     """
     for sub in waiter.subs:
         gate = sub.gate
-        if not gate.is_usable(now):
+        if gate.is_unhealthy:
+            continue
+        if gate.is_cut_off(now):
+            if waiter.coming is not None and waiter.coming.sub is sub:
+                return False  # what began before its circuit opened may still succeed
             continue
         if gate.is_paused or not _has_failed(sub, waiter):
             return False

@@ -4,8 +4,7 @@ They know of each other, which is why they share a file. `core` decides who is s
 or closed; `ledger` makes every change that concerns more than one field.
 
 `LinkT` is what the shell keeps of an open connection, `TaskT` is a task. The core carries both and
-looks into neither; the shell says what they are (`_connection/pooled.py`), so that a type checker
-follows a connection from the idle stack to its lease.
+looks into neither; the shell tells the type checker what they are (`_connection/pooled.py`).
 """
 
 from __future__ import annotations
@@ -392,7 +391,7 @@ class Outage:
     warmers: list[AnyWarmer] = field(default_factory=list[Any])
 
 
-# Inside the core, where nobody looks at a link or a task.
+# Where nobody looks at a link or a task.
 AnyEntry: TypeAlias = Entry[Any, Any]
 AnyLease: TypeAlias = Lease[Any, Any]
 AnyWaiter: TypeAlias = Waiter[Any, Any]

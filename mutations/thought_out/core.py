@@ -387,14 +387,14 @@ MUTATIONS: Final = (
     plant(
         "an outage has no grace",
         "_core/failures.py",
-        "        if since is None or now - since < sub.config.outage_grace:\n",
-        "        if since is None:\n",
+        "        is_over = since is not None and now - since >= sub.config.outage_grace\n",
+        "        is_over = since is not None\n",
     ),
     plant(
         "the grace of an outage lasts a moment too long",
         "_core/failures.py",
-        "        if since is None or now - since < sub.config.outage_grace:\n",
-        "        if since is None or now - since <= sub.config.outage_grace:\n",
+        "        is_over = since is not None and now - since >= sub.config.outage_grace\n",
+        "        is_over = since is not None and now - since > sub.config.outage_grace\n",
     ),
     plant(
         "the grace begins anew with each failure",

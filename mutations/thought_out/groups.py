@@ -27,14 +27,14 @@ MUTATIONS: Final = (
     plant(
         "a marked member is used by groups",
         "_core/balancer.py",
-        "    return sub.gate.is_usable and sub.gate.is_open(now)\n",
+        "    return sub.gate.is_usable(now) and sub.gate.is_open(now)\n",
         "    return sub.gate.is_open(now)\n",
     ),
     plant(
         "a member that is paused or backs off is picked",
         "_core/balancer.py",
-        "    return sub.gate.is_usable and sub.gate.is_open(now)\n",
-        "    return sub.gate.is_usable\n",
+        "    return sub.gate.is_usable(now) and sub.gate.is_open(now)\n",
+        "    return sub.gate.is_usable(now)\n",
     ),
     plant(
         "a full member is picked",
@@ -137,20 +137,20 @@ MUTATIONS: Final = (
     plant(
         "a caller is refused though a connection may come back",
         "_core/failures.py",
-        "        if waiter.fresh or not any(map(_is_in_circulation, helpers)):\n",
+        "        if waiter.fresh or not any(map(is_in_circulation, helpers)):\n",
         "        if True:\n",
     ),
     plant(
         "dials to members that have failed keep callers waiting",
         "_core/failures.py",
-        "        if waiter.fresh or not any(map(_is_in_circulation, helpers)):\n",
+        "        if waiter.fresh or not any(map(is_in_circulation, helpers)):\n",
         "        if waiter.fresh or not any(map(_may_be_helped, helpers)):\n",
     ),
     plant(
         "an outage of all members is told to nobody else",
         "_core/failures.py",
-        "        self.review(sub, now)\n        if not _may_be_helped(sub):\n",
-        "        if not _may_be_helped(sub):\n",
+        "            self.review(sub, now)\n        if not is_over:\n",
+        "            pass\n        if not is_over:\n",
     ),
     plant(
         "marking leaves those who wait for a dial where they are",
@@ -161,14 +161,16 @@ MUTATIONS: Final = (
     plant(
         "marking the last member tells nobody",
         "_core/orders.py",
-        "        if unhealthy:\n            self._failures.review(sub, now)\n",
-        "",
+        "            self._ledger.pool_limit.stand_in_line(sub, None, 0)\n"
+        "            self._failures.review(sub, now)\n",
+        "            self._ledger.pool_limit.stand_in_line(sub, None, 0)\n",
     ),
     plant(
         "unmarking serves nobody who waits",
         "_core/orders.py",
-        "        standing.bar_groups(sub, bars=unhealthy)\n        self._ledger.touch(sub)\n",
-        "        standing.bar_groups(sub, bars=unhealthy)\n",
+        "            self._failures.review(sub, now)\n        self._ledger.touch(sub)\n\n"
+        "    def failure_reported",
+        "            self._failures.review(sub, now)\n\n    def failure_reported",
     ),
     plant(
         "a marked member lends to those who wait for a group",

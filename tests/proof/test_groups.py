@@ -96,7 +96,7 @@ def test_marking_against_a_dial_against_cancel() -> None:
             await trio.sleep_until(T - 1)
             await stage.waits("first", endpoint=GROUP)
             await stage.waits("second", endpoint=GROUP)
-            stage.at(lambda: stage.pool.mark_unhealthy(HOME))
+            stage.at(lambda: stage.pool.mark_unhealthy(AWAY))
             stage.cancel("first")
         stage.assert_all_served("second", perhaps=("first",))
 

@@ -13,6 +13,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from conpool import (
     AcquireTimeout,
+    CircuitBreaker,
     ConnectError,
     Connection,
     ConnectionPool,
@@ -492,3 +493,69 @@ async def test_a_health_check_asks_the_member_whose_turn_it_is() -> None:
     async with group_pool(Network(), health_check=check) as pool:
         assert await lend(pool, TURNS, 6) == "abcabc"
         assert asked == ["a", "b", "c"]
+
+
+# ── with a circuit breaker ──────────────────────────────────────────────────────
+
+BREAKER = CircuitBreaker(failure_threshold=1, reset_timeout=30.0)
+
+
+async def test_f121_a_member_whose_circuit_is_open_is_passed_over(
+    autojump_clock: MockClock,
+) -> None:
+    network = Network()
+    network.silent.add(A)
+    async with group_pool(network, connect_timeout=2, circuit_breaker=BREAKER) as pool:
+        assert await lend(pool, FIRST, 5) == "bbbbb"
+        await trio.sleep(10)
+        assert await lend(pool, FIRST, 5) == "bbbbb"
+        assert [endpoint for _, endpoint in network.dials].count(A) == 1
+        network.accept(A)
+        await trio.sleep(30)
+        assert await lend(pool, FIRST, 2) == "aa"
+
+
+async def test_f122_all_circuits_open_refuse_at_once(autojump_clock: MockClock) -> None:
+    network = Network()
+    network.refuse(A)
+    network.refuse(B)
+    async with group_pool(network, circuit_breaker=BREAKER) as pool:
+        for _ in range(5):
+            with pytest.raises(NoHealthyEndpoint, match="circuit is open"):
+                await pool.acquire(PAIR)
+        assert (len(network.dials), trio.current_time()) == (2, 0)
+
+
+async def test_an_idle_connection_serves_though_all_circuits_are_open(
+    autojump_clock: MockClock,
+) -> None:
+    async with group_pool(Network(), circuit_breaker=BREAKER) as pool:
+        assert await lend(pool, PAIR, 1) == "a"
+        pool.report_failure(A)
+        pool.report_failure(B)
+        assert await lend(pool, PAIR, 1) == "a"
+        with pytest.raises(NoHealthyEndpoint, match="circuit is open"):
+            await pool.acquire(PAIR, fresh=True)
+
+
+async def test_those_who_wait_for_a_group_are_told_when_its_last_circuit_opens(
+    autojump_clock: MockClock,
+) -> None:
+    """At once, but for those whose dial had begun: it may still succeed."""
+    network = Network()
+    network.silent |= {A, B}
+    ended: list[float] = []
+
+    async def ask() -> None:
+        with pytest.raises(NoHealthyEndpoint, match="circuit is open"):
+            await pool.acquire(PAIR)
+        ended.append(trio.current_time())
+
+    config = {"circuit_breaker": BREAKER, "connect_timeout": 5, "max_connections_per_endpoint": 1}
+    async with group_pool(network, **config) as pool, trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(ask)
+        await trio.sleep(1)
+        pool.report_failure(A)
+        pool.report_failure(B)
+    assert ended == [1, 5, 5]
