@@ -11,6 +11,7 @@ from conpool._stats.counters import Counters
 from conpool._stats.snapshot import EndpointStats, PoolStats
 from conpool._values.endpoint import AnyEndpoint
 from conpool._values.group import EndpointGroup, Target
+from conpool._values.states import CircuitState
 
 
 def see(sub: AnySubPool, now: float) -> EndpointStats:
@@ -34,9 +35,11 @@ def see(sub: AnySubPool, now: float) -> EndpointStats:
 def see_group(target: EndpointGroup, subs: Sequence[AnySubPool], now: float) -> EndpointStats:
     """Return the statistics of a group: the sums of its members'.
 
-    A task that waits for several of them counts once. The group is paused if all of them are.
+    A task that waits for several of them counts once. The group is paused, or its circuit is open,
+    if all of them are.
     """
     members = [see(sub, now) for sub in subs]
+    circuits = {member.circuit for member in members}
     counters = Counters()
     for sub in subs:
         counters.absorb(sub.counters)
@@ -50,6 +53,7 @@ def see_group(target: EndpointGroup, subs: Sequence[AnySubPool], now: float) -> 
         waiting=sum(member.waiting for member in members) - count_repeated(subs),
         oldest_wait=max(member.oldest_wait for member in members),
         paused=all(member.paused for member in members),
+        circuit=circuits.pop() if len(circuits) == 1 else CircuitState.CLOSED,
         counters=counters,
     )
 
