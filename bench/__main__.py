@@ -17,6 +17,7 @@ from .measure import FULL, QUICK, TINY, Scale, Table
 from .memory import measure_memory, measure_passing
 from .outages import measure_outages
 from .queue import measure_cancelling, measure_fairness, measure_handover
+from .redis import measure_redis
 from .requests import measure_requests
 from .sessions import measure_sessions
 
@@ -38,6 +39,7 @@ CASES: Final[dict[str, Case]] = {
     "outages": _in_trio(measure_outages),
     "requests": _in_trio(measure_requests),
     "http": measure_http,
+    "redis": measure_redis,
     "memory": _in_trio(measure_memory),
     "passing": _in_trio(measure_passing),
 }

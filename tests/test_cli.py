@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import io
+import json
 import re
 import socket
 import ssl
@@ -55,8 +56,9 @@ async def site(
 
 
 def has_line(text: str, pattern: str) -> bool:
-    """Whether the pattern matches one whole line."""
-    return any(re.fullmatch(pattern, line) for line in text.splitlines())
+    """Whether the pattern matches one whole line, of which the terminal may have made several."""
+    lines = text.replace("\n" + " " * 8, " ").splitlines()
+    return any(re.fullmatch(pattern, line) for line in lines)
 
 
 def pool(limit: int = proofs.LIMIT, uses: int | None = None) -> proofs.Pool:
@@ -89,6 +91,8 @@ def test_demo_shows_that_every_promise_holds() -> None:
         )
         assert has_line(done.stdout, handover)
     assert has_line(done.stdout, "ok +server restart in mid-run: .* and no error")
+    assert all(len(line) <= 80 for line in done.stdout.splitlines())
+    assert has_line(done.stdout, "  wait p99  99 of 100 .*")
     assert "Every promise held" in done.stdout
     assert "FAILED" not in done.stdout
     assert took < 20
@@ -103,7 +107,8 @@ def test_version_is_the_package_s() -> None:
 def test_help_names_the_commands() -> None:
     done = run_conpool("--help")
     assert done.returncode == 0
-    assert has_line(done.stdout, " +demo +watch.*")
+    for command in ("demo", "bench", "probe", "top"):
+        assert has_line(done.stdout, f" +{command} +.*")
 
 
 def test_command_is_required(capsys: pytest.CaptureFixture[str]) -> None:
@@ -113,18 +118,34 @@ def test_command_is_required(capsys: pytest.CaptureFixture[str]) -> None:
     assert "command" in capsys.readouterr().err
 
 
+def test_help_needs_no_extra(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forget(monkeypatch, "rich")
+    forget(monkeypatch, "trustme")
+    with pytest.raises(SystemExit) as exited:
+        cli.main(["probe", "--help"])
+    assert exited.value.code == 0
+    assert "usage: conpool probe" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("missing", ["rich", "trustme"])
 def test_missing_extra_is_told_in_one_line(
     missing: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in list(sys.modules):
-        if name.startswith(("conpool.cli._", f"{missing}.")) or name == missing:
-            monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setattr(sys, "meta_path", [Missing(missing), *sys.meta_path])
+    forget(monkeypatch, missing)
     assert cli.main(["demo"]) == 2
     printed = capsys.readouterr()
     assert not printed.out
     assert printed.err == f"conpool demo needs {missing}: python -m pip install 'conpool[cli]'\n"
+
+
+def forget(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    """Let a package of the extra not be installed."""
+    for name in list(sys.modules):
+        if name.startswith(("conpool.cli._", f"{missing}.")) or name == missing:
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [Missing(missing), *sys.meta_path])
 
 
 class Missing:
@@ -212,6 +233,22 @@ def test_step_that_breaks_down_fails_with_its_traceback(
         assert _demo.run(_screen.PlainScreen(file)) == 1
         assert has_line(file.getvalue(), r"FAILED +one: OSError\('broken'\)")
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_demo_prints_json_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps = (_demo.Step("one", 1, break_promise), _demo.Step("two", 1, hold))
+    with planned(monkeypatch, *steps):
+        assert cli.main(["demo", "--json"]) == 1
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["held"] is False
+    assert shown["failed"] == ["one"]
+    assert shown["steps"] == [
+        {"title": "one", "held": False, "finding": "it did not hold"},
+        {"title": "two", "held": True, "finding": "it held"},
+    ]
+    assert shown["stats"]["name"] == "demo"
 
 
 def test_demo_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -515,6 +552,21 @@ def test_bar_is_drawn_ten_times_a_second_at_most() -> None:
             advance()
     assert isinstance(console.file, io.StringIO)
     assert console.file.getvalue().count("counting") < 20
+
+
+def test_json_has_standard_output_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=80)
+    for screen in (_screen.SilentScreen(), _screen.SilentScreen(_screen.RichScreen(console))):
+        screen.say("something")
+        screen.show_verdict(held=True, title="sheep", finding="two")
+        with screen.show_progress("counting", 1) as advance:
+            advance()
+    assert isinstance(console.file, io.StringIO)
+    assert "counting" in console.file.getvalue()
+    assert "sheep" not in console.file.getvalue()
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    assert isinstance(_screen.choose_screen(is_silent=True), _screen.SilentScreen)
 
 
 @pytest.mark.parametrize(

