@@ -11,6 +11,7 @@ SOURCES: Final = (
     "core",
     "corpus",
     "exporters",
+    "groups",
     "http",
     "overload",
     "proof",

@@ -283,7 +283,7 @@ MUTATIONS = (
     Mutation(
         name="a clear overlooks what was handed over and not lent yet",
         file="_lending/acquire.py",
-        old="                and entry.generation == sub.generation\n",
+        old="                and entry.generation == entry.sub.generation\n",
         new="",
         tests=("tests/unit/lending/test_acquire.py", "tests/unit/lending/test_peer_check.py"),
     ),
@@ -473,9 +473,9 @@ MUTATIONS = (
     ),
     Mutation(
         name="the callers of one dial share its error",
-        file="_lending/acquire.py",
-        old='raise copy_for_caller(cast("ConnectError", waiter.error))',
-        new='raise cast("ConnectError", waiter.error)',
+        file="_lending/refusal.py",
+        old='return copy_for_caller(cast("ConnectError", waiter.error))',
+        new='return cast("ConnectError", waiter.error)',
         tests=(_ERROR_EACH,),
     ),
     Mutation(

@@ -93,6 +93,8 @@ def _find_faults_of(sub: AnySubPool, core: Core[Any, Any]) -> Iterator[str]:
     yield from _check_dials(sub)
     yield from _check_gate(sub)
     yield from _check_tally(sub)
+    if core.is_open and sub.queue.bars_groups != sub.gate.is_unhealthy:
+        yield "it is marked or not, and its queue does not know"
     is_over = not core.is_open and not core.ending.is_under_way
     if is_over and (sub.queue or sub.idle or sub.leaving or sub.warmers):
         yield "the pool has closed, and this is idle or waits"
@@ -188,11 +190,24 @@ def _check_entry(entry: AnyEntry, sub: AnySubPool) -> Iterator[str]:
 # ── those who wait ──────────────────────────────────────────────────────────────
 
 
+def find_served(sub: AnySubPool) -> list[AnyWaiter]:
+    """Those who may be served by `sub`: without those who ask for groups, if these do without."""
+    return [waiter for waiter in sub.queue if waiter.group is None or not sub.queue.bars_groups]
+
+
+def _find_needy(sub: AnySubPool) -> list[AnyWaiter]:
+    """Those of them who have nothing under way elsewhere."""
+    return [w for w in find_served(sub) if w.coming is None or w.coming.sub is sub]
+
+
 def _check_queue(sub: AnySubPool) -> Iterator[str]:
     """G10, G13."""
     latest = -1
-    if len(sub.queue) != sub.waiting:
-        yield f"{len(sub.queue)} in the queue, the books say {sub.waiting}"
+    if len(find_served(sub)) != sub.waiting:
+        yield f"{len(find_served(sub))} in the queue, the books say {sub.waiting}"
+    groups = Counter(waiter.group for waiter in sub.queue if waiter.group is not None)
+    if groups != sub.groups:
+        yield f"{groups} have members that wait here, the books say {sub.groups}"
     if sub.timed != sum(waiter.is_timed for waiter in sub.queue.line):
         yield f"not {sub.timed} of those in line have a row in the timetable"
     for line in (sub.queue.line, sub.queue.fresh_line):
@@ -221,14 +236,14 @@ def _check_warmers(sub: AnySubPool) -> Iterator[str]:
 def _check_dials(sub: AnySubPool) -> Iterator[str]:
     """Every dial and check knows whom it is for, and that one knows it."""
     unprovided = 0
-    for waiter in sub.queue:
+    for waiter in find_served(sub):
         coming = waiter.coming
         unprovided += coming is None
         if coming is not None and coming.awaited_by is not waiter:
             yield f"{waiter!r} counts on {coming!r}, which is for {coming.awaited_by!r}"
     if unprovided != sub.queue.count_unprovided():
         yield f"nothing is under way for {unprovided}, not {sub.queue.count_unprovided()}"
-    usual = sum(not waiter.fresh for waiter in sub.queue)
+    usual = sum(not waiter.fresh for waiter in _find_needy(sub))
     if usual != sub.queue.count_usual():
         yield f"{usual} take a used connection, not {sub.queue.count_usual()}"
     for entry in sub.limit.borrowers:
@@ -281,7 +296,7 @@ def find_trials(sub: AnySubPool) -> list[AnyEntry]:
 def _check_circuit(sub: AnySubPool, now: float) -> Iterator[str]:
     """Nobody waits for a dial that the circuit does not allow, nor for what is unhealthy."""
     gate, circuit = sub.gate, sub.gate.circuit
-    if gate.is_unhealthy and sub.queue:
+    if gate.is_unhealthy and find_served(sub):
         yield "somebody waits for an endpoint that is unhealthy"
     if circuit is None or gate.is_paused or circuit.count_places(now) or sub.is_resting:
         return
@@ -323,6 +338,10 @@ def _check_pool_limit(pool_limit: PoolLimit, core: Core[Any, Any]) -> Iterator[s
     closing += sum(e.is_given_up and e.state is CONNECTING for e in charged)
     if pool_limit.closing != closing:
         yield f"{closing} are on their way out, not {pool_limit.closing}"
+    waiters = {waiter for sub in subs for waiter in sub.queue}
+    extra = sum(len(w.subs) - 1 for w in waiters if w.group is not None and w.coming is None)
+    if pool_limit.extra != extra:
+        yield f"{extra} are counted too often, not {pool_limit.extra}"
     if pool_limit.wanted != sum(sub.wanted for sub in subs):
         yield f"{sum(sub.wanted for sub in subs)} slots are wanted, not {pool_limit.wanted}"
 
@@ -351,17 +370,19 @@ def _check_claim(sub: AnySubPool, pool_limit: PoolLimit) -> Iterator[str]:
 
 def _check_no_lost_wakeup(sub: AnySubPool, pool_limit: PoolLimit, now: float) -> Iterator[str]:
     """G12: no slot is free, and nothing idle is fit, while somebody waits who could have it."""
-    if sub.gate.is_paused or not sub.queue:
+    needy = _find_needy(sub)
+    if sub.gate.is_paused or not needy:
         return
-    usual = sum(not waiter.fresh for waiter in sub.queue)
+    usual = sum(not waiter.fresh for waiter in needy)
     if set(sub.idle) - set(sub.reserved) and usual > sub.checking:
         yield "somebody waits, and there is an idle connection (G12)"
     if usual and any(_may_be_joined(entry, now) for entry in sub.limit.borrowers):
         yield "somebody waits, and a connection has room (G12)"
     coming = sub.connecting - sub.void + min(sub.checking + sub.resetting, usual)
-    needed = max(1, math.ceil(len(sub.queue) / sub.per_dial)) if sub.shares else len(sub.queue)
+    needed = max(1, math.ceil(len(needy) / sub.per_dial)) if sub.shares else len(needy)
     wanted = min(needed - coming, sub.max_connecting - sub.connecting)
-    unprovided = next((waiter for waiter in sub.queue if waiter.coming is None), None)
+    unprovided = next((w for w in needy if w.coming is None and not _is_covered(w, sub)), None)
+    wanted = min(wanted, sum(w.coming is None for w in needy))
     if wanted <= 0 or unprovided is None:
         return
     if now < sub.gate.opens_at:
@@ -371,7 +392,7 @@ def _check_no_lost_wakeup(sub: AnySubPool, pool_limit: PoolLimit, now: float) ->
     if sub.gate.is_wary:
         wanted = 1
     if not sub.limit.has_free_slot:
-        fresh = sum(waiter.fresh and waiter.coming is None for waiter in sub.queue)
+        fresh = sum(waiter.fresh and waiter.coming is None for waiter in needy)
         wanted = min(wanted, fresh - len(sub.spare_dials))
         if sub.idle and sub.closing + sub.void + len(sub.leaving) < wanted:
             yield "somebody waits for a new connection, an idle one holds its slot (G12)"
@@ -379,6 +400,13 @@ def _check_no_lost_wakeup(sub: AnySubPool, pool_limit: PoolLimit, now: float) ->
         yield "somebody waits, and a slot is free (G12)"
     else:
         yield from _check_no_slot_left(sub, unprovided, wanted, pool_limit)
+
+
+def _is_covered(waiter: AnyWaiter, sub: AnySubPool) -> bool:
+    """Whether another member than `sub` dials a connection that several will share."""
+    return any(
+        other is not sub and other.shares and other.connecting > other.void for other in waiter.subs
+    )
 
 
 def _check_no_slot_left(
@@ -390,7 +418,7 @@ def _check_no_slot_left(
         yield f"{wanted} slots are wanted, {sub.wanted} with {sub.claim!r} in line (G12)"
     if pool_limit.limit.has_free_slot:
         yield "somebody stands in line, and the pool has a slot (G12)"
-    elif pool_limit.closing < pool_limit.wanted and (
+    elif pool_limit.closing < pool_limit.count_wanted() and (
         pool_limit.find_longest_idle() or pool_limit.find_spare()
     ):
         yield "somebody stands in line, and what nobody needs holds a slot (G12)"
@@ -404,7 +432,9 @@ def _lacks_warmth(sub: AnySubPool, target: int, pool_limit: PoolLimit, now: floa
     if pool_limit.is_limited and (pool_limit.wanted or not pool_limit.limit.has_free_slot):
         is_full = True
     return (
-        opening < target and len(sub.queue) <= sub.count_coming() and not (is_held_back or is_full)
+        opening < target
+        and len(_find_needy(sub)) <= sub.count_coming()
+        and not (is_held_back or is_full)
     )
 
 

@@ -22,7 +22,6 @@ from conpool import (
     ConnectionPool,
     ConnectTimeout,
     Endpoint,
-    EndpointGroup,
     Login,
     Observer,
     PoolClosed,
@@ -1277,9 +1276,3 @@ async def test_closed_pool_lends_nothing_of_what_it_knew() -> None:
             await pool.acquire(HERE)
         with pytest.raises(PoolClosed):
             await pool.acquire(HERE, fresh=True)
-
-
-async def test_group_is_refused_for_now() -> None:
-    async with open_pool() as pool:
-        with pytest.raises(NotImplementedError, match="EndpointGroup"):
-            await pool.acquire(EndpointGroup([HERE, THERE]))

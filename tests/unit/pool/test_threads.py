@@ -25,6 +25,8 @@ CALLS: dict[str, Callable[[Pool, Lease], object]] = {
     "close_idle": lambda pool, _: pool.close_idle(HERE),
     "close_idle of all": lambda pool, _: pool.close_idle(),
     "pause": lambda pool, _: pool.pause(HERE),
+    "mark_unhealthy": lambda pool, _: pool.mark_unhealthy(HERE),
+    "mark_healthy": lambda pool, _: pool.mark_healthy(HERE),
     "pause all": lambda pool, _: pool.pause(),
     "resume": lambda pool, _: pool.resume(HERE),
     "set_limit": lambda pool, _: pool.set_limit(HERE, 7),
@@ -50,7 +52,7 @@ READS: dict[str, Callable[[Pool, Lease], object]] = {
     "lease.repr": lambda _, lease: repr(lease),
     "lease.fresh": lambda _, lease: (lease.fresh, lease.reused, lease.uses, lease.id),
 }
-HARMLESS = {"name", "mark_healthy", "mark_unhealthy", "report_failure", "report_success"}
+HARMLESS = {"name", "report_failure", "report_success"}
 """What changes nothing, or does not exist yet."""
 
 
