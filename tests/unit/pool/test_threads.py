@@ -52,7 +52,7 @@ READS: dict[str, Callable[[Pool, Lease], object]] = {
     "lease.repr": lambda _, lease: repr(lease),
     "lease.fresh": lambda _, lease: (lease.fresh, lease.reused, lease.uses, lease.id),
 }
-HARMLESS = {"name", "report_failure", "report_success"}
+HARMLESS = {"blocking", "name", "report_failure", "report_success"}
 """What changes nothing, or does not exist yet."""
 
 
