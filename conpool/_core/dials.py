@@ -181,7 +181,7 @@ class Dials:
     def _place(
         self, waiter: AnyWaiter | None, sub: AnySubPool, now: float
     ) -> tuple[AnyWaiter | None, AnySubPool]:
-        """Return for whom to dial next where `waiter` is the oldest of `sub`, and at which member."""
+        """Return for whom to dial next, where `waiter` is the oldest of `sub`, and where."""
         if waiter is None or waiter.group is None:
             return waiter, sub
         best = self._balancer.find_best(waiter, sub, self._can_dial, now, has_open=False)
