@@ -61,7 +61,8 @@ class Dials:
         elif sub.gate.is_wary:
             wanted = min(wanted, 1)  # after each the pump asks the gate anew
         if self._pool_limit.is_limited:
-            claim, _ = self._find_next(sub, now) if wanted else (None, sub)
+            oldest = sub.queue.find(is_unprovided=True) if wanted else None
+            claim, _ = self._place(oldest, sub, now)
             self._pool_limit.stand_in_line(sub, claim, wanted if claim is not None else 0)
         else:
             for _ in range(min(wanted, PIECE)):
@@ -171,15 +172,16 @@ class Dials:
         """Dial for the next waiter of `sub`, there or at a better member of its group."""
         if not sub.gate.is_open(now):
             return None  # it has closed since `sub` came to stand in line
-        waiter, where = self._find_next(sub, now)
+        waiter, where = self._place(self._find_oldest(sub, now), sub, now)
         if waiter is not None:
             where.gate.attempted(now)
             self._ledger.open(where, waiter, now)
         return waiter
 
-    def _find_next(self, sub: AnySubPool, now: float) -> tuple[AnyWaiter | None, AnySubPool]:
-        """Return for whom `sub` could dial next, and where that is best done."""
-        waiter = self._find_oldest(sub, now)
+    def _place(
+        self, waiter: AnyWaiter | None, sub: AnySubPool, now: float
+    ) -> tuple[AnyWaiter | None, AnySubPool]:
+        """Return for whom to dial next, where `waiter` is the oldest of `sub`, and where."""
         if waiter is None or waiter.group is None:
             return waiter, sub
         best = self._balancer.find_best(waiter, sub, self._can_dial, now, has_open=False)
