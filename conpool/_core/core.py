@@ -17,8 +17,7 @@ knows neither tasks nor sockets, so the real code can be model-checked.
 5. A dial that has failed is news (`failures`). Nobody is told of it who may still be served.
 6. Under a pool-wide limit slots go to the sub-pools in line for them, oldest waiter first.
 7. The ledger notes every sub-pool that a report has touched. `pump` turns free slots and idle
-   connections into leases and dials there, until none is left: the only place that does, so no
-   wake-up can be lost.
+   connections into leases and dials there until none is left. Only it does: no wake-up is lost.
 8. What concerns many is done a few at a time (`chores`).
 
 These calls and the pump change a connection's state:
@@ -377,8 +376,9 @@ class Core(Generic[LinkT, TaskT]):
                 else:
                     # Whoever can have a connection that is open needs no dial.
                     pool_limit.stand_in_line(sub, None, 0)
-            if sub.shares and sub.groups:
+            if sub.groups:
                 self._dials.dial_elsewhere(sub, now)
+                self.failures.review_hopeless(sub, now)
             if sub.min_idle or sub.warmers:
                 self._warming.warm(sub, now)
             if pool_limit.wanted or pool_limit.cold:

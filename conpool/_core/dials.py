@@ -77,7 +77,7 @@ class Dials:
 
         Only where connections are shared: elsewhere, each such waiter has something of its own.
         """
-        for group in list(sub.groups):
+        for group in list(sub.groups) if sub.shares else ():
             for member in group.subs:
                 is_next = member is sub or member in self._ledger.touched
                 if member.waiting and not (is_next or member.is_resting):

@@ -12,7 +12,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Final, final
 
-from conpool._core.balancer import is_lost, why_unusable
+from conpool._core.balancer import is_hopeless, is_lost, why_unusable
 from conpool._core.chores import Chores
 from conpool._core.gate import CEILING
 from conpool._core.ledger import Ledger
@@ -118,6 +118,13 @@ class Failures:
         if sub.groups:
             do = partial(self._review_one, sub)
             self._chores.begin(sub, do, [w for w in sub.queue.rows if w.group is not None], now)
+
+    def review_hopeless(self, sub: AnySubPool, now: float) -> None:
+        """Do so where the last connection is gone of a group whose circuits let nothing through."""
+        if sub.chores or not sub.gate.is_cut_off(now):
+            return
+        if any(is_hopeless(group.subs, now, fresh=False) for group in sub.groups):
+            self.review(sub, now)
 
     def _review_one(self, sub: AnySubPool, waiter: AnyWaiter, now: float) -> None:
         if not waiter.queued:

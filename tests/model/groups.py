@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from conpool._values.config import CircuitBreaker
+
 from .world import World
 
+SHY: Final = CircuitBreaker(failure_threshold=1, reset_timeout=1)
 ONE: Final[dict[str, Any]] = {"max_connections_per_endpoint": 1}
 
 
@@ -100,6 +103,24 @@ GROUPS: Final = (
         is_checked=True,
         happens=_happens("peer closed"),
         at_least=200,
+    ),
+    World(
+        name="a group, circuits that open and are tried",
+        settings=ONE | {"circuit_breaker": SHY},
+        endpoints=2,
+        policy="first_available",
+        waiters=2,
+        happens=_happens("a second passes", "dial failed"),
+        at_least=300,
+    ),
+    World(
+        name="a group, circuits that open while connections are lent",
+        settings=ONE | {"circuit_breaker": SHY},
+        endpoints=2,
+        policy="first_available",
+        waiters=2,
+        happens=_happens("discarded", "failure reported"),
+        at_least=300,
     ),
 )
 

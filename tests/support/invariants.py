@@ -75,6 +75,7 @@ def _find_faults(core: Core[Any, Any], now: float | None) -> Iterator[str]:
         yield from _check_pool_limit(core.pool_limit, core)
     yield from _check_timetable(core.timetable, core)
     if now is not None and core.is_open and core.timetable.next_at > now:
+        yield from _check_group_waiters(core, now)
         for sub in core.subs.values():
             for fault in _check_no_lost_wakeup(sub, core.pool_limit, now):
                 yield f"{sub.endpoint}: {fault}"
@@ -302,12 +303,35 @@ def _check_circuit(sub: AnySubPool, now: float) -> Iterator[str]:
         return
     if not (sub.idle or sub.limit.has_free_slot):
         return  # nothing could be dialled anyway
-    lent = [entry for entry in sub.limit.borrowers if entry.state is ACTIVE]
-    lasting = [e for e in lent if e.generation == sub.generation and e.doomed is None]
-    has_circulation = bool(sub.reserved or lasting)
+    has_circulation = bool(sub.reserved or _find_lasting(sub))
     waiting = [w for w in sub.queue if w.coming is None and (w.fresh or not has_circulation)]
-    if len(waiting) > len(sub.spare_dials) + sub.void and not sub.shares:
-        yield f"{len(waiting)} wait for a dial that the circuit does not allow (G33)"
+    single = [w for w in waiting if w.group is None]
+    if len(single) > len(sub.spare_dials) + sub.void and not sub.shares:
+        yield f"{len(single)} wait for a dial that the circuit does not allow (G33)"
+
+
+def _check_group_waiters(core: Core[Any, Any], now: float) -> Iterator[str]:
+    """Nobody waits for a group of which no member can lend or dial."""
+    waiters = {waiter for sub in core.subs.values() for waiter in sub.queue if waiter.group}
+    for waiter in waiters:
+        if waiter.coming is None and not any(_may_help(waiter, sub, now) for sub in waiter.subs):
+            yield f"{waiter!r} waits for a group whose circuits are open (G33)"
+
+
+def _may_help(waiter: AnyWaiter, sub: AnySubPool, now: float) -> bool:
+    """Whether `sub` may serve `waiter`, which asks for a group, before its circuit lets a dial."""
+    gate, circuit = sub.gate, sub.gate.circuit
+    if gate.is_unhealthy:
+        return False
+    if circuit is None or gate.is_paused or circuit.count_places(now):
+        return True
+    return not waiter.fresh and bool(sub.idle or _find_lasting(sub))
+
+
+def _find_lasting(sub: AnySubPool) -> list[AnyEntry]:
+    """The connections that are lent, checked or reset, and may be lent again."""
+    active = [entry for entry in sub.limit.borrowers if entry.state is ACTIVE]
+    return [e for e in active if e.generation == sub.generation and e.doomed is None]
 
 
 # ── the pool-wide limit ─────────────────────────────────────────────────────────

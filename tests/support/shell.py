@@ -653,7 +653,7 @@ class Shell:
             caller.outcome, caller.error = waiter.outcome, waiter.error
             self.callers.remove(caller)
             if waiter.outcome is WaitOutcome.ALL_FAILED:
-                _check_refusal(waiter, caller)
+                _check_refusal(waiter, caller, self.now)
             return
         self._check_turn(waiter, entry)
         assert self.now < waiter.deadline, f"{waiter!r} is served too late"
@@ -716,12 +716,18 @@ class Shell:
         return entry
 
 
-def _check_refusal(waiter: Waiter, caller: Caller) -> None:
-    """G29, G33: each member was tried since it came, or is marked; and none may yet serve it."""
+def _check_refusal(waiter: Waiter, caller: Caller, now: float) -> None:
+    """G29, G33: no member may yet serve it.
+
+    Each was tried since it came, or is marked, or its circuit lets no dial through.
+    """
     for sub in waiter.subs:
+        circuit = sub.gate.circuit
+        is_cut_off = circuit is not None and not circuit.count_places(now)
         if sub.gate.is_unhealthy:
             continue
-        assert sub.endpoint in caller.failed, f"{waiter!r} was refused before {sub!r} was tried"
+        is_tried = sub.endpoint in caller.failed
+        assert is_tried or is_cut_off, f"{waiter!r} was refused before {sub!r} was tried"
         assert not sub.gate.is_paused, f"{waiter!r} was refused in a pause of {sub!r}"
         in_use = [e for e in sub.limit.borrowers if e.state is ConnectionState.ACTIVE]
         lasting = [e for e in in_use if e.doomed is None and e.generation == sub.generation]

@@ -560,3 +560,29 @@ async def test_those_who_wait_for_a_group_are_told_when_its_last_circuit_opens(
         pool.report_failure(A)
         pool.report_failure(B)
     assert ended == [1, 5, 5]
+
+
+async def test_those_who_wait_for_a_group_are_told_when_its_last_connection_has_gone(
+    autojump_clock: MockClock,
+) -> None:
+    """All circuits are open, and the others can get nothing before one is tried again."""
+    ended: list[float] = []
+
+    async def ask() -> None:
+        with pytest.raises(NoHealthyEndpoint, match="circuit is open"):
+            await pool.acquire(PAIR)
+        ended.append(trio.current_time())
+
+    config = {"circuit_breaker": BREAKER, "max_connections_per_endpoint": 1}
+    async with group_pool(Network(), **config) as pool, trio.open_nursery() as nursery:
+        leases = [await pool.acquire(PAIR) for _ in range(2)]
+        for _ in range(3):
+            nursery.start_soon(ask)
+        await trio.sleep(1)
+        pool.report_failure(A)
+        pool.report_failure(B)
+        for lease in leases:
+            await trio.sleep(1)
+            assert not ended
+            pool.discard(lease)
+    assert ended == [3, 3, 3]
