@@ -185,6 +185,18 @@ MUTATIONS: Final = (
         "        is_away = False\n",
     ),
     plant(
+        "nobody is told when the last connection of a group goes that is cut off",
+        "_core/core.py",
+        "                self.failures.review_hopeless(sub, now)\n",
+        "",
+    ),
+    plant(
+        "a group is as its first circuit",
+        "_core/seen.py",
+        "        circuit=next(state for state in _BEST_FIRST if state in circuits),\n",
+        "        circuit=members[0].circuit,\n",
+    ),
+    plant(
         "a task that waits for a group counts once for each member",
         "_core/seen.py",
         "    return places.total() - sum(once.values())\n",

@@ -508,6 +508,13 @@ MUTATIONS = (
         tests=(_DIAGNOSIS,),
     ),
     Mutation(
+        name="one full member of a group is a deadlock",
+        file="_engine/diagnosis.py",
+        old="        if all(one.is_deadlock for one in slots):\n",
+        new="        if any(one.is_deadlock for one in slots):\n",
+        tests=(_DIAGNOSIS,),
+    ),
+    Mutation(
         name="nobody looks for deadlocks",
         file="_lending/waiting.py",
         old="    engine.deadlocks.look(waiter)\n",

@@ -14,6 +14,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from conpool import (
     AcquireTimeout,
     CircuitBreaker,
+    CircuitState,
     ConnectError,
     Connection,
     ConnectionPool,
@@ -586,3 +587,18 @@ async def test_those_who_wait_for_a_group_are_told_when_its_last_connection_has_
             assert not ended
             pool.discard(lease)
     assert ended == [3, 3, 3]
+
+
+async def test_the_statistics_of_a_group_have_the_best_of_its_circuits(
+    autojump_clock: MockClock,
+) -> None:
+    async with group_pool(Network(), circuit_breaker=BREAKER) as pool:
+        pool.report_failure(A)
+        assert pool.stats(PAIR).circuit is CircuitState.CLOSED
+        pool.report_failure(B)
+        assert pool.stats(PAIR).circuit is CircuitState.OPEN
+        pool.mark_healthy(PAIR)
+        assert pool.stats(PAIR).circuit is CircuitState.CLOSED
+        pool.mark_unhealthy(PAIR)
+        with pytest.raises(NoHealthyEndpoint, match="marked unhealthy"):
+            await pool.acquire(PAIR)
