@@ -118,7 +118,7 @@ async def test_a_deadlock_of_all_members_of_a_group_is_told(
         nursery.cancel_scope.cancel()
 
 
-async def test_a_member_that_comes_free_ends_the_wait_of_a_group(
+async def test_a_deadlock_at_one_member_is_none_of_the_group(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     group = EndpointGroup([HERE, THERE])
@@ -127,9 +127,12 @@ async def test_a_member_that_comes_free_ends_the_wait_of_a_group(
         trio.open_nursery() as nursery,
         pool.connection(THERE),
     ):
-        await run_until_all_wait(nursery, partial(acquire_twice, pool, HERE, group))
-        assert pool.stats(group).waiting == 1
-    assert deadlocks(caplog) == []
+        await run_until_all_wait(nursery, partial(acquire_twice, pool, HERE, HERE))
+        assert deadlocks(caplog) == [str(HERE)]
+        await run_until_all_wait(nursery, partial(pool.acquire, group))
+        assert pool.stats(group).waiting == 2
+        nursery.cancel_scope.cancel()
+    assert deadlocks(caplog) == [str(HERE)]
 
 
 async def test_a_deadlock_over_the_pool_wide_limit_is_told(
