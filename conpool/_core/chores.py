@@ -7,10 +7,10 @@ falls due at once: the timer comes back to it, and other tasks run in between.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Final, final
+from typing import Any, Final, final
 
 from conpool._core.ledger import Ledger
-from conpool._core.records import AnyEntry, AnySubPool, Chore, Outage, Waiter, WaitOutcome
+from conpool._core.records import AnySubPool, Chore, Outage, Waiter, WaitOutcome
 from conpool._core.retiring import Retiring
 
 PIECE: Final = 100
@@ -65,12 +65,12 @@ class Chores:
     def begin(
         self,
         sub: AnySubPool,
-        do: Callable[[AnyEntry, float], object],
-        entries: Iterable[AnyEntry],
+        do: Callable[[Any, float], object],
+        items: Iterable[Any],
         now: float,
     ) -> None:
-        """Call `do` for each of `entries`: for the first ones now, for the others soon."""
-        chore = Chore(do, [*entries][::-1])
+        """Call `do` for each of `items`: for the first ones now, for the others soon."""
+        chore = Chore(do, [*items][::-1])
         if chore.entries:
             sub.chores.append(chore)
             self.go_on(sub, now)
@@ -89,10 +89,10 @@ class Chores:
         while left and sub.chores:
             left -= 1
             chore = sub.chores[0]
-            entry = chore.entries.pop()
+            item = chore.entries.pop()
             if not chore.entries:
                 del sub.chores[0]
-            chore.do(entry, now)
+            chore.do(item, now)
         if sub.outage is not None or sub.chores:
             self._ledger.timetable.look_at(sub, now)
 
@@ -102,7 +102,7 @@ class Chores:
             if warmer.queued:
                 self._ledger.end_warming(warmer, outage.error)
             return
-        waiter = sub.queue.find()
+        waiter = sub.queue.find(is_single=True)
         if waiter is None or waiter.number > outage.arrivals:
             sub.outage = None
         else:

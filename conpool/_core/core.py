@@ -17,8 +17,7 @@ knows neither tasks nor sockets, so the real code can be model-checked.
 5. A dial that has failed is news (`failures`). Nobody is told of it who may still be served.
 6. Under a pool-wide limit slots go to the sub-pools in line for them, oldest waiter first.
 7. The ledger notes every sub-pool that a report has touched. `pump` turns free slots and idle
-   connections into leases and dials there, until none is left: the only place that does, so no
-   wake-up can be lost.
+   connections into leases and dials there until none is left. Only it does: no wake-up is lost.
 8. What concerns many is done a few at a time (`chores`).
 
 These calls and the pump change a connection's state:
@@ -39,6 +38,7 @@ from random import Random
 from typing import Final, Generic, final
 
 from conpool._core import keeping
+from conpool._core.balancer import Balancer
 from conpool._core.checks import Checks
 from conpool._core.chores import Chores
 from conpool._core.dials import Dials
@@ -76,8 +76,7 @@ _OPEN = PoolState.OPEN
 KEEP_BARE: Final = 5.0
 """Seconds after its last use for which the pool remembers an endpoint that holds only counters.
 
-Long enough that one asked every second keeps its statistics, short enough that a crawler's million
-endpoints take the memory of those of the last few seconds.
+So a crawler's million endpoints take the memory of those of the last few seconds.
 """
 
 
@@ -97,6 +96,7 @@ class Core(Generic[LinkT, TaskT]):
         "_serving",
         "_shares",
         "_warming",
+        "balancer",
         "checks",
         "effects",
         "ending",
@@ -138,13 +138,14 @@ class Core(Generic[LinkT, TaskT]):
         self._chores = Chores(self._ledger)
         self._warming = Warming(self._ledger)
         self._refusing = Refusing(self._ledger)
-        self._dials = Dials(self._ledger, self._warming, self._refusing)
+        self.balancer = Balancer(self.find_subpool)
+        self._dials = Dials(self._ledger, self._warming, self._refusing, self.balancer)
         self.sharing = Sharing(self._ledger, self._dials, self._refusing)
         self._serving = Serving(self._ledger, self._dials, self.sharing, self._refusing, self)
         self.checks = Checks(self._ledger, self._chores, self._warming)
         self.failures = Failures(self._ledger, self._chores)
         self.ending = Ending(self._ledger, self._chores)
-        self.orders = Orders(self._ledger, self._chores)
+        self.orders = Orders(self._ledger, self._chores, self.failures)
         self.pop_newest: Callable[[AnySubPool, float], Entry[LinkT, TaskT] | None]
         self.pop_newest = self._serving.pop_newest
         self.pop_known = self._serving.pop_known
@@ -375,6 +376,9 @@ class Core(Generic[LinkT, TaskT]):
                 else:
                     # Whoever can have a connection that is open needs no dial.
                     pool_limit.stand_in_line(sub, None, 0)
+            if sub.groups:
+                self._dials.dial_elsewhere(sub, now)
+                self.failures.review_hopeless(sub, now)
             if sub.min_idle or sub.warmers:
                 self._warming.warm(sub, now)
             if pool_limit.wanted or pool_limit.cold:

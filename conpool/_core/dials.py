@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import final
 
+from conpool._core.balancer import Balancer, has_open_for
 from conpool._core.chores import PIECE
 from conpool._core.ledger import Ledger
 from conpool._core.records import AnyEntry, AnySubPool, AnyWaiter
@@ -23,9 +24,12 @@ _CONNECTING = ConnectionState.CONNECTING
 class Dials:
     """Decides about dials, and enters them into the ledger."""
 
-    __slots__ = ("_ledger", "_pool_limit", "_refusing", "_timetable", "_warming")
+    __slots__ = ("_balancer", "_ledger", "_pool_limit", "_refusing", "_timetable", "_warming")
 
-    def __init__(self, ledger: Ledger, warming: Warming, refusing: Refusing) -> None:
+    def __init__(
+        self, ledger: Ledger, warming: Warming, refusing: Refusing, balancer: Balancer
+    ) -> None:
+        self._balancer = balancer
         self._ledger = ledger
         self._refusing = refusing
         self._pool_limit = ledger.pool_limit
@@ -57,15 +61,27 @@ class Dials:
         elif sub.gate.is_wary:
             wanted = min(wanted, 1)  # after each the pump asks the gate anew
         if self._pool_limit.is_limited:
-            claim = sub.queue.find(is_unprovided=True) if wanted else None
-            self._pool_limit.stand_in_line(sub, claim, wanted)
+            oldest = sub.queue.find(is_unprovided=True) if wanted else None
+            claim, _ = self._place(oldest, sub, now)
+            self._pool_limit.stand_in_line(sub, claim, wanted if claim is not None else 0)
         else:
             for _ in range(min(wanted, PIECE)):
-                self._dial_for_oldest(sub, now)
+                self._dial_for_next(sub, now)
             if wanted > PIECE:
                 self._ledger.rest(sub, now)
         if sub.idle and sub.waiting:
             self._make_way_for_fresh(sub, now)
+
+    def dial_elsewhere(self, sub: AnySubPool, now: float) -> None:
+        """Dial for those who ask for a group, and may have relied on what was under way at `sub`.
+
+        Only where connections are shared: elsewhere, each such waiter has something of its own.
+        """
+        for group in list(sub.groups) if sub.shares else ():
+            for member in group.subs:
+                is_next = member is sub or member in self._ledger.touched
+                if member.waiting and not (is_next or member.is_resting):
+                    self.dial_for_waiters(member, now)
 
     def must_make_way(self, sub: AnySubPool, waiter: AnyWaiter | None, now: float) -> bool:
         """Whether those who want a new connection, and precede `waiter`, need one more slot."""
@@ -90,8 +106,7 @@ class Dials:
             if first.is_resting:
                 return
             if limit.limit.has_free_slot:
-                self._dial_for_oldest(first, now)
-                self.dial_for_waiters(first, now)
+                self._dial_for_first(first, now)
                 if first.min_idle or first.warmers:
                     limit.cold[first] = None  # it goes on warming when nobody of its own waits
             elif not (limit.lacks_slots and self._make_room()):
@@ -111,6 +126,14 @@ class Dials:
                 return
             del limit.cold[coldest]
             self._warming.warm(coldest, now)
+
+    def _dial_for_first(self, first: AnySubPool, now: float) -> None:
+        """Dial for the waiter with which `first` stands in line; find out who is next."""
+        waiter = self._dial_for_next(first, now)
+        self.dial_for_waiters(first, now)
+        for member in () if waiter is None else waiter.subs:
+            if member.claim is waiter:  # it stood in line with the same one
+                self.dial_for_waiters(member, now)
 
     def _make_room(self) -> bool:
         """Have the longest idle connection make way, or what no waiter needs; False if none can."""
@@ -145,27 +168,71 @@ class Dials:
         is_checked = entry.is_checking or entry in sub.reserved
         self._ledger.condemn(entry, reason, gracefully=not is_checked)
 
-    def _dial_for_oldest(self, sub: AnySubPool, now: float) -> None:
+    def _dial_for_next(self, sub: AnySubPool, now: float) -> AnyWaiter | None:
+        """Dial for the next waiter of `sub`, there or at a better member of its group."""
         if not sub.gate.is_open(now):
-            return  # it has closed since `sub` came to stand in line
-        waiter = self._find_next(sub, now)
+            return None  # it has closed since `sub` came to stand in line
+        waiter, where = self._place(self._find_oldest(sub, now), sub, now)
         if waiter is not None:
-            sub.gate.attempted(now)
-            self._ledger.open(sub, waiter, now)
+            where.gate.attempted(now)
+            self._ledger.open(where, waiter, now)
+        return waiter
 
-    def _find_next(self, sub: AnySubPool, now: float) -> AnyWaiter | None:
+    def _place(
+        self, waiter: AnyWaiter | None, sub: AnySubPool, now: float
+    ) -> tuple[AnyWaiter | None, AnySubPool]:
+        """Return for whom to dial next, where `waiter` is the oldest of `sub`, and where."""
+        if waiter is None or waiter.group is None:
+            return waiter, sub
+        best = self._balancer.find_best(waiter, sub, self._can_dial, now, has_open=False)
+        if best is not None and (best is sub or not has_open_for(waiter, best)):
+            return waiter, best
+        if best is not None:
+            self._look_first_at(best, sub)
+        # It needs no dial; others may, who ask for this endpoint only.
+        return sub.queue.find(is_unprovided=True, is_single=True), sub
+
+    def _find_oldest(self, sub: AnySubPool, now: float) -> AnyWaiter | None:
         """Return the oldest for whom nothing is under way; turn away whoever has waited too long.
 
         While dials fail, waiters wait for the back-off, which is no sign of load.
         """
         for _ in range(PIECE):
-            waiter = sub.queue.find(is_unprovided=True)
+            waiter: AnyWaiter | None = sub.queue.find(is_unprovided=True)
             if waiter is None or sub.gate.is_failing:
                 return waiter
             if not self._refusing.is_turned_away(sub, waiter, now):
                 return waiter
         self._ledger.rest(sub, now)
         return None
+
+    def may_serve(self, sub: AnySubPool, waiter: AnyWaiter | None, now: float) -> bool:
+        """Whether `waiter` gets the connection that `sub` has open for it.
+
+        If not, another member of its group has one, and is looked at first; or dials for it.
+        """
+        if waiter is None or waiter.group is None or waiter.coming is not None:
+            return True
+        best = self._balancer.find_best(waiter, sub, self._can_dial, now, has_open=True)
+        if best is None or best is sub:
+            return True
+        if has_open_for(waiter, best):
+            self._look_first_at(best, sub)
+            return False
+        if best.queue.find(is_unprovided=True) is not waiter or self._pool_limit.precedes(waiter):
+            return True  # others come first there
+        self._dial_for_first(best, now)
+        return False
+
+    def _look_first_at(self, first: AnySubPool, then: AnySubPool) -> None:
+        """Have the pump look at `first`, which has an open connection, and after that at `then`."""
+        touched = self._ledger.touched
+        touched.pop(first, None)
+        touched |= {then: None, first: None}
+
+    def _can_dial(self, sub: AnySubPool, now: float) -> bool:
+        """Whether `sub` may dial for one of its waiters now."""
+        return sub.gate.is_open(now) and count_wanted(sub) > 0 and self._pool_limit.has_free_slot
 
     def _look_when_gate_opens(self, sub: AnySubPool) -> None:
         """Have the pump look at `sub` again then. A pause does not end by itself."""

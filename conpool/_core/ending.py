@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import final
 
+from conpool._core import standing
 from conpool._core.chores import PIECE, Chores
 from conpool._core.ledger import Ledger
 from conpool._core.records import AnyEntry, AnySubPool, WaitOutcome
@@ -49,6 +50,7 @@ class Ending:
         """Refuse and close at most `left` of what `sub` has; return how many are left to do."""
         ledger = self._ledger
         ledger.forget(sub)
+        standing.bar_groups(sub, bars=False)  # they must be found
         sub.chores.clear()
         sub.outage = None
         while left and sub.warmers:

@@ -9,8 +9,10 @@ waiting when the dial began.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final, final
 
+from conpool._core.balancer import is_hopeless, is_lost, why_unusable
 from conpool._core.chores import Chores
 from conpool._core.gate import CEILING
 from conpool._core.ledger import Ledger
@@ -57,6 +59,7 @@ class Failures:
             return
         entry.sub.counters.errors += 1
         gate.failed(error, now, began_at=entry.created_at, is_servers=is_servers)
+        _note_news(entry)
         self._spread(entry, error, awaited_by, now)
 
     def remember(self, sub: AnySubPool, error: Exception, twin: Exception) -> None:
@@ -72,6 +75,7 @@ class Failures:
         A server that accepts and hangs up is of no more use than one that refuses.
         """
         entry.sub.gate.failed(error, now, began_at=entry.created_at, in_doubt=True)
+        _note_news(entry)
         entry.sub.note_strictness()
         self._ledger.touch(entry.sub)
         self._spread(entry, error, None, now)
@@ -92,17 +96,56 @@ class Failures:
     ) -> None:
         """Tell of the `error` of `entry` who cannot be served in spite of it."""
         sub = entry.sub
-        if isinstance(awaited_by, Waiter):
+        if isinstance(awaited_by, Waiter) and awaited_by.group is not None:
+            self._refuse_if_lost(awaited_by, now)  # else it goes on with another member
+        elif isinstance(awaited_by, Waiter):
             is_helped = _may_be_helped(sub)
             if awaited_by.fresh or not is_helped:
                 self._ledger.refuse(awaited_by, WaitOutcome.DIAL_FAILED, error)
         elif awaited_by is not None:
             self._ledger.end_warming(awaited_by, error)
-        if _may_be_helped(sub):
-            return
         since = sub.gate.outage_since
-        if since is not None and now - since >= sub.config.outage_grace:
+        is_over = since is not None and now - since >= sub.config.outage_grace
+        if is_over or sub.gate.is_cut_off(now):
+            self.review(sub, now)
+        if not is_over:
+            return
+        if not _may_be_helped(sub):
             self._chores.tell(sub, Outage(error, entry.arrivals, list(sub.warmers)), now)
+
+    def review(self, sub: AnySubPool, now: float) -> None:
+        """Refuse those who ask for a group with `sub`, and can be served by no member of it."""
+        if sub.groups:
+            do = partial(self._review_one, sub)
+            self._chores.begin(sub, do, [w for w in sub.queue.rows if w.group is not None], now)
+
+    def review_hopeless(self, sub: AnySubPool, now: float) -> None:
+        """Do so where the last connection is gone of a group whose circuits let nothing through."""
+        if sub.chores or not sub.gate.is_cut_off(now):
+            return
+        if any(is_hopeless(group.subs, now, fresh=False) for group in sub.groups):
+            self.review(sub, now)
+
+    def _review_one(self, sub: AnySubPool, waiter: AnyWaiter, now: float) -> None:
+        if not waiter.queued:
+            return
+        if sub.gate.is_unhealthy and waiter.coming is not None and waiter.coming.sub is sub:
+            self._ledger.let_go(waiter)
+        self._refuse_if_lost(waiter, now, is_patient=True)
+
+    def _refuse_if_lost(self, waiter: AnyWaiter, now: float, *, is_patient: bool = False) -> None:
+        if not is_lost(waiter, now, is_patient=is_patient):
+            return
+        # Dials under way do not count: they go to members that have failed it before.
+        helpers = (sub for sub in waiter.subs if not sub.queue.bars_groups)
+        if waiter.fresh or not any(map(is_in_circulation, helpers)):
+            waiter.reasons = why_unusable(waiter.subs, now)
+            self._ledger.refuse(waiter, WaitOutcome.ALL_FAILED)
+
+
+def _note_news(entry: AnyEntry) -> None:
+    """The dial of `entry` was of no use: that tells those something who came before it began."""
+    entry.sub.bad_news = max(entry.sub.bad_news, entry.arrivals)
 
 
 def _may_be_helped(sub: AnySubPool) -> bool:

@@ -190,6 +190,10 @@ class Gate:
         if self.circuit is not None:
             self.circuit.proved()
 
+    def is_usable(self, now: float) -> bool:
+        """Whether a group may use the endpoint: nobody has marked it, nor is its circuit open."""
+        return not (self.is_unhealthy or self.is_cut_off(now))
+
     def draw_delay(self, failures: int) -> float:
         """Return a delay in seconds for the dial after `failures` (one or more) failed in a row."""
         ceiling: float = min(CEILING, FIRST * 2 ** min(failures - 1, _ENOUGH_DOUBLINGS))

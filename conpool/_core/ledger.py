@@ -10,7 +10,7 @@ import math
 from collections import deque
 from typing import Any, final
 
-from conpool._core import affinity
+from conpool._core import affinity, standing
 from conpool._core.effects import Check, Close, Dial, Effect, GiveUp, Reset
 from conpool._core.pool_limit import PoolLimit
 from conpool._core.records import (
@@ -232,12 +232,9 @@ class Ledger:
     # ── waiters ─────────────────────────────────────────────────────────────────
 
     def enqueue(self, waiter: AnyWaiter, now: float) -> None:
-        """Put `waiter` in the queue of each of its sub-pools: at the end, unless it comes back.
-
-        If all connections are lent, it can get nothing yet, so the pump does not look.
-        """
+        """Put `waiter` in the queue of each of its sub-pools: at the end, unless it comes back."""
         waiter.queued = True
-        if waiter.had_turn or waiter.fresh or len(waiter.subs) > 1:
+        if waiter.had_turn or waiter.fresh or waiter.group is not None:
             self._enqueue_apart(waiter, now)
             return
         sub = next(iter(waiter.subs))
@@ -245,7 +242,7 @@ class Ledger:
         sub.queue.line[waiter] = None
         sub.used_at = now
         if sub.idle or sub.roomy or sub.is_scarce or len(sub.limit.borrowers) < sub.limit.total:
-            self._look_again_at(sub)
+            self._look_again_at(sub)  # else all are lent, and it can get nothing yet
         if waiter.is_timed or sub.timed:
             # Behind one with its own row, everybody has one: so those without come first in line.
             sub.timed += 1
@@ -257,16 +254,12 @@ class Ledger:
         coming = waiter.coming
         if coming is not None and coming.awaited_by is not waiter:
             coming = waiter.coming = None
+        if waiter.group is not None:
+            waiter.group.subs = waiter.subs
+            self.pool_limit.extra += len(waiter.subs) - 1 if coming is None else 0
         for sub in waiter.subs:
-            sub.waiting += 1
+            standing.join(waiter, sub)
             sub.used_at = now
-            if waiter.had_turn:
-                sub.queue.put_aside(waiter)
-            elif waiter.fresh:
-                sub.queue.fresh_line[waiter] = None
-            else:
-                sub.queue.line[waiter] = None
-                sub.timed += 1
             self._look_again_at(sub)
         if coming is not None:  # it is under way for `waiter` again
             coming.sub.spare_dials.pop(coming, None)
@@ -280,26 +273,21 @@ class Ledger:
         That frees no slot, so the pump is told only where others may be next in line.
         """
         waiter.queued = False
+        group = waiter.group
         for sub in waiter.subs:
-            sub.waiting -= 1
-            self._leave_queue(waiter, sub)
+            standing.leave(waiter, sub)
             if sub.claim is waiter:
                 self.pool_limit.stand_in_line(sub, None, 0)
                 self._look_again_at(sub)
-            elif sub.is_scarce:
-                self._look_again_at(sub)  # warming waits until there are fewer waiters
+            elif sub.is_scarce or group is not None:
+                # Warming waits until there are fewer; others stood behind one of a group.
+                self._look_again_at(sub)
         if waiter.coming is not None:
             self._abandon(waiter.coming)
+        elif group is not None:
+            self.pool_limit.extra -= len(waiter.subs) - 1
         if waiter.row is not None:
             self.timetable.remove(waiter)
-
-    def _leave_queue(self, waiter: AnyWaiter, sub: AnySubPool) -> None:
-        line = sub.queue.line
-        if waiter in line:
-            del line[waiter]
-            sub.timed -= waiter.is_timed
-        else:
-            sub.queue.remove(waiter)
 
     def hand_over(self, waiter: AnyWaiter, entry: AnyEntry) -> None:
         """`entry` is the waiter's own from here on."""
@@ -331,12 +319,22 @@ class Ledger:
         if not waiter.is_timed:
             self.timetable.add(waiter)
 
+    def let_go(self, waiter: AnyWaiter) -> None:
+        """What is under way for `waiter` is for nobody from now on, and may be of no use to it."""
+        entry = waiter.coming
+        if entry is not None:
+            self._forsake(entry)
+            self._abandon(entry)
+
     def _set_coming(self, waiter: AnyWaiter, entry: AnyEntry | None) -> None:
+        if waiter.group is not None:
+            change = (entry is None) - (waiter.coming is None)
+            self.pool_limit.extra += change * (len(waiter.subs) - 1)
         for sub in waiter.subs:
-            self._leave_queue(waiter, sub)
+            standing.leave_line(waiter, sub)
         waiter.coming = entry
         for sub in waiter.subs:
-            sub.queue.put_aside(waiter)
+            standing.put_aside(waiter, sub)
             self._look_again_at(sub)
 
     def _abandon(self, entry: AnyEntry) -> None:

@@ -6,7 +6,9 @@ from functools import partial
 from itertools import islice
 from typing import final
 
+from conpool._core import standing
 from conpool._core.chores import Chores
+from conpool._core.failures import Failures
 from conpool._core.ledger import Ledger
 from conpool._core.records import AnyEntry, AnySubPool, AnyWarmer
 from conpool._values.states import CloseReason, ConnectionState
@@ -23,12 +25,13 @@ class Orders:
     Where there are many connections, it takes a few steps to close them; none is lent meanwhile.
     """
 
-    __slots__ = ("_chores", "_ledger", "retiring")
+    __slots__ = ("_chores", "_failures", "_ledger", "retiring")
 
-    def __init__(self, ledger: Ledger, chores: Chores) -> None:
+    def __init__(self, ledger: Ledger, chores: Chores, failures: Failures) -> None:
         self._ledger = ledger
         self._chores = chores
         self.retiring = chores.retiring
+        self._failures = failures
 
     def cleared(self, sub: AnySubPool, interrupts: bool, now: float) -> None:
         """Nothing of `sub` that exists now may be lent again; with `interrupts`, nor used."""
@@ -96,9 +99,11 @@ class Orders:
     def marked(self, sub: AnySubPool, is_unhealthy: bool, now: float) -> None:
         """The caller says how `sub` is. While it is unhealthy, nobody waits for it."""
         sub.gate.marked(is_unhealthy=is_unhealthy)
+        standing.bar_groups(sub, bars=is_unhealthy)
         sub.note_scarcity()
         if is_unhealthy:
             self._ledger.pool_limit.stand_in_line(sub, None, 0)
+            self._failures.review(sub, now)
         self._ledger.touch(sub)
 
     def failure_reported(self, sub: AnySubPool, now: float) -> None:
@@ -107,6 +112,8 @@ class Orders:
             sub.used_at = now
             sub.gate.circuit.failure_reported(now)
             self._ledger.touch(sub)
+            if sub.gate.is_cut_off(now):
+                self._failures.review(sub, now)
 
     def success_reported(self, sub: AnySubPool, now: float) -> None:
         """A protocol, or the caller, says that the server of `sub` serves."""

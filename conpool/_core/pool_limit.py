@@ -47,6 +47,7 @@ class PoolLimit:
         "closing",
         "cold",
         "draining",
+        "extra",
         "is_limited",
         "limit",
         "wanted",
@@ -62,6 +63,8 @@ class PoolLimit:
         """Shared connections that make way when their last lease ends: nobody joins them."""
         self.wanted = 0
         """Slots that those in line want, all together."""
+        self.extra = 0
+        """How often those are counted too often who ask for a group, and so stand in many lines."""
         self.cold: OrderedDict[AnySubPool, None] = OrderedDict()
         """Sub-pools that may lack nothing but a slot to be as warm as somebody asked for."""
         self._spare: OrderedDict[AnySubPool, None] = OrderedDict()
@@ -150,9 +153,31 @@ class PoolLimit:
         return self._line.first()
 
     @property
+    def has_free_slot(self) -> bool:
+        """Whether the pool-wide limit lets one more dial start."""
+        return self.limit.has_free_slot
+
+    def precedes(self, waiter: AnyWaiter) -> bool:
+        """Whether an older one than `waiter` stands in line."""
+        first = self.find_first()
+        return first is not None and first.claim is not None and first.claim.number < waiter.number
+
+    @property
     def lacks_slots(self) -> bool:
         """Whether those in line want more slots than come free by themselves."""
-        return self.closing < self.wanted
+        return self.closing < self.count_wanted()
+
+    @property
+    def total(self) -> int | None:
+        """Most connections of the pool; None if there is no limit."""
+        return self.limit.total if self.is_limited else None
+
+    def count_wanted(self) -> int:
+        """Return how many slots those in line want: at least one, if there is anybody.
+
+        A waiter of a group wants one slot, and may have been counted at each member that has room.
+        """
+        return max(self.wanted - self.extra, min(self.wanted, 1)) if self.extra else self.wanted
 
     def must_make_way(self, waiter: AnyWaiter) -> bool:
         """Whether a connection that `waiter` could have must be closed for the first in line."""
@@ -167,7 +192,7 @@ class PoolLimit:
 
     def _find_overtaken(self, waiter: AnyWaiter) -> AnyWaiter | None:
         """Return the first in line, if older than `waiter` and no slot comes free for it."""
-        if self.closing + len(self.draining) >= self.wanted:
+        if self.closing + len(self.draining) >= self.count_wanted():
             return None
         first = self.find_first()
         claim = None if first is None else first.claim

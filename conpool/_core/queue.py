@@ -2,11 +2,15 @@
 
 Nearly all of them stand in `line`: any connection will do, and nothing is under way for them. Those
 who want a fresh one stand in `fresh_line`. The others have left these two, and stand aside: those
-for whom a dial or a check is under way, and those who have come back.
+for whom a dial or a check is under way, those who have come back, and all who ask for a group.
+
+A waiter of a group has its place in the queue of each member. What is under way for it is under way
+at one of them; at the others it takes only what is given back (`_Place.AWAY`).
 """
 
 from __future__ import annotations
 
+import enum
 from collections import OrderedDict
 from collections.abc import Iterator
 from itertools import islice
@@ -34,11 +38,19 @@ _Kind: TypeAlias = tuple[bool, bool]
 """Whether the waiter wants a fresh connection, and whether something is under way for it."""
 
 
+class _Place(enum.IntEnum):
+    """Where something is under way for a waiter of a group."""
+
+    NOWHERE = 0
+    HERE = 1
+    AWAY = 2
+
+
 @final
 class Queue(Generic[W]):
     """Waiters by number; whoever stands in a line has joined at its end."""
 
-    __slots__ = ("_aside", "codel", "fresh_line", "line", "rows")
+    __slots__ = ("_aside", "_grouped", "bars_groups", "codel", "fresh_line", "line", "rows")
 
     def __init__(self) -> None:
         # Ordered dictionaries, because a plain one slows down when it is emptied from the front.
@@ -47,6 +59,10 @@ class Queue(Generic[W]):
         self._aside: dict[_Kind, Heap[W]] = {}
         self.rows: dict[W, tuple[Heap[W], Row]] = {}
         """Who stands aside, and where."""
+        self._grouped: dict[tuple[bool, _Place], Heap[W]] = {}
+        """Those who ask for a group, by whether they want a fresh connection."""
+        self.bars_groups = False
+        """Whether groups go without this endpoint: then their waiters are not found here."""
         self.codel: Codel | None = None
         """Says whether it sheds load; None: it never does."""
 
@@ -56,6 +72,18 @@ class Queue(Generic[W]):
         heap = self._aside.get(kind)
         if heap is None:
             heap = self._aside[kind] = Heap()
+        self.rows[waiter] = heap, heap.push(waiter.number, waiter)
+
+    def put_group_aside(self, waiter: W, *, is_away: bool) -> None:
+        """Have `waiter`, which asks for a group, stand aside.
+
+        If `is_away`, something is under way for it elsewhere.
+        """
+        place = _Place.NOWHERE if waiter.coming is None else _Place.HERE
+        kind = (waiter.fresh, _Place.AWAY if is_away else place)
+        heap = self._grouped.get(kind)
+        if heap is None:
+            heap = self._grouped[kind] = Heap()
         self.rows[waiter] = heap, heap.push(waiter.number, waiter)
 
     def remove(self, waiter: W) -> None:
@@ -69,12 +97,15 @@ class Queue(Generic[W]):
         else:
             del self.line[waiter]
 
-    def find(self, *, is_usual: bool = False, is_unprovided: bool = False) -> W | None:
+    def find(
+        self, *, is_usual: bool = False, is_unprovided: bool = False, is_single: bool = False
+    ) -> W | None:
         """Return the oldest waiter; None if there is none.
 
         Args:
             is_usual: Leave out those who want a fresh connection.
             is_unprovided: Leave out those for whom a dial or a check is under way.
+            is_single: Leave out those who ask for a group.
         """
         oldest = next(iter(self.line), None)
         if not is_usual and self.fresh_line:
@@ -82,6 +113,10 @@ class Queue(Generic[W]):
         if self.rows:
             for (is_fresh, is_provided), heap in self._aside.items():
                 if not ((is_fresh and is_usual) or (is_provided and is_unprovided)):
+                    oldest = _older(oldest, heap.first())
+        if self._grouped and not (is_single or self.bars_groups):
+            for (is_fresh, place), heap in self._grouped.items():
+                if not ((is_fresh and is_usual) or (place and is_unprovided)):
                     oldest = _older(oldest, heap.first())
         return oldest
 
@@ -103,22 +138,44 @@ class Queue(Generic[W]):
     def count_unprovided(self) -> int:
         """Return for how many nothing is under way."""
         aside = self._count((False, False)) + self._count((True, False))
-        return len(self.line) + len(self.fresh_line) + aside
+        grouped = self._count_grouped(_Place.NOWHERE) if self._grouped else 0
+        return len(self.line) + len(self.fresh_line) + aside + grouped
 
     def count_usual(self) -> int:
-        """Return how many take a connection that was used before."""
-        return len(self.line) + self._count((False, False)) + self._count((False, True))
+        """Return how many take a connection that was used before.
+
+        Those for whom something is under way elsewhere can do without.
+        """
+        usual = len(self.line) + self._count((False, False)) + self._count((False, True))
+        if self._grouped:
+            usual += self._count_grouped(_Place.NOWHERE, of_fresh=False)
+            usual += self._count_grouped(_Place.HERE, of_fresh=False)
+        return usual
+
+    def count_away(self) -> int:
+        """Return for how many something is under way elsewhere."""
+        return self._count_grouped(_Place.AWAY) if self._grouped else 0
+
+    def count_barred(self) -> int:
+        """Return how many are not found here, since groups go without this endpoint."""
+        return sum(heap.live for heap in self._grouped.values()) if self.bars_groups else 0
+
+    def has_grouped(self) -> bool:
+        """Whether anybody here asks for a group."""
+        return any(heap.live for heap in self._grouped.values())
 
     def has_fresh_before(self, waiter: W | None, count: int) -> bool:
         """Whether more than `count` want a fresh connection and have nothing under way for them.
 
         Only those before `waiter` count; with None, all of them.
         """
-        if waiter is None:
-            aside = self._count((True, False))
-        else:
-            heap = self._aside.get((True, False))
-            aside = 0 if heap is None else heap.count_below(waiter.number, count + 1)
+        heaps = [self._aside.get((True, False))]
+        if self._grouped and not self.bars_groups:
+            heaps.append(self._grouped.get((True, _Place.NOWHERE)))
+        aside = 0
+        for heap in filter(None, heaps):
+            most = count + 1
+            aside += heap.live if waiter is None else heap.count_below(waiter.number, most)
         if count < aside:
             return True
         last = next(islice(self.fresh_line, count - aside, None), None)
@@ -127,6 +184,12 @@ class Queue(Generic[W]):
     def _count(self, kind: _Kind) -> int:
         heap = self._aside.get(kind)
         return 0 if heap is None else heap.live
+
+    def _count_grouped(self, place: _Place, *, of_fresh: bool = True) -> int:
+        if self.bars_groups:
+            return 0
+        kinds = [(False, place), (True, place)] if of_fresh else [(False, place)]
+        return sum(heap.live for kind in kinds if (heap := self._grouped.get(kind)) is not None)
 
     def __len__(self) -> int:
         return len(self.line) + len(self.fresh_line) + len(self.rows)

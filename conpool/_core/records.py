@@ -4,8 +4,7 @@ They know of each other, which is why they share a file. `core` decides who is s
 or closed; `ledger` makes every change that concerns more than one field.
 
 `LinkT` is what the shell keeps of an open connection, `TaskT` is a task. The core carries both and
-looks into neither; the shell says what they are (`_connection/pooled.py`), so that a type checker
-follows a connection from the idle stack to its lease.
+looks into neither; the shell tells the type checker what they are (`_connection/pooled.py`).
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from __future__ import annotations
 import enum
 import math
 import sys
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeAlias, TypeVar, final
 
@@ -22,9 +21,9 @@ from conpool._core.heap import Row
 from conpool._core.limit import Limit
 from conpool._core.queue import Queue
 from conpool._stats.counters import Counters
-from conpool._stats.snapshot import EndpointStats
 from conpool._values.config import PoolConfig
 from conpool._values.endpoint import AnyEndpoint
+from conpool._values.group import EndpointGroup
 from conpool._values.states import TRANSITIONS, CloseReason, ConnectionState
 
 LinkT = TypeVar("LinkT")
@@ -123,6 +122,18 @@ class WaitOutcome(enum.Enum):
     CIRCUIT_OPEN = "circuit open"
     UNHEALTHY = "unhealthy"
     SHED = "shed"
+    ALL_FAILED = "all members of the group failed"
+
+
+@final
+@dataclass(slots=True, eq=False)
+class Group(Generic[LinkT, TaskT]):
+    """What the pool knows of one group, and its members as they were when somebody queued last."""
+
+    target: EndpointGroup
+    turn: int = 0
+    """Which member the next caller gets, if members take turns."""
+    subs: tuple[SubPool[LinkT, TaskT], ...] = ()
 
 
 @final
@@ -133,8 +144,7 @@ class Waiter(Generic[LinkT, TaskT]):
     or withdrawn. At most one dial or check is under way for it, across all of them.
     """
 
-    # No __slots__: a field that most waiters never change costs nothing as a default of the class,
-    # and one waiter is made for every lease that has to wait.
+    # No __slots__: a field that most waiters never change costs nothing as the class's default.
 
     number = 0
     """Its place in the order of arrival, across the whole pool."""
@@ -152,6 +162,10 @@ class Waiter(Generic[LinkT, TaskT]):
     outcome: WaitOutcome | None = None
     error: Exception | None = None
     task: TaskT | None = None
+    group: Group[LinkT, TaskT] | None = None
+    """What it asks for, if that is a group."""
+    reasons: Mapping[AnyEndpoint, Exception | str] | None = None
+    """Why no member of its group can be used, if that is why it gets nothing."""
     slots: Any = None
     """What the shell found of the slots that it waited for, when its time was up."""
 
@@ -198,8 +212,7 @@ class SubPool(Generic[LinkT, TaskT]):
     """What the pool knows of one endpoint.
 
     Connections are counted by state and charged to `limit`. `idle` is a stack: a dict gives the
-    newest, and drops any other, in one step. `queue` holds the waiters in the order of their
-    arrival.
+    newest, and drops any other, in one step.
     """
 
     endpoint: AnyEndpoint
@@ -258,7 +271,7 @@ class SubPool(Generic[LinkT, TaskT]):
     """Raised by `clear`: a connection of an older one is not lent again."""
     survivors: dict[int, int] = field(default_factory=dict[int, int])
     """How many connections are left of each older generation; the oldest first."""
-    chores: list[Chore[LinkT, TaskT]] = field(default_factory=list[Any])
+    chores: list[Chore] = field(default_factory=list[Any])
     """What must be done to many connections, a few at a time."""
     looks: int = 0
     """Idle ones that were looked at since the pump last rested."""
@@ -272,6 +285,10 @@ class SubPool(Generic[LinkT, TaskT]):
     """How many of those in line have a row of their own in the timetable."""
     outage: Outage | None = None
     """The news that waiters are being told."""
+    bad_news: int = 0
+    """The number of the last waiter that had come when a dial began that has failed."""
+    groups: dict[Group[LinkT, TaskT], int] = field(default_factory=dict[Any, int])
+    """The groups of those who wait here, with how many these are."""
     wanted: int = 0
     """How many dials only the pool-wide limit holds back."""
     claim: Waiter[LinkT, TaskT] | None = None
@@ -321,6 +338,7 @@ class SubPool(Generic[LinkT, TaskT]):
             or self.warmers
             or self.resized
             or self.gate.is_paused
+            or self.groups
         )
 
     def count_surplus(self) -> int:
@@ -336,8 +354,8 @@ class SubPool(Generic[LinkT, TaskT]):
 
     def count_needed(self) -> int:
         """Return how many connections could serve all waiters."""
-        needed = math.ceil(self.waiting / self.per_dial) if self.shares else self.waiting
-        return max(needed, min(self.waiting, 1))
+        waiting = self.waiting - self.queue.count_away()
+        return max(math.ceil(waiting / self.per_dial), min(waiting, 1)) if self.shares else waiting
 
     def find_spare(self) -> Entry[LinkT, TaskT] | None:
         """Return a dial or a check that no waiter of this endpoint needs; None if there is none."""
@@ -347,23 +365,6 @@ class SubPool(Generic[LinkT, TaskT]):
             return next(iter(self.spare_dials))
         return None
 
-    def snapshot(self, now: float) -> EndpointStats:
-        """Return the statistics of this moment."""
-        first = self.queue.find()
-        return EndpointStats.of(
-            self.endpoint,
-            limit=self.limit.total,
-            active=self.active + len(self.reserved),
-            idle=len(self.idle) - len(self.reserved),
-            connecting=self.connecting,
-            closing=self.closing + len(self.leaving),
-            waiting=self.waiting,
-            oldest_wait=0.0 if first is None else now - first.since,
-            paused=self.gate.is_told_to_pause,
-            circuit=self.gate.circuit_state,
-            counters=self.counters,
-        )
-
     def __repr__(self) -> str:
         counts = f"{len(self.idle)} idle, {self.active} active, {self.connecting} connecting"
         return f"<SubPool {self.endpoint}: {counts}, {self.waiting} waiting, {self.limit!r}>"
@@ -371,11 +372,11 @@ class SubPool(Generic[LinkT, TaskT]):
 
 @final
 @dataclass(slots=True, eq=False)
-class Chore(Generic[LinkT, TaskT]):
-    """Something to be done to many connections of a sub-pool, a few at a time."""
+class Chore:
+    """Something to be done to many connections or waiters of a sub-pool, a few at a time."""
 
-    do: Callable[[Entry[LinkT, TaskT], float], object]
-    entries: list[Entry[LinkT, TaskT]]
+    do: Callable[[Any, float], object]
+    entries: list[Any]
     """The last comes first."""
 
 
@@ -390,9 +391,10 @@ class Outage:
     warmers: list[AnyWarmer] = field(default_factory=list[Any])
 
 
-# Inside the core, where nobody looks at a link or a task.
+# Where nobody looks at a link or a task.
 AnyEntry: TypeAlias = Entry[Any, Any]
 AnyLease: TypeAlias = Lease[Any, Any]
 AnyWaiter: TypeAlias = Waiter[Any, Any]
+AnyGroup: TypeAlias = Group[Any, Any]
 AnyWarmer: TypeAlias = Warmer[Any]
 AnySubPool: TypeAlias = SubPool[Any, Any]

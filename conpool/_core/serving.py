@@ -167,6 +167,10 @@ class Serving:
                 sub.looks = 0
                 self._ledger.rest(sub, now)
                 return False
+            if not self._dials.may_serve(sub, waiter, now):
+                if waiter is not None and waiter.coming is None:
+                    return False
+                continue
             sub.looks += 1
             entry = self.pop_newest(sub, now)
             if entry is not None:

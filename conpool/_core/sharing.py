@@ -84,10 +84,15 @@ class Sharing:
             return True
         limit = self._pool_limit
         for _ in range(PIECE):
-            waiter = sub.queue.find(is_usual=True)
+            is_needed = sub.queue.count_usual() > 0
+            waiter = sub.queue.find(is_usual=True) if is_needed else None
             entry = None if waiter is None else self.find_room(sub, now)
             if waiter is None or entry is None:
                 return True
+            if not self._dials.may_serve(sub, waiter, now):
+                if waiter.coming is None:
+                    return False
+                continue
             if self._refusing.is_turned_away(sub, waiter, now):
                 continue
             if self._dials.must_make_way(sub, waiter, now) or limit.must_make_way(waiter):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from itertools import chain
 from typing import Final, TypeAlias, final
 
 from trio.lowlevel import RunVar
@@ -20,7 +21,7 @@ from trio.lowlevel import RunVar
 from conpool._connection.pooled import PooledCore, PooledEntry, PooledWaiter
 from conpool._engine.holders import Slots, Tick, describe_leases, find_site
 from conpool._errors.pool_log import PoolLog
-from conpool._values.endpoint import AnyEndpoint
+from conpool._values.group import Target
 
 HANDFUL: Final = 5
 """How many pools one line of code may open in a run without a warning."""
@@ -29,7 +30,7 @@ _PER_TASK: Final = 100
 """Leases that a search may look at without anybody going unasked after it."""
 
 _MOST_TOLD: Final = 100
-"""Of how many endpoints a pool tells that they were in a deadlock."""
+"""Of how many endpoints and groups a pool tells that they were in a deadlock."""
 
 _Site: TypeAlias = tuple[str, str, int]
 
@@ -43,7 +44,7 @@ class Deadlocks:
     def __init__(self, core: PooledCore, log: PoolLog) -> None:
         self._core = core
         self._log = log
-        self._told: set[AnyEndpoint] = set()
+        self._told: set[Target] = set()
         self._unasked = 0
         """How many tasks may go to sleep until the next search."""
 
@@ -52,24 +53,25 @@ class Deadlocks:
         if self._unasked:
             self._unasked -= 1
             return
-        sub = waiter.subs[0]
-        if sub.endpoint in self._told or len(self._told) >= _MOST_TOLD:
+        target = waiter.subs[0].endpoint if waiter.group is None else waiter.group.target
+        if target in self._told or len(self._told) >= _MOST_TOLD:
             return
         tick = Tick(self._core)
-        slots = tick.find_slots(waiter, sub)
+        slots = tick.find_all_slots(waiter)
         self._unasked = tick.looked_at // _PER_TASK
-        if slots.is_deadlock:
-            self._told.add(sub.endpoint)
-            self._warn(slots, sub.endpoint, waiter.since)
+        if all(one.is_deadlock for one in slots):
+            self._told.add(target)
+            self._warn(slots, target, waiter.since)
 
-    def _warn(self, slots: Slots, endpoint: AnyEndpoint, now: float) -> None:
-        self._log.about(endpoint).warning(
+    def _warn(self, slots: tuple[Slots, ...], target: Target, now: float) -> None:
+        borrowers = chain.from_iterable(one.limit.borrowers for one in slots)
+        self._log.about(target).warning(
             "deadlock at %s: the tasks that hold its connections%s all wait for a connection"
             " themselves, and none comes free before one of them gives up. Acquire once and pass"
             " the connection on, or raise the limit above the number of such tasks. Held by:%s",
-            endpoint,
-            " and those of the whole pool" if slots.is_pool_wide else "",
-            _say_who(slots.limit.borrowers, now),
+            target,
+            " and those of the whole pool" if any(one.is_pool_wide for one in slots) else "",
+            _say_who(borrowers, now),
         )
 
 

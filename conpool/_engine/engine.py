@@ -258,7 +258,7 @@ class Engine:
         tick = Tick(self.core)
         for effect in self._effects:
             if isinstance(effect, Waiter) and effect.outcome is WaitOutcome.TIMEOUT:
-                effect.slots = tick.find_slots(effect, effect.subs[0])
+                effect.slots = tick.find_all_slots(effect)
 
     # ── waking ──────────────────────────────────────────────────────────────────
 

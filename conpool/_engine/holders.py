@@ -22,7 +22,7 @@ from conpool._core.limit import Limit
 from conpool._core.records import Waiter, WaitOutcome
 from conpool._values.states import ConnectionState
 
-_DESCRIBED: Final = 12
+DESCRIBED: Final = 12
 """How many holders an error describes. Nobody reads more, and each costs a walk over its frames."""
 
 _MOST_LOOKED_AT: Final = 1_000
@@ -100,7 +100,7 @@ class Slots:
         leases = sorted(_find_leases(entries), key=attrgetter("since"))
         self._held = Counter(map(attrgetter("holder"), leases))
         self._described = tuple(
-            _describe(lease, now, says_where=self.is_pool_wide) for lease in leases[:_DESCRIBED]
+            _describe(lease, now, says_where=self.is_pool_wide) for lease in leases[:DESCRIBED]
         )
 
 
@@ -112,7 +112,7 @@ def count_holders(entries: Iterable[PooledEntry]) -> Counter[Task]:
 def describe_leases(entries: Iterable[PooledEntry], now: float) -> tuple[tuple[str, ...], int]:
     """Return a line for each lease of `entries`, a dozen at most, and how many more there are."""
     leases = sorted(_find_leases(list(entries)), key=attrgetter("since"))
-    lines = tuple(_describe(lease, now, says_where=True).line for lease in leases[:_DESCRIBED])
+    lines = tuple(_describe(lease, now, says_where=True).line for lease in leases[:DESCRIBED])
     return lines, len(leases) - len(lines)
 
 
@@ -148,6 +148,11 @@ class Tick:
         self._deadlocked: set[PooledLimit] = set()
         self.looked_at = 0
         """How many leases this search has looked at."""
+
+    def find_all_slots(self, waiter: PooledWaiter) -> tuple[Slots, ...]:
+        """Return what `waiter` waits for: one limit, or that of each member of its group."""
+        found = (self.find_slots(waiter, sub) for sub in waiter.subs)
+        return tuple(dict.fromkeys(found))
 
     def find_slots(self, waiter: PooledWaiter, sub: PooledSub) -> Slots:
         """Return what `waiter` waits for: slots of `sub`, or of the whole pool if that is full."""

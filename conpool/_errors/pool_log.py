@@ -16,7 +16,7 @@ from typing import Final, cast, final
 
 import trio
 
-from conpool._values.endpoint import AnyEndpoint
+from conpool._values.group import Target
 
 LOGGER: Final = logging.getLogger("conpool")
 
@@ -33,11 +33,11 @@ class PoolLog:
 
     __slots__ = ("endpoint", "pool")
 
-    def __init__(self, pool: str | None = None, endpoint: AnyEndpoint | None = None) -> None:
+    def __init__(self, pool: str | None = None, endpoint: Target | None = None) -> None:
         self.pool = pool
         self.endpoint = endpoint
 
-    def about(self, endpoint: AnyEndpoint) -> PoolLog:
+    def about(self, endpoint: Target) -> PoolLog:
         """Return the log for what happens to `endpoint`."""
         return PoolLog(self.pool, endpoint)
 

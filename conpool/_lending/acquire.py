@@ -17,27 +17,25 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from functools import partial
 from threading import get_ident
-from typing import Any, NoReturn, Protocol, cast, final
+from typing import Any, NoReturn, Protocol, final
 
 import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled, current_task, enable_ki_protection
 
 from conpool._connection.pooled import PooledEntry, PooledSub, PooledWaiter
 from conpool._core.affinity import remember
+from conpool._core.balancer import is_hopeless, why_unusable
 from conpool._core.chores import PIECE
 from conpool._core.keeping import needs_check
-from conpool._core.records import Waiter, WaitOutcome
+from conpool._core.records import Waiter
 from conpool._engine.engine import Engine
 from conpool._engine.room import with_room
-from conpool._errors.connect import ConnectError
-from conpool._errors.copies import copy_for_caller
 from conpool._errors.pool import AcquireTimeout, PoolClosed
 from conpool._lending.lease import Connection
-from conpool._lending.refusal import make_queue_full, make_timeout, make_turned_away
+from conpool._lending.refusal import make_no_healthy, make_queue_full, make_refusal, make_timeout
 from conpool._lending.release import Releaser
 from conpool._lending.waiting import park
-from conpool._values.endpoint import AnyEndpoint
-from conpool._values.group import Target, valid_target
+from conpool._values.group import EndpointGroup, Target, members_of, valid_endpoint
 from conpool._values.states import AcquirePhase, CloseReason, ConnectionState, PoolState
 
 _ACTIVE = ConnectionState.ACTIVE
@@ -100,20 +98,20 @@ class Acquirer:
         try:
             sub = self._subs.get(endpoint)
         except TypeError:
-            valid_target(endpoint)  # it cannot be hashed, and so is no endpoint
+            members_of(endpoint)  # it cannot be hashed, and so is no endpoint
             raise
         if sub is None or not sub.waiting or len(sub.limit.borrowers) < sub.limit.total:
             await checkpoint_if_cancelled()
         # Otherwise this task will certainly park, and parking is itself a cancellation point.
         since = self._engine.now()
         if sub is None or self._engine.thread != get_ident():
-            sub = self._open_subpool(valid_target(endpoint), since)
+            sub = await self._open(endpoint, since, fresh)
         now = since
         entry: PooledEntry | None = None
         waiter: PooledWaiter | None = None
         try:
             if self._is_watched:
-                self._news.add(self._news.acquire_started, endpoint)
+                self._news.add(self._news.acquire_started, sub.endpoint)
                 self._news.deliver()
             if not (fresh or sub.waiting):
                 entry = self._take_fit(sub, since, affinity)
@@ -121,8 +119,7 @@ class Acquirer:
                     await checkpoint()
             if entry is None or entry.state is not _ACTIVE or entry.generation != sub.generation:
                 # None was idle; or `clear` or the closing pool closed it amid the checkpoint.
-                deadline = since + (sub.acquire_timeout if timeout is None else timeout)
-                waiter = Waiter((sub,), since, deadline, fresh, timeout is not None)
+                waiter = self._make_waiter(endpoint, sub, since, timeout, fresh)
                 if entry is not None:
                     waiter.had_turn = True
                     self._keep(entry)
@@ -146,13 +143,16 @@ class Acquirer:
         """Lend an idle connection, unchecked, or raise `trio.WouldBlock`."""
         self.refuse_if_closed()
         now = self._engine.now()
-        sub = self._subs.get(valid_target(endpoint))
         holder = current_task()
         take = self._join_or_take if self._engine.rules.shares else self._take
-        entry = None if sub is None else take(sub, now, None)
+        entry: PooledEntry | None = None
+        for sub in self._find_known(endpoint, now):
+            entry = take(sub, now, None)
+            if entry is not None:
+                break
         if entry is None:
             raise trio.WouldBlock
-        self._news.add(self._news.acquire_started, endpoint)
+        self._news.add(self._news.acquire_started, entry.sub.endpoint)
         lease = self._core.lease_began(entry, holder, 0.0, now)
         connection: Connection[Any] = Connection(self._releaser, lease)
         self._tell_acquired(connection, entry, 0.0)
@@ -166,9 +166,35 @@ class Acquirer:
         if self._core.state is not PoolState.OPEN:
             raise PoolClosed(f"pool {self._name} is closed")
 
-    def _open_subpool(self, endpoint: AnyEndpoint, now: float) -> PooledSub:
+    async def _open(self, target: Target, now: float, fresh: bool) -> PooledSub:
+        """Return the sub-pool of `target`; of a group, that of the member whose turn it is."""
         self.refuse_if_closed()
-        return self._core.find_subpool(endpoint, now)
+        if not isinstance(target, EndpointGroup):
+            return self._core.find_subpool(valid_endpoint(target), now)
+        sub = self._core.balancer.pick(target, now, fresh=fresh)
+        if not sub.gate.is_usable(now):  # nor is any other
+            members = self._core.balancer.find_members(target, now)
+            if is_hopeless(members, now, fresh=fresh):
+                await checkpoint()
+                raise make_no_healthy(why_unusable(members, now))
+        return sub
+
+    def _make_waiter(
+        self, target: Target, sub: PooledSub, now: float, timeout: float | None, fresh: bool
+    ) -> PooledWaiter:
+        """Make the waiter of a caller that wants `target`, and has got nothing of `sub` at once."""
+        deadline = now + (sub.acquire_timeout if timeout is None else timeout)
+        waiter: PooledWaiter = Waiter((sub,), now, deadline, fresh, timeout is not None)
+        if target is not sub.endpoint and isinstance(target, EndpointGroup):
+            self._core.balancer.join(waiter, target, sub, now)
+        return waiter
+
+    def _find_known(self, target: Target, now: float) -> list[PooledSub]:
+        """Return those sub-pools of `target` that exist and may lend, the best first."""
+        if isinstance(target, EndpointGroup):
+            return self._core.balancer.find_usable(target, now)
+        sub = self._subs.get(valid_endpoint(target))
+        return [] if sub is None else [sub]
 
     # ── getting one ─────────────────────────────────────────────────────────────
 
@@ -178,6 +204,7 @@ class Acquirer:
         while True:
             if (
                 waiter.deadline <= now
+                or waiter.group is not None
                 or sub.max_waiting is not None
                 or len(sub.limit.borrowers) < sub.limit.total
                 or core.state is not _OPEN
@@ -196,7 +223,7 @@ class Acquirer:
             await checkpoint_if_cancelled()
             if (
                 entry.state is _ACTIVE
-                and entry.generation == sub.generation
+                and entry.generation == entry.sub.generation
                 and (not entry.holders or self._sharer.has_room(entry, engine.now()))
             ):
                 return entry
@@ -205,8 +232,9 @@ class Acquirer:
             waiter.had_turn = True
             # While we were away the sweep may have dropped this endpoint's record: fetch it again.
             now = engine.now()
-            sub = self._open_subpool(sub.endpoint, now)
-            waiter.subs = (sub,)
+            self.refuse_if_closed()
+            waiter.subs = tuple(self._core.find_subpool(one.endpoint, now) for one in waiter.subs)
+            sub = self._core.find_subpool(sub.endpoint, now)
 
     async def _refuse_if_hopeless(self, waiter: PooledWaiter, sub: PooledSub, now: float) -> None:
         """Do not let a caller queue whose time is up, or where no more are welcome."""
@@ -219,13 +247,16 @@ class Acquirer:
         if trio.current_effective_deadline() <= now:
             # The deadline has passed; this checkpoint has trio deliver the cancellation.
             await checkpoint()
-        if not (
-            sub.max_waiting is None
-            or waiter.had_turn
-            or self._core.may_queue(sub, waiter.fresh, now)
-        ):
+        subs = waiter.subs
+        if waiter.group is not None:
+            if is_hopeless(subs, now, fresh=waiter.fresh):
+                await checkpoint()
+                raise make_no_healthy(why_unusable(subs, now))
+            subs = tuple(one for one in subs if one.gate.is_usable(now)) or subs
+        may_queue = partial(self._core.may_queue, fresh=waiter.fresh, now=now)
+        if not (waiter.had_turn or any(map(may_queue, subs))):
             await checkpoint()
-            raise make_queue_full(self._core, sub, now, pool_name=self._name)
+            raise make_queue_full(self._core, sub, waiter, now, pool_name=self._name)
 
     def _take(self, sub: PooledSub, now: float, affinity: Hashable) -> PooledEntry | None:
         """Take the newest idle connection that is fit to be lent, unless others come first."""
@@ -357,20 +388,7 @@ class Acquirer:
         self._engine.report(self._core.returned_unused, entry, None)
 
     def _raise_outcome(self, waiter: PooledWaiter, sub: PooledSub) -> NoReturn:
-        if waiter.outcome is WaitOutcome.DIAL_FAILED:
-            raise copy_for_caller(cast("ConnectError", waiter.error))
-        if waiter.outcome is WaitOutcome.POOL_CLOSED:
-            raise PoolClosed(
-                f"pool {self._name} was closed while this task waited for a connection"
-            )
-        if waiter.outcome is not WaitOutcome.TIMEOUT:
-            now = self._engine.now()
-            raise make_turned_away(self._core, sub, waiter, now, pool_name=self._name)
-        coming = waiter.coming
-        phase: AcquirePhase = "queue"
-        if coming is not None:
-            phase = "check" if coming.was_idle else "connect"
-        self._time_out(sub, phase, waiter)
+        raise make_refusal(self._core, sub, waiter, self._engine.now(), pool_name=self._name)
 
     def _time_out(self, sub: PooledSub, phase: AcquirePhase, waiter: PooledWaiter) -> NoReturn:
         raise make_timeout(

@@ -3,6 +3,29 @@
 from __future__ import annotations
 
 from conpool._connection.pooled import PooledCore
+from conpool._core import seen
+from conpool._engine.engine import Engine
+from conpool._stats.snapshot import EndpointStats, PoolStats
+from conpool._values.group import Target, members_of
+
+
+def see_target(engine: Engine, target: Target) -> EndpointStats:
+    """Return the statistics of an endpoint or a group."""
+    subs = [engine.core.peek(member) for member in members_of(target)]
+    return seen.see_target(target, subs, _time_of(engine))
+
+
+def see_pool(engine: Engine, name: str) -> PoolStats:
+    """Return the statistics of the whole pool."""
+    core = engine.core
+    subs = {one: core.peek(one) for one in core.memory.known_with(core.subs)}
+    total = core.pool_limit.total
+    return seen.see_all(name, subs, core.memory.forgotten, total, _time_of(engine))
+
+
+def _time_of(engine: Engine) -> float:
+    # Before the pool is open there may be no clock, and nobody waits.
+    return engine.now() if engine.thread else 0.0
 
 
 def describe(name: str, core: PooledCore) -> str:

@@ -24,13 +24,13 @@ from conpool._lending.block import LeaseBlock
 from conpool._lending.lease import Connection
 from conpool._lending.release import Releaser
 from conpool._pool.blocking import BlockingPool
-from conpool._pool.describe import describe, why_not_copied
+from conpool._pool.describe import describe, see_pool, see_target, why_not_copied
 from conpool._pool.lifecycle import Lifecycle
 from conpool._pool.steering import Steering
 from conpool._stats.snapshot import EndpointStats, PoolStats
 from conpool._values.config import PoolConfig, checked_configs, explain_argument
 from conpool._values.endpoint import AnyEndpoint
-from conpool._values.group import Target, valid_target
+from conpool._values.group import Target
 from conpool._values.guesses import ON_POOL, answers_guesses
 from conpool._values.states import CloseReason, PoolState
 from conpool._values.validation import valid_async_function, valid_instance, valid_seconds
@@ -299,12 +299,12 @@ class ConnectionPool(Generic[SessionT]):
         await self._steering.warm(endpoint, count)
 
     @enable_ki_protection
-    def close_idle(self, endpoint: AnyEndpoint | None = None) -> int:
+    def close_idle(self, endpoint: Target | None = None) -> int:
         """Close idle connections of `endpoint`, or all; return how many. Checks go on."""
         return self._steering.close_idle(endpoint)
 
     @enable_ki_protection
-    def clear(self, endpoint: AnyEndpoint | None = None, *, interrupt_in_use: bool = False) -> None:
+    def clear(self, endpoint: Target | None = None, *, interrupt_in_use: bool = False) -> None:
         """Never again lend a connection that exists now, or is being dialled; the pool stays open.
 
         The pool closes idle connections and gives up dials now, and closes lent connections at the
@@ -318,7 +318,7 @@ class ConnectionPool(Generic[SessionT]):
         self._steering.clear(endpoint, interrupt_in_use=interrupt_in_use)
 
     @enable_ki_protection
-    async def drain(self, endpoint: AnyEndpoint | None = None, *, over: float = 0.0) -> None:
+    async def drain(self, endpoint: Target | None = None, *, over: float = 0.0) -> None:
         """`clear`, then wait until every connection that it covered is gone.
 
         With `over`, each connection gets a time of its own in that many seconds. It is lent until
@@ -335,17 +335,17 @@ class ConnectionPool(Generic[SessionT]):
     # ── steering ────────────────────────────────────────────────────────────────
 
     @enable_ki_protection
-    def pause(self, endpoint: AnyEndpoint | None = None) -> None:
+    def pause(self, endpoint: Target | None = None) -> None:
         """Lend and dial nothing for `endpoint`, or all known, until `resume`: acquires wait."""
         self._steering.pause(endpoint)
 
     @enable_ki_protection
-    def resume(self, endpoint: AnyEndpoint | None = None) -> None:
+    def resume(self, endpoint: Target | None = None) -> None:
         """Go on after `pause`."""
         self._steering.resume(endpoint)
 
     @enable_ki_protection
-    def set_limit(self, endpoint: AnyEndpoint | None, max_connections: int) -> None:
+    def set_limit(self, endpoint: Target | None, max_connections: int) -> None:
         """Change the limit of `endpoint`, or with None that of the whole pool (`max_connections`).
 
         Surplus connections close, the lent ones when given back. Until then there are more than the
@@ -358,12 +358,12 @@ class ConnectionPool(Generic[SessionT]):
         self._steering.set_limit(endpoint, max_connections)
 
     @enable_ki_protection
-    def mark_unhealthy(self, endpoint: AnyEndpoint) -> None:
+    def mark_unhealthy(self, endpoint: Target) -> None:
         """Lend and dial nothing until `mark_healthy`: acquires raise `NoHealthyEndpoint`."""
         self._steering.mark(endpoint, is_unhealthy=True)
 
     @enable_ki_protection
-    def mark_healthy(self, endpoint: AnyEndpoint) -> None:
+    def mark_healthy(self, endpoint: Target) -> None:
         """End `mark_unhealthy`, and close the circuit of `endpoint` if it is open."""
         self._steering.mark(endpoint, is_unhealthy=False)
 
@@ -383,20 +383,12 @@ class ConnectionPool(Generic[SessionT]):
     # ── seeing ──────────────────────────────────────────────────────────────────
 
     def stats(self, endpoint: Target) -> EndpointStats:
-        """Return a snapshot of one endpoint's numbers: zeros for one never seen, or forgotten."""
-        return self._core.peek(valid_target(endpoint)).snapshot(self._now())
+        """Return a snapshot: zeros for an endpoint never seen, the sums of a group's members."""
+        return see_target(self._engine, endpoint)
 
     def all_stats(self) -> PoolStats:
         """Return a snapshot of all numbers; printed, it is a table for people."""
-        core, now = self._core, self._now()
-        endpoints = {one: core.peek(one).snapshot(now) for one in core.memory.known_with(core.subs)}
-        pool_limit = core.pool_limit
-        total = pool_limit.limit.total if pool_limit.is_limited else None
-        return PoolStats.of(self.name, endpoints, core.memory.forgotten, total)
-
-    def _now(self) -> float:
-        # Before the pool is open there may be no clock, and nobody waits.
-        return self._engine.now() if self._engine.thread else 0.0
+        return see_pool(self._engine, self.name)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(why_not_copied(self.name))

@@ -23,7 +23,7 @@ from conpool._lending.release import Releaser
 from conpool._lending.waiting import park_warmer
 from conpool._values.config_error import ConfigError
 from conpool._values.endpoint import AnyEndpoint
-from conpool._values.group import valid_target
+from conpool._values.group import Target, members_of, valid_endpoint
 from conpool._values.states import CloseReason, ConnectionState
 from conpool._values.validation import valid_count, valid_seconds
 
@@ -42,7 +42,7 @@ class Steering:
 
     async def warm(self, endpoint: AnyEndpoint, count: int) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
-        sub = self._find(endpoint)
+        (sub,) = self._find_all(valid_endpoint(endpoint))
         valid_count("count", count, minimum=0)
         limits = ((sub.limit, str(endpoint)), (self._core.pool_limit.limit, "the pool"))
         for limit, whose in limits:
@@ -69,27 +69,27 @@ class Steering:
         if not self._core.is_open:
             raise PoolClosed(f"pool {self._name} was closed while {endpoint} was warmed")
 
-    def close_idle(self, endpoint: AnyEndpoint | None) -> int:
+    def close_idle(self, target: Target | None) -> int:
         return sum(
             self._engine.report(self._orders.idle_closed, sub, CloseReason.CLEARED)
-            for sub in self._covered(endpoint)
+            for sub in self._covered(target)
         )
 
-    def clear(self, endpoint: AnyEndpoint | None, *, interrupt_in_use: bool) -> None:
-        for sub in self._covered(endpoint):
+    def clear(self, target: Target | None, *, interrupt_in_use: bool) -> None:
+        for sub in self._covered(target):
             self._engine.news.add(self._engine.news.cleared, sub.endpoint)
             self._engine.report(self._orders.cleared, sub, interrupt_in_use)
 
-    async def drain(self, endpoint: AnyEndpoint | None, over: float) -> None:
+    async def drain(self, target: Target | None, over: float) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
         if valid_seconds("over", over) == math.inf:
             raise ConfigError("over must be a finite number of seconds: the drain would never end")
-        covered = self._covered(endpoint)
+        covered = self._covered(target)
         self._refuse_to_wait_for_oneself(covered)
         if over:
             await self._wait_until_closed(self._retire(covered, over))
         else:
-            await self._clear_and_wait(endpoint, covered)
+            await self._clear_and_wait(target, covered)
         await trio.lowlevel.checkpoint()
 
     def _retire(self, covered: list[PooledSub], over: float) -> list[PooledEntry]:
@@ -107,9 +107,9 @@ class Steering:
             else:
                 await self._engine.some_closed.park()
 
-    async def _clear_and_wait(self, endpoint: AnyEndpoint | None, covered: list[PooledSub]) -> None:
+    async def _clear_and_wait(self, target: Target | None, covered: list[PooledSub]) -> None:
         generations = [(sub, sub.generation) for sub in covered]
-        self.clear(endpoint, interrupt_in_use=False)
+        self.clear(target, interrupt_in_use=False)
         for sub, generation in generations:
             while next(iter(sub.survivors), math.inf) <= generation:
                 await self._engine.some_closed.park()
@@ -135,37 +135,38 @@ class Steering:
                 " would wait for itself: end the leases first"
             )
 
-    def pause(self, endpoint: AnyEndpoint | None) -> None:
-        for sub in self._covered(None) if endpoint is None else [self._find(endpoint)]:
+    def pause(self, target: Target | None) -> None:
+        for sub in self._covered(None) if target is None else self._find_all(target):
             self._engine.report(self._orders.paused, sub)
 
-    def resume(self, endpoint: AnyEndpoint | None) -> None:
-        for sub in self._covered(endpoint):
+    def resume(self, target: Target | None) -> None:
+        for sub in self._covered(target):
             self._engine.report(self._orders.resumed, sub)
 
-    def mark(self, endpoint: AnyEndpoint, *, is_unhealthy: bool) -> None:
-        sub = self._find(endpoint)
-        if not is_unhealthy:
-            self._engine.report(self._orders.success_reported, sub)
-        self._engine.report(self._orders.marked, sub, is_unhealthy)
+    def mark(self, target: Target, *, is_unhealthy: bool) -> None:
+        for sub in self._find_all(target):
+            if not is_unhealthy:
+                self._engine.report(self._orders.success_reported, sub)
+            self._engine.report(self._orders.marked, sub, is_unhealthy)
 
     def report_failure(self, endpoint: AnyEndpoint) -> None:
         self._releaser.refuse_other_thread()
-        known = valid_target(endpoint)
+        known = valid_endpoint(endpoint)
         if self._core.is_open:  # else nobody will dial it again
             sub = self._core.find_subpool(known, self._engine.now())
             self._engine.report(self._orders.failure_reported, sub)
 
     def report_success(self, endpoint: AnyEndpoint) -> None:
-        for sub in self._covered(valid_target(endpoint)):
+        for sub in self._covered(valid_endpoint(endpoint)):
             self._engine.report(self._orders.success_reported, sub)
 
-    def set_limit(self, endpoint: AnyEndpoint | None, total: int) -> None:
+    def set_limit(self, target: Target | None, total: int) -> None:
         valid_count("max_connections", total, minimum=1)
-        if endpoint is None:
+        if target is None:
             self._set_pool_limit(total)
             return
-        self._engine.report(self._orders.limit_set, self._find(endpoint), total)
+        for sub in self._find_all(target):
+            self._engine.report(self._orders.limit_set, sub, total)
 
     def _set_pool_limit(self, total: int) -> None:
         self._acquirer.refuse_if_closed()
@@ -176,13 +177,15 @@ class Steering:
             )
         self._engine.report(self._orders.pool_limit_set, total)
 
-    def _find(self, endpoint: AnyEndpoint) -> PooledSub:
+    def _find_all(self, target: Target) -> list[PooledSub]:
+        """Return the sub-pools of `target`; make those that do not exist."""
         self._acquirer.refuse_if_closed()
-        return self._core.find_subpool(valid_target(endpoint), self._engine.now())
+        now = self._engine.now()
+        return [self._core.find_subpool(member, now) for member in members_of(target)]
 
-    def _covered(self, endpoint: AnyEndpoint | None) -> list[PooledSub]:
+    def _covered(self, target: Target | None) -> list[PooledSub]:
         self._releaser.refuse_other_thread()
-        if endpoint is None:
+        if target is None:
             return list(self._core.subs.values())
-        sub = self._core.subs.get(valid_target(endpoint))
-        return [] if sub is None else [sub]
+        subs = self._core.subs
+        return [subs[member] for member in members_of(target) if member in subs]

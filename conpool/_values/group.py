@@ -84,21 +84,27 @@ def _check_policy(policy: object) -> Policy:
     raise ConfigError(f"policy must be one of {', '.join(_POLICIES)}, not {shown(policy)}")
 
 
-def valid_target(target: Target) -> AnyEndpoint:
-    """Return `target` if a pool can lend connections to it.
+def valid_endpoint(target: Target) -> AnyEndpoint:
+    """Return `target` if it is one endpoint.
 
     Raises:
-        TypeError: It is no endpoint.
-        NotImplementedError: It is a group; pools do not serve those yet.
+        TypeError: It is none, or a group, where only one endpoint makes sense.
     """
     if isinstance(target, (Endpoint, UnixEndpoint)):
         return target
     stranger = cast("object", target)
-    if isinstance(stranger, EndpointGroup):
-        raise NotImplementedError("lending from an EndpointGroup comes with a later release")
     hint = ""
     if isinstance(stranger, str):
         hint = " (for a URL write Endpoint.from_url(url))"
     elif type(stranger) in {tuple, list}:
         hint = " (write Endpoint(host, port), or EndpointGroup for several)"
     raise TypeError(f"not an Endpoint or UnixEndpoint but {named(stranger)}{hint}")
+
+
+def members_of(target: Target) -> tuple[AnyEndpoint, ...]:
+    """Return the members of a group, or the one endpoint.
+
+    Raises:
+        TypeError: It is neither.
+    """
+    return target.endpoints if isinstance(target, EndpointGroup) else (valid_endpoint(target),)

@@ -155,8 +155,8 @@ MUTATIONS: Final = (
     plant(
         "the youngest waiter is dialled for first",
         "_core/dials.py",
-        "            waiter = sub.queue.find(is_unprovided=True)\n",
-        "            waiter = sub.queue.find_youngest()\n",
+        "            waiter: AnyWaiter | None = sub.queue.find(is_unprovided=True)\n",
+        "            waiter: AnyWaiter | None = sub.queue.find_youngest()\n",
     ),
     plant(
         "the youngest waiter is served first",
@@ -167,7 +167,9 @@ MUTATIONS: Final = (
     plant(
         "whoever is put back last stands first",
         "_core/queue.py",
+        "            heap = self._aside[kind] = Heap()\n"
         "        self.rows[waiter] = heap, heap.push(waiter.number, waiter)\n",
+        "            heap = self._aside[kind] = Heap()\n"
         "        self.rows[waiter] = heap, heap.push(-waiter.number, waiter)\n",
     ),
     plant(
@@ -375,26 +377,26 @@ MUTATIONS: Final = (
     plant(
         "everybody is told of an outage while connections are lent",
         "_core/failures.py",
-        "        if _may_be_helped(sub):\n            return\n",
-        "        if sub.connecting > sub.void:\n            return\n",
+        "        if not _may_be_helped(sub):\n",
+        "        if not sub.connecting > sub.void:\n",
     ),
     plant(
         "everybody is told of an outage while another dial is under way",
         "_core/failures.py",
-        "        if _may_be_helped(sub):\n            return\n",
-        "        if sub.active or sub.reserved:\n            return\n",
+        "        if not _may_be_helped(sub):\n",
+        "        if not (sub.active or sub.reserved):\n",
     ),
     plant(
         "an outage has no grace",
         "_core/failures.py",
-        "        if since is not None and now - since >= sub.config.outage_grace:\n",
-        "        if since is not None:\n",
+        "        is_over = since is not None and now - since >= sub.config.outage_grace\n",
+        "        is_over = since is not None\n",
     ),
     plant(
         "the grace of an outage lasts a moment too long",
         "_core/failures.py",
-        "        if since is not None and now - since >= sub.config.outage_grace:\n",
-        "        if since is not None and now - since > sub.config.outage_grace:\n",
+        "        is_over = since is not None and now - since >= sub.config.outage_grace\n",
+        "        is_over = since is not None and now - since > sub.config.outage_grace\n",
     ),
     plant(
         "the grace begins anew with each failure",
@@ -534,9 +536,7 @@ MUTATIONS: Final = (
     plant(
         "a check whose caller has gone is waited for though others are idle",
         "_core/serving.py",
-        "            waiter = sub.queue.find(is_usual=True, is_unprovided=True)\n"
         "            if waiter is None and sub.checking >= sub.queue.count_usual():\n",
-        "            waiter = sub.queue.find(is_usual=True, is_unprovided=True)\n"
         "            if sub.checking >= sub.queue.count_usual():\n",
     ),
     plant(
@@ -549,11 +549,8 @@ MUTATIONS: Final = (
     plant(
         "one for whom a dial is under way is not refused in time",
         "_core/ledger.py",
-        "        if not waiter.is_timed:\n"
-        "            self.timetable.add(waiter)\n"
-        "\n"
-        "    def _set_coming",
-        "\n    def _set_coming",
+        "        if not waiter.is_timed:\n            self.timetable.add(waiter)\n\n    def let_go",
+        "\n    def let_go",
     ),
     plant(
         "those who want new connections and came later have others make way",
@@ -686,8 +683,8 @@ MUTATIONS: Final = (
     plant(
         "a clear forgets the connections beyond the first piece",
         "_core/chores.py",
-        "        chore = Chore(do, [*entries][::-1])\n",
-        "        chore = Chore(do, [*entries][:PIECE][::-1])\n",
+        "        chore = Chore(do, [*items][::-1])\n",
+        "        chore = Chore(do, [*items][:PIECE][::-1])\n",
     ),
     plant(
         "those who time out together are all refused in one step",
@@ -779,8 +776,8 @@ MUTATIONS: Final = (
     plant(
         "each waiter is dialled for though one connection serves many",
         "_core/records.py",
-        "        needed = math.ceil(self.waiting / self.per_dial) if self.shares else",
-        "        needed = self.waiting if self.shares else",
+        "max(math.ceil(waiting / self.per_dial), min(waiting, 1)) if self.shares else waiting",
+        "waiting",
         *SESSIONS,
     ),
     plant(
@@ -851,7 +848,7 @@ MUTATIONS: Final = (
     plant(
         "one shared connection after the other makes way for the same waiter",
         "_core/pool_limit.py",
-        "        if self.closing + len(self.draining) >= self.wanted:\n",
+        "        if self.closing + len(self.draining) >= self.count_wanted():\n",
         "        if not self.lacks_slots:\n",
         *SESSIONS,
     ),

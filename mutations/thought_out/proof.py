@@ -284,7 +284,7 @@ MUTATIONS = (
         old=(
             "        waiter.coming = entry\n"
             "        for sub in waiter.subs:\n"
-            "            sub.queue.put_aside"
+            "            standing.put_aside"
         ),
         new=(
             "        waiter.coming = entry\n"
@@ -292,7 +292,7 @@ MUTATIONS = (
             "            self.arrivals += 1\n"
             "            waiter.number = self.arrivals\n"
             "        for sub in waiter.subs:\n"
-            "            sub.queue.put_aside"
+            "            standing.put_aside"
         ),
         tests=(_LEDGER, _SCHEDULES_POOL),
     ),

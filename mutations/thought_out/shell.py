@@ -283,7 +283,7 @@ MUTATIONS = (
     Mutation(
         name="a clear overlooks what was handed over and not lent yet",
         file="_lending/acquire.py",
-        old="                and entry.generation == sub.generation\n",
+        old="                and entry.generation == entry.sub.generation\n",
         new="",
         tests=("tests/unit/lending/test_acquire.py", "tests/unit/lending/test_peer_check.py"),
     ),
@@ -473,9 +473,9 @@ MUTATIONS = (
     ),
     Mutation(
         name="the callers of one dial share its error",
-        file="_lending/acquire.py",
-        old='raise copy_for_caller(cast("ConnectError", waiter.error))',
-        new='raise cast("ConnectError", waiter.error)',
+        file="_lending/refusal.py",
+        old='return copy_for_caller(cast("ConnectError", waiter.error))',
+        new='return cast("ConnectError", waiter.error)',
         tests=(_ERROR_EACH,),
     ),
     Mutation(
@@ -503,8 +503,15 @@ MUTATIONS = (
     Mutation(
         name="a deadlock is told at each wait",
         file="_engine/diagnosis.py",
-        old="            self._told.add(sub.endpoint)\n",
+        old="            self._told.add(target)\n",
         new="            pass\n",
+        tests=(_DIAGNOSIS,),
+    ),
+    Mutation(
+        name="one full member of a group is a deadlock",
+        file="_engine/diagnosis.py",
+        old="        if all(one.is_deadlock for one in slots):\n",
+        new="        if any(one.is_deadlock for one in slots):\n",
         tests=(_DIAGNOSIS,),
     ),
     Mutation(

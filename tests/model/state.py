@@ -28,11 +28,12 @@ from conpool._core.warming import SHORT_LIFE
 from conpool._stats.histogram import Histogram
 from conpool._values.config import CircuitBreaker, PoolConfig
 from conpool._values.endpoint import Endpoint
+from conpool._values.group import EndpointGroup
 from conpool._values.states import CircuitState, CloseReason, ConnectionState
 from tests.support.shell import Entry, Refused, Shell, SubPool, Waiter, is_newly_dialled
 
 Name: TypeAlias = tuple[Any, ...]
-AnyChore: TypeAlias = records.Chore[Any, Any]
+AnyChore: TypeAlias = records.Chore
 
 # ── copies ──────────────────────────────────────────────────────────────────────
 
@@ -71,6 +72,7 @@ _table: Final[dict[type, Callable[[Any], Any]]] = {
     CloseReason: _refer_to_member,
     ConnectionState: _refer_to_member,
     Endpoint: _refer,
+    EndpointGroup: _refer,
     Histogram: _forget_durations,
     PoolConfig: _refer,
     Refused: _refer,
@@ -128,7 +130,7 @@ def name_of(shell: Shell, *, is_symmetric: bool, matters: frozenset[str]) -> Nam
     is a part of `EVERYTHING`.
     """
     core = shell.core
-    queued = [waiter for sub in core.subs.values() for waiter in sub.queue]
+    queued = [*{waiter: None for sub in core.subs.values() for waiter in sub.queue}]
     queued.sort(key=lambda waiter: waiter.number)
     ranks = {waiter: rank for rank, waiter in enumerate(queued)}
     idle = [e for sub in core.subs.values() for e in (*sub.idle, *sub.leaving)]
@@ -152,7 +154,8 @@ def name_of(shell: Shell, *, is_symmetric: bool, matters: frozenset[str]) -> Nam
         for at, _, item in heap
         if isinstance(item, records.SubPool) and core.subs.get(item.endpoint) is not item
     )
-    return (core.state.value, tuple(parts), tuple(orphans))
+    turns = tuple([group.turn for group in core.balancer._turns.values()])
+    return (core.state.value, tuple(parts), tuple(orphans), turns)
 
 
 def _with(subs: dict[Any, SubPool], parts: list[Name]) -> list[tuple[Any, Name]]:
@@ -192,6 +195,7 @@ def _name_sub(
         sub.gate.is_in_doubt,
         sub.gate.is_trusted,
         _name_outage(sub, now, ranks),
+        sub.gate.is_unhealthy,
         tuple([_name_chore(chore, names) for chore in sub.chores]),
         min(sub.silent, 2),
         (min(sub.short_lives, 1), max(sub.warm_not_before - now, -SHORT_LIFE))
@@ -203,7 +207,7 @@ def _name_sub(
         sum(
             caller.entry is not None
             and caller.entry.state in {ConnectionState.CLOSING, ConnectionState.CLOSED}
-            and caller.endpoint == sub.endpoint
+            and caller.entry.sub.endpoint == sub.endpoint
             and not caller.has_begun
             for caller in shell.callers
         ),
@@ -247,13 +251,15 @@ def _name_outage(sub: SubPool, now: float, ranks: dict[Waiter, int]) -> Name:
     if sub.outage is not None:
         told = sum(waiter.number <= sub.outage.arrivals for waiter in ranks)
         warmers = len(sub.outage.warmers)
-    return (lasts, told, warmers)
+    is_grouped = sub.gate.is_failing and any(waiter.group for waiter in ranks)
+    news = sum(waiter.number <= sub.bad_news for waiter in ranks) if is_grouped else 0
+    return (lasts, told, warmers, news)
 
 
 def _name_chore(chore: AnyChore, names: dict[Entry, Name]) -> Name:
     """What is to be done, and to which connections that still exist; the last comes first."""
     do: Any = getattr(chore.do, "func", chore.do)
-    return (do.__name__, tuple([names.get(entry, ()) for entry in chore.entries]))
+    return (do.__name__, tuple([names.get(item, ()) for item in chore.entries]))
 
 
 def _find_place(sub: SubPool, pool_limit: PoolLimit) -> int:
@@ -334,6 +340,7 @@ def _name_waiter(waiter: Waiter, now: float, ranks: dict[Waiter, int]) -> Name:
         waiter.coming is not None,
         waiter.overtaken,
         waiter.task.passed if waiter.task else 0,
+        _name_group(waiter),
         _name_patience(waiter, now),
     )
 
@@ -344,3 +351,11 @@ def _name_patience(waiter: Waiter, now: float) -> Name:
     if codel is None:
         return ()
     return (waiter.since > codel._turned_at, min(now - waiter.since, 2 * codel._target + 1))
+
+
+def _name_group(waiter: Waiter) -> Name:
+    """In which order a waiter of a group prefers the members, and where it has something."""
+    if waiter.group is None:
+        return ()
+    at = _NEVER if waiter.coming is None else waiter.subs.index(waiter.coming.sub)
+    return (*[sub.endpoint.port for sub in waiter.subs], at)  # type: ignore[union-attr]

@@ -23,6 +23,7 @@ from conpool._core import (
     sharing as sharing_module,
     warming as warming_module,
 )
+from conpool._core.balancer import Balancer
 from conpool._core.checks import Checks
 from conpool._core.chores import Chores
 from conpool._core.circuit import Circuit
@@ -41,6 +42,7 @@ from conpool._core.records import (
     AnyWaiter,
     Chore,
     Entry,
+    Group,
     Lease,
     Outage,
     SubPool,
@@ -55,6 +57,7 @@ from conpool._core.timetable import Timetable
 from conpool._core.warming import Warming
 from conpool._values.states import CloseReason
 from tests.model import World, explore
+from tests.model.groups import GROUPS, GROUPS_IN_PIECES
 from tests.model.search import CounterExample
 from tests.model.state import freeze, thaw
 from tests.model.world import happen
@@ -68,9 +71,10 @@ OVERTAKES = 2
 
 # The large ones take minutes: `CONPOOL_LARGE_MODEL=1 python -m pytest tests/model/test_model.py`.
 WORLDS = [  # each takes seconds, but the machine may be busy
-    pytest.param(world, id=world.name, marks=pytest.mark.timeout(300)) for world in SMALL
+    pytest.param(world, id=world.name, marks=pytest.mark.timeout(300))
+    for world in (*SMALL, *GROUPS)
 ]
-IN_SMALLEST_PIECES = list(IN_PIECES)
+IN_SMALLEST_PIECES = [*IN_PIECES, *GROUPS_IN_PIECES]
 if "CONPOOL_LARGE_MODEL" in os.environ:
     IN_SMALLEST_PIECES += LARGE_IN_PIECES
     WORLDS += [
@@ -207,21 +211,23 @@ NAMED: dict[type, str] = {
     Entry: "arrivals awaited_by capacity checked_at created_at doomed expires_at generation holders"
     " idle_since is_checking is_given_up is_resetting leases link state uses was_idle",
     Lease: "",
-    Waiter: "coming deadline fresh is_timed number overtaken",
+    Waiter: "coming deadline fresh is_timed number overtaken subs",
     Warmer: "target",
-    SubPool: "chores claim config gate idle is_resting is_strict leaving limit looks outage"
-    " per_dial queue reserved resized roomy shares short_lives silent used_at wanted"
+    SubPool: "bad_news chores claim config gate idle is_resting is_strict leaving limit looks"
+    " outage per_dial queue reserved resized roomy shares short_lives silent used_at wanted"
     " warm_not_before warmers",
     Chore: "do entries",
     Outage: "arrivals warmers",
     Queue: "codel",
+    Group: "turn",
+    Balancer: "_turns",
     Heap: "_left _rows",
     Gate: "_failures _not_before circuit is_in_doubt is_told_to_pause is_trusted is_unhealthy"
     " outage_since",
     Circuit: "_failures _is_reported _opened_at _tries_at state",
     Codel: "_ends_at _least _turned_at stands",
     Refusing: "",
-    Core: "pool_limit state subs timetable",
+    Core: "balancer pool_limit state subs timetable",
     PoolLimit: "cold limit",
     Sharing: "",
     Ledger: "",
@@ -238,15 +244,17 @@ NAMED: dict[type, str] = {
 LEFT_OUT: dict[type, str] = {
     Entry: "address affinity check id idled_unused lapses_at reason sub",
     Lease: "entry holder since",
-    Waiter: "entry error had_turn outcome queued row since slots subs task",
+    Waiter: "entry error group had_turn outcome queued reasons row since slots task",
     Warmer: "error queued sub task",
     SubPool: "acquire_timeout active check_after checking closing connecting counters due_at"
-    " endpoint generation is_scarce known max_connecting max_idle max_idle_time max_uses"
+    " endpoint generation groups is_scarce known max_connecting max_idle max_idle_time max_uses"
     " max_waiting min_idle resets resetting row shares_limit spare_checks spare_dials survivors"
     " timed void waiting",
     Chore: "",
     Outage: "error",
-    Queue: "_aside fresh_line line rows",
+    Queue: "_aside _grouped bars_groups fresh_line line rows",
+    Group: "subs target",
+    Balancer: "_find_subpool",
     Heap: "_count live",
     Gate: "_random is_paused last_error",
     Circuit: "_breaker _tell trials",
@@ -256,13 +264,13 @@ LEFT_OUT: dict[type, str] = {
     " _warming checks effects ending failures is_checked may_queue memory orders pop_known"
     " pop_newest sharing ticked touched",
     PoolLimit: "_idle _latest _line _put_back _put_back_rows _rows _spare closing draining"
-    " is_limited wanted",
+    " extra is_limited wanted",
     Sharing: "_dials _ledger _pool_limit _refusing",
     Ledger: "_dials arrivals effects pool_limit timetable touched",
-    Dials: "_ledger _pool_limit _refusing _timetable _warming",
+    Dials: "_balancer _ledger _pool_limit _refusing _timetable _warming",
     Serving: "_dials _ledger _pool _pool_limit _refusing _sharing",
     Warming: "_ledger _pool_limit",
-    Orders: "_chores _ledger retiring",
+    Orders: "_chores _failures _ledger retiring",
     Chores: "_ledger retiring",
     Checks: "_chores _ledger _warming",
     Failures: "_chores _ledger",

@@ -8,6 +8,7 @@ from typing import Any, Final, TypeAlias, final
 
 from conpool._core import pool_limit as limits
 from conpool._values.endpoint import AnyEndpoint
+from conpool._values.group import EndpointGroup, Policy
 from conpool._values.states import ConnectionState
 from tests.support.shell import HERE, THERE, Caller, Entry, Shell, SubPool, Waiter
 
@@ -18,8 +19,11 @@ Event: TypeAlias = tuple[str, int]
 
 ENDPOINTS: Final = (HERE, THERE)
 
-ALWAYS: Final = frozenset({"ask", "released", "dialled"})
+ALWAYS: Final = frozenset({"released", "dialled"})
 """What happens in every world."""
+
+_POLICIES: Final = ("round_robin", "least_loaded", "first_available")
+_GROUPS: Final = [EndpointGroup(ENDPOINTS, policy=policy) for policy in _POLICIES]
 
 _CAPACITIES: Final = {"goes away": 0, "takes one": 1, "takes two": 2}
 """How many leases a connection takes from now on, as its peer says. It goes away for ever."""
@@ -52,6 +56,8 @@ class World:
     settings: Mapping[str, Any]
     """Fields of the configuration."""
     endpoints: int = 1
+    policy: Policy | None = None
+    """If there is one, the endpoints are a group, too, that may be asked for."""
     waiters: int = 3
     """How many may wait, or not have run since a hand-over, at the same time."""
     is_courteous: bool = False
@@ -92,7 +98,8 @@ class World:
 
     def name_of(self, shell: Shell) -> Name:
         """Return the name of the shell's state."""
-        return name_of(shell, is_symmetric=self.endpoints > 1, matters=self.find_what_matters())
+        is_symmetric = self.endpoints > 1 and self.policy is None
+        return name_of(shell, is_symmetric=is_symmetric, matters=self.find_what_matters())
 
     def find_what_matters(self) -> frozenset[str]:
         """Return which part of `EVERYTHING` can make a difference here."""
@@ -132,8 +139,12 @@ class World:
         waiting = sum(caller.entry is None or not caller.has_begun for caller in shell.callers)
         may_ask = shell.core.is_open and waiting < self.waiters
         if may_ask:
-            for kind in self._among("ask", "ask fresh", "ask impatiently"):
+            kinds = self._among("ask", "ask fresh", "ask impatiently")
+            for kind in kinds if self.policy is not None else ["ask", *kinds]:
                 yield from ((kind, number, number) for number in range(self.endpoints))
+            if self.policy is not None:
+                for kind in self._among("ask the group", "ask the group freshly"):
+                    yield kind, _POLICIES.index(self.policy), 0
         if shell.core.is_open:
             yield from self._find_orders(shell)
         yield from self._find_ends_of_leases(shell)
@@ -181,8 +192,7 @@ class World:
             for kind in self._among("cleared", "cleared and interrupted"):
                 if not is_busy:
                     yield kind, number, number
-            if "paused" in self.happens:
-                yield "resumed" if sub.gate.is_told_to_pause else "paused", number, number
+            yield from ((kind, number, number) for kind in self._find_switches(sub))
             if "limit set" in self.happens and not is_busy:
                 yield "raised" if sub.limit.total == 1 else "lowered", number, number
             if "warming" in self.happens:
@@ -194,9 +204,14 @@ class World:
             if kind in self.happens:
                 yield kind, 0, 0
 
+    def _find_switches(self, sub: SubPool) -> Iterator[str]:
+        """What an endpoint may be told, and what undoes it."""
+        if "paused" in self.happens:
+            yield "resumed" if sub.gate.is_told_to_pause else "paused"
+
     def _find_words(self, sub: SubPool) -> Iterator[str]:
         """What the pool may be told about a server."""
-        if "marked" in self.happens:
+        if "marked" in self.happens and len(sub.chores) < 2:
             yield "unmarked" if sub.gate.is_unhealthy else "marked"
         yield from self._among("failure reported", "success reported")
 
@@ -231,7 +246,7 @@ def happen(shell: Shell, event: Event) -> None:
     """Let `event` happen, and count for whoever is first in line how many pass it."""
     kind, position = event
     pool_limit = shell.core.pool_limit
-    lacks_slots = pool_limit.closing + len(pool_limit.draining) < pool_limit.wanted
+    lacks_slots = pool_limit.closing + len(pool_limit.draining) < pool_limit.count_wanted()
     first = pool_limit.find_first() if lacks_slots else None
     if first is None or kind == "ticked":  # a tick may make room first, and lend then
         _DEEDS[kind](shell, position)
@@ -316,6 +331,8 @@ _DEEDS: Final[dict[str, Callable[[Shell, int], object]]] = {
     "swept": lambda shell, _: shell.sweep(),
     "paused": _on_endpoint(lambda shell, endpoint: shell.pause(endpoint)),
     "resumed": _on_endpoint(lambda shell, endpoint: shell.resume(endpoint)),
+    "ask the group": lambda shell, number: shell.ask(_GROUPS[number]),
+    "ask the group freshly": lambda shell, number: shell.ask(_GROUPS[number], fresh=True),
     "marked": _on_endpoint(lambda shell, endpoint: shell.mark(endpoint)),
     "unmarked": _on_endpoint(lambda shell, endpoint: shell.mark(endpoint, is_unhealthy=False)),
     "failure reported": _on_endpoint(lambda shell, endpoint: shell.report_failure(endpoint)),

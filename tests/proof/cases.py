@@ -57,7 +57,7 @@ class Case:
     options: dict[str, Any] = field(default_factory=dict)
     """Arguments of the call."""
     make_connector: Callable[[], conpool.Connector | None] = lambda: None
-    endpoint: conpool.AnyEndpoint = HOME
+    endpoint: conpool.Target = HOME
     pool: dict[str, Any] = field(default_factory=dict)
     """Arguments of the pool's own."""
     fate: Literal["the same", "no later", "in order"] = "the same"

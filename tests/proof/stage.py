@@ -134,7 +134,7 @@ class Stage:
         """Explore for so long."""
         self._end_at = T + seconds
 
-    async def lend(self, endpoint: conpool.AnyEndpoint | None = None) -> conpool.Connection[None]:
+    async def lend(self, endpoint: conpool.Target | None = None) -> conpool.Connection[None]:
         """Have a connection lent, to be given back by an actor."""
         conn = await self.pool.acquire(endpoint or self.world.endpoint)
         self.world.held.add(conn.id)

@@ -72,14 +72,16 @@ class World:
         *,
         connector: conpool.Connector | None = None,
         delay: float = 1.0,
-        endpoint: conpool.AnyEndpoint = HOME,
+        endpoint: conpool.Target = HOME,
+        has_groups: bool = False,
         observers: Iterable[conpool.Observer] = (),
         room: int = 1,
         **options: Any,
     ) -> None:
-        self.endpoint = endpoint
+        self.endpoint: Any = endpoint
+        has_groups |= isinstance(endpoint, conpool.EndpointGroup)
         self.connector: Any = connector or MemoryConnector(serve_echo, delay=delay)
-        self.grammar = Grammar(shares=room > 1)
+        self.grammar = Grammar(shares=room > 1, has_groups=has_groups)
         options |= {"observers": [*observers, self.grammar], "name": "world"}
         if (hook := options.get("health_check")) is not None:
             options["health_check"] = partial(self._check, hook)
@@ -146,7 +148,7 @@ class World:
         name: str,
         seconds: float = 1.0,
         *,
-        endpoint: conpool.AnyEndpoint | None = None,
+        endpoint: conpool.Target | None = None,
         **options: Any,
     ) -> None:
         """Be a bystander who uses one connection for so long."""

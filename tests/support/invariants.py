@@ -75,6 +75,7 @@ def _find_faults(core: Core[Any, Any], now: float | None) -> Iterator[str]:
         yield from _check_pool_limit(core.pool_limit, core)
     yield from _check_timetable(core.timetable, core)
     if now is not None and core.is_open and core.timetable.next_at > now:
+        yield from _check_group_waiters(core, now)
         for sub in core.subs.values():
             for fault in _check_no_lost_wakeup(sub, core.pool_limit, now):
                 yield f"{sub.endpoint}: {fault}"
@@ -93,6 +94,8 @@ def _find_faults_of(sub: AnySubPool, core: Core[Any, Any]) -> Iterator[str]:
     yield from _check_dials(sub)
     yield from _check_gate(sub)
     yield from _check_tally(sub)
+    if core.is_open and sub.queue.bars_groups != sub.gate.is_unhealthy:
+        yield "it is marked or not, and its queue does not know"
     is_over = not core.is_open and not core.ending.is_under_way
     if is_over and (sub.queue or sub.idle or sub.leaving or sub.warmers):
         yield "the pool has closed, and this is idle or waits"
@@ -188,11 +191,24 @@ def _check_entry(entry: AnyEntry, sub: AnySubPool) -> Iterator[str]:
 # ── those who wait ──────────────────────────────────────────────────────────────
 
 
+def find_served(sub: AnySubPool) -> list[AnyWaiter]:
+    """Those who may be served by `sub`: without those who ask for groups, if these do without."""
+    return [waiter for waiter in sub.queue if waiter.group is None or not sub.queue.bars_groups]
+
+
+def _find_needy(sub: AnySubPool) -> list[AnyWaiter]:
+    """Those of them who have nothing under way elsewhere."""
+    return [w for w in find_served(sub) if w.coming is None or w.coming.sub is sub]
+
+
 def _check_queue(sub: AnySubPool) -> Iterator[str]:
     """G10, G13."""
     latest = -1
-    if len(sub.queue) != sub.waiting:
-        yield f"{len(sub.queue)} in the queue, the books say {sub.waiting}"
+    if len(find_served(sub)) != sub.waiting:
+        yield f"{len(find_served(sub))} in the queue, the books say {sub.waiting}"
+    groups = Counter(waiter.group for waiter in sub.queue if waiter.group is not None)
+    if groups != sub.groups:
+        yield f"{groups} have members that wait here, the books say {sub.groups}"
     if sub.timed != sum(waiter.is_timed for waiter in sub.queue.line):
         yield f"not {sub.timed} of those in line have a row in the timetable"
     for line in (sub.queue.line, sub.queue.fresh_line):
@@ -221,14 +237,14 @@ def _check_warmers(sub: AnySubPool) -> Iterator[str]:
 def _check_dials(sub: AnySubPool) -> Iterator[str]:
     """Every dial and check knows whom it is for, and that one knows it."""
     unprovided = 0
-    for waiter in sub.queue:
+    for waiter in find_served(sub):
         coming = waiter.coming
         unprovided += coming is None
         if coming is not None and coming.awaited_by is not waiter:
             yield f"{waiter!r} counts on {coming!r}, which is for {coming.awaited_by!r}"
     if unprovided != sub.queue.count_unprovided():
         yield f"nothing is under way for {unprovided}, not {sub.queue.count_unprovided()}"
-    usual = sum(not waiter.fresh for waiter in sub.queue)
+    usual = sum(not waiter.fresh for waiter in _find_needy(sub))
     if usual != sub.queue.count_usual():
         yield f"{usual} take a used connection, not {sub.queue.count_usual()}"
     for entry in sub.limit.borrowers:
@@ -281,18 +297,41 @@ def find_trials(sub: AnySubPool) -> list[AnyEntry]:
 def _check_circuit(sub: AnySubPool, now: float) -> Iterator[str]:
     """Nobody waits for a dial that the circuit does not allow, nor for what is unhealthy."""
     gate, circuit = sub.gate, sub.gate.circuit
-    if gate.is_unhealthy and sub.queue:
+    if gate.is_unhealthy and find_served(sub):
         yield "somebody waits for an endpoint that is unhealthy"
     if circuit is None or gate.is_paused or circuit.count_places(now) or sub.is_resting:
         return
     if not (sub.idle or sub.limit.has_free_slot):
         return  # nothing could be dialled anyway
-    lent = [entry for entry in sub.limit.borrowers if entry.state is ACTIVE]
-    lasting = [e for e in lent if e.generation == sub.generation and e.doomed is None]
-    has_circulation = bool(sub.reserved or lasting)
+    has_circulation = bool(sub.reserved or _find_lasting(sub))
     waiting = [w for w in sub.queue if w.coming is None and (w.fresh or not has_circulation)]
-    if len(waiting) > len(sub.spare_dials) + sub.void and not sub.shares:
-        yield f"{len(waiting)} wait for a dial that the circuit does not allow (G33)"
+    single = [w for w in waiting if w.group is None]
+    if len(single) > len(sub.spare_dials) + sub.void and not sub.shares:
+        yield f"{len(single)} wait for a dial that the circuit does not allow (G33)"
+
+
+def _check_group_waiters(core: Core[Any, Any], now: float) -> Iterator[str]:
+    """Nobody waits for a group of which no member can lend or dial."""
+    waiters = {waiter for sub in core.subs.values() for waiter in sub.queue if waiter.group}
+    for waiter in waiters:
+        if waiter.coming is None and not any(_may_help(waiter, sub, now) for sub in waiter.subs):
+            yield f"{waiter!r} waits for a group whose circuits are open (G33)"
+
+
+def _may_help(waiter: AnyWaiter, sub: AnySubPool, now: float) -> bool:
+    """Whether `sub` may serve `waiter`, which asks for a group, before its circuit lets a dial."""
+    gate, circuit = sub.gate, sub.gate.circuit
+    if gate.is_unhealthy:
+        return False
+    if circuit is None or gate.is_paused or circuit.count_places(now):
+        return True
+    return not waiter.fresh and bool(sub.idle or _find_lasting(sub))
+
+
+def _find_lasting(sub: AnySubPool) -> list[AnyEntry]:
+    """The connections that are lent, checked or reset, and may be lent again."""
+    active = [entry for entry in sub.limit.borrowers if entry.state is ACTIVE]
+    return [e for e in active if e.generation == sub.generation and e.doomed is None]
 
 
 # ── the pool-wide limit ─────────────────────────────────────────────────────────
@@ -323,6 +362,10 @@ def _check_pool_limit(pool_limit: PoolLimit, core: Core[Any, Any]) -> Iterator[s
     closing += sum(e.is_given_up and e.state is CONNECTING for e in charged)
     if pool_limit.closing != closing:
         yield f"{closing} are on their way out, not {pool_limit.closing}"
+    waiters = {waiter for sub in subs for waiter in sub.queue}
+    extra = sum(len(w.subs) - 1 for w in waiters if w.group is not None and w.coming is None)
+    if pool_limit.extra != extra:
+        yield f"{extra} are counted too often, not {pool_limit.extra}"
     if pool_limit.wanted != sum(sub.wanted for sub in subs):
         yield f"{sum(sub.wanted for sub in subs)} slots are wanted, not {pool_limit.wanted}"
 
@@ -351,17 +394,19 @@ def _check_claim(sub: AnySubPool, pool_limit: PoolLimit) -> Iterator[str]:
 
 def _check_no_lost_wakeup(sub: AnySubPool, pool_limit: PoolLimit, now: float) -> Iterator[str]:
     """G12: no slot is free, and nothing idle is fit, while somebody waits who could have it."""
-    if sub.gate.is_paused or not sub.queue:
+    needy = _find_needy(sub)
+    if sub.gate.is_paused or not needy:
         return
-    usual = sum(not waiter.fresh for waiter in sub.queue)
+    usual = sum(not waiter.fresh for waiter in needy)
     if set(sub.idle) - set(sub.reserved) and usual > sub.checking:
         yield "somebody waits, and there is an idle connection (G12)"
     if usual and any(_may_be_joined(entry, now) for entry in sub.limit.borrowers):
         yield "somebody waits, and a connection has room (G12)"
     coming = sub.connecting - sub.void + min(sub.checking + sub.resetting, usual)
-    needed = max(1, math.ceil(len(sub.queue) / sub.per_dial)) if sub.shares else len(sub.queue)
+    needed = max(1, math.ceil(len(needy) / sub.per_dial)) if sub.shares else len(needy)
     wanted = min(needed - coming, sub.max_connecting - sub.connecting)
-    unprovided = next((waiter for waiter in sub.queue if waiter.coming is None), None)
+    unprovided = next((w for w in needy if w.coming is None and not _is_covered(w, sub)), None)
+    wanted = min(wanted, sum(w.coming is None for w in needy))
     if wanted <= 0 or unprovided is None:
         return
     if now < sub.gate.opens_at:
@@ -371,7 +416,7 @@ def _check_no_lost_wakeup(sub: AnySubPool, pool_limit: PoolLimit, now: float) ->
     if sub.gate.is_wary:
         wanted = 1
     if not sub.limit.has_free_slot:
-        fresh = sum(waiter.fresh and waiter.coming is None for waiter in sub.queue)
+        fresh = sum(waiter.fresh and waiter.coming is None for waiter in needy)
         wanted = min(wanted, fresh - len(sub.spare_dials))
         if sub.idle and sub.closing + sub.void + len(sub.leaving) < wanted:
             yield "somebody waits for a new connection, an idle one holds its slot (G12)"
@@ -379,6 +424,13 @@ def _check_no_lost_wakeup(sub: AnySubPool, pool_limit: PoolLimit, now: float) ->
         yield "somebody waits, and a slot is free (G12)"
     else:
         yield from _check_no_slot_left(sub, unprovided, wanted, pool_limit)
+
+
+def _is_covered(waiter: AnyWaiter, sub: AnySubPool) -> bool:
+    """Whether another member than `sub` dials a connection that several will share."""
+    return any(
+        other is not sub and other.shares and other.connecting > other.void for other in waiter.subs
+    )
 
 
 def _check_no_slot_left(
@@ -390,7 +442,7 @@ def _check_no_slot_left(
         yield f"{wanted} slots are wanted, {sub.wanted} with {sub.claim!r} in line (G12)"
     if pool_limit.limit.has_free_slot:
         yield "somebody stands in line, and the pool has a slot (G12)"
-    elif pool_limit.closing < pool_limit.wanted and (
+    elif pool_limit.closing < pool_limit.count_wanted() and (
         pool_limit.find_longest_idle() or pool_limit.find_spare()
     ):
         yield "somebody stands in line, and what nobody needs holds a slot (G12)"
@@ -404,7 +456,9 @@ def _lacks_warmth(sub: AnySubPool, target: int, pool_limit: PoolLimit, now: floa
     if pool_limit.is_limited and (pool_limit.wanted or not pool_limit.limit.has_free_slot):
         is_full = True
     return (
-        opening < target and len(sub.queue) <= sub.count_coming() and not (is_held_back or is_full)
+        opening < target
+        and len(_find_needy(sub)) <= sub.count_coming()
+        and not (is_held_back or is_full)
     )
 
 

@@ -146,12 +146,13 @@ async def open_pool(
     *,
     observers: Iterable[Observer] = (),
     every_step: bool = True,
+    has_groups: bool = False,
     **options: Any,
 ) -> AsyncIterator[ConnectionPool[None]]:
     """Open a pool over `connector` and watch it, until and beyond its end."""
     connector = Network() if connector is None else connector
     others = find_pool_tasks()
-    grammar = Grammar(shares=SessionRules(options.get("driver")).shares)
+    grammar = Grammar(shares=SessionRules(options.get("driver")).shares, has_groups=has_groups)
     pool = make_pool(connector, observers=[grammar, *observers], **options)
     steps = Steps(lambda: invariants.check(pool._core, trio.current_time()))
     if every_step:
@@ -261,8 +262,10 @@ class Steps(trio.abc.Instrument):
 class Grammar(Observer):
     """Checks that events come in pairs and in order (G26)."""
 
-    def __init__(self, *, shares: bool = False) -> None:
+    def __init__(self, *, shares: bool = False, has_groups: bool = False) -> None:
         self._shares = shares
+        self._has_groups = has_groups
+        """Whether another member may end an acquire than the one where it began."""
         self.faults: list[str] = []
         self.events: list[str] = []
         """All that was seen, in short."""
@@ -271,11 +274,11 @@ class Grammar(Observer):
         self._connecting: set[int] = set()
         self._open: set[int] = set()
         self._lent: Counter[int] = Counter()
-        self._asking: Counter[AnyEndpoint] = Counter()
+        self._asking: Counter[AnyEndpoint | None] = Counter()
 
     def acquire_started(self, endpoint: AnyEndpoint) -> None:
         self.events.append("acquire_started")
-        self._asking[endpoint] += 1
+        self._asking[None if self._has_groups else endpoint] += 1
 
     def acquired(self, info: ConnectionInfo, waited: float) -> None:
         is_free = self._shares or not self._lent[info.id]
@@ -322,8 +325,9 @@ class Grammar(Observer):
         assert not any(pending), pending
 
     def _answer(self, endpoint: AnyEndpoint) -> None:
-        self._asking[endpoint] -= 1
-        if self._asking[endpoint] < 0:
+        key = None if self._has_groups else endpoint
+        self._asking[key] -= 1
+        if self._asking[key] < 0:
             self.faults.append(f"an acquire of {endpoint} ended twice")
 
     def _see(self, event: str, info: ConnectionInfo, is_expected: bool) -> None:

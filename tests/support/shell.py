@@ -29,6 +29,7 @@ from conpool._core.gate import Gate
 from conpool._core.records import AnySubPool, WaitOutcome
 from conpool._values.config import PoolConfig
 from conpool._values.endpoint import AnyEndpoint, Endpoint
+from conpool._values.group import EndpointGroup, Target
 from conpool._values.states import CircuitState, CloseReason, ConnectionState, PoolState
 
 from .invariants import check
@@ -94,10 +95,24 @@ class Wire:
 class Caller:
     """A task that asks for a connection."""
 
-    __slots__ = ("endpoint", "entry", "error", "lease", "outcome", "passed", "waiter")
+    __slots__ = (
+        "came_after",
+        "endpoint",
+        "entry",
+        "error",
+        "failed",
+        "lease",
+        "outcome",
+        "passed",
+        "waiter",
+    )
 
-    def __init__(self, endpoint: AnyEndpoint) -> None:
+    def __init__(self, endpoint: Target, came_after: int = 0) -> None:
         self.endpoint = endpoint
+        self.came_after = came_after
+        """How many dials had begun when it asked."""
+        self.failed: set[AnyEndpoint] = set()
+        """Where a dial has failed that began after it had asked."""
         self.waiter: Waiter | None = None
         """Its place in the queue, while it waits."""
         self.entry: Entry | None = None
@@ -150,6 +165,7 @@ class Shell:
         "circuits",
         "closes",
         "core",
+        "dialled",
         "dials",
         "has_resets",
         "is_courteous",
@@ -203,6 +219,8 @@ class Shell:
         self.now = 0.0
         self.dials: list[Entry] = []
         """Dials under way, the oldest first."""
+        self.dialled = 0
+        """How many dials have begun."""
         self.checks: list[Entry] = []
         """Checks under way, the oldest first."""
         self.closes: list[Entry] = []
@@ -223,16 +241,22 @@ class Shell:
 
     def ask(
         self,
-        endpoint: AnyEndpoint = HERE,
+        endpoint: Target = HERE,
         *,
         fresh: bool = False,
         timeout: float | None = None,
         is_first: bool = False,
     ) -> Caller:
         """Somebody asks for a connection: it gets an idle one, or joins the queue."""
-        caller = Caller(endpoint)
-        sub = self.sub(endpoint)
-        entry = None if fresh or is_first else self.join_or_take(endpoint)
+        caller = Caller(endpoint, self.dialled)
+        if isinstance(endpoint, EndpointGroup):
+            sub: SubPool = self.core.balancer.pick(endpoint, self.now, fresh=fresh)
+            if not sub.gate.is_usable(self.now):
+                caller.outcome = WaitOutcome.ALL_FAILED
+                return caller
+        else:
+            sub = self.sub(endpoint)
+        entry = None if fresh or is_first else self.join_or_take(sub.endpoint)
         self.callers.append(caller)
         if entry is not None:
             self._hand_over(entry, caller)
@@ -240,6 +264,8 @@ class Shell:
             return caller
         deadline = self.now + (sub.acquire_timeout if timeout is None else timeout)
         waiter: Waiter = records.Waiter((sub,), self.now, deadline, fresh, timeout is not None)
+        if isinstance(endpoint, EndpointGroup):
+            self.core.balancer.join(waiter, endpoint, sub, self.now)
         waiter.had_turn = is_first
         self._queue(caller, waiter)
         return caller
@@ -310,9 +336,13 @@ class Shell:
         self._note_hand_over(entry)
         self.core.returned_unused(entry, None, self.now)
         if self.core.is_open:
-            sub = self.sub(caller.endpoint)  # what it came from may have been dropped
+            # What it came from may have been dropped.
+            target = caller.endpoint
+            sub = self.sub(entry.sub.endpoint if isinstance(target, EndpointGroup) else target)
             waiter: Waiter = records.Waiter((sub,), self.now, math.inf, False)
             waiter.had_turn = True
+            if isinstance(target, EndpointGroup):
+                self.core.balancer.join(waiter, target, sub, self.now)
             self._queue(caller, waiter)
         else:
             self.callers.remove(caller)
@@ -443,6 +473,9 @@ class Shell:
     def dial_fails(self, which: AnyEndpoint | Entry = HERE, *, is_servers: bool = True) -> Entry:
         """The dial `which`, or the oldest one to that endpoint, fails; `is_servers`: its fault."""
         entry = self._pop_dial(which)
+        for caller in self.callers:
+            if entry.id > caller.came_after:
+                caller.failed.add(entry.sub.endpoint)
         failed = partial(self.core.failures.dial_failed, is_servers=is_servers)
         self.report(failed, entry, Refused())
         return entry
@@ -578,6 +611,7 @@ class Shell:
                 self.warmed.append(effect)
             elif isinstance(effect, Dial):
                 self.dials.append(effect.entry)
+                self.dialled += 1
             elif isinstance(effect, GiveUp):
                 self._give_up(effect.entry)
             elif isinstance(effect, Check):
@@ -618,6 +652,8 @@ class Shell:
         if entry is None:
             caller.outcome, caller.error = waiter.outcome, waiter.error
             self.callers.remove(caller)
+            if waiter.outcome is WaitOutcome.ALL_FAILED:
+                _check_refusal(waiter, caller, self.now)
             return
         self._check_turn(waiter, entry)
         assert self.now < waiter.deadline, f"{waiter!r} is served too late"
@@ -628,13 +664,16 @@ class Shell:
         is_new = is_newly_dialled(entry)
         assert is_new or not waiter.fresh, f"{waiter!r} wanted a new connection, got {entry!r}"
         for other in entry.sub.queue:
-            if other.number < waiter.number:
+            is_barred = other.group is not None and entry.sub.gate.is_unhealthy
+            if other.number < waiter.number and not is_barred:
                 passed_over = is_new or not other.fresh
                 assert not passed_over, f"{waiter!r} was served before {other!r} (G13)"
 
     def _hand_over(self, entry: Entry, caller: Caller) -> None:
         sub, wire = entry.sub, entry.link
         assert not sub.gate.is_paused, f"{entry!r} is lent in a pause"
+        is_group = isinstance(caller.endpoint, EndpointGroup)
+        assert not (is_group and sub.gate.is_unhealthy), "a group goes without it"
         sharing = [caller for caller in self.callers if caller.entry is entry]
         begun = sum(caller.has_begun for caller in sharing)
         assert wire.leases + len(sharing) - begun < sub.max_uses, f"{entry!r} is used up (G21)"
@@ -675,6 +714,25 @@ class Shell:
         entry = which if isinstance(which, records.Entry) else _find(self.dials, which)
         self.dials.remove(entry)
         return entry
+
+
+def _check_refusal(waiter: Waiter, caller: Caller, now: float) -> None:
+    """G29, G33: no member may yet serve it.
+
+    Each was tried since it came, or is marked, or its circuit lets no dial through.
+    """
+    for sub in waiter.subs:
+        circuit = sub.gate.circuit
+        is_cut_off = circuit is not None and not circuit.count_places(now)
+        if sub.gate.is_unhealthy:
+            continue
+        is_tried = sub.endpoint in caller.failed
+        assert is_tried or is_cut_off, f"{waiter!r} was refused before {sub!r} was tried"
+        assert not sub.gate.is_paused, f"{waiter!r} was refused in a pause of {sub!r}"
+        in_use = [e for e in sub.limit.borrowers if e.state is ConnectionState.ACTIVE]
+        lasting = [e for e in in_use if e.doomed is None and e.generation == sub.generation]
+        assert waiter.fresh or not lasting, f"{waiter!r} was refused, and {sub!r} may serve it"
+    assert set(waiter.reasons or ()) == {sub.endpoint for sub in waiter.subs}
 
 
 def make_sub(endpoint: AnyEndpoint = HERE, now: float = 0.0, **settings: Any) -> AnySubPool:

@@ -6,6 +6,7 @@ from random import Random
 
 from conpool._core.core import KEEP_BARE, Core
 from conpool._core.records import WaitOutcome
+from conpool._core.seen import see
 from conpool._values.config import PoolConfig
 from conpool._values.states import CloseReason, ConnectionState, PoolState
 from tests.support.shell import HERE, PATIENT, THERE, Shell, close_reasons, ids, lend_many
@@ -453,7 +454,7 @@ def test_a_forgotten_endpoint_is_not_warmed_when_the_pool_has_a_slot_again() -> 
 
 def test_reading_about_an_unknown_endpoint_opens_no_books() -> None:
     shell = Shell()
-    assert shell.core.peek(HERE).snapshot(shell.now).active == 0
+    assert see(shell.core.peek(HERE), shell.now).active == 0
     assert HERE not in shell.core.subs
 
 

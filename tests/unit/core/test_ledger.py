@@ -14,12 +14,14 @@ from conpool._core.records import (
     AnySubPool,
     AnyWaiter,
     AnyWarmer,
+    Group,
     Waiter,
     WaitOutcome,
     Warmer,
 )
+from conpool._values.group import EndpointGroup
 from conpool._values.states import CloseReason, ConnectionState
-from tests.support.shell import Refused, make_sub
+from tests.support.shell import HERE, THERE, Refused, make_sub
 
 
 @pytest.fixture
@@ -338,6 +340,7 @@ def test_a_waiter_stands_in_the_queue_of_each_of_its_subpools_and_leaves_all(
 ) -> None:
     other = make_sub()
     waiter = Waiter((sub, other), 0.0, math.inf, False)
+    waiter.group = Group(EndpointGroup([HERE, THERE]))
     ledger.enqueue(waiter, 0.0)
     assert waiter in sub.queue
     assert waiter in other.queue

@@ -265,6 +265,7 @@ def test_a_slot_freed_in_a_pause_goes_to_another_endpoint() -> None:
 
 
 def served(shell: Shell, caller: Caller) -> Caller:
+    assert isinstance(caller.endpoint, Endpoint)
     shell.dial_succeeds(caller.endpoint)
     assert caller.entry is not None
     return caller

@@ -17,6 +17,7 @@ from conpool._core.records import (
     WaitOutcome,
     Warmer,
 )
+from conpool._core.seen import see
 from conpool._stats.snapshot import EndpointStats
 from conpool._values.config import PoolConfig
 from conpool._values.states import CloseReason
@@ -260,7 +261,7 @@ def test_a_snapshot_has_each_number_in_its_place() -> None:
     shell.pause()
     shell.release(returned)
     sub = shell.sub()
-    assert sub.snapshot(shell.now + 2.0) == EndpointStats.of(
+    assert see(sub, shell.now + 2.0) == EndpointStats.of(
         HERE,
         limit=5,
         active=1,
@@ -280,7 +281,7 @@ def test_a_snapshot_counts_what_is_checked_in_the_background_as_active() -> None
     shell.release(shell.lend())
     (entry,) = shell.sub().idle
     shell.reserve(entry)
-    snapshot = shell.sub().snapshot(0.0)
+    snapshot = see(shell.sub(), 0.0)
     assert (snapshot.active, snapshot.idle) == (1, 0)
 
 
@@ -290,7 +291,7 @@ def test_a_snapshot_counts_what_is_to_leave_as_closing() -> None:
     for caller in lend_many(shell, 2):
         shell.release(caller)
     shell.core._ledger.set_idle_aside(shell.sub(), CloseReason.CLEARED)
-    snapshot = shell.sub().snapshot(0.0)
+    snapshot = see(shell.sub(), 0.0)
     assert (snapshot.idle, snapshot.closing) == (0, 2)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from conpool._core.chores import PIECE
 from conpool._core.records import WaitOutcome
+from conpool._core.seen import see
 from conpool._values.config import CircuitBreaker
 from conpool._values.states import CircuitState
 from tests.support.shell import HERE, THERE, Caller, Shell, lend_many
@@ -468,9 +469,9 @@ def test_marks_and_pauses_do_not_end_one_another() -> None:
 def test_a_mark_is_no_pause_in_the_statistics() -> None:
     shell = Shell()
     shell.mark()
-    assert not shell.sub().snapshot(shell.now).paused
+    assert not see(shell.sub(), shell.now).paused
     shell.pause()
-    assert shell.sub().snapshot(shell.now).paused
+    assert see(shell.sub(), shell.now).paused
 
 
 def test_an_endpoint_that_is_marked_is_not_forgotten() -> None:

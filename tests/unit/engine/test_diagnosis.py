@@ -12,7 +12,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from conpool import AcquireTimeout, AnyEndpoint, ConnectionPool
+from conpool import AcquireTimeout, ConnectionPool, EndpointGroup, Target
 from conpool._engine.diagnosis import HANDFUL
 from conpool._lending.waiting import park
 from tests.support.pools import HERE, THERE, Network, make_pool, open_pool, settle, use
@@ -28,7 +28,7 @@ def deadlocks(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 async def acquire_twice(
-    pool: ConnectionPool[None], first: AnyEndpoint = HERE, second: AnyEndpoint = HERE
+    pool: ConnectionPool[None], first: Target = HERE, second: Target = HERE
 ) -> None:
     async with pool.connection(first):
         await settle()
@@ -97,6 +97,42 @@ async def test_a_deadlock_across_endpoints_is_told(caplog: pytest.LogCaptureFixt
         )
         assert len(deadlocks(caplog)) == 1
         nursery.cancel_scope.cancel()
+
+
+async def test_a_deadlock_of_all_members_of_a_group_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    group = EndpointGroup([HERE, THERE])
+    async with (
+        open_pool(max_connections_per_endpoint=1, has_groups=True) as pool,
+        trio.open_nursery() as nursery,
+    ):
+        await run_until_all_wait(
+            nursery,
+            partial(acquire_twice, pool, HERE, group),
+            partial(acquire_twice, pool, THERE, group),
+        )
+        assert deadlocks(caplog) == [str(group)]
+        (record,) = caplog.records
+        assert record.getMessage().count("has held connection") == 2
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_deadlock_at_one_member_is_none_of_the_group(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    group = EndpointGroup([HERE, THERE])
+    async with (
+        open_pool(max_connections_per_endpoint=1, has_groups=True) as pool,
+        trio.open_nursery() as nursery,
+        pool.connection(THERE),
+    ):
+        await run_until_all_wait(nursery, partial(acquire_twice, pool, HERE, HERE))
+        assert deadlocks(caplog) == [str(HERE)]
+        await run_until_all_wait(nursery, partial(pool.acquire, group))
+        assert pool.stats(group).waiting == 2
+        nursery.cancel_scope.cancel()
+    assert deadlocks(caplog) == [str(HERE)]
 
 
 async def test_a_deadlock_over_the_pool_wide_limit_is_told(

@@ -31,6 +31,7 @@ from conpool import (
     TCPConnector,
     UnixEndpoint,
 )
+from conpool._core import seen
 from conpool._core.records import SubPool
 from tests.support.pools import (
     HERE,
@@ -911,13 +912,14 @@ async def test_f147_repr_tells_the_state_and_what_is_known_without_counting() ->
 async def test_f147_repr_looks_at_no_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     """A debugger or a log record asks for it at any time, and there may be 100,000 endpoints."""
 
-    def forbidden(sub: object, now: float) -> NoReturn:
+    def forbidden(*_: object) -> NoReturn:
         raise AssertionError
 
     async with open_pool() as pool:
         await use(pool)
         with monkeypatch.context() as patch:
-            patch.setattr(SubPool, "snapshot", forbidden)
+            patch.setattr(SubPool, "__repr__", forbidden)
+            patch.setattr(seen, "see", forbidden)
             assert " open: 1 endpoint>" in repr(pool)
 
 
