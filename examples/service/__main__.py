@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+from typing import Any
 
 import hypercorn.trio
 import trio
@@ -24,11 +25,13 @@ async def wait_for_signal() -> None:
 
 
 async def serve(settings: Settings) -> None:
+    app: Any = make_app(settings)  # Starlette and hypercorn have different types for ASGI
     config = Config()
     config.bind = [settings.bind]
-    config.backlog = 2048
+    config.backlog = 4096  # Linux allows no more, unless somaxconn is raised
+    config.keep_alive_timeout = 60.0  # in a burst, a request may wait that long to be read
     config.graceful_timeout = GRACE
-    await hypercorn.trio.serve(make_app(settings), config, shutdown_trigger=wait_for_signal)
+    await hypercorn.trio.serve(app, config, shutdown_trigger=wait_for_signal)
 
 
 def main() -> int:

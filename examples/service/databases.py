@@ -27,7 +27,7 @@ class Databases:
     def of(cls, settings: Settings) -> Databases:
         config = conpool.PoolConfig(
             max_connections_per_endpoint=settings.pool_size,
-            acquire_timeout=60.0,  # as long as a client of ours waits for its answer
+            acquire_timeout=120.0,  # a burst waits its turn; give a service with less patient clients less
             connect_timeout=5.0,
             health_check_after=30.0,
         )

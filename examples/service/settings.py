@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import conpool
 from conpool.contrib.psycopg import PsycopgDriver
@@ -78,7 +79,7 @@ def _mask(name: str, value: str) -> str:
 def _read_postgres(environ: Mapping[str, str]) -> conpool.AnyEndpoint:
     if url := environ.get("DATABASE_URL"):
         return _parse("DATABASE_URL", url)
-    parts = {
+    parts: dict[str, Any] = {
         "host": _required(environ, "POSTGRESQL_ADDON_HOST"),
         "port": _number(environ, "POSTGRESQL_ADDON_PORT", 5432),
         "dbname": _required(environ, "POSTGRESQL_ADDON_DB"),

@@ -18,6 +18,7 @@ from service.errors import kind_of
 from service.settings import ConfigurationError, Settings, masked
 
 import conpool
+from conpool.testing import MemoryConnector
 from tests.support.examples import EXAMPLES
 
 ADDON = {
@@ -130,11 +131,18 @@ def test_wrong_configuration_ends_the_program_with_a_plain_sentence() -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_errors_are_of_three_kinds() -> None:
-    endpoint = conpool.Endpoint("h", 1)
-    stats = conpool.ConnectionPool[None]().stats(endpoint)
-    full = conpool.QueueFull(endpoint=endpoint, stats=stats)
+async def test_errors_are_of_three_kinds() -> None:
+    endpoint = conpool.Endpoint("h.example", 1)
+    nobody_waits = conpool.PoolConfig(max_waiting_per_endpoint=0, max_connections_per_endpoint=1)
+    refused = conpool.ConnectError("no", endpoint=endpoint, phase="tcp")
+    async with conpool.ConnectionPool(nobody_waits, connector=MemoryConnector()) as pool:
+        async with pool.connection(endpoint):
+            with pytest.raises(conpool.QueueFull) as full:
+                await pool.acquire(endpoint)
+    with pytest.raises(conpool.PoolClosed) as closed:
+        await pool.acquire(endpoint)
     assert kind_of(ConfigurationError()) == kind_of(conpool.ConfigError("x")) == "configuration"
-    assert kind_of(full) == kind_of(conpool.PoolClosed("x")) == "pool"
-    full.__cause__ = conpool.ConnectError(endpoint=endpoint, phase="tcp")
-    assert kind_of(full) == kind_of(psycopg.OperationalError()) == "connection"
+    assert kind_of(full.value) == kind_of(closed.value) == "pool"
+    full.value.__cause__ = refused  # the reason why others wait
+    assert kind_of(full.value) == kind_of(refused) == kind_of(psycopg.OperationalError())
+    assert kind_of(refused) == "connection"
