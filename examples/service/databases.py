@@ -27,7 +27,7 @@ class Databases:
     def of(cls, settings: Settings) -> Databases:
         config = conpool.PoolConfig(
             max_connections_per_endpoint=settings.pool_size,
-            acquire_timeout=120.0,  # a burst waits its turn; give a service with less patient clients less
+            acquire_timeout=120.0,  # a burst of 10,000 waits its turn; most services want less
             connect_timeout=5.0,
             health_check_after=30.0,
         )

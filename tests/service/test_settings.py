@@ -14,6 +14,7 @@ pytest.importorskip("starlette", reason="Starlette is not installed")
 pytest.importorskip("trio_mysql", reason="trio-mysql is not installed")
 
 import psycopg
+import trio
 from service.errors import kind_of
 from service.settings import ConfigurationError, Settings, masked
 
@@ -135,10 +136,11 @@ async def test_errors_are_of_three_kinds() -> None:
     endpoint = conpool.Endpoint("h.example", 1)
     nobody_waits = conpool.PoolConfig(max_waiting_per_endpoint=0, max_connections_per_endpoint=1)
     refused = conpool.ConnectError("no", endpoint=endpoint, phase="tcp")
-    async with conpool.ConnectionPool(nobody_waits, connector=MemoryConnector()) as pool:
-        async with pool.connection(endpoint):
-            with pytest.raises(conpool.QueueFull) as full:
-                await pool.acquire(endpoint)
+    connector = MemoryConnector(trio.abc.Stream.receive_some)
+    pool = conpool.ConnectionPool(nobody_waits, connector=connector)
+    async with pool, pool.connection(endpoint):
+        with pytest.raises(conpool.QueueFull) as full:
+            await pool.acquire(endpoint)
     with pytest.raises(conpool.PoolClosed) as closed:
         await pool.acquire(endpoint)
     assert kind_of(ConfigurationError()) == kind_of(conpool.ConfigError("x")) == "configuration"
