@@ -5,8 +5,8 @@
     python examples/many_processes.py http://127.0.0.1:8080/
 
 Each process has a pool of its own, and tasks that ask again and again. Enter has every pool replace
-its connections while they work (`drain`). The end of the input (Ctrl-D) ends the processes. In
-the end the program says how many answers came from which server.
+its connections while they work (`drain`). Ctrl-D ends it all, and so does `--requests`. Then the
+program says how many answers came from which server.
 
 The three are set up for what stands in between: see `postgres`, `redis` and `http`.
 """
@@ -121,7 +121,8 @@ async def work(options: argparse.Namespace) -> Counter[str]:
         async with trio.lowlevel.FdStream(os.dup(0)) as orders:
             async for _ in orders:
                 await pool.drain(over=1.0)
-        left = 0
+        if not options.requests:
+            left = 0
 
     client = CLIENTS[urlsplit(options.url).scheme](options.url, config)
     async with client as (pool, ask), trio.open_nursery() as nursery:

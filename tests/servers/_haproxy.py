@@ -83,7 +83,7 @@ class HAProxy(Server):
             # The client speaks first in some protocols, the server in others: an open
             # port is all that can be asked for.
             with socket.create_connection((self.host, self.port), timeout=1.0):
-                return True
+                return (self.folder / "admin").exists()
         request = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
         return self.ask(request).startswith(b"HTTP/1.1 200")
 
