@@ -117,22 +117,22 @@ async def test_under_load_its_database_stops_and_starts(down: Postgres) -> None:
     with Service(down) as service:
         load = Load(service, "/now")
         async with service.client() as client, trio.open_nursery() as nursery:
-            for _ in range(30):
+            for _ in range(12):
                 nursery.start_soon(load.run)
-            await load.wait("200", 100)
+            await load.wait("200", 50)
             for end in (down.stop, down.kill):
                 await trio.to_thread.run_sync(end)
                 assert await wait_for_health(client, 503) < 1.0
-                await load.wait("503", 30)
+                await load.wait("503", 12)
                 await trio.to_thread.run_sync(down.start)
                 assert await wait_for_health(client, 200) < 1.0
-                await load.wait("200", 100)
+                await load.wait("200", 50)
             down.pause()  # it accepts, and says nothing
             try:
                 assert await wait_for_health(client, 503) < 1.0
             finally:
                 down.resume()
-            await load.wait("200", 100)
+            await load.wait("200", 50)
             load.stop()
         assert not load.answers["hung"]
         assert set(load.answers) <= {"200", "503"}
@@ -144,14 +144,14 @@ async def test_under_load_it_is_killed_and_restarted(postgres: Postgres) -> None
     with Service(postgres) as service:
         load = Load(service, "/now")
         async with trio.open_nursery() as nursery:
-            for _ in range(30):
+            for _ in range(12):
                 nursery.start_soon(load.run)
             for end in (service.kill, service.stop):
-                await load.wait("200", 100)
+                await load.wait("200", 50)
                 await trio.to_thread.run_sync(end)
                 await load.wait("away", 1)
                 await trio.to_thread.run_sync(service.start)
-            await load.wait("200", 100)
+            await load.wait("200", 50)
             load.stop()
         assert set(load.answers) <= {"200", "away"}
 
