@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,14 +11,24 @@ from typing import Final, TypeAlias
 
 from bench.measure import FULL, QUICK, TINY, Scale
 
+from .crowds import measure_cold, measure_crowd, measure_idle
 from .outages import measure_outage, measure_restart
+from .overload import measure_overload, measure_slowdown
 from .report import Report
+from .sizes import measure_adaptive, measure_size
 
 Case: TypeAlias = Callable[[Scale], Report]
 
 CASES: Final[dict[str, Case]] = {
     "outage": measure_outage,
     "restart": measure_restart,
+    "overload": measure_overload,
+    "slowdown": measure_slowdown,
+    "size": measure_size,
+    "adaptive": measure_adaptive,
+    "idle": measure_idle,
+    "cold": measure_cold,
+    "crowd": measure_crowd,
 }
 PICTURES: Final = Path(__file__).parent.parent / "docs" / "_static"
 
@@ -33,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     unknown = set(args.cases) - set(CASES)
     if unknown:
         parser.error(f"no such case: {', '.join(sorted(unknown))}")
+    # The pools say on every bad day that it is one.
+    logging.getLogger("conpool").addHandler(logging.NullHandler())
     scale = TINY if args.tiny else QUICK if args.quick else FULL
     broken = 0
     for name in args.cases or CASES:

@@ -37,7 +37,6 @@ class Server:
         self.is_up = True
         self.hangs = False
         self.slowness = 1.0
-        self.served = 0
         self.service = service
         self.crowding = 0.0
         """By how much of its service time each request beyond the workers slows all."""
@@ -62,15 +61,28 @@ class Server:
         """Take the time of one request, which is random, exponential around `service`."""
         self._busy += 1
         try:
-            async with self._free:
+            await self._free.acquire()
+            try:
                 crowd = max(0, self._busy - self.workers) * self.crowding
                 await trio.sleep(self._draw() * self.slowness * (1 + crowd))
-            self.served += 1
+            finally:
+                self._end_work()
         finally:
             self._busy -= 1
+
+    def set_workers(self, workers: int) -> None:
+        """Have more of them at once, or fewer as requests end."""
+        for _ in range(workers - self.workers):
             if self._owed:
                 self._owed -= 1
+            else:
                 self._free.release()
+        for _ in range(self.workers - workers):
+            try:
+                self._free.acquire_nowait()
+            except trio.WouldBlock:
+                self._owed += 1
+        self.workers = workers
 
     def crash(self) -> None:
         """Refuse from now on, and end every connection."""
@@ -80,6 +92,12 @@ class Server:
 
     def forget(self, stream: Stream) -> None:
         self._streams.discard(stream)
+
+    def _end_work(self) -> None:
+        if self._owed:
+            self._owed -= 1  # this worker is the one to go
+        else:
+            self._free.release()
 
     def _draw(self) -> float:
         return self._random.expovariate(1 / self.service) if self.service else 0.0
