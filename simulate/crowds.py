@@ -46,7 +46,14 @@ def measure_crowd(scale: Scale) -> Report:
         ideal = callers * 0.01 / (1_000 if limits else 100)
         served = sum(call.is_served for call in calls)
         rows.append(
-            (name, f"{longest:.2f}", f"{ideal:.2f}", f"{served:,}", f"{connects:,}", f"{micros:.0f}")
+            (
+                name,
+                f"{longest:.2f}",
+                f"{ideal:.2f}",
+                f"{served:,}",
+                f"{connects:,}",
+                f"{micros:.0f}",
+            )
         )
         report.promise(
             f"{name}: all are served, and none waits for twice the ideal",
@@ -129,7 +136,7 @@ def measure_cold(scale: Scale) -> Report:
         )
     )
     report.promise(
-        f"when it has waited for longest, at most {MAX_OVERTAKES} younger callers go before the cold one",
+        f"once it waits for longest, at most {MAX_OVERTAKES} younger go before the cold one",
         len(overtaking) == rounds
         and max(overtaking) <= MAX_OVERTAKES
         and all(call.is_served for call in cold),
@@ -167,16 +174,17 @@ async def _starve(rounds: int) -> tuple[list[Call], list[Call], list[int]]:
 
 _PEAK: Final = 30.0
 _ENDS: Final = 240
+_RATE: Final = 4
 
 
 def measure_idle(scale: Scale) -> Report:
     """Count connections after a peak, if the newest is lent first, and if the oldest is."""
-    size = scale.pick(100, 100, 20)
+    size = scale.pick(100, 100, 5)
     newest_first = run(_pass_peak, size)
     oldest_first = _rotate(size)
     report = Report(
         Table(
-            f"Connections after a peak of {size}, then ten leases a second, max_idle_time=60",
+            f"Connections after a peak of {size}, then {_RATE} leases a second, max_idle_time=60",
             ("", "1 minute later", "2 minutes later", "3 minutes later"),
             [
                 (name, *(str(counts[int(_PEAK) + 60 * n + 8]) for n in (1, 2, 3)))
@@ -201,7 +209,7 @@ def measure_idle(scale: Scale) -> Report:
 
 async def _pass_peak(size: int) -> list[int]:
     """Return the number of open connections in each second."""
-    server = Server(1, 0.05)
+    server = Server(1, 0.25)
     config = conpool.PoolConfig(max_connections_per_endpoint=size)
     counts: list[int] = []
     async with conpool.ConnectionPool(config, connector=Network({_ENDPOINT: server})) as pool:
@@ -215,7 +223,7 @@ async def _pass_peak(size: int) -> list[int]:
         async with trio.open_nursery() as nursery:
             for _ in range(size):
                 nursery.start_soon(insist)
-            nursery.start_soon(callers.come, 10.0, _ENDS, 3, _ENDPOINT)
+            nursery.start_soon(callers.come, _RATE, _ENDS, 3, _ENDPOINT)
             for _ in range(_ENDS):
                 stats = pool.stats(_ENDPOINT)
                 counts.append(stats.active + stats.idle)
@@ -228,8 +236,8 @@ def _rotate(size: int) -> list[int]:
     idle = deque([_PEAK] * size)  # since when
     counts = [size] * int(_PEAK)
     for second in range(int(_PEAK), _ENDS):
-        for lease in range(10):
-            now = second + lease / 10
+        for lease in range(_RATE):
+            now = second + lease / _RATE
             while idle and now - idle[0] >= 60:
                 idle.popleft()
             if idle:

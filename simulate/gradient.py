@@ -34,7 +34,16 @@ QUANTILE: Final = 0.9
 class Gradient:
     """Chooses a limit between a floor and a ceiling, from how long calls take."""
 
-    __slots__ = ("_ceiling", "_floor", "_ideal", "_limit", "_next_at", "_probe_at", "_samples")
+    __slots__ = (
+        "_ceiling",
+        "_floor",
+        "_ideal",
+        "_limit",
+        "_next_at",
+        "_probe_at",
+        "_samples",
+        "_since",
+    )
 
     def __init__(self, floor: int, ceiling: int) -> None:
         self._floor = floor
@@ -44,6 +53,8 @@ class Gradient:
         """The mean and the quantile of the measurement; None while it is under way."""
         self._probe_at = math.inf
         self._next_at = math.inf
+        self._since = -math.inf
+        """Calls that began before do not count: another limit held then."""
         self._samples: list[float] = []
 
     @property
@@ -55,18 +66,23 @@ class Gradient:
 
     def called(self, took: float, now: float) -> None:
         """A call has ended that took so many seconds."""
+        if now - took < self._since:
+            return
         self._samples.append(took)
         if self._ideal is None:
             if len(self._samples) >= SAMPLES:
                 self._ideal = self._summarize()
                 self._probe_at = now + RECALIBRATE
                 self._next_at = now + WINDOW
+                self._since = now
         elif now >= self._probe_at:
             self._ideal = None
+            self._since = now
             self._samples.clear()
         elif now >= self._next_at:
             _, slow = self._summarize()
             self._next_at = now + WINDOW
+            self._since = now
             # Both are quantiles, so that times which merely differ do not look like a queue.
             gradient = min(2.0, max(0.5, self._ideal[1] * (1 + BUFFER) / slow))
             ideal = gradient * self._limit

@@ -24,11 +24,9 @@ _WORTH: Final = 1.0
 
 def measure_overload(scale: Scale) -> Report:
     """Have a fifth more callers come than can be served, with one target after the other."""
-    seconds = scale.pick(60, 60, 12)
-    results = {
-        target: run(_serve, target, _CAPACITY * 1.2, seconds, None)
-        for target in (None, 0.5, 0.2, 0.1, 0.05)
-    }
+    seconds = scale.pick(60, 60, 8)
+    targets = (None, 0.5, 0.2, 0.1, 0.05) if scale.name != "tiny" else (None, 0.2)
+    results = {target: run(_serve, target, _CAPACITY * 1.2, seconds, None) for target in targets}
     rows: list[tuple[str, ...]] = []
     for target, (calls, connects) in results.items():
         waits = [call.waited for call in calls if call.is_served]
@@ -61,7 +59,9 @@ def measure_overload(scale: Scale) -> Report:
             f"19 of 20 wait for more than {share(late, 0.05):.2f} of {_PATIENCE:g} s",
         )
     report.promise("without a target: no connect churn", connects == _LIMIT, f"{connects} connects")
-    for target in (0.5, 0.2, 0.1):
+    for target in targets:
+        if target is None or target < _SERVICE:
+            continue
         calls, connects = results[target]
         p99 = share([call.waited for call in calls if call.is_served], 0.99)
         good = _goodput(calls, seconds)
@@ -72,7 +72,9 @@ def measure_overload(scale: Scale) -> Report:
             and connects == _LIMIT,
             f"{good:.1%}, {p99 / target:.2f} x target, {connects} connects",
         )
-    report.draw = partial(_draw_overload, {key: calls for key, (calls, _) in results.items()})
+    report.draw = partial(
+        _draw_overload, {key: calls for key, (calls, _) in results.items()}, seconds
+    )
     return report
 
 
@@ -108,8 +110,8 @@ def _goodput(calls: list[Call], seconds: float, within: float = _PATIENCE) -> fl
     return served / (seconds * _CAPACITY)
 
 
-def _draw_overload(results: dict[float | None, list[Call]], figure: Any) -> None:
-    over_time, sorted_waits = figure.subplots(1, 2)
+def _draw_overload(results: dict[float | None, list[Call]], seconds: int, figure: Any) -> None:
+    over_time, by_second = figure.subplots(1, 2)
     for target, color in ((None, "tab:red"), (0.5, "tab:orange"), (0.1, "tab:blue")):
         calls = sorted(results[target], key=lambda call: call.asked)
         served = [call for call in calls if call.is_served]
@@ -122,37 +124,36 @@ def _draw_overload(results: dict[float | None, list[Call]], figure: Any) -> None
             color=color,
             label=label,
         )
-        goods = [0] * 60
+        goods = [0] * seconds
         for call in served:
-            if call.waited <= _WORTH and call.ended < 60:
+            if call.waited <= _WORTH and call.ended < seconds:
                 goods[int(call.ended)] += 1
-        sorted_waits.step(range(60), goods, where="post", color=color, label=label, lw=1)
+        by_second.step(range(seconds), goods, where="post", color=color, label=label, lw=1)
     over_time.set_ylim(0, _PATIENCE * 1.05)
     over_time.set_title("Wait of each caller that is served")
     over_time.set_ylabel("seconds")
-    sorted_waits.set_title("Served each second, after a wait of 1 s at most")
-    sorted_waits.set_ylim(0, _CAPACITY * 1.5)
-    for axes in (over_time, sorted_waits):
+    by_second.set_title("Served each second, after a wait of 1 s at most")
+    by_second.set_ylim(0, _CAPACITY * 1.5)
+    for axes in (over_time, by_second):
         axes.set_xlabel("seconds at 120 % load")
-    sorted_waits.legend(title="queue_target_delay", loc="center right", markerscale=6)
+    by_second.legend(title="queue_target_delay", loc="center", bbox_to_anchor=(0.6, 0.3))
 
 
 # ── a server that is slow for a while ───────────────────────────────────────────
 
-_SLOW: Final = (20.0, 40.0)
-
 
 def measure_slowdown(scale: Scale) -> Report:
-    """Have the server take three times as long for 20 seconds, at 80 % load."""
-    seconds = scale.pick(120, 120, 60)
+    """Have the server take three times as long for a sixth of the run, at 80 % load."""
+    seconds = scale.pick(120, 120, 12)
+    slow = (seconds / 6, seconds / 3)
     results = {
-        target: run(_serve, target, _CAPACITY * 0.8, seconds, _SLOW) for target in (None, 0.1)
+        target: run(_serve, target, _CAPACITY * 0.8, seconds, slow) for target in (None, 0.1)
     }
     recovered: dict[float | None, float] = {}
     rows: list[tuple[str, ...]] = []
     for target, (calls, connects) in results.items():
-        long = [call.asked for call in calls if call.asked > _SLOW[1] and call.waited > _WORTH]
-        recovered[target] = max(long, default=_SLOW[1]) - _SLOW[1]
+        long = [call.asked for call in calls if call.asked > slow[1] and call.waited > _WORTH]
+        recovered[target] = max(long, default=slow[1]) - slow[1]
         waits = [call.waited for call in calls if call.is_served]
         refused = sum(not call.is_served for call in calls)
         in_time = sum(call.is_served and call.waited <= _WORTH for call in calls) / len(calls)
@@ -165,7 +166,7 @@ def measure_slowdown(scale: Scale) -> Report:
         )
     report = Report(
         Table(
-            "80 % load; for 20 s the server takes three times as long",
+            f"80 % load; for {slow[1] - slow[0]:g} s the server takes three times as long",
             ("", "p99 wait, s", "within 1 s", "refused", "trouble goes on for, s", "connects"),
             rows,
             "The trouble goes on, after the server is well again, while waits are above 1 s.",
@@ -176,11 +177,13 @@ def measure_slowdown(scale: Scale) -> Report:
         recovered[0.1] <= 1.0,
         f"{recovered[0.1]:.1f} s, without one {recovered[None]:.1f} s",
     )
-    report.draw = partial(_draw_slowdown, {key: calls for key, (calls, _) in results.items()})
+    report.draw = partial(_draw_slowdown, {key: calls for key, (calls, _) in results.items()}, slow)
     return report
 
 
-def _draw_slowdown(results: dict[float | None, list[Call]], figure: Any) -> None:
+def _draw_slowdown(
+    results: dict[float | None, list[Call]], slow: tuple[float, float], figure: Any
+) -> None:
     axes = figure.subplots()
     for target, color in ((None, "tab:red"), (0.1, "tab:blue")):
         served = sorted((call for call in results[target] if call.is_served), key=lambda c: c.asked)
@@ -193,7 +196,7 @@ def _draw_slowdown(results: dict[float | None, list[Call]], figure: Any) -> None
             color=color,
             label=label,
         )
-    axes.axvspan(*_SLOW, color="gray", alpha=0.2, lw=0)
+    axes.axvspan(*slow, color="gray", alpha=0.2, lw=0)
     axes.set_title("Wait of each caller that is served; the server is slow in the grey part")
     axes.set_xlabel("seconds")
     axes.set_ylabel("seconds of wait")

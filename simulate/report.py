@@ -45,10 +45,9 @@ class Report:
         from matplotlib.figure import Figure
 
         assert self.draw is not None
-        mpl.rcParams.update(
-            {"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True}
-            | {"grid.alpha": 0.3, "font.size": 9, "legend.frameon": False}
-        )
+        style: Any = {"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True}
+        style |= {"grid.alpha": 0.3, "font.size": 9, "legend.frameon": False}
+        mpl.rcParams.update(style)
         figure = Figure(figsize=self.size, layout="constrained")
         self.draw(figure)
         figure.savefig(path, dpi=110)

@@ -18,7 +18,7 @@ from .world import Call, Callers, Network, Server, run, share
 
 _ENDPOINT: Final = conpool.Endpoint("db.example", 5432)
 _WORKERS: Final = 8
-_SERVICE: Final = 0.02
+_SERVICE: Final = 0.04
 _CAPACITY: Final = _WORKERS / _SERVICE
 _CROWDING: Final = 0.02
 _WORTH: Final = 1.0
@@ -42,7 +42,7 @@ class _Run:
 
 def measure_size(scale: Scale) -> Report:
     """Try pools of many sizes in front of a server with eight workers."""
-    seconds = scale.pick(40, 15, 3)
+    seconds = scale.pick(40, 15, 1)
     sizes = (2, 4, 6, 8, 10, 12, 16, 24, 40, 60)[:: 1 if scale.name != "tiny" else 3]
     runs = {
         (size, load): run(_work, size, None, load * _CAPACITY, seconds, None)
@@ -79,7 +79,7 @@ def measure_size(scale: Scale) -> Report:
         report.promise(
             "under overload a pool a little above the workers does better than a large one",
             fit > large,
-            f"{fit / _CAPACITY:.0%} of capacity with 10 connections, {large / _CAPACITY:.0%} with 60",
+            f"{fit / _CAPACITY:.0%} of capacity with 10, {large / _CAPACITY:.0%} with 60",
         )
     report.draw = partial(_draw_size, sizes, runs, seconds)
     return report
@@ -100,6 +100,8 @@ async def _work(
     limits: list[int] = []
     async with conpool.ConnectionPool(config, connector=Network({_ENDPOINT: server})) as pool:
         callers = _Steering(pool, adaptive)
+        if adaptive is not None:
+            pool.set_limit(_ENDPOINT, adaptive.limit)
         async with trio.open_nursery() as nursery:
             if change is not None:
                 nursery.start_soon(change, server)
@@ -159,12 +161,10 @@ def _draw_size(
 
 # ── a limit that finds itself ───────────────────────────────────────────────────
 
-_PHASE: Final = 60.0
-
 
 def measure_adaptive(scale: Scale) -> Report:
     """Have the server lose half its workers, and then get twice as many, under full load."""
-    phase = scale.pick(60, 60, 4)
+    phase = scale.pick(60, 20, 1)
 
     async def change(server: Server) -> None:
         await trio.sleep(phase)
@@ -179,7 +179,7 @@ def measure_adaptive(scale: Scale) -> Report:
         ("fixed, 20", 20, None),
         ("fixed, 60", 60, None),
         ("gradient, 3 to 60", 60, Gradient(3, 60)),
-    ):
+    )[:: 1 if scale.name != "tiny" else 3]:
         runs[name] = run(_work, limit, adaptive, 2.4 * _CAPACITY, ends, change)
     rows = [
         (
