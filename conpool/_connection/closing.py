@@ -51,20 +51,19 @@ async def close_gracefully(
     stream is closed all the same.
     """
     is_closed = False
-    scope = trio.CancelScope(shield=True, deadline=trio.current_time() + timeout)
     try:
-        with scope:
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + timeout) as scope:
             if goodbye is not None:
                 await _say(goodbye, stream, log)
             await stream.aclose()
         is_closed = True
+        if scope.cancelled_caught and timeout:
+            log.note("%r is closed by force: its goodbye takes longer than %g s", stream, timeout)
     except trio.BrokenResourceError:
         is_closed = True
     except Exception as error:  # noqa: BLE001 - a stream of the user's own may raise anything
         log.failed("closing %r failed", stream, error=error)
     finally:
-        if scope.cancel_called and timeout:
-            log.note("%r is closed by force: its goodbye takes longer than %g s", stream, timeout)
         if not try_close_now(stream, log) and not is_closed:
             # The error may have come before the stream did anything.
             with suppress(Exception), trio.CancelScope(shield=True) as last:

@@ -98,19 +98,17 @@ class PeerCheck:
     async def _ask(self, lease: Connection[Any], timeout: float) -> bool:
         """Return what hook and driver say of the connection; false if one raises or is too slow."""
         rules, log = self._engine.rules, self._engine.log.about(lease.endpoint)
-        scope = trio.move_on_after(timeout)
         try:
-            with scope:
+            with trio.move_on_after(timeout) as scope:
                 if self._hook is not None and not await self._hook(lease):
                     return False
                 if rules.checks:
                     return bool(await cast("Driver[Any]", rules.driver).check(lease.session))
                 return True
+            if scope.cancelled_caught:
+                log.note("the health check of %r took longer than %g s", lease, timeout)
         except Exception as error:  # noqa: BLE001 - they may raise anything: it means "no"
-            if not scope.cancel_called:
-                log.gone_wrong("the health check of %r failed", lease, error=error)
-        if scope.cancel_called:
-            log.note("the health check of %r took longer than %g s", lease, timeout)
+            log.gone_wrong("the health check of %r failed", lease, error=error)
         return False
 
 

@@ -1,4 +1,4 @@
-"""What a pool says of itself in one line."""
+"""What a pool says of itself."""
 
 from __future__ import annotations
 
@@ -16,4 +16,12 @@ def describe(name: str, core: PooledCore) -> str:
         f"<conpool.ConnectionPool {name!r} {core.state.value}:"
         f" {count} {'endpoint' if count == 1 else 'endpoints'}"
         f"{connections if core.pool_limit.is_limited else ''}>"
+    )
+
+
+def why_not_copied(name: str) -> str:
+    """Say why there cannot be a copy of a pool."""
+    return (
+        f"pool {name} cannot be copied or pickled: its connections and tasks exist once."
+        " Make another pool, from the same config"
     )

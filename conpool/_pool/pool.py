@@ -24,7 +24,7 @@ from conpool._lending.block import LeaseBlock
 from conpool._lending.lease import Connection
 from conpool._lending.release import Releaser
 from conpool._pool.blocking import BlockingPool
-from conpool._pool.describe import describe
+from conpool._pool.describe import describe, why_not_copied
 from conpool._pool.lifecycle import Lifecycle
 from conpool._pool.steering import Steering
 from conpool._stats.snapshot import EndpointStats, PoolStats
@@ -399,9 +399,7 @@ class ConnectionPool(Generic[SessionT]):
         return self._engine.now() if self._engine.thread else 0.0
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError(
-            f"pool {self.name} cannot be copied or pickled: it has tasks. Make another pool"
-        )
+        raise TypeError(why_not_copied(self.name))
 
     def __repr__(self) -> str:
         return describe(self.name, self._core)

@@ -14,7 +14,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from importlib import resources
 from types import MappingProxyType
-from typing import Any, Final, TypeAlias, final
+from typing import Any, Final, TypeAlias
 
 import trio
 
@@ -45,7 +45,6 @@ _NO_CHECKS: Final[Mapping[str, Check]] = MappingProxyType({})
 _Handler: TypeAlias = Callable[[Scope], Awaitable[Reply]]
 
 
-@final
 class StatusApp:
     """What the pools do, for people and for machines, as an ASGI 3 app.
 

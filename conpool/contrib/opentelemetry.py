@@ -24,7 +24,7 @@ from conpool.contrib._otel.meters import find_meters
 from conpool.contrib._otel.names import SCOPE, Attributes, Convention, describe_endpoint
 from conpool.contrib._otel.watched import Watched
 
-SHORTEST: Final = 0.001
+_SHORTEST: Final = 0.001
 """A wait of fewer seconds has no span, unless a dial was its reason: to make one takes as long as
 several leases, and then at most a twentieth of what it shows."""
 
@@ -73,7 +73,7 @@ class OpenTelemetryObserver(Observer):
 
     def acquired(self, info: ConnectionInfo, waited: float) -> None:
         """Show an acquire that had to wait."""
-        if waited >= SHORTEST or info.uses == 1:
+        if waited >= _SHORTEST or info.uses == 1:
             more: Attributes = {"conpool.connection.id": info.id}
             self._show("conpool.acquire", info.endpoint, waited, more)
 

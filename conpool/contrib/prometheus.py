@@ -21,10 +21,10 @@ from conpool._stats.snapshot import EndpointStats, PoolStats
 from conpool._values.config_error import named
 from conpool._values.states import CircuitState
 
-FORGOTTEN: Final = "(forgotten)"
+_FORGOTTEN: Final = "(forgotten)"
 """The label of all endpoints that a pool has forgotten (see `PoolStats.endpoints`)."""
 
-LIMITS: Final = (0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 30.0)
+_LIMITS: Final = (0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 30.0)
 """The upper bounds of a histogram's buckets, in seconds: from a dial nearby to a time-out."""
 
 _TOTAL: Final = "_total"
@@ -55,13 +55,12 @@ _HISTOGRAMS: Final = {
 }
 _LAST_LABEL: Final = {"connections": "state", _CLOSED: "reason"}
 _STATES: Final = ("active", "idle", "connecting", "closing")
-_BOUNDS: Final = (*map(str, LIMITS), "+Inf")
+_BOUNDS: Final = (*map(str, _LIMITS), "+Inf")
 
-Key: TypeAlias = tuple[str, ...]
+_Key: TypeAlias = tuple[str, ...]
 """Which metric, the suffix of the sample, and the values of its labels."""
 
 
-@final
 class PoolCollector(Collector):
     """Shows the numbers of pools to Prometheus, as metrics named `conpool_*`.
 
@@ -87,7 +86,7 @@ class PoolCollector(Collector):
                 raise TypeError(f"not a ConnectionPool but {named(pool)}")
         self._pools = pools
         self._lock = threading.Lock()
-        self._shown: dict[Key, float] = {}
+        self._shown: dict[_Key, float] = {}
         """What the last scrape has shown of everything that only grows."""
 
     def describe(self) -> Iterable[Metric]:
@@ -114,8 +113,8 @@ class _Numbers:
     """What one scrape shows. Numbers with the same labels are added up."""
 
     def __init__(self) -> None:
-        self.gauges: defaultdict[Key, float] = defaultdict(float)
-        self.growing: defaultdict[Key, float] = defaultdict(float)
+        self.gauges: defaultdict[_Key, float] = defaultdict(float)
+        self.growing: defaultdict[_Key, float] = defaultdict(float)
         """Counters, and all that belongs to histograms."""
 
     def add_pool(self, stats: PoolStats) -> None:
@@ -133,7 +132,7 @@ class _Numbers:
                 self._add_durations(name, getattr(member, field), labels)
         self._add_forgotten(stats)
 
-    def _add_state(self, member: EndpointStats, labels: Key) -> None:
+    def _add_state(self, member: EndpointStats, labels: _Key) -> None:
         gauges = self.gauges
         for state in _STATES:
             gauges["connections", "", *labels, state] += getattr(member, state)
@@ -146,9 +145,9 @@ class _Numbers:
         is_open = ("circuit_open", "", *labels)
         gauges[is_open] = max(gauges[is_open], member.circuit is CircuitState.OPEN)
 
-    def _add_durations(self, name: str, summary: LatencySummary, labels: Key) -> None:
+    def _add_durations(self, name: str, summary: LatencySummary, labels: _Key) -> None:
         growing = self.growing
-        counts = [*count_within_each(summary, LIMITS), summary.count]
+        counts = [*count_within_each(summary, _LIMITS), summary.count]
         for bound, count in zip(_BOUNDS, counts, strict=True):
             growing[name, "_bucket", *labels, bound] += count
         growing[name, "_count", *labels] += summary.count
@@ -156,7 +155,7 @@ class _Numbers:
 
     def _add_forgotten(self, stats: PoolStats) -> None:
         """Count what is in the pool's totals and in none of its endpoints."""
-        labels = (stats.name, FORGOTTEN)
+        labels = (stats.name, _FORGOTTEN)
         members = stats.endpoints.values()
         for name, (_, field) in _COUNTERS.items():
             total = getattr(stats, field, 0)

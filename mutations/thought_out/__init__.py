@@ -7,16 +7,7 @@ from typing import Final
 
 from mutations.bug import Mutation
 
-SOURCES: Final = (
-    "core",
-    "corpus",
-    "exporters",
-    "http",
-    "overload",
-    "proof",
-    "sessions",
-    "shell",
-)
+SOURCES: Final = ("core", "corpus", "exporters", "http", "overload", "proof", "sessions", "shell")
 
 
 def load(sources: list[str]) -> list[Mutation]:

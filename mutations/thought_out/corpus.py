@@ -46,7 +46,7 @@ MUTATIONS = (
     Mutation(
         name="a task that is still reading is forgotten when the lease ends",
         file="_connection/hand_over.py",
-        old="exchange.in_progress > link.rules.runs or taints & CUT_SEND",
+        old="exchange.in_progress > link.has_companion or taints & CUT_SEND",
         new="taints & CUT_SEND",
         tests=(_HANDED_OVER + "test_cve_2025_47907",),
     ),

@@ -109,8 +109,8 @@ MUTATIONS = (
     Mutation(
         name="a histogram lacks those that took longest",
         file="contrib/prometheus.py",
-        old="counts = [*count_within_each(summary, LIMITS), summary.count]",
-        new="counts = [*count_within_each(summary, LIMITS), 0]",
+        old="counts = [*count_within_each(summary, _LIMITS), summary.count]",
+        new="counts = [*count_within_each(summary, _LIMITS), 0]",
         tests=(_PROMETHEUS,),
     ),
     Mutation(
@@ -166,7 +166,7 @@ MUTATIONS = (
     Mutation(
         name="an idle hit makes a span",
         file="contrib/opentelemetry.py",
-        old="        if waited >= SHORTEST or info.uses == 1:\n",
+        old="        if waited >= _SHORTEST or info.uses == 1:\n",
         new="        if True:\n",
         tests=(_SPANS,),
     ),

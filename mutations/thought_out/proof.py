@@ -127,8 +127,8 @@ MUTATIONS = (
     Mutation(
         name="a close by force waits for as long as the stream likes",
         file="_connection/closing.py",
-        old="    scope = trio.CancelScope(shield=True, deadline=trio.current_time() + timeout)\n",
-        new="    scope = trio.CancelScope(shield=True)\n",
+        old="(shield=True, deadline=trio.current_time() + timeout) as scope:\n",
+        new="(shield=True) as scope:\n",
         tests=(_CLOSING, _RELEASE),
     ),
     Mutation(

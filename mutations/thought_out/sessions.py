@@ -65,7 +65,7 @@ MUTATIONS = (
     Mutation(
         name="what a companion has still to read is unread data",
         file="_connection/link.py",
-        old="        if self.rules.runs:  # it reads",
+        old="        if self.has_companion:  # it reads",
         new="        if False:  # it reads",
         tests=(_LINK,),
     ),
@@ -74,12 +74,12 @@ MUTATIONS = (
         name="a driver excuses an interrupted send",
         file="_connection/hand_over.py",
         old=(
-            "    if exchange.in_progress > link.rules.runs or taints & CUT_SEND:\n"
+            "    if exchange.in_progress > link.has_companion or taints & CUT_SEND:\n"
             "        return True\n"
             "    if taints & JUDGED:\n"
         ),
         new=(
-            "    if exchange.in_progress > link.rules.runs:\n"
+            "    if exchange.in_progress > link.has_companion:\n"
             "        return True\n"
             "    if taints & CUT_SEND and not taints & JUDGED:\n"
             "        return True\n"
@@ -161,8 +161,8 @@ MUTATIONS = (
     Mutation(
         name="a goodbye takes as long as it takes",
         file="_connection/closing.py",
-        old="    scope = trio.CancelScope(shield=True, deadline=trio.current_time() + timeout)\n",
-        new="    scope = trio.CancelScope(shield=True, deadline=trio.current_time() + 3600)\n",
+        old="(shield=True, deadline=trio.current_time() + timeout) as scope:\n",
+        new="(shield=True, deadline=trio.current_time() + 3600) as scope:\n",
         tests=(_DRIVER,),
     ),
     Mutation(

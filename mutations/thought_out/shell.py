@@ -262,8 +262,8 @@ MUTATIONS = (
     Mutation(
         name="a check takes as long as it takes",
         file="_lending/peer_check.py",
-        old="        scope = trio.move_on_after(timeout)\n",
-        new="        scope = trio.move_on_after(timeout + 3600)\n",
+        old="        with trio.move_on_after(timeout) as scope:\n",
+        new="        with trio.move_on_after(timeout + 3600) as scope:\n",
         tests=("tests/unit/lending/test_peer_check.py",),
     ),
     Mutation(

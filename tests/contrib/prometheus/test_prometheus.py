@@ -19,7 +19,7 @@ from conpool import AcquireTimeout, ConnectionPool, Endpoint, Login
 from conpool._stats import memory
 from conpool._stats.counters import Counters
 from conpool._stats.snapshot import PoolStats
-from conpool.contrib.prometheus import LIMITS, PoolCollector
+from conpool.contrib.prometheus import _LIMITS, PoolCollector
 from tests.support.pools import HERE, Network, exchange, open_pool
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -146,7 +146,7 @@ async def test_a_scrape_has_every_number_by_pool_and_endpoint(
 
 
 def bounds() -> list[str]:
-    return [*map(str, LIMITS), "+Inf"]
+    return [*map(str, _LIMITS), "+Inf"]
 
 
 def test_the_page_names_every_metric_and_no_other() -> None:

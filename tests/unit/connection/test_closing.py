@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import trio
 from trio.abc import AsyncResource
-from trio.testing import memory_stream_pair, wait_all_tasks_blocked
+from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
-from conpool import TLS
+from conpool import TLS, Endpoint
 from conpool._connection.closing import close_by_force, close_gracefully, try_close_now
+from conpool._errors.pool_log import PoolLog
 from tests.support.faults import fill
 from tests.support.loopback_servers import tcp_pair, tls_pair
 
@@ -201,3 +202,34 @@ async def test_what_is_no_ones_to_swallow_comes_out_and_the_file_is_closed_all_t
     with pytest.raises(SystemExit):
         await close_gracefully(resource, FOREVER)
     assert resource.forced == 1
+
+
+async def test_a_goodbye_that_takes_too_long_is_told_of(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "conpool")
+    stream, _ = memory_stream_pair()
+    log = PoolLog("orders", Endpoint("db.example", 5432))
+    await close_gracefully(stream, 2.0, trio.sleep_forever, log)
+    (record,) = caplog.records
+    assert record.levelno == logging.INFO
+    assert record.getMessage().startswith("pool orders: Stapled")
+    assert record.getMessage().endswith("is closed by force: its goodbye takes longer than 2 s")
+    assert vars(record)["endpoint"] == "db.example:5432"
+
+
+@pytest.mark.parametrize(
+    ("error", "level"), [(OSError("gone"), logging.INFO), (KeyError("bug"), logging.WARNING)]
+)
+async def test_a_goodbye_that_fails_is_told_of(
+    error: Exception, level: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail() -> None:
+        raise error
+
+    caplog.set_level(logging.INFO, "conpool")
+    stream, _ = memory_stream_pair()
+    await close_gracefully(stream, 2.0, fail)
+    (record,) = caplog.records
+    assert record.levelno == level
+    assert "the goodbye of" in record.getMessage()

@@ -245,6 +245,19 @@ def test_g28_also_under_a_pool_wide_limit(limit: int) -> None:
     assert outcomes(callers).count(WaitOutcome.CIRCUIT_OPEN) == 2
 
 
+def test_a_trial_has_no_more_connections_evicted_than_it_needs() -> None:
+    shell = make_shell(max_connections=2)
+    for caller in [shell.lend(THERE), shell.lend(THERE)]:
+        shell.release(caller)
+    shell.report_failure()
+    shell.advance(10.0)
+    shell.pause()
+    callers = [shell.ask(), shell.ask()]
+    shell.resume()
+    assert outcomes(callers) == [None, WaitOutcome.CIRCUIT_OPEN]
+    assert len(shell.sub(THERE).idle) == 1
+
+
 def test_a_trial_that_succeeds_serves_everybody_again() -> None:
     shell = make_open()
     shell.advance(10.0)

@@ -584,8 +584,8 @@ async def test_events_of_a_failure_come_in_order(autojump_clock: MockClock) -> N
     assert recording.heard == [
         "acquire_started",
         "connecting 1",
-        "connect_failed 1 ConnectError in 2",
-        "acquire_failed ConnectError after 2",
+        "connect_failed 1 ConnectRefused in 2",
+        "acquire_failed ConnectRefused after 2",
         "acquire_started",
         "connecting 2",
         "acquire_failed AcquireTimeout after 1",

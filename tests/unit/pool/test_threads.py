@@ -28,6 +28,10 @@ CALLS: dict[str, Callable[[Pool, Lease], object]] = {
     "pause all": lambda pool, _: pool.pause(),
     "resume": lambda pool, _: pool.resume(HERE),
     "set_limit": lambda pool, _: pool.set_limit(HERE, 7),
+    "mark_unhealthy": lambda pool, _: pool.mark_unhealthy(HERE),
+    "mark_healthy": lambda pool, _: pool.mark_healthy(HERE),
+    "report_failure": lambda pool, _: pool.report_failure(HERE),
+    "report_success": lambda pool, _: pool.report_success(HERE),
     "lease.detach": lambda _, lease: lease.detach(),
     "lease.retire": lambda _, lease: lease.retire(),
     "lease.mark_clean": lambda _, lease: lease.mark_clean(),
@@ -50,8 +54,8 @@ READS: dict[str, Callable[[Pool, Lease], object]] = {
     "lease.repr": lambda _, lease: repr(lease),
     "lease.fresh": lambda _, lease: (lease.fresh, lease.reused, lease.uses, lease.id),
 }
-HARMLESS = {"name", "mark_healthy", "mark_unhealthy", "report_failure", "report_success"}
-"""What changes nothing, or does not exist yet."""
+HARMLESS = {"blocking", "name"}
+"""What changes nothing."""
 
 
 async def check_refused(call: Callable[[Pool, Lease], Awaitable[object]]) -> None:

@@ -527,7 +527,8 @@ def test_a_table_says_what_tasks_wait_for(
     stats = stats_of(**({"counters": counters_of()} | numbers))
     text = table_of(stats, limit=limit, width="300")
     assert text.splitlines()[-2] == ""
-    assert text.splitlines()[-1].startswith(f"{ENDPOINT}: {why}")
+    mark = " (circuit open)" if "circuit" in numbers else ""
+    assert text.splitlines()[-1].startswith(f"{ENDPOINT}{mark}: {why}")
     if limit is None and "not for long" not in why:
         assert f"\n  why           {why}" in f"{stats:300}"
 
