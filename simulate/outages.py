@@ -244,7 +244,8 @@ async def _restart_under_pools(clients: int, jitter: float, period: int) -> list
             while True:
                 call = await callers.call(_ENDPOINT)
                 if call.is_served:  # busy at first, so that all notice the restart
-                    await trio.sleep(1 if trio.current_time() < _UP_AT else period)
+                    own = period * (0.5 + number / clients)
+                    await trio.sleep(1 if trio.current_time() < _UP_AT else own)
 
     async with trio.open_nursery() as nursery:
         nursery.cancel_scope.deadline = trio.current_time() + _ENDS_AT
@@ -294,4 +295,4 @@ def _draw_restart(alone: dict[float, list[float]], figure: Any) -> None:
     left.set_ylabel("dials a second, all clients")
     left.set_xlabel("seconds")
     right.set_xlabel("seconds")
-    right.legend(loc="upper right")
+    right.legend(loc="upper left")
