@@ -203,8 +203,8 @@ def measure_restart(scale: Scale) -> Report:
     )
     if scale.name != "tiny":
         report.promise(
-            "no mass expiry at the lifetime: the jitter divides the peak by 3 or more",
-            expiry * 3 <= mass,
+            "no mass expiry at the lifetime: the jitter at least halves the peak",
+            expiry * 2 <= mass,
             f"{expiry} dials in a second with jitter, {mass} without",
         )
     report.draw = partial(_draw_restart, alone)
