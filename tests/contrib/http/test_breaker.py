@@ -9,13 +9,25 @@ from typing import Any
 import pytest
 import trio
 
-from conpool import CircuitBreaker, CircuitState, ConnectionPool, Endpoint, PoolConfig
+from conpool import (
+    CircuitBreaker,
+    CircuitState,
+    ConnectionPool,
+    Endpoint,
+    EndpointGroup,
+    PoolConfig,
+)
 from conpool._core.failures import EARLY
 
 from .clients import LOOPBACK, Client, Peer, Script, serving
 from .h2_server import Link, serving_h2
 
-ONE_FAILURE = PoolConfig(circuit_breaker=CircuitBreaker(failure_threshold=1, reset_timeout=60))
+
+def after(failures: int) -> PoolConfig:
+    """A breaker that opens after so many failures in a row."""
+    breaker = CircuitBreaker(failure_threshold=failures, reset_timeout=60)
+    return PoolConfig(circuit_breaker=breaker)
+
 
 PROMISED = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly this"
 
@@ -64,10 +76,10 @@ def answering_then(last: Script) -> Script:
 
 @asynccontextmanager
 async def feeding(
-    client: Client, port: int, config: PoolConfig = ONE_FAILURE, **options: Any
+    client: Client, port: int, config: PoolConfig | None = None, **options: Any
 ) -> AsyncIterator[tuple[Any, ConnectionPool[Any], Endpoint]]:
     """A client whose pool has a breaker."""
-    async with client.open(config=config, **options) as session:
+    async with client.open(config=config or after(1), **options) as session:
         await session._transport.__aenter__()
         yield session, client.pool_of(session), Endpoint(LOOPBACK, port)
 
@@ -100,14 +112,14 @@ async def test_what_a_server_does_wrong_counts(client: Client, script: Script, e
 
 
 async def test_a_new_connection_that_ends_early_counts_once(client: Client) -> None:
-    config = PoolConfig(circuit_breaker=CircuitBreaker(failure_threshold=2, reset_timeout=60))
-    async with serving(hang_up) as server:
-        async with feeding(client, server.port, config) as (session, pool, here):
-            for state in (CircuitState.CLOSED, CircuitState.OPEN):
-                with pytest.raises(client.lib.RemoteProtocolError):
-                    await session.post(server.url())
-                assert circuit(pool, here) is state
-                pool.resume(here)
+    async with (
+        serving(hang_up) as server,
+        feeding(client, server.port, after(2)) as (session, pool, here),
+    ):
+        for state in (CircuitState.CLOSED, CircuitState.OPEN):
+            with pytest.raises(client.lib.RemoteProtocolError):
+                await session.post(server.url())
+            assert circuit(pool, here) is state
 
 
 async def test_a_new_connection_that_ends_late_without_a_byte_counts(
@@ -117,16 +129,16 @@ async def test_a_new_connection_that_ends_late_without_a_byte_counts(
         await peer.request()
         await trio.sleep(EARLY + 1)
 
-    async with serving(hang_up_late) as server:
-        async with feeding(client, server.port) as (session, pool, here):
-            with pytest.raises(client.lib.RemoteProtocolError):
-                await session.post(server.url())
-            assert circuit(pool, here) is CircuitState.OPEN
+    async with (
+        serving(hang_up_late) as server,
+        feeding(client, server.port) as (session, pool, here),
+    ):
+        with pytest.raises(client.lib.RemoteProtocolError):
+            await session.post(server.url())
+        assert circuit(pool, here) is CircuitState.OPEN
 
 
 async def test_a_group_reports_the_member(client: Client) -> None:
-    from conpool import EndpointGroup
-
     async with serving(break_off) as bad, serving() as good:
         members = [Endpoint(LOOPBACK, server.port) for server in (bad, good)]
         groups = {"api.example": EndpointGroup(members, policy="first_available")}
@@ -144,33 +156,38 @@ async def test_a_group_reports_the_member(client: Client) -> None:
 
 
 async def test_answers_of_any_status_are_no_failure(client: Client) -> None:
-    async with serving(answering(200, 404, 503)) as server:
-        async with feeding(client, server.port) as (session, pool, here):
-            for _ in range(3):
-                await session.get(server.url())
-            assert circuit(pool, here) is CircuitState.CLOSED
+    async with (
+        serving(answering(200, 404, 503)) as server,
+        feeding(client, server.port) as (session, pool, here),
+    ):
+        for _ in range(3):
+            await session.get(server.url())
+        assert circuit(pool, here) is CircuitState.CLOSED
 
 
 async def test_an_answer_ends_a_row_of_failures_but_not_a_5xx(client: Client) -> None:
-    config = PoolConfig(circuit_breaker=CircuitBreaker(failure_threshold=2, reset_timeout=60))
-    async with serving(answering(404, 503, 503)) as server:
-        async with feeding(client, server.port, config) as (session, pool, here):
-            pool.report_failure(here)
-            await session.get(server.url())
-            pool.report_failure(here)  # the first one of a new row
-            assert circuit(pool, here) is CircuitState.CLOSED
-            await session.get(server.url())
-            pool.report_failure(here)  # so a caller can count what 503 means to it
-            assert circuit(pool, here) is CircuitState.OPEN
+    async with (
+        serving(answering(404, 503, 503)) as server,
+        feeding(client, server.port, after(2)) as (session, pool, here),
+    ):
+        pool.report_failure(here)
+        await session.get(server.url())
+        pool.report_failure(here)  # the first one of a new row
+        assert circuit(pool, here) is CircuitState.CLOSED
+        await session.get(server.url())
+        pool.report_failure(here)  # so a caller can count what 503 means to it
+        assert circuit(pool, here) is CircuitState.OPEN
 
 
 async def test_a_kept_connection_that_ends_does_not_count(client: Client) -> None:
-    async with serving(answering_then(hang_up)) as server:
-        async with feeding(client, server.port) as (session, pool, here):
+    async with (
+        serving(answering_then(hang_up)) as server,
+        feeding(client, server.port) as (session, pool, here),
+    ):
+        await session.post(server.url())
+        with pytest.raises(client.lib.RemoteProtocolError):
             await session.post(server.url())
-            with pytest.raises(client.lib.RemoteProtocolError):
-                await session.post(server.url())
-            assert circuit(pool, here) is CircuitState.CLOSED
+        assert circuit(pool, here) is CircuitState.CLOSED
 
 
 async def body_that_fails(client: Client) -> AsyncIterator[bytes]:
@@ -210,18 +227,19 @@ async def test_nothing_is_reported_without_a_breaker(client: Client) -> None:
     def refuse(_: object) -> None:
         raise AssertionError
 
-    async with serving(break_off) as server:
-        async with feeding(client, server.port, PoolConfig()) as (session, pool, _):
-            pool.report_failure = pool.report_success = refuse  # type: ignore[method-assign]
-            with pytest.raises(client.lib.RemoteProtocolError):
-                await session.get(server.url())
+    async with (
+        serving(break_off) as server,
+        feeding(client, server.port, PoolConfig()) as (session, pool, _),
+    ):
+        pool.report_failure = pool.report_success = refuse  # type: ignore[method-assign]
+        with pytest.raises(client.lib.RemoteProtocolError):
+            await session.get(server.url())
 
 
 # ── HTTP/2 ──────────────────────────────────────────────────────────────────────
 
 
 async def test_a_shared_connection_that_breaks_counts_once(client: Client) -> None:
-    config = PoolConfig(circuit_breaker=CircuitBreaker(failure_threshold=2, reset_timeout=60))
     errors = 0
 
     async def begin(link: Link, number: int) -> None:
@@ -231,7 +249,10 @@ async def test_a_shared_connection_that_breaks_counts_once(client: Client) -> No
 
     async with serving_h2(begin) as server:
         options = {"http1": False, "http2": True}
-        async with client.open(config=config, **options) as session, trio.open_nursery() as nursery:
+        async with (
+            client.open(config=after(2), **options) as session,
+            trio.open_nursery() as nursery,
+        ):
 
             async def get() -> None:
                 nonlocal errors
