@@ -7,9 +7,9 @@ finds dead. Each exchange that ends well is a success.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 from weakref import ref
 
 import psycopg
@@ -39,7 +39,7 @@ def tell_breaker(session: AsyncConnection[Any], endpoint: AnyEndpoint, pool: obj
     core = pool._core  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
     if core.peek(endpoint).gate.circuit is None:
         return
-    find: ref[ConnectionPool[Any]] = ref(pool)
+    find = ref(cast("ConnectionPool[Any]", pool))
 
     def tell(has_served: bool) -> None:
         known = find()
@@ -55,7 +55,7 @@ def stop_telling(session: AsyncConnection[Any]) -> None:
 
 
 @contextmanager
-def untold(session: AsyncConnection[Any]) -> Iterator[None]:
+def untold(session: AsyncConnection[Any]) -> Generator[None]:
     """Tell nobody of what the block does."""
     tell = session._tell  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
     stop_telling(session)

@@ -6,8 +6,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import h2.errors
 import pytest
 import trio
+import trio.testing
 
 from conpool import (
     CircuitBreaker,
@@ -231,7 +233,7 @@ async def test_nothing_is_reported_without_a_breaker(client: Client) -> None:
         serving(break_off) as server,
         feeding(client, server.port, PoolConfig()) as (session, pool, _),
     ):
-        pool.report_failure = pool.report_success = refuse  # type: ignore[method-assign]
+        pool.report_failure = pool.report_success = refuse  # type: ignore[assignment, method-assign]
         with pytest.raises(client.lib.RemoteProtocolError):
             await session.get(server.url())
 
@@ -265,4 +267,36 @@ async def test_a_shared_connection_that_breaks_counts_once(client: Client) -> No
         assert errors == 3
         pool = client.pool_of(session)
         (stats,) = pool.all_stats().endpoints.values()
+        assert stats.circuit is CircuitState.CLOSED
+
+
+async def test_a_shared_connection_that_ends_before_its_first_answer_counts(
+    client: Client,
+) -> None:
+    async def hang_up(link: Link, number: int) -> None:
+        await link.stream.aclose()
+
+    options = {"http1": False, "http2": True}
+    async with (
+        serving_h2(hang_up) as server,
+        client.open(config=after(1), **options) as session,
+    ):
+        with pytest.raises((client.lib.ReadError, client.lib.RemoteProtocolError)):
+            await session.get(server.url)
+        (stats,) = client.pool_of(session).all_stats().endpoints.values()
+        assert stats.circuit is CircuitState.OPEN
+
+
+async def test_a_request_that_is_handed_back_does_not_count(client: Client) -> None:
+    async def refuse(link: Link, number: int) -> None:
+        await link.do("reset_stream", number, h2.errors.ErrorCodes.REFUSED_STREAM)
+
+    options = {"http1": False, "http2": True}
+    async with (
+        serving_h2(refuse) as server,
+        client.open(config=after(1), **options) as session,
+    ):
+        with pytest.raises(client.lib.RemoteProtocolError):
+            await session.get(server.url)
+        (stats,) = client.pool_of(session).all_stats().endpoints.values()
         assert stats.circuit is CircuitState.CLOSED

@@ -45,7 +45,9 @@ async def lose(db: Database, pool: ConnectionPool[Session], endpoint: AnyEndpoin
     async def sleep() -> None:
         with pytest.raises(psycopg.OperationalError):
             async with pool.connection(endpoint) as lease:
-                await lease.session.execute(SLEEP)
+                with pytest.raises(psycopg.OperationalError):
+                    await lease.session.execute(SLEEP)
+                await lease.session.commit()
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(sleep)
@@ -107,12 +109,12 @@ async def closed_by_the_pool(pool: ConnectionPool[Session], endpoint: AnyEndpoin
         pool.discard(lease)
 
 
-async def timed_out_in_a_transaction(pool: ConnectionPool[Session], endpoint: AnyEndpoint) -> None:
-    with pytest.raises(psycopg.Error):
-        async with pool.connection(endpoint) as lease:
-            await lease.session.execute("SET transaction_timeout = 20")
-            await lease.session.execute("BEGIN")
-            await lease.session.execute(SLEEP)
+async def idle_for_too_long(pool: ConnectionPool[Session], endpoint: AnyEndpoint) -> None:
+    async with pool.connection(endpoint) as lease:
+        await lease.session.execute("SET idle_session_timeout = 20")
+        await trio.lowlevel.wait_readable(lease.session.fileno())
+        with pytest.raises(psycopg.errors.IdleSessionTimeout):
+            await lease.session.execute("SELECT 1")
 
 
 @pytest.mark.parametrize(
@@ -122,7 +124,7 @@ async def timed_out_in_a_transaction(pool: ConnectionPool[Session], endpoint: An
         cancelled,
         closed_by_another_task,
         closed_by_the_pool,
-        timed_out_in_a_transaction,
+        idle_for_too_long,
     ],
 )
 async def test_what_a_caller_or_the_pool_does_never_counts(db: Database, use: Any) -> None:
