@@ -97,6 +97,13 @@ def soak(session: nox.Session) -> None:
 
 
 @nox.session
+def simulate(session: nox.Session) -> None:
+    """Bad days in virtual time, with the pictures: `nox -s simulate -- overload --draw`."""
+    session.install("-e", ".", *group("simulate"))
+    session.run("python", "-m", "simulate", *session.posargs)
+
+
+@nox.session
 def mutate(session: nox.Session) -> None:
     """Plant one bug after the other: `nox -s mutate -- mechanical --sample 40 --jobs 2`."""
     session.install("-e", ".[test]")

@@ -166,6 +166,8 @@ class Dialler:
             self._host.report(self._host.core.condemned, entry, reason)
 
     async def _report_dialled(self, entry: PooledEntry, started: float) -> None:
+        gate = entry.sub.gate
+        since = gate.outage_since
         try:
             self._host.report(self._note_dialled, entry, started)
         except BaseException:
@@ -175,15 +177,14 @@ class Dialler:
                 await close_now(entry.link.stream, entry.link.log)  # noqa: ASYNC102 - shields and bounds itself
                 self._report_failed(entry, None, started)
             raise
+        if since is not None and gate.outage_since is None:
+            lasted = self._host.time() - since
+            entry.link.log.note("dials succeed again: for %.3g s none did", lasted)
 
     def _note_dialled(self, entry: PooledEntry, started: float, now: float) -> None:
         news = self._host.news
         news.add_about(news.connected, entry, now - started)
-        gate = entry.sub.gate
-        since = gate.outage_since
         self._host.core.dialled(entry, now)
-        if since is not None and gate.outage_since is None:
-            entry.link.log.note("dials succeed again: for %.3g s none did", now - since)
 
     def _report_failed(
         self, entry: PooledEntry, error: ConnectError | None, started: float
@@ -217,11 +218,12 @@ class Dialler:
         awaited_by = entry.awaited_by
         is_first = entry.sub.gate.outage_since is None
         log = self._host.log.about(entry.sub.endpoint)
+        said = str(error)  # a handler may keep what it is given, and the error keeps much alive
         if awaited_by is not None and awaited_by.queued:
-            log.note("a dial has failed: %s", error)
+            log.note("a dial has failed: %s", said)
         else:
             tell = log.warning if is_first else log.note
-            tell("a dial that nobody waits for has failed: %s", error)
+            tell("a dial that nobody waits for has failed: %s", said)
 
 
 def _do_nothing(_: PooledEntry) -> None:

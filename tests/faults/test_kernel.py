@@ -124,11 +124,13 @@ def test_f034_g27_no_descriptor_left_is_told_apart_and_what_is_open_still_serves
 
 _FEW_PORTS = """
 import json
+import logging
 import trio
 from conpool import AcquireTimeout, Endpoint, LocalResourceError, PoolConfig
 from tests.support.clean import clean
 from tests.support.loopback_servers import exchange
 
+logging.disable()  # a dial that nobody waits for fails, too
 with open("/proc/sys/net/ipv4/ip_local_port_range", "w") as file:
     file.write("40000 40009")
 

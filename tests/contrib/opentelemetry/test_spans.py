@@ -181,9 +181,9 @@ async def test_a_failure_is_an_error_with_its_kind(sdk: SDK, autojump_clock: Moc
     for span in sdk.spans:
         assert span.status.status_code is StatusCode.ERROR
         assert "Connection refused" in (span.status.description or "")
-        assert (span.attributes or {})["error.type"] == "conpool.ConnectError"
+        assert (span.attributes or {})["error.type"] == "conpool.ConnectRefused"
         (event,) = span.events
-        assert (event.attributes or {})["exception.type"] == "conpool.ConnectError"
+        assert (event.attributes or {})["exception.type"] == "conpool.ConnectRefused"
     assert sdk.spans[-1].status.description == str(caught.value)
     assert len(sdk.spans) == 2
 

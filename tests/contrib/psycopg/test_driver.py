@@ -6,6 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, cast
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -419,7 +420,8 @@ async def test_the_unix_socket_of_the_server(db: Database) -> None:
 async def test_an_endpoint_of_any_origin_is_good(db: Database) -> None:
     async with lending(db) as (pool, _, _log):
         server = db.server
-        url = f"postgresql://conpool:correct%20horse@{server.host}:{server.port}/postgres"
+        password = quote(server.password, safe="")
+        url = f"postgresql://conpool:{password}@{server.host}:{server.port}/postgres"
         async with pool.connection(Endpoint.from_url(url)) as lease:
             assert await first(lease.session, "SELECT current_database()") == "postgres"
 
