@@ -199,7 +199,7 @@ async def test_many_callers_fail_within_one_attempt_for_each_member(
             for _ in range(count):
                 nursery.start_soon(ask)
         assert len(ended) == count
-        assert max(ended) <= 6
+        assert max(ended) <= 6.2  # three attempts, and a short back-off at times
         assert len(network.dials) <= 4 * count
 
 
