@@ -39,7 +39,7 @@ def tell_breaker(session: AsyncConnection[Any], endpoint: AnyEndpoint, pool: obj
     core = pool._core  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
     if core.peek(endpoint).gate.circuit is None:
         return
-    find = ref(cast("ConnectionPool[Any]", pool))
+    find: ref[ConnectionPool[Any]] = ref(cast("Any", pool))
 
     def tell(has_served: bool) -> None:
         known = find()
