@@ -131,6 +131,8 @@ async def test_what_a_caller_or_the_pool_does_never_counts(db: Database, use: An
     async with feeding(db) as (pool, endpoint):
         await use(pool, endpoint)
         assert not is_open(pool, endpoint)
+    await trio.to_thread.run_sync(db.ask, END_SLEEPERS)  # nobody else has to wait for these
+    await db.wait_until_none("query LIKE 'SELECT pg_sleep%'")
 
 
 async def test_a_connection_that_a_check_finds_dead_does_not_count(
