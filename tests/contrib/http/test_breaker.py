@@ -105,7 +105,7 @@ def circuit(pool: ConnectionPool[Any], endpoint: Endpoint) -> CircuitState:
 )
 async def test_what_a_server_does_wrong_counts(client: Client, script: Script, error: str) -> None:
     async with serving(script) as server, feeding(client, server.port) as (session, pool, here):
-        timeout = client.lib.Timeout(5, read=0.05)
+        timeout = client.lib.Timeout(10, read=0.05 if error == "ReadTimeout" else 10)
         with pytest.raises(getattr(client.lib, error)):
             for _ in range(2):
                 await session.post(server.url(), timeout=timeout)
