@@ -125,8 +125,9 @@ class AnyPeer(conpool.Connector):
 
     async def serve(self, endpoint: conpool.AnyEndpoint, stream: trio.abc.Stream) -> None:
         if isinstance(endpoint, conpool.Endpoint) and endpoint.tls is not None:
+            name = endpoint.tls.server_hostname or endpoint.host
             context = self.certificates.server_context(
-                self.certificates.ca.issue_cert(endpoint.host), alpn=endpoint.tls.alpn
+                self.certificates.ca.issue_cert(name), alpn=endpoint.tls.alpn
             )
             stream = trio.SSLStream(stream, context, server_side=True)
         async for data in stream:

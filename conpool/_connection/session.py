@@ -6,6 +6,7 @@ A method that is not overridden costs nothing: the pool does not call it.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from contextlib import suppress
 from operator import index
 from typing import Any, Final, cast, final
@@ -29,6 +30,7 @@ class SessionRules:
         "judges",
         "log",
         "opens",
+        "pool",
         "resets",
         "runs",
         "says_goodbye",
@@ -43,6 +45,8 @@ class SessionRules:
         """
         self.driver = driver
         self.log = log
+        self.pool: Callable[[], object] = _no_pool
+        """Returns the pool, as long as there is one."""
         self.is_native = isinstance(driver, NativeDriver)
         needed = ("connect", "fileno", "is_clean", "abort") if self.is_native else ("open",)
         for name in needed if driver is not None else ():
@@ -103,6 +107,10 @@ class SessionRules:
 
     def __repr__(self) -> str:
         return f"<SessionRules of {self.driver!r}>"
+
+
+def _no_pool() -> None:
+    """Stand in for a pool where there is none."""
 
 
 NO_SESSIONS: Final = SessionRules()

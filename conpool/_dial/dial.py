@@ -64,6 +64,9 @@ async def _connect_natively(rules: SessionRules, endpoint: AnyEndpoint) -> Link:
     session = await driver.connect(endpoint)
     _check_session(session, "connect", driver)
     try:
+        driver._opened(  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - for our own
+            session, endpoint, rules.pool()
+        )
         return Link.of_native(session, rules, log)
     except BaseException:
         try_close_now(NativeStream(driver, session), log)

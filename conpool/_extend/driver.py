@@ -192,6 +192,9 @@ class NativeDriver(Driver[SessionT]):
         """
         raise NotImplementedError(f"{type(self).__name__} has no connect()")
 
+    def _opened(self, session: SessionT, endpoint: AnyEndpoint, pool: object) -> None:
+        """Learn whose session it is, in our own drivers."""
+
     def fileno(self, session: SessionT) -> int:
         """Return the open descriptor to probe and to watch, or -1 if there is none.
 

@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from itertools import count
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, Generic, NoReturn, Self, overload
+from weakref import ref
 
 from trio.lowlevel import enable_ki_protection
 
@@ -133,6 +134,7 @@ class ConnectionPool(Generic[SessionT]):
             valid_instance("driver", driver, Driver)
         self.name: str = f"pool-{next(_numbers)}" if name is None else name
         rules = SessionRules(driver, PoolLog(self.name))
+        rules.pool = ref(self)
         self._core = make_core(config, own_configs, rules, is_checked=health_check is not None)
         news = News(observers, on_created=on_created, on_reused=on_reused, on_closed=on_closed)
         self._engine = Engine(self._core, connector, news, rules)

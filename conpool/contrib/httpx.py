@@ -9,6 +9,7 @@ async with httpx.AsyncClient(transport=AsyncPoolTransport()) as client:
 from __future__ import annotations
 
 import ssl
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self, final
 
@@ -16,6 +17,7 @@ import httpx
 
 from conpool._pool.pool import ConnectionPool
 from conpool._values.config import PoolConfig
+from conpool._values.group import EndpointGroup
 from conpool.contrib._http.body import ResponseBody
 from conpool.contrib._http.driver import HTTPDriver
 from conpool.contrib._http.transport import Transport
@@ -49,6 +51,9 @@ class AsyncPoolTransport(httpx.AsyncBaseTransport):
         uds: The path of a UNIX socket to connect to, whatever the host.
         local_address: Dial from this address of this machine.
         retries: How often to try again if no connection can be opened.
+        groups: The servers of a host of the URL, or of a `host:port`. Their endpoints have a host
+            and port, or the path of a UNIX socket, and nothing else; TLS and the name to verify
+            are the URL's.
 
     Raises:
         ConfigError: These arguments cannot stand together.
@@ -69,6 +74,7 @@ class AsyncPoolTransport(httpx.AsyncBaseTransport):
         uds: str | None = None,
         local_address: str | None = None,
         retries: int = 0,
+        groups: Mapping[str, EndpointGroup] | None = None,
     ) -> None:
         self._transport = Transport(
             httpx,
@@ -85,6 +91,7 @@ class AsyncPoolTransport(httpx.AsyncBaseTransport):
             uds=uds,
             local_address=local_address,
             retries=retries,
+            groups=groups,
         )
 
     async def __aenter__(self) -> Self:

@@ -207,7 +207,7 @@ MUTATIONS: Final = (
     plant(
         "a repeated request goes to the next connection that nobody has looked at",
         "transport.py",
-        "needs_fresh = isinstance(exchange, PlainExchange)",
+        "needs_fresh = isinstance(made, PlainExchange)",
         "needs_fresh = False",
         _ERRORS,
     ),

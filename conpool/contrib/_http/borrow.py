@@ -21,7 +21,7 @@ from conpool._errors.pool import AcquireTimeout
 from conpool._lending.lease import Connection
 from conpool._pool.pool import ConnectionPool
 from conpool._values.config_error import PoolError
-from conpool._values.endpoint import AnyEndpoint
+from conpool._values.group import Target, members_of
 from conpool.contrib._http.errors import translate
 from conpool.contrib._http.outgoing import Outgoing
 
@@ -41,7 +41,7 @@ class Borrower:
     async def borrow(
         self,
         pool: ConnectionPool[Any],
-        endpoint: AnyEndpoint,
+        target: Target,
         outgoing: Outgoing,
         *,
         fresh: bool,
@@ -53,11 +53,11 @@ class Borrower:
         """
         to_wait, to_connect = outgoing.pool_timeout, outgoing.connect_timeout
         if to_wait == to_connect and outgoing.trace is None and not self._retries:
-            return await pool.acquire(endpoint, timeout=to_wait, fresh=fresh)
+            return await pool.acquire(target, timeout=to_wait, fresh=fresh)
         delays = _delays(self._retries)
         while True:
             try:
-                return await _acquire_traced(pool, endpoint, outgoing, fresh=fresh)
+                return await _acquire_traced(pool, target, outgoing, fresh=fresh)
             except PoolError as error:
                 is_worth_it = isinstance(translate(self._lib, error), self._worth_a_retry)
                 delay = next(delays, None) if is_worth_it else None
@@ -67,14 +67,14 @@ class Borrower:
 
 
 async def _acquire_traced(
-    pool: ConnectionPool[Any], endpoint: AnyEndpoint, outgoing: Outgoing, *, fresh: bool
+    pool: ConnectionPool[Any], target: Target, outgoing: Outgoing, *, fresh: bool
 ) -> Connection[Any]:
     got: Connection[Any] | None = None
 
     async def acquire() -> Connection[Any]:
         nonlocal got
         to_wait, to_connect = outgoing.pool_timeout, outgoing.connect_timeout
-        got = await _acquire(pool, endpoint, to_wait, to_connect, fresh=fresh)
+        got = await _acquire(pool, target, to_wait, to_connect, fresh=fresh)
         return got
 
     try:
@@ -87,7 +87,7 @@ async def _acquire_traced(
 
 async def _acquire(
     pool: ConnectionPool[Any],
-    endpoint: AnyEndpoint,
+    target: Target,
     to_wait: float,
     to_connect: float,
     *,
@@ -95,21 +95,21 @@ async def _acquire(
 ) -> Connection[Any]:
     """Wait `to_wait` seconds for a turn, and `to_connect` seconds for a dial."""
     if to_connect < to_wait:
-        return await _acquire_watched(pool, endpoint, to_wait, to_connect, fresh=fresh)
+        return await _acquire_watched(pool, target, to_wait, to_connect, fresh=fresh)
     try:
-        return await pool.acquire(endpoint, timeout=to_wait, fresh=fresh)
+        return await pool.acquire(target, timeout=to_wait, fresh=fresh)
     except AcquireTimeout as error:
         if error.phase != "connect" or to_connect == to_wait:
             raise
     try:
-        return await pool.acquire(endpoint, timeout=to_connect - to_wait, fresh=fresh)
+        return await pool.acquire(target, timeout=to_connect - to_wait, fresh=fresh)
     except AcquireTimeout as error:
-        raise _too_late(endpoint, to_connect) from error
+        raise _too_late(target, to_connect) from error
 
 
 async def _acquire_watched(
     pool: ConnectionPool[Any],
-    endpoint: AnyEndpoint,
+    target: Target,
     to_wait: float,
     to_connect: float,
     *,
@@ -119,7 +119,7 @@ async def _acquire_watched(
 
     async def watch() -> None:
         await trio.sleep(to_connect)
-        stats = pool.stats(endpoint)
+        stats = pool.stats(target)
         if stats.connecting >= stats.waiting:  # so one of the dials is for this task
             nursery.cancel_scope.cancel()
 
@@ -127,7 +127,7 @@ async def _acquire_watched(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch)
             try:
-                got.append(await pool.acquire(endpoint, timeout=to_wait, fresh=fresh))
+                got.append(await pool.acquire(target, timeout=to_wait, fresh=fresh))
             except Exception as error:  # noqa: BLE001 - raised below, outside of the nursery
                 got.append(error)
             nursery.cancel_scope.cancel()
@@ -137,15 +137,15 @@ async def _acquire_watched(
             pool.release(got[0])
         raise
     if not got:
-        raise _too_late(endpoint, to_connect)
+        raise _too_late(target, to_connect)
     if isinstance(got[0], Exception):
         raise got[0]
     return got[0]
 
 
-def _too_late(endpoint: AnyEndpoint, seconds: float) -> ConnectTimeout:
+def _too_late(target: Target, seconds: float) -> ConnectTimeout:
     why = f"no connection within {seconds:g} seconds"
-    return ConnectTimeout(why, endpoint=endpoint, phase="tcp")
+    return ConnectTimeout(why, endpoint=members_of(target)[0], phase="tcp")
 
 
 def _delays(retries: int) -> Iterator[float]:

@@ -56,6 +56,8 @@ class ConnectionFailed(Exception):
     def __init__(self, said: str, *, is_violation: bool = False) -> None:
         super().__init__(said)
         self.is_violation = is_violation
+        self.is_reported = False
+        """Whether a circuit breaker has been told: once for all streams."""
 
 
 @final

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import base64
 import ssl
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, final
 
+from conpool._values.config_error import ConfigError, named
 from conpool._values.endpoint import AnyEndpoint, Endpoint, UnixEndpoint
+from conpool._values.group import EndpointGroup, Target
 from conpool._values.proxy import HTTPProxy, SOCKS5Proxy
 from conpool._values.tls import TLS, certificate_name
 from conpool.contrib._http.outgoing import Header
@@ -23,14 +26,14 @@ _PORTS: Final = {"http": 80, "https": 443}
 class Route(NamedTuple):
     """Where a request goes."""
 
-    endpoint: AnyEndpoint
+    target: Target
     is_forwarded: bool
     """Whether an HTTP proxy reads the request itself, and needs the whole URL."""
 
 
 @final
 class Routes:
-    """Finds the endpoint of a URL, the same one each time."""
+    """Finds the endpoint or the group of a URL, the same one each time."""
 
     def __init__(
         self,
@@ -41,12 +44,14 @@ class Routes:
         uds: str | None,
         local_address: str | None,
         prior_knowledge: bool,
+        groups: Mapping[str, EndpointGroup],
     ) -> None:
         self._lib = lib
         self._context = context
         self._uds = uds if proxy is None else None
         self._local_address = local_address
         self._partition = PRIOR_KNOWLEDGE if prior_knowledge else None
+        self._groups = {_host_of(lib, key): _checked(group) for key, group in groups.items()}
         self._known: dict[tuple[str, str, int | None, str | None], Route] = {}
         if isinstance(proxy, str | lib.URL):
             proxy = lib.Proxy(proxy)
@@ -81,8 +86,14 @@ class Routes:
                 else "Request URL is missing an 'http://' or 'https://' protocol."
             )
         name = url.raw_host.decode("ascii").strip("[]")
-        tls = self._tls(name, sni) if scheme == "https" else None
+        group = self._find_group(name, port or _PORTS[scheme])
+        # Then no host of an endpoint's own says whom to expect.
+        is_elsewhere = self._uds is not None or group is not None
+        tls = self._tls(name, sni, is_elsewhere=is_elsewhere) if scheme == "https" else None
         partition = self._partition if tls is None else None
+        if group is not None:
+            members = [self._make_member(each, tls, partition) for each in group.endpoints]
+            return Route(EndpointGroup(members, policy=group.policy), False)
         if self._uds is not None:
             return Route(UnixEndpoint(self._uds, tls=tls, partition=partition), False)
         proxy = self._proxy
@@ -107,9 +118,26 @@ class Routes:
         )
         return Route(endpoint, False)
 
-    def _tls(self, host: str, sni: str | None) -> TLS:
-        # Over a UNIX socket no host of an endpoint's own says whom to expect.
-        name = sni or (certificate_name(host) if self._uds is not None else None)
+    def _find_group(self, host: str, port: int) -> EndpointGroup | None:
+        if not self._groups:
+            return None
+        return self._groups.get((host, port)) or self._groups.get((host, None))
+
+    def _make_member(
+        self, bare: AnyEndpoint, tls: TLS | None, partition: str | None
+    ) -> AnyEndpoint:
+        if isinstance(bare, UnixEndpoint):
+            return UnixEndpoint(bare.path, tls=tls, partition=partition)
+        return Endpoint(
+            bare.host,
+            bare.port,
+            tls=tls or False,
+            local_address=self._local_address,
+            partition=partition,
+        )
+
+    def _tls(self, host: str, sni: str | None, *, is_elsewhere: bool) -> TLS:
+        name = sni or (certificate_name(host) if is_elsewhere else None)
         return TLS(self._context, server_hostname=name, https_compatible=True)
 
     def _make_proxy(self, proxy: Any) -> HTTPProxy | SOCKS5Proxy:
@@ -124,6 +152,31 @@ class Routes:
             tls = TLS(context, https_compatible=True)
         port = url.port or _PORTS[url.scheme]
         return HTTPProxy(host, port, username=username, password=password, tls=tls)
+
+
+def _host_of(lib: Any, key: str) -> tuple[str, int | None]:
+    """Return the host and the port that `key` names, as a URL has them."""
+    try:
+        url = lib.URL(f"//{key}")
+    except (lib.InvalidURL, TypeError):
+        url = None
+    if url is None or not url.host or url.userinfo or url.raw_path not in {b"", b"/"}:
+        raise ConfigError(f"groups needs a host, or host:port, as its key, not {key!r}")
+    return url.raw_host.decode("ascii").strip("[]"), url.port
+
+
+def _checked(group: object) -> EndpointGroup:
+    if not isinstance(group, EndpointGroup):
+        raise ConfigError(f"groups maps hosts to an EndpointGroup, not to {named(group)}")
+    for member in group.endpoints:
+        bare: AnyEndpoint
+        if isinstance(member, UnixEndpoint):
+            bare = UnixEndpoint(member.path)
+        else:
+            bare = Endpoint(member.host, member.port)
+        if member != bare:
+            raise ConfigError(f"give host and port of {member}: the rest comes from the URL")
+    return group
 
 
 def _credentials(proxy: Any) -> list[Header]:

@@ -8,14 +8,14 @@ that it has not looked at a request gets any request again.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, final
 
-from conpool._lending.lease import Connection
+from conpool._lending.lease import Connection, held_lease
 from conpool._pool.pool import ConnectionPool
 from conpool._values.config import PoolConfig
 from conpool._values.config_error import ConfigError, PoolError
-from conpool._values.endpoint import AnyEndpoint
+from conpool._values.group import EndpointGroup, Target
 from conpool.contrib._http.body import ResponseBody
 from conpool.contrib._http.borrow import Borrower
 from conpool.contrib._http.driver import HTTPDriver
@@ -32,6 +32,7 @@ from conpool.contrib._http.outgoing import (
     PlainSession,
     Unprocessed,
 )
+from conpool.contrib._http.reported import ReportedExchange
 from conpool.contrib._http.routes import Routes
 
 _NO_LIMIT: Final = 2**31
@@ -84,6 +85,7 @@ class Transport:
         uds: str | None,
         local_address: str | None,
         retries: int,
+        groups: Mapping[str, EndpointGroup] | None,
     ) -> None:
         if not (http1 or http2):
             raise ConfigError("one of http1 and http2 must be true")
@@ -91,6 +93,8 @@ class Transport:
             raise ConfigError("a pool has a configuration of its own: give no config or limits")
         if config is not None and limits is not None:
             raise ConfigError("give either config or limits")
+        if groups and (proxy is not None or uds is not None):
+            raise ConfigError("groups cannot stand beside proxy or uds")
         if pool is not None and http2 and not _speaks_h2(pool):
             raise ConfigError("for HTTP/2 the pool needs driver=HTTPDriver()")
         context = lib.create_ssl_context(verify=verify, cert=cert, trust_env=trust_env)
@@ -105,6 +109,7 @@ class Transport:
             uds=uds,
             local_address=local_address,
             prior_knowledge=not http1,
+            groups=groups or {},
         )
         self._given = pool
         own = config or make_config(
@@ -137,7 +142,7 @@ class Transport:
             outgoing = Outgoing(lib, request, request.url.raw_path)
             if route.is_forwarded:
                 self._address_proxy(outgoing, request.url)
-            answer, exchange = await self._exchange(pool, route.endpoint, outgoing)
+            answer, exchange = await self._exchange(pool, route.target, outgoing)
         except PoolError as error:
             raise translate(lib, error) from error
         return lib.Response(
@@ -152,15 +157,16 @@ class Transport:
         outgoing.headers = [*self._routes.proxy_headers, *outgoing.headers]
 
     async def _exchange(
-        self, pool: ConnectionPool[Any], endpoint: AnyEndpoint, outgoing: Outgoing
+        self, pool: ConnectionPool[Any], target: Target, outgoing: Outgoing
     ) -> tuple[Answer, Exchange]:
         needs_fresh = False
         repeated = unprocessed = 0
         while True:
-            conn = await self._borrower.borrow(pool, endpoint, outgoing, fresh=needs_fresh)
+            conn = await self._borrower.borrow(pool, target, outgoing, fresh=needs_fresh)
             was_fresh = conn.fresh
-            exchange = self._make_exchange(pool, conn, outgoing)
-            # Each attempt passes here once: the place to tell a circuit breaker how it ended.
+            exchange = made = self._make_exchange(pool, conn, outgoing)
+            if held_lease(conn).entry.sub.gate.circuit is not None:
+                exchange = ReportedExchange(self._lib, pool, conn, made, outgoing)
             try:
                 return await exchange.start(), exchange
             except Unprocessed as gone:
@@ -172,7 +178,7 @@ class Transport:
                     raise gone.error from gone.__cause__
                 repeated += 1
                 # Others would share a connection that was opened for one.
-                needs_fresh = isinstance(exchange, PlainExchange)
+                needs_fresh = isinstance(made, PlainExchange)
 
     def _make_exchange(
         self, pool: ConnectionPool[Any], conn: Connection[Any], outgoing: Outgoing

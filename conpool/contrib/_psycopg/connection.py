@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
 from typing import Any, ClassVar, Final, Self, cast
@@ -21,6 +21,7 @@ from conpool.contrib._psycopg import inside
 from conpool.contrib._psycopg.ending import AsyncServerCursor, Transaction
 from conpool.contrib._psycopg.lock import Lock
 from conpool.contrib._psycopg.names import find_attempts
+from conpool.contrib._psycopg.reporting import is_servers
 from conpool.contrib._psycopg.stopping import finish_exchange
 from conpool.contrib._psycopg.waiting import drive, drive_connecting
 
@@ -56,6 +57,9 @@ class AsyncConnection(psycopg.AsyncConnection[Row]):
 
     cancel_timeout: ClassVar[float] = 1.0
     """For how long a cancelled task waits until its query has stopped, in seconds."""
+
+    _tell: Callable[[bool], object] | None = None
+    """Hears of each exchange whether the server has served, or the connection was lost."""
 
     def __init__(
         self,
@@ -146,11 +150,20 @@ class AsyncConnection(psycopg.AsyncConnection[Row]):
         If it is cancelled in the middle of an exchange, the exchange is stopped.
         """
         try:
-            return await drive(gen, self.pgconn.socket, interval, timeout)
+            result = await drive(gen, self.pgconn.socket, interval, timeout)
         except trio.Cancelled:
             if self._is_under_way():
                 await self._stop(gen)  # noqa: ASYNC102 - shields and bounds itself
             raise
+        except psycopg.OperationalError as error:
+            tell = self._tell
+            if tell is not None and self.broken and is_servers(error):
+                self._tell = None  # no connection is lost twice
+                tell(False)
+            raise
+        if self._tell is not None:
+            self._tell(True)
+        return result
 
     def _is_under_way(self) -> bool:
         """Whether the server owes an answer."""
@@ -256,6 +269,7 @@ class AsyncConnection(psycopg.AsyncConnection[Row]):
             await super().close()
 
     def _close_now(self) -> None:
+        self._tell = None
         if not self.closed:
             trio.lowlevel.notify_closing(self.pgconn.socket)
             self.pgconn.finish()

@@ -19,6 +19,7 @@ from conpool._values.group import EndpointGroup
 from conpool.contrib._psycopg.connection import AsyncConnection
 from conpool.contrib._psycopg.endpoints import IDENTITY, make_endpoint, make_group, params_of
 from conpool.contrib._psycopg.inside import is_in_block
+from conpool.contrib._psycopg.reporting import stop_telling, tell_breaker, untold
 
 _IDLE: Final = pq.TransactionStatus.IDLE
 _AT_REST: Final = frozenset({_IDLE, pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR})
@@ -144,7 +145,8 @@ class PsycopgDriver(NativeDriver[AsyncConnection[Any]]):
 
     async def check(self, session: AsyncConnection[Any]) -> bool:
         """Send an empty query."""
-        await session.wait(_ping(session.pgconn))
+        with untold(session):  # a server may have closed what was idle
+            await session.wait(_ping(session.pgconn))
         return session.pgconn.transaction_status == _IDLE
 
     async def reset(self, session: AsyncConnection[Any]) -> None:
@@ -188,7 +190,12 @@ class PsycopgDriver(NativeDriver[AsyncConnection[Any]]):
 
     def abort(self, session: AsyncConnection[Any]) -> None:
         """Say goodbye if that can be done without waiting, and close the socket."""
+        stop_telling(session)
         session.pgconn.finish()
+
+    def _opened(self, session: AsyncConnection[Any], endpoint: AnyEndpoint, pool: object) -> None:
+        """Have a circuit breaker told of what becomes of the session."""
+        tell_breaker(session, endpoint, pool)
 
 
 def _check_idle(session: AsyncConnection[Any], hook: str) -> None:
