@@ -57,8 +57,8 @@ class Circuit:
         """Whether a protocol has reported one of the failures in this row."""
         self._opened_at = -math.inf
         self._tries_at = -math.inf
-        self.state = _CLOSED
-        self.trials = 0
+        self.state: CircuitState = _CLOSED
+        self.trials: int = 0
         """How many trials are under way."""
 
     # ── may a dial start ────────────────────────────────────────────────────────

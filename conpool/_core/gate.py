@@ -59,9 +59,9 @@ class Gate:
         self.is_told_to_pause: bool = False
         self.is_unhealthy: bool = False
         """Whether the caller has marked the endpoint unhealthy: then nobody waits for it."""
-        self.is_in_doubt = False
+        self.is_in_doubt: bool = False
         """Whether the endpoint's connections die young, so that a dial alone proves nothing."""
-        self.is_trusted = False
+        self.is_trusted: bool = False
         """Whether the last dial has succeeded: then dials that nobody waits for may start."""
         self.last_error: Exception | None = None
         """What the last dial failed with; None once one has succeeded."""

@@ -61,7 +61,7 @@ class Queue(Generic[W]):
         """Who stands aside, and where."""
         self._grouped: dict[tuple[bool, _Place], Heap[W]] = {}
         """Those who ask for a group, by whether they want a fresh connection."""
-        self.bars_groups = False
+        self.bars_groups: bool = False
         """Whether groups go without this endpoint: then their waiters are not found here."""
         self.codel: Codel | None = None
         """Says whether it sheds load; None: it never does."""

@@ -42,7 +42,7 @@ class Codel:
         """The shortest wait that has ended in this interval."""
         self._turned_at = -math.inf
         """When the last turn was."""
-        self.stands = False
+        self.stands: bool = False
         """Whether the queue stands."""
 
     def is_too_late(self, since: float, now: float, *, is_last: bool) -> bool:

@@ -58,6 +58,8 @@ class ConnectError(DetailedError, OSError):
     endpoint: AnyEndpoint
     phase: DialPhase
     attempts: tuple[OSError, ...]
+    errno: int | None
+    strerror: str | None
 
     def __init__(
         self,

@@ -15,12 +15,9 @@ from typing import Any, Generic, TypeVar, TypeVarTuple, Unpack, final
 import trio
 from trio.lowlevel import TrioToken
 
-from conpool._engine.engine import Engine
 from conpool._errors.pool import PoolClosed
 from conpool._extend.driver import SessionT
-from conpool._lending.acquire import Acquirer
 from conpool._lending.lease import Connection
-from conpool._lending.release import Releaser
 from conpool._values.group import Target
 from conpool._values.validation import valid_seconds
 
@@ -46,7 +43,7 @@ class BlockingConnection(Generic[SessionT]):
 
     def __init__(self, pool: BlockingPool[SessionT], connection: Connection[SessionT]) -> None:
         self._pool = pool
-        self.connection = connection
+        self.connection: Connection[SessionT] = connection
         """The lease itself, for what runs in trio's thread (see `run`)."""
 
     def send_all(
@@ -97,12 +94,18 @@ class BlockingConnection(Generic[SessionT]):
 class BlockingPool(Generic[SessionT]):
     """A pool as threads see it. `ConnectionPool.blocking` makes it; keep it or make it anew."""
 
-    __slots__ = ("_acquirer", "_engine", "_name", "_releaser")
+    __slots__ = ("_acquire", "_find_token", "_give_back", "_name")
 
-    def __init__(self, engine: Engine, acquirer: Acquirer, releaser: Releaser, name: str) -> None:
-        self._engine = engine
-        self._acquirer = acquirer
-        self._releaser = releaser
+    def __init__(
+        self,
+        acquire: Callable[..., Awaitable[Connection[SessionT]]],
+        give_back: Callable[[Connection[SessionT], BaseException | None], object],
+        find_token: Callable[[], TrioToken | None],
+        name: str,
+    ) -> None:
+        self._acquire = acquire
+        self._give_back = give_back
+        self._find_token = find_token
         self._name = name
 
     def connection(
@@ -151,7 +154,7 @@ class BlockingPool(Generic[SessionT]):
 
     def call(self, function: Callable[[], R]) -> R:
         """Run `function()` in trio's thread."""
-        return trio.from_thread.run_sync(function, trio_token=self._engine.background.token)
+        return trio.from_thread.run_sync(function, trio_token=self._find_token())
 
     # ── what a block does ───────────────────────────────────────────────────────
 
@@ -159,21 +162,21 @@ class BlockingPool(Generic[SessionT]):
         self, endpoint: Target, timeout: float | None, fresh: bool, affinity: Hashable
     ) -> BlockingConnection[SessionT]:
         """Acquire for this thread."""
-        lent = self.run(self._acquirer.acquire, endpoint, timeout, fresh, affinity)
+        lent = self.run(self._acquire, endpoint, timeout, fresh, affinity)
         return BlockingConnection(self, lent)
 
     def take_back(self, lent: BlockingConnection[SessionT], exc: BaseException | None) -> None:
         """End the lease. If trio's run has ended, the pool has done so."""
         connection = lent.connection
         with suppress(trio.RunFinishedError):
-            self.call(lambda: self._releaser.give_back(connection, exc))
+            self.call(lambda: self._give_back(connection, exc))
 
     def _token(self) -> TrioToken | None:
         """Return the way into the pool's run; None in a worker thread of trio: it has its own."""
         try:
             trio.from_thread.check_cancelled()
         except RuntimeError:  # it is a thread of somebody else
-            token = self._engine.background.token
+            token = self._find_token()
             if token is None:
                 raise PoolClosed(f"pool {self._name} is not open: use `async with`") from None
             return token

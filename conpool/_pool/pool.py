@@ -280,7 +280,8 @@ class ConnectionPool(Generic[SessionT]):
     @property
     def blocking(self) -> BlockingPool[SessionT]:
         """The same pool for threads: `with pool.blocking.connection(endpoint) as conn`."""
-        return BlockingPool(self._engine, self._acquirer, self._releaser, self.name)
+        acquire, give_back = self._acquirer.acquire, self._releaser.give_back
+        return BlockingPool(acquire, give_back, lambda: self._engine.background.token, self.name)
 
     # ── warming and clearing ────────────────────────────────────────────────────
 

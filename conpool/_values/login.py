@@ -70,7 +70,8 @@ class Login(Value):
             raise TypeError("a Login with a password cannot be pickled")
         return super()._arguments()
 
-    __getstate__ = _arguments  # the one of `object` returns all slots, the password too
+    def __getstate__(self) -> Mapping[str, object]:
+        return self._arguments()  # the one of `object` returns all slots, the password too
 
 
 # From now on it is no dataclass: `dataclasses.asdict`, and what writes dataclasses as JSON, would

@@ -52,9 +52,9 @@ class Failure:
     def __init__(self, counts: _Counts, error: BaseException | None, chosen: int, of: int) -> None:
         self.raised: BaseException | None = None
         """The exception that was raised instead of a call; None as long as none was."""
-        self.where = "nothing failed"
-        self.passed = 0
-        self.is_entered = False
+        self.where: str = "nothing failed"
+        self.passed: int = 0
+        self.is_entered: bool = False
         self._counts = counts
         self._error = error
         self._chosen = chosen

@@ -78,18 +78,18 @@ class Stream:
     )
 
     def __init__(self, number: int, uploading: trio.CancelScope | None) -> None:
-        self.number = number
+        self.number: int = number
         self.head: list[tuple[bytes, bytes]] | None = None
-        self.interim = 0
-        self.unread = bytearray()
+        self.interim: int = 0
+        self.unread: bytearray = bytearray()
         """What has come of the body. One buffer, since each frame may bring a single byte."""
-        self.credit = 0
+        self.credit: int = 0
         """How much of the window it takes, with its padding."""
-        self.ended = False
+        self.ended: bool = False
         self.reset_code: int | None = None
-        self.is_unprocessed = False
+        self.is_unprocessed: bool = False
         """Whether the peer has said that it will not look at this stream."""
-        self.uploading = uploading
+        self.uploading: trio.CancelScope | None = uploading
         """What sends the request's body; the peer may cut it short before it has begun."""
         self._lot = trio.lowlevel.ParkingLot()
 
@@ -122,9 +122,9 @@ class Multiplex:
         self._got_settings = False
         self.streams: dict[int, Stream] = {}
         self.failure: ConnectionFailed | None = None
-        self.is_leaving = False
+        self.is_leaving: bool = False
         """Whether no new stream may be opened."""
-        self.h2 = h2.connection.H2Connection(
+        self.h2: h2.connection.H2Connection = h2.connection.H2Connection(
             h2.config.H2Configuration(client_side=True, header_encoding=None)
         )
         settings = h2.settings.SettingCodes

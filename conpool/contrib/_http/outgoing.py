@@ -154,7 +154,7 @@ class PlainSession:
     __slots__ = ("is_clean",)
 
     def __init__(self) -> None:
-        self.is_clean = True
+        self.is_clean: bool = True
         """Whether no exchange is half done."""
 
 

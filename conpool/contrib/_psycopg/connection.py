@@ -67,9 +67,10 @@ class AsyncConnection(psycopg.AsyncConnection[Row]):
         row_factory: AsyncRowFactory[Row] = _AS_TUPLES,
     ) -> None:
         super().__init__(pgconn, row_factory)
-        self.server_cursor_factory = cast("type[AsyncServerCursor[Row]]", AsyncServerCursor)
+        ours = cast("type[psycopg.AsyncServerCursor[Row]]", AsyncServerCursor)
+        self.server_cursor_factory: type[psycopg.AsyncServerCursor[Row]] = ours
         # psycopg uses no more of a lock than `async with`.
-        self.lock = Lock()  # type: ignore[assignment] # pyright: ignore[reportAttributeAccessIssue]
+        self.lock: Any = Lock()
 
     @classmethod
     async def connect(
