@@ -258,11 +258,11 @@ async def test_other_tasks_run_during_a_long_copy(db: Database) -> None:
             ticks += 1
 
     async with await db.connect() as conn, trio.open_nursery() as nursery:
-        await conn.execute("CREATE TEMP TABLE t (n int)")
+        await conn.execute("CREATE TEMP TABLE t (n int, padding text)")
         nursery.start_soon(tick)
         async with conn.cursor().copy("COPY t FROM STDIN") as copy:
-            for n in range(20_000):
-                await copy.write_row((n,))
+            for n in range(20_000):  # 2 MB: dozens of sends
+                await copy.write_row((n, "x" * 100))
         nursery.cancel_scope.cancel()
         assert ticks > 2
         assert await first(conn, "SELECT count(*) FROM t") == 20_000
