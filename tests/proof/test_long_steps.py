@@ -788,6 +788,10 @@ def measure(name: str, count: int) -> LongSteps:
 @pytest.mark.parametrize("name", SCENES)
 def test_f147_no_step_grows(name: str) -> None:
     few, many = measure(name, FEW), measure(name, MANY)
+    if many.step > 1.3 * few.step:
+        # A step that grows grows each time. What this thread is made to do beside it (by a plugin,
+        # a tracer, the finalizer of another test's object) is counted, too, and comes once.
+        many = measure(name, MANY)
     assert many.step <= 1.3 * few.step, f"{few.step} → {many.step} lines, {many.culprit}"
 
 
