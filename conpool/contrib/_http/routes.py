@@ -46,6 +46,8 @@ class Routes:
         prior_knowledge: bool,
         groups: Mapping[str, EndpointGroup],
     ) -> None:
+        if groups and (proxy is not None or uds is not None):
+            raise ConfigError("groups cannot stand beside proxy or uds")
         self._lib = lib
         self._context = context
         self._uds = uds if proxy is None else None

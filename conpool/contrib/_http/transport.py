@@ -8,8 +8,11 @@ that it has not looked at a request gets any request again.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, Final, final
+import ssl
+from collections.abc import Mapping
+from functools import partial
+from types import TracebackType
+from typing import Any, ClassVar, Final, Generic, Self, TypeVar, cast
 
 from conpool._lending.lease import Connection, held_lease
 from conpool._pool.pool import ConnectionPool
@@ -34,6 +37,10 @@ from conpool.contrib._http.outgoing import (
 )
 from conpool.contrib._http.reported import ReportedExchange
 from conpool.contrib._http.routes import Routes
+
+LimitsT = TypeVar("LimitsT")
+RequestT = TypeVar("RequestT")
+ResponseT = TypeVar("ResponseT")
 
 _NO_LIMIT: Final = 2**31
 """Connections per endpoint where the client library sets no limit."""
@@ -64,42 +71,60 @@ def _speaks_h2(pool: ConnectionPool[Any]) -> bool:
     return isinstance(engine.rules.driver, HTTPDriver)
 
 
-@final
-class Transport:
-    """What `AsyncPoolTransport` does, for either client library."""
+class BasePoolTransport(Generic[LimitsT, RequestT, ResponseT]):
+    """What `AsyncPoolTransport` is, for either client library."""
+
+    _lib: ClassVar[Any]
+    _body: ClassVar[type[ResponseBody]]
+    """What the library's `Response` reads from."""
 
     def __init__(
         self,
-        lib: Any,
-        body: Callable[[Exchange, Outgoing], ResponseBody],
-        pool: ConnectionPool[Any] | None,
-        config: PoolConfig | None,
+        pool: ConnectionPool[Any] | None = None,
         *,
-        verify: Any,
-        cert: Any,
-        http1: bool,
-        http2: bool,
-        limits: Any,
-        trust_env: bool,
-        proxy: Any,
-        uds: str | None,
-        local_address: str | None,
-        retries: int,
-        groups: Mapping[str, EndpointGroup] | None,
+        config: PoolConfig | None = None,
+        verify: ssl.SSLContext | str | bool = True,
+        cert: Any = None,
+        http1: bool = True,
+        http2: bool = False,
+        limits: LimitsT | None = None,
+        trust_env: bool = True,
+        proxy: Any = None,
+        uds: str | None = None,
+        local_address: str | None = None,
+        retries: int = 0,
+        groups: Mapping[str, EndpointGroup] | None = None,
     ) -> None:
+        """Make a transport; it opens its pool when it is first used.
+
+        Args:
+            pool: An open pool of yours, which stays open. For HTTP/2 it needs an `HTTPDriver`.
+            config: Limits and times of the transport's own pool, in place of `limits`.
+            verify: Whom to trust; an `ssl.SSLContext` is the best way to say so.
+            cert: A client certificate, as the client library takes it.
+            http1: Offer HTTP/1.1. Without it, `http://` means HTTP/2 with prior knowledge.
+            http2: Offer HTTP/2, which needs the package h2.
+            limits: `max_connections` holds for the pool, `max_keepalive_connections` for the idle
+                connections of each host, and `keepalive_expiry` for how long they idle.
+            trust_env: Honour `SSL_CERT_FILE` and `SSL_CERT_DIR`.
+            proxy: A URL, or the client library's `Proxy`: HTTP, HTTPS or SOCKS5.
+            uds: The path of a UNIX socket to connect to, whatever the host.
+            local_address: Dial from this address of this machine.
+            retries: How often to try again if no connection can be opened.
+            groups: The servers of a host of the URL, or of a `host:port`. Their endpoints have no
+                more than host and port, or a UNIX path: TLS and the name to verify are the URL's.
+
+        Raises:
+            ConfigError: These arguments cannot stand together.
+        """
         if not (http1 or http2):
             raise ConfigError("one of http1 and http2 must be true")
         if pool is not None and (config is not None or limits is not None):
             raise ConfigError("a pool has a configuration of its own: give no config or limits")
-        if config is not None and limits is not None:
-            raise ConfigError("give either config or limits")
-        if groups and (proxy is not None or uds is not None):
-            raise ConfigError("groups cannot stand beside proxy or uds")
         if pool is not None and http2 and not _speaks_h2(pool):
             raise ConfigError("for HTTP/2 the pool needs driver=HTTPDriver()")
+        lib = self._lib
         context = lib.create_ssl_context(verify=verify, cert=cert, trust_env=trust_env)
-        self._lib = lib
-        self._body = body
         self._borrower = Borrower(lib, retries)
         self._speaks_h2 = http2
         self._routes = Routes(
@@ -112,10 +137,15 @@ class Transport:
             groups=groups or {},
         )
         self._given = pool
-        own = config or make_config(
-            limits or lib.Limits(max_connections=100, max_keepalive_connections=20)
-        )
-        self._host = PoolHost(lambda: self._make_pool(own))
+        self._host = PoolHost(partial(self._make_pool, self._choose_config(config, limits)))
+
+    def _choose_config(self, config: PoolConfig | None, limits: LimitsT | None) -> PoolConfig:
+        if config is None:
+            stock = self._lib.Limits(max_connections=100, max_keepalive_connections=20)
+            return make_config(limits or stock)
+        if limits is not None:
+            raise ConfigError("give either config or limits")
+        return config
 
     def _make_pool(self, config: PoolConfig) -> ConnectionPool[Any]:
         name = self._lib.__name__
@@ -123,34 +153,49 @@ class Transport:
             return ConnectionPool(config, name=name)
         return ConnectionPool(config, driver=HTTPDriver(), name=name)
 
-    async def open(self) -> None:
-        """Open the pool, if it is our own."""
+    async def __aenter__(self) -> Self:
         if self._given is None:
             await self._host.open()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the pool, if it is our own."""
+        """Close the transport's own pool at once; a pool of yours stays open.
+
+        If it is cancelled, the pool has been closed all the same.
+        """
         if self._given is None:
             await self._host.aclose()
 
-    async def send(self, request: Any) -> Any:
-        """Send `request` and return the response, whose body is still to be read."""
-        lib = self._lib
+    async def handle_async_request(self, request: RequestT) -> ResponseT:
+        """Send one request, and return the response with its body still to be read.
+
+        Cancelling it, or closing the response early, leaves nothing behind.
+        """
+        lib, sent = self._lib, cast("Any", request)
         try:
-            route = self._routes.find(request.url, request.extensions)
+            route = self._routes.find(sent.url, sent.extensions)
             pool = self._given or await self._host.open()
-            outgoing = Outgoing(lib, request, request.url.raw_path)
+            outgoing = Outgoing(lib, sent, sent.url.raw_path)
             if route.is_forwarded:
-                self._address_proxy(outgoing, request.url)
+                self._address_proxy(outgoing, sent.url)
             answer, exchange = await self._exchange(pool, route.target, outgoing)
         except PoolError as error:
             raise translate(lib, error) from error
-        return lib.Response(
+        response: ResponseT = lib.Response(
             status_code=answer.status,
             headers=answer.headers,
             stream=self._body(exchange, outgoing),
             extensions=answer.extensions,
         )
+        return response
 
     def _address_proxy(self, outgoing: Outgoing, url: Any) -> None:
         outgoing.target = b"%s://%s%s" % (url.raw_scheme, url.netloc, outgoing.target)

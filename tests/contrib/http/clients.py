@@ -40,7 +40,7 @@ class Client:
     @staticmethod
     def pool_of(client: Any) -> Any:
         """The pool behind a client."""
-        transport = client._transport._transport
+        transport = client._transport
         return transport._given or transport._host._pool
 
 

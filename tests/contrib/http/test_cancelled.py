@@ -180,7 +180,7 @@ def test_cancelled_anywhere_a_transport_closes(client: Client) -> None:
             async with transport:
                 await trio.sleep(1)
         await transport.aclose()
-        pool = transport._transport._host._pool
+        pool = transport._host._pool
         assert pool is None or pool.closed
 
     assert cancel_everywhere(scenario, clock=lambda: MockClock(autojump_threshold=0)) > 3

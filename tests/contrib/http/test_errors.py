@@ -144,7 +144,7 @@ async def test_a_pool_that_cannot_be_opened(
         async def __aexit__(self, *args: object) -> None: ...
 
     transport = client.transport()
-    monkeypatch.setattr(transport._transport._host, "_make", Broken)
+    monkeypatch.setattr(transport._host, "_make", Broken)
     async with serving() as server:
         request = client.lib.Request("GET", server.url())
         with pytest.raises(client.lib.ConnectError, match="no file is left") as caught:
