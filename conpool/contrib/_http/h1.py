@@ -48,10 +48,7 @@ Head: TypeAlias = h11.Response | h11.InformationalResponse
 class PlainExchange:
     """One request and its answer, over a lease that is this exchange's own."""
 
-    @property
-    def trace_name(self) -> str:
-        """The protocol's name in the events that a `trace` hears of."""
-        return "http11"
+    trace_name: str = "http11"
 
     def __init__(
         self, lib: Any, pool: ConnectionPool[Any], conn: Connection[Any], outgoing: Outgoing

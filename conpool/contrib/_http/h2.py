@@ -30,10 +30,7 @@ _NOT_SENT: Final = frozenset(
 class SharedExchange:
     """One request and its answer, over a lease of a shared connection."""
 
-    @property
-    def trace_name(self) -> str:
-        """The protocol's name in the events that a `trace` hears of."""
-        return "http2"
+    trace_name: str = "http2"
 
     def __init__(
         self, lib: Any, pool: ConnectionPool[Any], conn: Connection[Any], outgoing: Outgoing

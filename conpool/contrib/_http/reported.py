@@ -47,12 +47,8 @@ class ReportedExchange:
         self._conn = conn
         self._was_fresh = conn.fresh
         self._exchange = exchange
+        self.trace_name: str = exchange.trace_name
         self._out = outgoing
-
-    @property
-    def trace_name(self) -> str:
-        """The protocol's name in the events that a `trace` hears of."""
-        return self._exchange.trace_name
 
     async def start(self) -> Answer:
         """Send the request, and return the head of the answer."""
