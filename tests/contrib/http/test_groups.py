@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ssl
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from typing import Any, Final, final
+from itertools import cycle
+from typing import Any, Final
 
 import pytest
 import trio
@@ -22,50 +22,27 @@ from conpool import (
 )
 from tests.servers import Certificates, Nginx
 from tests.support.clean import PATIENCE
+from tests.support.load import Load
 
 from .clients import LOOPBACK, ONE_LIBRARY, Client, Peer, serving
 
 WORKERS: Final = 8
 
 
-@final
-class Load:
-    """Tasks that send requests for as long as they may, and what became of these."""
+def load_on(client: Client, session: Any, url: str) -> Load:
+    methods = cycle(("GET", "POST"))
 
-    def __init__(self, client: Client, session: Any, url: str) -> None:
-        self._lost = (client.lib.ReadError, client.lib.WriteError, client.lib.RemoteProtocolError)
-        self._session = session
-        self._url = url
-        self.served: Counter[AnyEndpoint] = Counter()
-        """Answers, by who gave them."""
-        self.lost: Counter[AnyEndpoint] = Counter()
-        """Requests whose connection broke."""
-        self._some_served = trio.lowlevel.ParkingLot()
-
-    async def work(self, method: str) -> None:
-        asked: list[AnyEndpoint] = []
-
+    async def ask(served_by: Callable[[AnyEndpoint], None]) -> None:
         async def trace(event: str, info: Mapping[str, Any]) -> None:
             if event == "conpool.acquire.complete":
-                asked.append(info["return_value"].endpoint)
+                served_by(info["return_value"].endpoint)
 
-        while True:
-            try:
-                response = await self._session.request(
-                    method, self._url, extensions={"trace": trace}
-                )
-                assert response.text == "/echo/1\n"
-                self.served[asked[-1]] += 1
-            except self._lost:  # no acquire ends like that
-                self.lost[asked[-1]] += 1
-            self._some_served.unpark_all()
+        response = await session.request(next(methods), url, extensions={"trace": trace})
+        assert response.text == "/echo/1\n"
 
-    async def wait_for(self, *endpoints: AnyEndpoint, more: int = 30) -> None:
-        """Wait until each of `endpoints` has answered as often again."""
-        wanted = {endpoint: self.served[endpoint] + more for endpoint in endpoints}
-        with trio.fail_after(PATIENCE):
-            while any(self.served[endpoint] < count for endpoint, count in wanted.items()):
-                await self._some_served.park()
+    lib = client.lib
+    lost_by = (lib.ReadError, lib.WriteError, lib.RemoteProtocolError)
+    return Load(ask, *lost_by, more=30, patience=PATIENCE)
 
 
 @ONE_LIBRARY
@@ -84,9 +61,9 @@ async def test_a_server_of_a_group_is_killed_and_comes_back_under_load(
             client.lib.AsyncClient(transport=transport, timeout=PATIENCE) as session,
             trio.open_nursery() as nursery,
         ):
-            load = Load(client, session, "http://api.example/echo/1")
-            for number in range(WORKERS):
-                nursery.start_soon(load.work, "POST" if number % 2 else "GET")
+            load = load_on(client, session, "http://api.example/echo/1")
+            for _ in range(WORKERS):
+                nursery.start_soon(load.work)
             await load.wait_for(*members)
             servers[0].kill()
             await load.wait_for(*others)

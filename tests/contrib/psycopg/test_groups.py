@@ -2,54 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any, Final, final
+from typing import Final
 
 import psycopg
 import trio
 
-from conpool import AnyEndpoint, ConnectionPool, EndpointGroup, PoolConfig
-from conpool.contrib.psycopg import AsyncConnection, PsycopgDriver
+from conpool import AnyEndpoint, ConnectionPool, PoolConfig
+from conpool.contrib.psycopg import PsycopgDriver
 from tests.servers import LOOPBACK, Postgres
+from tests.support.load import Load
 
 from .databases import PATIENCE, first
 
 WORKERS: Final = 6
-
-
-@final
-class Load:
-    """Tasks that ask a group for as long as they may, and what became of it."""
-
-    def __init__(self, pool: ConnectionPool[AsyncConnection[Any]], group: EndpointGroup) -> None:
-        self._pool = pool
-        self._group = group
-        self.served: Counter[AnyEndpoint] = Counter()
-        """Answers, by who gave them."""
-        self.lost: Counter[AnyEndpoint] = Counter()
-        """Leases that broke."""
-        self._some_served = trio.lowlevel.ParkingLot()
-
-    async def work(self) -> None:
-        while True:
-            endpoint: AnyEndpoint | None = None
-            try:
-                async with self._pool.connection(self._group) as lease:
-                    endpoint = lease.endpoint
-                    assert await first(lease.session, "SELECT 1") == 1
-                self.served[endpoint] += 1
-            except psycopg.OperationalError:  # no acquire ends like that
-                assert endpoint is not None
-                self.lost[endpoint] += 1
-            self._some_served.unpark_all()
-
-    async def wait_for(self, *endpoints: AnyEndpoint, more: int = 30) -> None:
-        """Wait until each of `endpoints` has answered as often again."""
-        wanted = {endpoint: self.served[endpoint] + more for endpoint in endpoints}
-        with trio.fail_after(PATIENCE):
-            while any(self.served[endpoint] < count for endpoint, count in wanted.items()):
-                await self._some_served.park()
 
 
 async def test_a_server_of_a_group_is_killed_and_comes_back_under_load() -> None:
@@ -67,7 +34,13 @@ async def test_a_server_of_a_group_is_killed_and_comes_back_under_load() -> None
         config = PoolConfig(max_connections_per_endpoint=3)
         driver = PsycopgDriver(autocommit=True)
         async with ConnectionPool(config, driver=driver) as pool, trio.open_nursery() as nursery:
-            load = Load(pool, group)
+
+            async def ask(served_by: Callable[[AnyEndpoint], None]) -> None:
+                async with pool.connection(group) as lease:
+                    served_by(lease.endpoint)
+                    assert await first(lease.session, "SELECT 1") == 1
+
+            load = Load(ask, psycopg.OperationalError, more=30, patience=PATIENCE)
             for _ in range(WORKERS):
                 nursery.start_soon(load.work)
             await load.wait_for(*group.endpoints)
