@@ -15,123 +15,79 @@ SHY: Final = CircuitBreaker(failure_threshold=1, reset_timeout=1)
 ONE: Final[dict[str, Any]] = {"max_connections_per_endpoint": 1}
 
 
-def _happens(*kinds: str) -> frozenset[str]:
-    return frozenset(("ask the group", *kinds))
+def _group(name: str, *happens: str, **more: Any) -> World:
+    """Make a world whose two endpoints are a group, which is asked."""
+    kinds = frozenset(("ask the group", *happens))
+    given = {"settings": ONE, "policy": "first_available"} | more
+    return World(name=name, endpoints=2, waiters=2, happens=kinds, **given)
 
 
 GROUPS: Final = (
-    World(
-        name="a group, a caller of one member, connections that are lost",
-        settings=ONE,
-        endpoints=2,
+    _group(
+        "a group, a caller of one member, connections that are lost",
+        "ask",
+        "discarded",
         policy="round_robin",
-        waiters=2,
-        happens=_happens("ask", "discarded"),
         at_least=300,
     ),
-    World(
-        name="a group, the first available, dials fail, no grace",
+    _group(
+        "a group, the first available, dials fail, no grace",
+        "a second passes",
+        "dial failed",
         settings=ONE | {"outage_grace": 0},
-        endpoints=2,
-        policy="first_available",
-        waiters=2,
-        happens=_happens("a second passes", "dial failed"),
         at_least=500,
     ),
-    World(
-        name="a group, the least loaded, told to stop and to go on",
-        settings=ONE,
-        endpoints=2,
+    _group(
+        "a group, the least loaded, told to stop and to go on",
+        "paused",
         policy="least_loaded",
-        waiters=2,
-        happens=_happens("paused"),
         at_least=200,
     ),
-    World(
-        name="a group, members that are marked",
-        settings=ONE,
-        endpoints=2,
-        policy="first_available",
-        waiters=2,
-        happens=_happens("marked", "shut"),
-        at_least=300,
-    ),
-    World(
-        name="a group, new connections wanted",
-        settings=ONE,
-        endpoints=2,
-        policy="first_available",
-        waiters=2,
-        happens=_happens("ask the group freshly"),
-        at_least=100,
-    ),
-    World(
-        name="a group and a caller of one member share one slot",
+    _group("a group, members that are marked", "marked", "shut", at_least=300),
+    _group("a group, new connections wanted", "ask the group freshly", at_least=100),
+    _group(
+        "a group and a caller of one member share one slot",
+        "ask",
+        "discarded",
         settings={"max_connections_per_endpoint": 2, "max_connections": 1},
-        endpoints=2,
-        policy="first_available",
-        waiters=2,
-        happens=_happens("ask", "discarded"),
         at_least=200,
     ),
-    World(
-        name="a group, connections shared by two, members that go away",
-        settings=ONE,
-        endpoints=2,
-        policy="first_available",
-        waiters=2,
+    _group(
+        "a group, connections shared by two, members that go away",
+        "discarded",
+        "goes away",
         shares=True,
-        happens=_happens("discarded", "goes away"),
         at_least=200,
     ),
-    World(
-        name="a group, tasks run late",
-        settings=ONE,
-        endpoints=2,
-        policy="first_available",
-        waiters=2,
-        is_lazy=True,
-        happens=_happens("cleared"),
-        at_least=200,
-    ),
-    World(
-        name="a group, idle connections that are checked first",
-        settings=ONE,
-        endpoints=2,
-        policy="first_available",
-        waiters=2,
+    _group("a group, tasks run late", "cleared", is_lazy=True, at_least=200),
+    _group(
+        "a group, idle connections that are checked first",
+        "peer closed",
         is_checked=True,
-        happens=_happens("peer closed"),
         at_least=200,
     ),
-    World(
-        name="a group, circuits that open and are tried",
+    _group(
+        "a group, circuits that open and are tried",
+        "a second passes",
+        "dial failed",
         settings=ONE | {"circuit_breaker": SHY},
-        endpoints=2,
-        policy="first_available",
-        waiters=2,
-        happens=_happens("a second passes", "dial failed"),
         at_least=300,
     ),
-    World(
-        name="a group, circuits that open while connections are lent",
+    _group(
+        "a group, circuits that open while connections are lent",
+        "discarded",
+        "failure reported",
         settings=ONE | {"circuit_breaker": SHY},
-        endpoints=2,
-        policy="first_available",
-        waiters=2,
-        happens=_happens("discarded", "failure reported"),
         at_least=300,
     ),
 )
 
 GROUPS_IN_PIECES: Final = (
-    World(
-        name="a group, members are marked, and the pool closes",
+    _group(
+        "a group, members are marked, and the pool closes",
+        "marked",
+        "shut",
         settings=ONE | {"outage_grace": 0},
-        endpoints=2,
-        policy="first_available",
-        waiters=2,
-        happens=_happens("marked", "shut"),
         at_least=300,
     ),
 )
