@@ -433,7 +433,13 @@ async def test_top_in_a_terminal_is_live(
         await use(pool, CACHE)
         async with served(StatusApp(pool)) as url:
             assert await top(url, "--count", "2", "--interval", "0") == 0
-    assert "\x1b[?1049h" in capsys.readouterr().out  # the screen is put aside, and comes back
+            counted = capsys.readouterr().out
+            monkeypatch.setattr(_top, "count", lambda: range(2))  # else it has no end
+            assert await top(url, "--interval", "0") == 0
+    put_aside = "\x1b[?1049h"  # the screen comes back at the end
+    assert put_aside not in counted
+    assert "1 idle" in counted
+    assert put_aside in capsys.readouterr().out
 
 
 async def test_top_cannot_be_steered_by_names(capsys: pytest.CaptureFixture[str]) -> None:

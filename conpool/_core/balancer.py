@@ -21,8 +21,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, final
 
+from conpool._core.outgoing import is_in_circulation
 from conpool._core.records import AnyGroup, AnySubPool, AnyWaiter, Group
-from conpool._core.refusing import is_in_circulation
 from conpool._values.endpoint import AnyEndpoint
 from conpool._values.group import EndpointGroup
 

@@ -12,8 +12,9 @@ from typing import final
 from conpool._core.balancer import Balancer, has_open_for
 from conpool._core.chores import PIECE
 from conpool._core.ledger import Ledger
+from conpool._core.outgoing import is_in_circulation
 from conpool._core.records import AnyEntry, AnySubPool, AnyWaiter
-from conpool._core.refusing import Refusing, is_in_circulation
+from conpool._core.refusing import Refusing
 from conpool._core.warming import Warming
 from conpool._values.states import CloseReason, ConnectionState
 

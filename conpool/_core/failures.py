@@ -16,6 +16,7 @@ from conpool._core.balancer import is_hopeless, is_lost, why_unusable
 from conpool._core.chores import Chores
 from conpool._core.gate import CEILING
 from conpool._core.ledger import Ledger
+from conpool._core.outgoing import is_in_circulation
 from conpool._core.records import (
     AnyEntry,
     AnySubPool,
@@ -25,7 +26,6 @@ from conpool._core.records import (
     Waiter,
     WaitOutcome,
 )
-from conpool._core.refusing import is_in_circulation
 
 EARLY: Final = CEILING
 """A connection that ends sooner after its dial, in seconds, may have been no use to anybody.
@@ -108,9 +108,7 @@ class Failures:
         is_over = since is not None and now - since >= sub.config.outage_grace
         if is_over or sub.gate.is_cut_off(now):
             self.review(sub, now)
-        if not is_over:
-            return
-        if not _may_be_helped(sub):
+        if is_over and not _may_be_helped(sub):
             self._chores.tell(sub, Outage(error, entry.arrivals, list(sub.warmers)), now)
 
     def review(self, sub: AnySubPool, now: float) -> None:

@@ -12,6 +12,7 @@ from typing import Any, final
 
 from conpool._core import affinity, standing
 from conpool._core.effects import Check, Close, Dial, Effect, GiveUp, Reset
+from conpool._core.outgoing import is_outgoing
 from conpool._core.pool_limit import PoolLimit
 from conpool._core.records import (
     AnyEntry,
@@ -68,6 +69,7 @@ class Ledger:
     def activate(self, entry: AnyEntry) -> None:
         """CONNECTING → ACTIVE."""
         entry.sub.active += 1
+        entry.sub.outgoing += is_outgoing(entry)
         self._leave_connecting(entry)
         entry.move(_ACTIVE)
 
@@ -123,6 +125,7 @@ class Ledger:
             if entry.is_resetting:
                 self.end_reset(entry)
             sub.active -= 1
+            sub.outgoing -= is_outgoing(entry)
             sub.roomy.pop(entry, None)
             self.pool_limit.draining.pop(entry, None)
         entry.move(ConnectionState.CLOSING)
@@ -180,7 +183,7 @@ class Ledger:
             sub.survivors[sub.generation] = count
         sub.generation += 1
         sub.roomy = {}
-        sub.void = sub.connecting
+        sub.void, sub.outgoing = sub.connecting, sub.active
         sub.spare_dials = {}
         self._look_again_at(sub)
 
@@ -386,10 +389,7 @@ class Ledger:
         self.timetable.look_at(sub, now)
 
     def forget(self, sub: AnySubPool) -> None:
-        """Remove `sub` from every schedule.
-
-        A dropped sub-pool that came due would dial connections that nobody counts.
-        """
+        """Remove `sub` from every schedule: if it came due, it would dial what nobody counts."""
         self.touched.pop(sub, None)
         self.timetable.drop(sub)
         self.pool_limit.forget(sub)

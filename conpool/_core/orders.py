@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
-from itertools import islice
+from itertools import chain, filterfalse, islice
+from operator import attrgetter
 from typing import final
 
 from conpool._core import standing
 from conpool._core.chores import Chores
 from conpool._core.failures import Failures
 from conpool._core.ledger import Ledger
+from conpool._core.pool_limit import PoolLimit
 from conpool._core.records import AnyEntry, AnySubPool, AnyWarmer
+from conpool._core.retiring import find_staying
 from conpool._values.states import CloseReason, ConnectionState
 
 _CONNECTING = ConnectionState.CONNECTING
@@ -25,13 +29,15 @@ class Orders:
     Where there are many connections, it takes a few steps to close them; none is lent meanwhile.
     """
 
-    __slots__ = ("_chores", "_failures", "_ledger", "retiring")
+    __slots__ = ("_chores", "_failures", "_ledger", "_pool_sizes", "retiring")
 
     def __init__(self, ledger: Ledger, chores: Chores, failures: Failures) -> None:
         self._ledger = ledger
         self._chores = chores
         self.retiring = chores.retiring
         self._failures = failures
+        self._pool_sizes = 0
+        """How often the limit of the pool has changed."""
 
     def cleared(self, sub: AnySubPool, interrupts: bool, now: float) -> None:
         """Nothing of `sub` that exists now may be lent again; with `interrupts`, nor used."""
@@ -71,17 +77,18 @@ class Orders:
     def pool_limit_set(self, total: int, now: float) -> None:
         """The limit of the whole pool is now `total`; the surplus goes, the lent ones later.
 
-        Those that are lent are marked here, the latest leases first: whoever has held a connection
-        for long may hold it for longer.
+        The longest idle go first, then the latest leases (whoever has held a connection for long
+        may hold it for longer), then the latest dials.
         """
         pool_limit = self._ledger.pool_limit
         limit = pool_limit.limit
         limit.total = total
         surplus = len(limit.borrowers) - pool_limit.closing - total
+        self._pool_sizes += 1
         if surplus > 0:
-            staying = (entry for entry in limit.borrowers if _is_staying(entry))
-            for entry in sorted(staying, key=_surplus_order)[:surplus]:
-                self.retiring.retire(entry, CloseReason.SURPLUS)
+            do = partial(self._shed_of_pool, self._pool_sizes)
+            going = islice(_order_of_shedding(pool_limit), surplus)
+            self._chores.begin(next(iter(limit.borrowers)).sub, do, going, now)
         next_sub = pool_limit.find_first() or next(iter(pool_limit.cold), None)
         if next_sub is not None:
             self._ledger.touch(next_sub)
@@ -160,20 +167,21 @@ class Orders:
         if reason is not None:
             self._ledger.condemn(entry, reason, gracefully=True)
 
+    def _shed_of_pool(self, number: int, entry: AnyEntry, now: float) -> None:
+        if number == self._pool_sizes:  # otherwise the limit has changed again
+            self.retiring.retire(entry, CloseReason.SURPLUS)
+
     def _shed(self, entry: AnyEntry, now: float) -> None:
         sub = entry.sub
         if entry in sub.idle and entry not in sub.reserved and sub.count_surplus() > 0:
             self._ledger.condemn(entry, CloseReason.SURPLUS, gracefully=True)
 
 
-def _is_staying(entry: AnyEntry) -> bool:
-    return entry.state is not ConnectionState.CLOSING and not entry.is_given_up
-
-
-def _surplus_order(entry: AnyEntry) -> tuple[int, float, int]:
-    """Which goes first: the longest idle, then the latest lease, and dials last of all."""
-    if entry.state is _IDLE:
-        return 0, entry.idle_since, entry.id
-    if entry.state is _CONNECTING:
-        return 2, 0.0, -entry.id
-    return 1, -max((lease.since for lease in entry.leases), default=0.0), -entry.id
+def _order_of_shedding(pool_limit: PoolLimit) -> Iterator[AnyEntry]:
+    """Find what may go, in its order; however much there is, it costs loops in C alone."""
+    latest_dial_first = sorted(pool_limit.limit.borrowers, key=attrgetter("id"), reverse=True)
+    leases = chain.from_iterable(map(attrgetter("leases"), latest_dial_first))
+    latest_lease_first = sorted(leases, key=attrgetter("since"), reverse=True)
+    lent = map(attrgetter("entry"), latest_lease_first)
+    everyone = dict.fromkeys(chain(pool_limit.find_idle(), lent, latest_dial_first))
+    return filterfalse(attrgetter("is_given_up"), find_staying(everyone))

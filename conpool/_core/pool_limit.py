@@ -18,6 +18,8 @@ from __future__ import annotations
 import math
 import sys
 from collections import OrderedDict
+from collections.abc import Iterable
+from itertools import chain
 from typing import Final, final
 
 from conpool._core.heap import Heap, Row
@@ -101,6 +103,10 @@ class PoolLimit:
         if first is None or (other is not None and other.idle_since < first.idle_since):
             return other
         return first
+
+    def find_idle(self) -> Iterable[AnyEntry]:
+        """Find what is idle, the longest idle first, but for those that were put back unused."""
+        return chain(self._put_back_rows, self._idle)
 
     def closing_began(self) -> None:
         """A connection or a dial is on its way out."""

@@ -145,7 +145,6 @@ class Waiter(Generic[LinkT, TaskT]):
     """
 
     # No __slots__: a field that most waiters never change costs nothing as the class's default.
-
     number = 0
     """Its place in the order of arrival, across the whole pool."""
     queued = False
@@ -263,6 +262,8 @@ class SubPool(Generic[LinkT, TaskT]):
     void: int = 0
     """How many dials are under way in vain (see `Entry.is_void`)."""
     closing: int = 0
+    outgoing: int = 0
+    """How many of the active will serve nobody else (see `outgoing`)."""
     spare_dials: dict[Entry[LinkT, TaskT], None] = field(default_factory=dict[Any, None])
     """Dials under way, and not in vain, that no waiter asked for, or whose waiter has gone."""
     spare_checks: dict[Entry[LinkT, TaskT], None] = field(default_factory=dict[Any, None])
@@ -391,7 +392,6 @@ class Outage:
     warmers: list[AnyWarmer] = field(default_factory=list[Any])
 
 
-# Where nobody looks at a link or a task.
 AnyEntry: TypeAlias = Entry[Any, Any]
 AnyLease: TypeAlias = Lease[Any, Any]
 AnyWaiter: TypeAlias = Waiter[Any, Any]

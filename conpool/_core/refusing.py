@@ -7,7 +7,7 @@
 3. The turn of a waiter comes when a connection that was used before could be lent to it, or a dial
    could start for it. If its time is up then, or its queue sheds load, the next one has its turn.
 
-A waiter of several sub-pools may be served elsewhere, so nobody here turns it away.
+A waiter of a group may be served elsewhere: as long as it has time left, nobody here turns it away.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from conpool._core.chores import PIECE
 from conpool._core.circuit import Circuit
 from conpool._core.effects import Effect, note_circuit
 from conpool._core.ledger import Ledger
-from conpool._core.records import AnyEntry, AnySubPool, AnyWaiter, WaitOutcome
+from conpool._core.outgoing import is_in_circulation
+from conpool._core.records import AnySubPool, AnyWaiter, WaitOutcome
 from conpool._core.shedding import Codel
-from conpool._values.states import ConnectionState
 
 
 @final
@@ -47,7 +47,7 @@ class Refusing:
             else:
                 is_hopeless = sub.count_needed() > sub.count_coming() + sub.void
             waiter = queue.find_youngest(is_fresh=has_circulation) if is_hopeless else None
-            if waiter is None or len(waiter.subs) > 1:
+            if waiter is None:
                 return
             self._ledger.refuse(waiter, WaitOutcome.CIRCUIT_OPEN)
         self._ledger.rest(sub, now)
@@ -56,7 +56,7 @@ class Refusing:
         """Turn away all waiters of `sub`, which is marked unhealthy."""
         for _ in range(PIECE):
             waiter = sub.queue.find()
-            if waiter is None or len(waiter.subs) > 1:
+            if waiter is None:
                 return
             self._ledger.refuse(waiter, WaitOutcome.UNHEALTHY)
         self._ledger.rest(sub, now)
@@ -86,15 +86,3 @@ def equip(sub: AnySubPool, effects: deque[Effect[Any, Any]]) -> None:
         sub.gate.circuit = Circuit(breaker, partial(note_circuit, effects, sub.endpoint))
     if target is not None:
         sub.queue.codel = Codel(target)
-
-
-def is_in_circulation(sub: AnySubPool) -> bool:
-    """Whether a connection is lent, checked or reset that may serve a waiter in a moment."""
-    if sub.reserved:
-        return True
-    return sub.active > 0 and any(map(_will_serve, sub.limit.borrowers))
-
-
-def _will_serve(entry: AnyEntry) -> bool:
-    is_lasting = entry.doomed is None and entry.generation == entry.sub.generation
-    return is_lasting and entry.state is ConnectionState.ACTIVE

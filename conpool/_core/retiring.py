@@ -11,10 +11,13 @@ is: a goodbye that the peer does not answer takes `close_timeout`, and holds its
 
 from __future__ import annotations
 
-from collections import deque
+from collections.abc import Collection, Iterator
+from itertools import chain, compress, repeat
+from operator import attrgetter, is_not
 from typing import Final, final
 
 from conpool._core.ledger import Ledger
+from conpool._core.outgoing import doom
 from conpool._core.records import AnyEntry, AnySubPool
 from conpool._values.states import CloseReason, ConnectionState
 
@@ -27,20 +30,24 @@ _SHORTEST: Final = 0.01
 
 _IDLE = ConnectionState.IDLE
 _ACTIVE = ConnectionState.ACTIVE
+_CLOSING = ConnectionState.CLOSING
+_state_of = attrgetter("state")
 
 
 @final
 class Plan:
-    """When which connections of one sub-pool go, the next one first."""
+    """When which connections of one sub-pool go."""
 
-    __slots__ = ("at_once", "left", "pace")
+    __slots__ = ("at_once", "left", "next_at", "pace")
 
-    def __init__(self, at_once: int, pace: float) -> None:
-        self.at_once = at_once
+    def __init__(self, entries: list[AnyEntry], pace: float, next_at: float) -> None:
+        self.at_once = min(max(FEWEST, len(entries) // 10), MOST)
         """How many may close at the same time."""
         self.pace = pace
         """Seconds from one to the next."""
-        self.left: deque[tuple[float, AnyEntry]] = deque()
+        self.next_at = next_at
+        self.left = entries[::-1]
+        """The last goes first."""
 
 
 @final
@@ -59,16 +66,14 @@ class Retiring:
         `share`, above 0 and up to 1, moves all of them by this part of the pause between two, so
         that endpoints with few connections do not take the same moments.
         """
-        entries = sorted(_find_staying(sub), key=_order)
+        oldest_first = sorted(sub.limit.borrowers, key=attrgetter("id"))
+        entries = [*dict.fromkeys(chain(sub.idle, find_staying(oldest_first)))]
         if entries:
             pace = over / len(entries)
-            plan = Plan(min(max(FEWEST, len(entries) // 10), MOST), pace)
-            plan.left.extend(
-                (now + pace * (number + share), entry) for number, entry in enumerate(entries)
-            )
+            plan = Plan(entries, pace, now + pace * share)
             self.plans.setdefault(sub, []).append(plan)
-            self._ledger.timetable.look_at(sub, plan.left[0][0])
-        return list(sub.limit.borrowers)
+            self._ledger.timetable.look_at(sub, plan.next_at)
+        return oldest_first
 
     def went_on(self, sub: AnySubPool, now: float) -> None:
         """Retire what has fallen due of `sub`."""
@@ -82,17 +87,15 @@ class Retiring:
             del self.plans[sub]
 
     def _go_on(self, sub: AnySubPool, plan: Plan, now: float) -> None:
-        left = plan.left
-        while left:
-            at, entry = left[0]
-            if at > now:
-                self._ledger.timetable.look_at(sub, at)
-                return
-            if sub.closing >= plan.at_once:
-                self._ledger.timetable.look_at(sub, now + max(plan.pace, _SHORTEST))
-                return
-            left.popleft()
-            self.retire(entry, CloseReason.CLEARED)
+        for _ in range(plan.at_once):
+            if not plan.left or plan.next_at > now or sub.closing >= plan.at_once:
+                break
+            plan.next_at += plan.pace
+            self.retire(plan.left.pop(), CloseReason.CLEARED)
+        if plan.left:
+            is_full = sub.closing >= plan.at_once
+            soon = now + max(plan.pace, _SHORTEST) if is_full else now
+            self._ledger.timetable.look_at(sub, max(soon, plan.next_at))
 
     def retire(self, entry: AnyEntry, reason: CloseReason) -> None:
         """Close `entry` now if nobody has it, and otherwise when it comes back."""
@@ -101,18 +104,12 @@ class Retiring:
             is_checked = entry in sub.reserved
             self._ledger.condemn(entry, reason, gracefully=not is_checked)
         elif entry.state is _ACTIVE:
-            entry.doomed = entry.doomed or reason
+            doom(entry, reason)
             sub.roomy.pop(entry, None)
         elif entry.state is ConnectionState.CONNECTING:
             self._ledger.give_up(entry)
 
 
-def _find_staying(sub: AnySubPool) -> list[AnyEntry]:
-    """Return what is not on its way out already."""
-    closing = ConnectionState.CLOSING
-    return [entry for entry in sub.limit.borrowers if entry.state is not closing]
-
-
-def _order(entry: AnyEntry) -> tuple[bool, float, int]:
-    """Idle ones come first, the longest idle before the others."""
-    return entry.state is not _IDLE, entry.idle_since, entry.id
+def find_staying(entries: Collection[AnyEntry]) -> Iterator[AnyEntry]:
+    """Find what is not on its way out already. It costs a loop in C, however many there are."""
+    return compress(entries, map(is_not, map(_state_of, entries), repeat(_CLOSING)))

@@ -14,6 +14,7 @@ from typing import Final, final
 from conpool._core.chores import PIECE
 from conpool._core.dials import Dials
 from conpool._core.ledger import Ledger
+from conpool._core.outgoing import doom
 from conpool._core.records import AnyEntry, AnySubPool
 from conpool._core.refusing import Refusing
 from conpool._values.states import CloseReason, ConnectionState
@@ -65,14 +66,14 @@ class Sharing:
         if capacity > 0:
             entry.sub.per_dial = min(capacity, entry.sub.max_uses)
         else:
-            entry.doomed = entry.doomed or CloseReason.DISCARDED
+            doom(entry, CloseReason.DISCARDED)
         if entry.state is _ACTIVE:
             self._note_room(entry)
             self._ledger.touch(entry.sub)
 
     def spoil(self, entry: AnyEntry, reason: CloseReason, now: float) -> None:
         """`entry` takes no new leases, for `reason`."""
-        entry.doomed = entry.doomed or reason
+        doom(entry, reason)
         self._note_room(entry)
 
     def fill(self, sub: AnySubPool, now: float) -> bool:

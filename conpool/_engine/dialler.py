@@ -32,6 +32,7 @@ from conpool._errors.explain import as_connect_error
 from conpool._errors.pool import PoolClosed
 from conpool._errors.pool_log import PoolLog
 from conpool._extend.connector import Connector
+from conpool._stats.report import duration
 from conpool._values.states import CloseReason, ConnectionState
 
 Ts = TypeVarTuple("Ts")
@@ -178,8 +179,8 @@ class Dialler:
                 self._report_failed(entry, None, started)
             raise
         if since is not None and gate.outage_since is None:
-            lasted = self._host.time() - since
-            entry.link.log.note("dials succeed again: for %.3g s none did", lasted)
+            lasted = duration(self._host.time() - since)
+            entry.link.log.note("dials succeed again: for %s none did", lasted)
 
     def _note_dialled(self, entry: PooledEntry, started: float, now: float) -> None:
         news = self._host.news

@@ -20,6 +20,7 @@ from trio.lowlevel import Task, current_task
 from conpool._connection.pooled import PooledCore, PooledEntry, PooledLease, PooledSub, PooledWaiter
 from conpool._core.limit import Limit
 from conpool._core.records import Waiter, WaitOutcome
+from conpool._stats.report import duration
 from conpool._values.states import ConnectionState
 
 DESCRIBED: Final = 12
@@ -120,7 +121,7 @@ def _describe(lease: PooledLease, now: float, *, says_where: bool) -> _Described
     task, entry = lease.holder, lease.entry
     where = f" to {entry.sub.endpoint}" if says_where else ""
     held = now - lease.since
-    head = f"task {task.name!r} has held connection {entry.id}{where} for {held:.3g} s"
+    head = f"task {task.name!r} has held connection {entry.id}{where} for {duration(held)}"
     return _Described(task, head, _find_place(task))
 
 

@@ -57,16 +57,16 @@ class LoggingObserver(Observer):
 
     def acquired(self, info: ConnectionInfo, waited: float) -> None:
         """A lease has begun after `waited` seconds."""
-        message = "connection %d lent after %.3g s, use %d"
+        message = "connection %d lent after %.6f s, use %d"
         self._write(info.endpoint, message, info.id, waited, info.uses)
 
     def acquire_failed(self, endpoint: AnyEndpoint, error: BaseException, waited: float) -> None:
         """An acquire ended in `error` after `waited` seconds."""
-        self._write(endpoint, "got nothing in %.3g s: %s", waited, type(error).__qualname__)
+        self._write(endpoint, "got nothing in %.6f s: %s", waited, type(error).__qualname__)
 
     def released(self, info: ConnectionInfo, held: float) -> None:
         """A lease has ended after `held` seconds."""
-        self._write(info.endpoint, "connection %d given back after %.3g s", info.id, held)
+        self._write(info.endpoint, "connection %d given back after %.6f s", info.id, held)
 
     def connecting(self, info: ConnectionInfo) -> None:
         """A dial has begun."""
@@ -74,11 +74,11 @@ class LoggingObserver(Observer):
 
     def connected(self, info: ConnectionInfo, took: float) -> None:
         """A dial has succeeded after `took` seconds."""
-        self._write(info.endpoint, "connection %d open after %.3g s", info.id, took)
+        self._write(info.endpoint, "connection %d open after %.6f s", info.id, took)
 
     def connect_failed(self, info: ConnectionInfo, error: BaseException, took: float) -> None:
         """A dial has ended in `error` after `took` seconds."""
-        message = "connection %d failed after %.3g s: %s"
+        message = "connection %d failed after %.6f s: %s"
         self._write(info.endpoint, message, info.id, took, error)
 
     def closed(self, info: ConnectionInfo, reason: CloseReason) -> None:

@@ -11,6 +11,7 @@ import trio
 from trio.lowlevel import current_task
 
 from conpool._connection.pooled import PooledEntry, PooledSub, PooledWarmer
+from conpool._core.chores import PIECE
 from conpool._core.records import Warmer
 from conpool._engine.engine import Engine
 from conpool._engine.holders import count_holders
@@ -101,11 +102,11 @@ class Steering:
         return entries
 
     async def _wait_until_closed(self, entries: list[PooledEntry]) -> None:
-        while entries:
-            if entries[-1].state is ConnectionState.CLOSED:
-                entries.pop()
-            else:
+        for number, entry in enumerate(entries, 1):
+            while entry.state is not ConnectionState.CLOSED:
                 await self._engine.some_closed.park()
+            if number % PIECE == 0:
+                await trio.lowlevel.checkpoint()
 
     async def _clear_and_wait(self, target: Target | None, covered: list[PooledSub]) -> None:
         generations = [(sub, sub.generation) for sub in covered]

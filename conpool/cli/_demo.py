@@ -46,7 +46,7 @@ class Outcome(NamedTuple):
 _COLUMNS: Final = (
     ("idle", "idle", "connections that wait to be lent"),
     ("opened", "total_created", "dials that succeeded"),
-    ("closed", "total_closed", "connections closed: in the restart, after a cancellation, ..."),
+    ("closed", "total_closed", "connections closed: by one task in ten, in the restart, ..."),
     ("reused", "total_reused", "leases of a connection that had been lent before"),
     ("errors", "errors", "dials that failed, while the server of the restart was away"),
     ("wait p50", "p50", "half of the callers waited no longer than this for a connection"),

@@ -40,7 +40,7 @@ def run(options: Namespace) -> int:
     view = View(source, options, console)
     try:
         if is_live:
-            with Live(console=console, auto_refresh=False, screen=True) as live:
+            with Live(console=console, auto_refresh=False, screen=not options.count) as live:
                 for _ in _paced(looks, options.interval):
                     live.update(view.draw(), refresh=True)
         else:

@@ -358,9 +358,9 @@ MUTATIONS: Final = (
     # ── who is told of an outage ──────────────────────────────────────────────────
     plant(
         "those whom a return will serve are told that a dial has failed",
-        "_core/refusing.py",
-        "    return sub.active > 0 and any(map(_will_serve, sub.limit.borrowers))\n",
-        "    return False\n",
+        "_core/outgoing.py",
+        "    return bool(sub.reserved) or sub.active > sub.outgoing\n",
+        "    return bool(sub.reserved)\n",
     ),
     plant(
         "those whom another dial may serve are told that one has failed",
@@ -377,14 +377,14 @@ MUTATIONS: Final = (
     plant(
         "everybody is told of an outage while connections are lent",
         "_core/failures.py",
-        "        if not _may_be_helped(sub):\n",
-        "        if not sub.connecting > sub.void:\n",
+        "        if is_over and not _may_be_helped(sub):\n",
+        "        if is_over and not sub.connecting > sub.void:\n",
     ),
     plant(
         "everybody is told of an outage while another dial is under way",
         "_core/failures.py",
-        "        if not _may_be_helped(sub):\n",
-        "        if not (sub.active or sub.reserved):\n",
+        "        if is_over and not _may_be_helped(sub):\n",
+        "        if is_over and not (sub.active or sub.reserved):\n",
     ),
     plant(
         "an outage has no grace",
@@ -643,9 +643,9 @@ MUTATIONS: Final = (
     plant(
         "what was lent when its name moved is kept",
         "_core/retiring.py",
-        "        elif entry.state is _ACTIVE:\n            entry.doomed = entry.doomed or reason\n",
+        "        elif entry.state is _ACTIVE:\n            doom(entry, reason)\n",
         "        elif entry.state is _ACTIVE and reason is not CloseReason.MOVED:\n"
-        "            entry.doomed = entry.doomed or reason\n",
+        "            doom(entry, reason)\n",
     ),
     plant(
         "a release keeps what its holder has retired",
@@ -732,7 +732,7 @@ MUTATIONS: Final = (
     plant(
         "a shared connection that goes away is kept",
         "_core/sharing.py",
-        "            entry.doomed = entry.doomed or CloseReason.DISCARDED\n",
+        "            doom(entry, CloseReason.DISCARDED)\n",
         "            pass\n",
         *SESSIONS,
     ),
@@ -827,9 +827,21 @@ MUTATIONS: Final = (
     ),
     plant(
         "a lent connection that will not be kept counts as help",
-        "_core/refusing.py",
-        "    is_lasting = entry.doomed is None and entry",
-        "    is_lasting = entry",
+        "_core/outgoing.py",
+        "        entry.sub.outgoing += 1\n",
+        "        pass\n",
+    ),
+    plant(
+        "what was lent when the endpoint was cleared counts as help",
+        "_core/ledger.py",
+        "        sub.void, sub.outgoing = sub.connecting, sub.active\n",
+        "        sub.void = sub.connecting\n",
+    ),
+    plant(
+        "what will not be kept is counted for ever",
+        "_core/ledger.py",
+        "            sub.outgoing -= is_outgoing(entry)\n",
+        "",
     ),
     plant(
         "a shared connection is lent once more for each who is about to begin",
@@ -863,36 +875,36 @@ MUTATIONS: Final = (
     plant(
         "all connections are retired at the first one's time",
         "_core/retiring.py",
-        "            if at > now:\n",
-        "            if at > now + plan.pace * len(left):\n",
+        "            if not plan.left or plan.next_at > now or sub",
+        "            if not plan.left or sub",
         *RETIRING,
     ),
     plant(
         "nobody looks when the next connection must be retired",
         "_core/retiring.py",
-        "                self._ledger.timetable.look_at(sub, at)\n",
-        "                pass\n",
+        "            self._ledger.timetable.look_at(sub, max(soon, plan.next_at))\n",
+        "            pass\n",
         *RETIRING,
     ),
     plant(
         "as many as like are closing at once",
         "_core/retiring.py",
-        "            if sub.closing >= plan.at_once:\n",
-        "            if sub.closing >= len(left) + plan.at_once:\n",
+        "            if not plan.left or plan.next_at > now or sub.closing >= plan.at_once:\n",
+        "            if not plan.left or plan.next_at > now:\n",
         *RETIRING,
     ),
     plant(
         "the youngest idle connection is retired first",
         "_core/retiring.py",
-        "    return entry.state is not _IDLE, entry.idle_since, entry.id\n",
-        "    return entry.state is not _IDLE, -entry.idle_since, -entry.id\n",
+        "        self.left = entries[::-1]\n",
+        "        self.left = entries\n",
         *RETIRING,
     ),
     plant(
         "what is lent is retired for nothing",
         "_core/retiring.py",
-        "            entry.doomed = entry.doomed or reason\n",
-        "            entry.doomed = entry.doomed\n",
+        "            doom(entry, reason)\n",
+        "            pass\n",
         *RETIRING,
     ),
     plant(
@@ -940,8 +952,15 @@ MUTATIONS: Final = (
     plant(
         "a lower limit of the pool takes the longest leases first",
         "_core/orders.py",
-        "    return 1, -max((lease.since for lease in entry.leases), default=0.0), -entry.id\n",
-        "    return 1, max((lease.since for lease in entry.leases), default=0.0), -entry.id\n",
+        'sorted(leases, key=attrgetter("since"), reverse=True)',
+        'sorted(leases, key=attrgetter("since"))',
+        *RETIRING,
+    ),
+    plant(
+        "a limit of the pool that is raised again goes on closing connections",
+        "_core/orders.py",
+        "        if number == self._pool_sizes:  # otherwise the limit has changed again\n",
+        "        if number:\n",
         *RETIRING,
     ),
 )

@@ -149,8 +149,8 @@ MUTATIONS: Final = (
     plant(
         "an outage of all members is told to nobody else",
         "_core/failures.py",
-        "            self.review(sub, now)\n        if not is_over:\n",
-        "            pass\n        if not is_over:\n",
+        "            self.review(sub, now)\n        if is_over",
+        "            pass\n        if is_over",
     ),
     plant(
         "marking leaves those who wait for a dial where they are",

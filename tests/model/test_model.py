@@ -248,8 +248,8 @@ LEFT_OUT: dict[type, str] = {
     Warmer: "error queued sub task",
     SubPool: "acquire_timeout active check_after checking closing connecting counters due_at"
     " endpoint generation groups is_scarce known max_connecting max_idle max_idle_time max_uses"
-    " max_waiting min_idle resets resetting row shares_limit spare_checks spare_dials survivors"
-    " timed void waiting",
+    " max_waiting min_idle outgoing resets resetting row shares_limit spare_checks spare_dials"
+    " survivors timed void waiting",
     Chore: "",
     Outage: "error",
     Queue: "_aside _grouped bars_groups fresh_line line rows",
@@ -270,7 +270,7 @@ LEFT_OUT: dict[type, str] = {
     Dials: "_balancer _ledger _pool_limit _refusing _timetable _warming",
     Serving: "_dials _ledger _pool _pool_limit _refusing _sharing",
     Warming: "_ledger _pool_limit",
-    Orders: "_chores _failures _ledger retiring",
+    Orders: "_chores _failures _ledger _pool_sizes retiring",
     Chores: "_ledger retiring",
     Checks: "_chores _ledger _warming",
     Failures: "_chores _ledger",

@@ -303,7 +303,7 @@ class ComparedMachine(Machine):
     def retire(self, number: int) -> None:
         caller = pick(self.holders(), number)
         assert caller.entry is not None
-        caller.entry.doomed = CloseReason.DISCARDED
+        self.shell.retire(caller)
         self.reference.lent[self.numbers[caller]].is_old = True
 
     # ── the world outside ───────────────────────────────────────────────────────
@@ -581,7 +581,7 @@ class SharedMachine(Machine):
         if how == "interrupt":
             self.shell.interrupt(caller)
         if how == "retire":
-            caller.entry.doomed = CloseReason.DISCARDED
+            self.shell.retire(caller)
         if how in {"release", "retire"}:
             self.shell.release(caller)
         elif how == "lose early" and caller.entry.uses == 1:

@@ -13,6 +13,7 @@ import os
 import socket
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial, wraps
 from typing import Any
 
@@ -21,14 +22,17 @@ import trio
 from trio.testing import MockClock
 
 from conpool import (
-    AcquireTimeout,
     AnyEndpoint,
+    CircuitBreaker,
     ConnectError,
     Connection,
     ConnectionPool,
     Connector,
     Endpoint,
+    EndpointGroup,
     PoolClosed,
+    PoolError,
+    Target,
     TCPConnector,
 )
 from tests.support.long_steps import LongSteps
@@ -110,13 +114,11 @@ def elsewhere(number: int) -> Endpoint:
     return Endpoint("there.example", 1 + number)
 
 
-async def want(pool: ConnectionPool[None], endpoint: AnyEndpoint = HERE, **options: Any) -> None:
+async def want(pool: ConnectionPool[None], endpoint: Target = HERE, **options: Any) -> None:
     """Ask for a connection, use it for a moment, and take any answer."""
-    try:
+    with suppress(PoolError):
         async with pool.connection(endpoint, **options):
             pass
-    except (AcquireTimeout, PoolClosed, ConnectError):
-        pass
 
 
 async def keep(pool: ConnectionPool[None], endpoint: AnyEndpoint = HERE) -> None:
@@ -746,6 +748,169 @@ async def closed_with_endpoints(count: int, steps: LongSteps) -> None:
             nursery.start_soon(want, pool, elsewhere(number))
         await settle()
         await _ending(steps, pool)
+
+
+# ── circuits, marks and load ────────────────────────────────────────────────────
+
+BREAKER = CircuitBreaker(failure_threshold=1, reset_timeout=30.0)
+
+
+@scene
+async def circuit_opens_for_waiters(count: int, steps: LongSteps) -> None:
+    connector = Nowhere()
+    connector.is_silent = True
+    options: dict[str, Any] = {"connect_timeout": 10.0, "circuit_breaker": BREAKER}
+    async with ready(1, connector, **options) as pool, trio.open_nursery() as nursery:
+        await start(nursery, count, partial(want, pool))
+        with steps.watched():
+            await trio.sleep(20)
+        assert pool.stats(HERE).waiting == 0
+
+
+@scene
+async def circuit_is_open_while_many_hold(count: int, steps: LongSteps) -> None:
+    async with ready(count + 2, circuit_breaker=BREAKER) as pool, trio.open_nursery() as nursery:
+        await start(nursery, count, partial(keep, pool))
+        pool.clear(HERE)  # none of them will be lent again
+        pool.report_failure(HERE)
+        with steps.watched():
+            for _ in range(3):
+                nursery.start_soon(want, pool)
+            await settle()
+        assert pool.stats(HERE).waiting == 0
+        nursery.cancel_scope.cancel()
+
+
+@scene
+async def marked_with_waiters(count: int, steps: LongSteps) -> None:
+    async with ready(1) as pool, trio.open_nursery() as nursery:
+        nursery.start_soon(keep, pool)
+        await settle()
+        await start(nursery, count, partial(want, pool))
+        with steps.watched():
+            pool.mark_unhealthy(HERE)
+            await settle()
+        assert pool.stats(HERE).waiting == 0
+        nursery.cancel_scope.cancel()
+
+
+@scene
+async def load_is_shed(count: int, steps: LongSteps) -> None:
+    async with ready(1, queue_target_delay=0.1) as pool, trio.open_nursery() as nursery:
+
+        async def hold() -> None:
+            with suppress(PoolError):
+                async with pool.connection(HERE):
+                    await trio.sleep(1)
+
+        await start(nursery, count, hold)
+        with steps.watched():
+            await trio.sleep(60)
+        assert pool.stats(HERE).waiting == 0
+
+
+# ── slow drains, and the limit of the pool ──────────────────────────────────────
+
+
+@scene
+async def idle_ones_drained_slowly(count: int, steps: LongSteps) -> None:
+    async with ready(count) as pool:
+        await make_idle(pool, count)
+        with steps.watched():
+            await pool.drain(HERE, over=60)
+
+
+@scene
+async def lent_ones_drained_slowly(count: int, steps: LongSteps) -> None:
+    async with ready(count) as pool, trio.open_nursery() as nursery:
+        await start(nursery, count, partial(keep, pool))
+        with steps.watched():
+            nursery.start_soon(partial(pool.drain, HERE, over=60))
+            await trio.sleep(61)
+        nursery.cancel_scope.cancel()
+
+
+@scene
+async def pool_limit_lowered_among_leases(count: int, steps: LongSteps) -> None:
+    async with ready(count, max_connections=count) as pool, trio.open_nursery() as nursery:
+        await start(nursery, count, partial(keep, pool))
+        with steps.watched():
+            pool.set_limit(None, 1)
+            await settle()
+        nursery.cancel_scope.cancel()
+
+
+# ── groups ──────────────────────────────────────────────────────────────────────
+
+GROUP = EndpointGroup([HERE, Endpoint("there.example", 1)])
+
+
+@scene
+async def waiters_of_a_group_time_out(count: int, steps: LongSteps) -> None:
+    async with ready(1, acquire_timeout=30.0) as pool, trio.open_nursery() as nursery:
+        for member in GROUP.endpoints:
+            nursery.start_soon(keep, pool, member)
+        await settle()
+        await start(nursery, count, partial(want, pool, GROUP))
+        with steps.watched():
+            await trio.sleep(60)
+        assert pool.stats(GROUP).waiting == 0
+        nursery.cancel_scope.cancel()
+
+
+@scene
+async def waiters_of_a_group_are_served_in_turn(count: int, steps: LongSteps) -> None:
+    async with ready(1) as pool, trio.open_nursery() as nursery:
+        for member in GROUP.endpoints:
+            pool.pause(member)
+        await start(nursery, count, partial(want, pool, GROUP))
+        with steps.watched():
+            pool.resume(GROUP)
+            await trio.sleep(60)
+        assert pool.stats(GROUP).waiting == 0
+
+
+@scene
+async def all_members_fail(count: int, steps: LongSteps) -> None:
+    connector = Nowhere()
+    connector.is_silent = True
+    options: dict[str, Any] = {"connect_timeout": 10.0, "outage_grace": 0.0}
+    async with ready(1, connector, **options) as pool, trio.open_nursery() as nursery:
+        await start(nursery, count, partial(want, pool, GROUP))
+        with steps.watched():
+            await trio.sleep(100)
+        assert pool.stats(GROUP).waiting == 0
+
+
+@scene
+async def all_members_marked(count: int, steps: LongSteps) -> None:
+    async with ready(1) as pool, trio.open_nursery() as nursery:
+        for member in GROUP.endpoints:
+            nursery.start_soon(keep, pool, member)
+        await settle()
+        await start(nursery, count, partial(want, pool, GROUP))
+        with steps.watched():
+            pool.mark_unhealthy(HERE)
+            await settle()
+            pool.mark_unhealthy(GROUP)
+            await settle()
+        assert pool.stats(GROUP).waiting == 0
+        nursery.cancel_scope.cancel()
+
+
+@scene
+async def members_fail_while_many_wait_and_hold(count: int, steps: LongSteps) -> None:
+    connector = Nowhere()
+    options: dict[str, Any] = {"connect_timeout": 10.0, "outage_grace": 0.0}
+    async with ready(count + 1, connector, **options) as pool, trio.open_nursery() as nursery:
+        for member in GROUP.endpoints:
+            await start(nursery, count, partial(keep, pool, member))
+        pool.clear()  # none of them will be lent again
+        connector.is_silent = True
+        await start(nursery, 3, partial(want, pool, GROUP))
+        with steps.watched():
+            await trio.sleep(100)
+        nursery.cancel_scope.cancel()
 
 
 # ── looking ─────────────────────────────────────────────────────────────────────

@@ -17,6 +17,7 @@ from typing import Any
 
 from conpool._core import pool_limit
 from conpool._core.core import Core
+from conpool._core.outgoing import is_outgoing
 from conpool._core.pool_limit import PoolLimit
 from conpool._core.records import AnyEntry, AnySubPool, AnyWaiter, Waiter, Warmer
 from conpool._core.timetable import Timetable
@@ -89,6 +90,7 @@ def _find_faults(core: Core[Any, Any], now: float | None) -> Iterator[str]:
 
 def _find_faults_of(sub: AnySubPool, core: Core[Any, Any]) -> Iterator[str]:
     yield from _check_connections(sub, core.is_open)
+    yield from _check_outgoing(sub)
     yield from _check_queue(sub)
     yield from _check_warmers(sub)
     yield from _check_dials(sub)
@@ -199,6 +201,14 @@ def find_served(sub: AnySubPool) -> list[AnyWaiter]:
 def _find_needy(sub: AnySubPool) -> list[AnyWaiter]:
     """Those of them who have nothing under way elsewhere."""
     return [w for w in find_served(sub) if w.coming is None or w.coming.sub is sub]
+
+
+def _check_outgoing(sub: AnySubPool) -> Iterator[str]:
+    """G34: nobody counts them anew."""
+    active = [entry for entry in sub.limit.borrowers if entry.state is ACTIVE]
+    outgoing = sum(map(is_outgoing, active))
+    if outgoing != sub.outgoing:
+        yield f"{outgoing} active connections will serve nobody else, the books say {sub.outgoing}"
 
 
 def _check_queue(sub: AnySubPool) -> Iterator[str]:
@@ -345,7 +355,8 @@ def _check_pool_limit(pool_limit: PoolLimit, core: Core[Any, Any]) -> Iterator[s
         yield f"charged to an endpoint or to the pool, not to both: {odd} (G1)"
     was_lowered = pool_limit.limit.total < (core._config.max_connections or 0)
     staying = [entry for entry in charged if not (was_lowered and _is_going(entry))]
-    if len(staying) > pool_limit.limit.total:
+    is_shedding = was_lowered and any(sub.chores for sub in core.subs.values())
+    if len(staying) > pool_limit.limit.total and not is_shedding:
         yield f"{len(charged)} connections, with {pool_limit.limit.total} for the whole pool (G1)"
     idle = {entry for sub in subs for entry in (*sub.idle, *sub.leaving)}
     if {*pool_limit._idle, *pool_limit._put_back_rows} != idle:

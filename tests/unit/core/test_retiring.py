@@ -294,3 +294,14 @@ def test_raising_the_pools_limit_goes_on_warming() -> None:
     assert shell.dials == []
     shell.set_pool_limit(2)
     assert len(shell.dials) == 1
+
+
+def test_a_pool_wide_limit_that_is_raised_again_closes_no_more() -> None:
+    shell = Shell(max_connections=300, max_connections_per_endpoint=300)
+    make_idle(shell, 300)
+    shell.set_pool_limit(1)
+    left = len(ids(shell))
+    assert left == 200, "a piece of them is closed at once, the others in the next ticks"
+    shell.set_pool_limit(300)
+    shell.advance(1.0)
+    assert len(ids(shell)) == left

@@ -279,7 +279,7 @@ async def test_a_lease_that_outlives_the_grace_is_told_with_its_holder(
         assert record.levelno == logging.WARNING
         assert vars(record)["pool"] == "orders"
         assert "outlived the shutdown_grace of 3 s" in text
-        assert "hold' has held connection 1 to here.example:5432 for 3 s, waits in hold (" in text
+        assert "hold' has held connection 1 to here.example:5432 for 3s, waits in hold (" in text
         nursery.cancel_scope.cancel()
 
 

@@ -36,7 +36,7 @@ async def test_holder_is_named_with_its_place_and_its_time(autojump_clock: MockC
         await trio.sleep(2)
         error = await time_out(pool)
         (holder,) = error.holders
-        assert holder.startswith("task 'reader' has held connection 1 for 7 s, waits in ")
+        assert holder.startswith("task 'reader' has held connection 1 for 7s, waits in ")
         assert "read_the_news" in holder
         assert __file__ in holder
         assert holder in str(error)
@@ -172,7 +172,7 @@ async def test_holder_that_has_ended_is_named_as_such(autojump_clock: MockClock)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(acquire, pool, name="gone")
         error = await time_out(pool)
-        assert error.holders == ("task 'gone' has held connection 1 for 5 s, has ended",)
+        assert error.holders == ("task 'gone' has held connection 1 for 5s, has ended",)
         assert not error.deadlock
         pool.release(leases.pop())
 
@@ -213,7 +213,7 @@ async def test_checked_connection_is_held_by_its_check(autojump_clock: MockClock
             await settle()
             error = await time_out(pool)
             assert error.holders[0].startswith(
-                "task 'conpool check of here.example:5432' has held connection 1 for 2 s"
+                "task 'conpool check of here.example:5432' has held connection 1 for 2s"
             )
             nursery.cancel_scope.cancel()
 

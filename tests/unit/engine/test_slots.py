@@ -67,8 +67,8 @@ async def test_f134_holders_of_the_whole_pool_are_named_with_their_endpoints(
         await nursery.start(hold, pool, ELSEWHERE, 100, name="second")
         error = await time_out(pool)
         assert [holder.partition(", ")[0] for holder in error.holders] == [
-            "task 'first' has held connection 1 to there.example:5432 for 6 s",
-            "task 'second' has held connection 2 to elsewhere.example:5432 for 5 s",
+            "task 'first' has held connection 1 to there.example:5432 for 6s",
+            "task 'second' has held connection 2 to elsewhere.example:5432 for 5s",
         ]
         assert error.stats.active == 0
         said = str(error).splitlines()

@@ -16,7 +16,7 @@ from conpool._values.states import AcquirePhase, CircuitState
 
 ENDPOINT = Endpoint("db.example", 5432)
 REFUSAL = ConnectError("refused", endpoint=ENDPOINT, phase="tcp")
-HOLDER = "task 'reader' has held connection 1 for 5 s, waits in read"
+HOLDER = "task 'reader' has held connection 1 for 5s, waits in read"
 
 
 def stats_of(

@@ -35,15 +35,15 @@ async def test_each_event_has_a_record(
     assert said(caplog) == [
         "asked for",
         "connection 1 dialled",
-        "connection 1 open after 0 s",
-        "connection 1 lent after 0 s, use 1",
-        "connection 1 given back after 0 s",
+        "connection 1 open after 0.000000 s",
+        "connection 1 lent after 0.000000 s, use 1",
+        "connection 1 given back after 0.000000 s",
         "cleared",
         "connection 1 closed: cleared, 1 uses",
         "asked for",
         "connection 2 dialled",
-        f"connection 2 failed after 0 s: cannot connect to {HERE}, phase tcp: {REFUSED}",
-        "got nothing in 0 s: ConnectRefused",
+        f"connection 2 failed after 0.000000 s: cannot connect to {HERE}, phase tcp: {REFUSED}",
+        "got nothing in 0.000000 s: ConnectRefused",
     ]
 
 

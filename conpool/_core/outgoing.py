@@ -1,0 +1,28 @@
+"""Lent connections that will serve nobody else: each is closed when its last lease ends.
+
+They are counted, so that nobody has to look at all connections to learn whether one may come back.
+"""
+
+from __future__ import annotations
+
+from conpool._core.records import AnyEntry, AnySubPool
+from conpool._values.states import CloseReason, ConnectionState
+
+_ACTIVE = ConnectionState.ACTIVE
+
+
+def is_outgoing(entry: AnyEntry) -> bool:
+    """Whether `entry` takes no new leases."""
+    return entry.doomed is not None or entry.generation != entry.sub.generation
+
+
+def doom(entry: AnyEntry, reason: CloseReason) -> None:
+    """`entry`, which is not idle, takes no new leases, for `reason`."""
+    if entry.state is _ACTIVE and not is_outgoing(entry):
+        entry.sub.outgoing += 1
+    entry.doomed = entry.doomed or reason
+
+
+def is_in_circulation(sub: AnySubPool) -> bool:
+    """Whether a connection is lent, checked or reset that may serve a waiter in a moment."""
+    return bool(sub.reserved) or sub.active > sub.outgoing
