@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from conpool._stats.report import duration
+from conpool.cli._screen import plain
 from conpool.cli._top_source import Source, Unreachable
 
 _ROWS: Final = 20
@@ -155,8 +156,3 @@ def _cells(
     yield Text(f"{one['errors']:,}")
     if has_status:
         yield Text(plain(one["status"]), style=mark)
-
-
-def plain(text: str) -> str:
-    """Return a text from elsewhere without what could steer the terminal."""
-    return "".join(char if char.isprintable() else "?" for char in text)
