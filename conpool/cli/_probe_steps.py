@@ -268,7 +268,7 @@ async def _exchange(stream: trio.abc.Stream, target: Target) -> str:
             if not chunk or len(received) > _MOST_BYTES:
                 raise StepFailed(f"{where}: no proper reply to {name}{target.doubt}")
     line = received.partition(b"\r\n")[0].decode("latin-1")
-    return plain(line.partition(" ")[2]) if line.startswith("HTTP/") else ""
+    return plain(line.partition(" ")[2].strip()) if line.startswith("HTTP/") else ""
 
 
 async def watch_idle(target: Target, seconds: float, advance: Callable[[], None]) -> Idle:

@@ -140,7 +140,7 @@ def _make_table(*, has_status: bool) -> Table:
 def _cells(
     one: dict[str, Any], before: dict[str, Any] | None, seconds: float, *, has_status: bool
 ) -> Iterator[Text]:
-    mark = {"failing": "bold red", "paused": "yellow"}.get(one["status"], "")
+    mark = {"failing": "bold red", "unhealthy": "yellow", "paused": "yellow"}.get(one["status"], "")
     yield Text(plain(one["endpoint"]), style=mark)
     yield Text(f"{one['active']:,}/{one['limit']:,}")
     yield Text(f"{one['idle']:,}")
