@@ -432,7 +432,8 @@ async def test_top_tells_the_rest_and_who_is_in_trouble(
 
 
 def options(**changed: Any) -> Namespace:
-    return Namespace(**{"rows": None, "sort": "busiest", "match": "", **changed})
+    defaults = {"rows": None, "sort": "busiest", "match": "", "count": None}
+    return Namespace(**{**defaults, **changed})
 
 
 async def test_live_table_has_rates_and_outlives_an_outage() -> None:

@@ -104,7 +104,8 @@ class View:
             warning = Text(f"no answer for {ago}: {error}", style="bold red")
             return Group(*self._draw_pools(self._last), warning)
         self._answered_at = time.monotonic()
-        drawn = Group(*self._draw_pools(numbers), Text("Ctrl-C ends", style="dim"))
+        hint = Text("" if self._options.count else "Ctrl-C ends", style="dim")
+        drawn = Group(*self._draw_pools(numbers), hint)
         self._last = numbers
         return drawn
 
