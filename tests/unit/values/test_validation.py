@@ -26,7 +26,7 @@ def test_a_port_that_trio_would_take_modulo_65536_is_refused(port: int) -> None:
 
 
 def test_a_port_too_long_to_print_is_refused() -> None:
-    with pytest.raises(ConfigError, match="not a huge int"):
+    with pytest.raises(ConfigError, match="not (a huge int|<int instance)"):
         valid_port("port", 10**5000)
 
 
