@@ -26,6 +26,7 @@ from conpool._connection.pooled import PooledEntry, PooledLease
 from conpool._connection.session import REFUSING
 from conpool._core.chores import PIECE
 from conpool._core.failures import EARLY
+from conpool._core.straight import keep
 from conpool._engine.engine import Engine
 from conpool._engine.room import with_more_room, with_room
 from conpool._errors.connect import ConnectError
@@ -33,10 +34,11 @@ from conpool._lending.lease import Connection, end_lease, held_lease
 from conpool._lending.peer_check import HealthCheck, PeerCheck
 from conpool._lending.share import Sharer
 from conpool._values.config_error import named
-from conpool._values.states import CloseReason, ConnectionState
+from conpool._values.states import CloseReason, ConnectionState, PoolState
 
 _IDLE = ConnectionState.IDLE
 _ACTIVE = ConnectionState.ACTIVE
+_OPEN = PoolState.OPEN
 
 # Looking up a member of an enum takes a call, and near the recursion limit there may be none.
 _DISCARDED: Final = CloseReason.DISCARDED
@@ -96,13 +98,25 @@ class Releaser:
         """End the lease with `exc`; keep the connection if that is safe."""
         lease = connection._lease  # noqa: SLF001 - `end_lease`, spelled out
         entry = lease.entry
-        is_over = connection._exchange is CLOSED_STREAM  # noqa: SLF001
+        sub = entry.sub
+        held: Any = connection._exchange  # noqa: SLF001
         connection._exchange = CLOSED_STREAM  # noqa: SLF001
-        if is_over or lease not in entry.leases:
-            return  # it has ended before, or it is a health hook's: `PeerCheck` judges that
-        link = entry.link
-        exchange = link.exchange
         try:
+            if (
+                exc is None
+                and sub.is_straight
+                and not (sub.waiting or held.taints or held.in_progress)
+                and entry.state is _ACTIVE
+                and self._core.state is _OPEN
+                and lease in entry.leases
+                and not entry.link.poll(0)
+                and keep(lease, self._engine.now())
+            ):
+                return
+            if held is CLOSED_STREAM or lease not in entry.leases:
+                return  # it has ended before, or it is a health hook's: `PeerCheck` judges that
+            link = entry.link
+            exchange = link.exchange
             if entry.state is _ACTIVE and (
                 exc is not None or exchange.taints or exchange.in_progress or link.poll(0)
             ):

@@ -135,8 +135,9 @@ class ConnectionPool(Generic[SessionT]):
         self.name: str = f"pool-{next(_numbers)}" if name is None else name
         rules = SessionRules(driver, PoolLog(self.name))
         rules.pool = ref(self)
-        self._core = make_core(config, own_configs, rules, is_checked=health_check is not None)
         news = News(observers, on_created=on_created, on_reused=on_reused, on_closed=on_closed)
+        is_checked, is_plain = health_check is not None, not news.watches_leases
+        self._core = make_core(config, own_configs, rules, is_checked=is_checked, is_plain=is_plain)
         self._engine = Engine(self._core, connector, news, rules)
         self._releaser = Releaser(self._engine, health_check, self.name)
         self._acquirer = Acquirer(self._engine, self._releaser, self.name)
