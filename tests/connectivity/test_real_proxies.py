@@ -20,7 +20,6 @@ from conpool._values.tls import TLS
 from tests.servers import LOOPBACK, Certificates, HAProxy, Nginx, RedisTLS, Valkey
 from tests.servers._server import Server, in_wheel
 
-
 _WITH_A_LOOP = """
 import asyncio
 from pproxy.server import main
