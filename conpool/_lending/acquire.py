@@ -266,7 +266,8 @@ class Acquirer:
             ):
                 await self._refuse_if_hopeless(waiter, sub, now)
             core.queued(waiter, now)  # `Engine.report`, spelled out
-            engine.perform(now)
+            if core.touched or core.timetable.next_at < engine.background.rings_at:
+                engine.perform(now)
             if waiter.queued:
                 await park(waiter, engine)
             else:  # it was answered at once: an idle connection passed the probe
