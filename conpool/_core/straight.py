@@ -56,10 +56,10 @@ def begin(entry: Entry[LinkT, TaskT], holder: TaskT, now: float) -> Lease[LinkT,
     entry.leases[lease] = None
     uses = entry.uses
     entry.uses = uses + 1
-    counters = entry.sub.counters
     if uses:
-        counters.hits += 1
+        entry.sub.counters.hits += 1
     else:
+        counters = entry.sub.counters
         counters.note_wait(0.0)
         counters.other_leases += 1
     return lease
