@@ -11,6 +11,9 @@ A lease costs as much as the operations here: see `bench` before and after a cha
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from conpool._core.records import (
     AnyEntry,
     AnyLease,
@@ -25,7 +28,7 @@ from conpool._core.timetable import Timetable
 from conpool._stats.histogram import MOST_RECENT
 from conpool._values.states import ConnectionState
 
-_new = object.__new__
+_new: Callable[[type[Any]], Any] = object.__new__
 _IDLE = ConnectionState.IDLE
 _ACTIVE = ConnectionState.ACTIVE
 
