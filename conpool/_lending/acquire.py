@@ -158,11 +158,12 @@ class Acquirer:
 
         If there is an `entry`, it was taken, and closed since or not.
         """
-        if sub is None or not sub.waiting or len(sub.limit.borrowers) < sub.limit.total:
-            await checkpoint_if_cancelled()
-        # Otherwise this task will certainly park, and parking is itself a cancellation point.
-        if sub is None or self._engine.lends_in != get_ident():
-            sub = await self._open(endpoint, since, fresh)
+        if sub is None or entry is None:  # nothing can be lost yet
+            if sub is None or not sub.waiting or len(sub.limit.borrowers) < sub.limit.total:
+                await checkpoint_if_cancelled()
+            # Otherwise this task will certainly park, and parking is itself a cancellation point.
+            if sub is None or self._engine.lends_in != get_ident():
+                sub = await self._open(endpoint, since, fresh)
         now = since
         waiter: PooledWaiter | None = None
         try:
