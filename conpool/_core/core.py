@@ -197,9 +197,6 @@ class Core(Generic[LinkT, TaskT]):
 
     def queued(self, waiter: AnyWaiter, now: float) -> None:
         """`waiter` joins the end of the queue; one that has had its turn returns to its place."""
-        if not waiter.had_turn:
-            self._ledger.arrivals += 1
-            waiter.number = self._ledger.arrivals
         self._ledger.enqueue(waiter, now)
 
     def withdrawn(self, waiter: AnyWaiter, now: float) -> None:
@@ -210,8 +207,11 @@ class Core(Generic[LinkT, TaskT]):
         self, entry: AnyEntry, holder: TaskT, waited: float, now: float
     ) -> Lease[LinkT, TaskT]:
         """A lease of `entry` begins, after its caller has waited for `waited` seconds."""
-        # First: if it raises, no lease has begun.
-        entry.sub.counters.count_lease(waited, is_reused=entry.uses > 0)
+        counters = entry.sub.counters
+        counters.note_wait(waited)  # first: if it raises, no lease has begun
+        counters.other_leases += 1
+        if entry.uses:
+            counters.other_reused += 1
         lease = Lease(entry, holder, now)
         entry.leases[lease] = None
         entry.uses += 1
@@ -262,7 +262,7 @@ class Core(Generic[LinkT, TaskT]):
                 self._serving.place(entry, now, is_used=True)
         # Last: if a call above raises, the books still have the lease, and it can be ended again.
         del entry.leases[lease]
-        sub.counters.use_time.add(now - lease.since)
+        sub.counters.note_use(now - lease.since)
 
     def _leave(self, entry: AnyEntry, reason: CloseReason | None, now: float) -> None:
         """A lease of `entry`, which others may share, is over; for `reason` it takes no more."""

@@ -235,6 +235,9 @@ class Ledger:
     def enqueue(self, waiter: AnyWaiter, now: float) -> None:
         """Put `waiter` in the queue of each of its sub-pools: at the end, unless it comes back."""
         waiter.queued = True
+        if not waiter.had_turn:
+            self.arrivals += 1
+            waiter.number = self.arrivals
         if waiter.had_turn or waiter.fresh or waiter.group is not None:
             self._enqueue_apart(waiter, now)
             return

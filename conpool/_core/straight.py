@@ -1,26 +1,36 @@
-"""The straight line: the two commonest ways, each in one function without a question too many.
+"""The straight line: the commonest ways, each in one function without a question too many.
 
-An idle connection is lent, and it comes back clean, with nobody waiting. Where an endpoint is
-`is_straight`, most of what the general path asks cannot matter, and these functions do the rest of
-what it does: `take` abbreviates `Serving.pop_newest`, `begin` `Core.lease_began`, and `keep`
-`Core.released`. Where one cannot tell, it changes nothing and says so, and its caller goes the
-general way. The model checker compares both ways in every state that it visits.
+An idle connection is lent, and it comes back clean; or it goes from one task to the next. Where an
+endpoint is `is_straight`, most of what the general path asks cannot matter, and these functions do
+the rest of what it does: `take` abbreviates `Serving.pop_newest`, `begin` `Core.lease_began`, and
+`keep` and `pass_on` `Core.released`. Where one cannot tell, it changes nothing and says so, and its
+caller goes the general way. The model checker compares both ways in every state that it visits.
 
 A lease costs as much as the operations here: see `bench` before and after a change.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import Any
 
-from conpool._core.records import AnyEntry, AnyLease, AnySubPool, Entry, Lease, LinkT, TaskT
+from conpool._core.records import (
+    AnyEntry,
+    AnyLease,
+    AnySubPool,
+    AnyWaiter,
+    Entry,
+    Lease,
+    LinkT,
+    TaskT,
+)
+from conpool._core.timetable import Timetable
+from conpool._stats.histogram import MOST_RECENT
 from conpool._values.states import ConnectionState
 
+_new: Callable[[type[Any]], Any] = object.__new__
 _IDLE = ConnectionState.IDLE
 _ACTIVE = ConnectionState.ACTIVE
-
-MOST_RECENT: Final = 32
-"""How many durations are kept as they are until a histogram counts them, in one go."""
 
 
 def take(sub: AnySubPool, now: float) -> AnyEntry | None:
@@ -42,15 +52,19 @@ def take(sub: AnySubPool, now: float) -> AnyEntry | None:
 
 def begin(entry: Entry[LinkT, TaskT], holder: TaskT, now: float) -> Lease[LinkT, TaskT]:
     """A lease begins of `entry`, which was idle and taken at `now`, without a wait."""
-    lease = Lease(entry, holder, now)
-    entry.leases[lease] = None
     uses = entry.uses
-    entry.uses = uses + 1
-    counters = entry.sub.counters
     if uses:
-        counters.hits += 1
+        entry.sub.counters.hits += 1
     else:
-        counters.count_lease(0.0, is_reused=False)
+        counters = entry.sub.counters
+        counters.note_wait(0.0)  # before all else: if it raises, no lease has begun
+        counters.other_leases += 1
+    lease: Lease[LinkT, TaskT] = _new(Lease)  # without the call of its `__init__`
+    lease.entry = entry
+    lease.holder = holder
+    lease.since = now
+    entry.leases[lease] = None
+    entry.uses = uses + 1
     return lease
 
 
@@ -77,3 +91,39 @@ def keep(lease: AnyLease, now: float) -> bool:
     if len(recent) >= MOST_RECENT:
         counters.use_time = counters.use_time.settled()
     return True
+
+
+def pass_on(lease: AnyLease, now: float, timetable: Timetable) -> AnyWaiter | None:
+    """As `keep`, where somebody waits: the first in line gets the connection, and is returned.
+
+    Returns None, and has changed nothing, if another has a better claim, or nobody any more.
+    """
+    entry = lease.entry
+    sub = entry.sub
+    queue = sub.queue
+    expires_at = entry.expires_at
+    if now >= expires_at or queue.rows or queue.fresh_line or queue.codel is not None:
+        return None
+    waiter = next(iter(queue.line))
+    if waiter.deadline <= now:
+        return None
+    counters = sub.counters
+    recent = counters.use_time.recent
+    if len(recent) >= MOST_RECENT:  # before all else: if it raises, nothing has changed
+        counters.use_time = counters.use_time.settled()
+        recent = counters.use_time.recent
+    recent.append(now - lease.since)
+    del entry.leases[lease]
+    entry.was_idle = False
+    entry.idle_since = now
+    lapses_at = now + sub.max_idle_time
+    entry.lapses_at = lapses_at if lapses_at < expires_at else expires_at  # noqa: FURB136
+    sub.used_at = now
+    del queue.line[waiter]
+    sub.waiting -= 1
+    waiter.queued = False
+    waiter.entry = entry
+    if waiter.is_timed:
+        sub.timed -= 1
+        timetable.remove(waiter)
+    return waiter

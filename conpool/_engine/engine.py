@@ -104,8 +104,8 @@ class Engine:
         self._undone: list[PooledEffect] = []
         """What could not be done because something raised: `perform` tries again."""
         self._perform_one: dict[type[Any], Callable[[Any], None]] = {
-            Waiter: self._wake,
-            Warmer: self._wake,
+            Waiter: self.wake,
+            Warmer: self.wake,
             Dial: self.dialler.start,
             GiveUp: self.dialler.give_up,
             Check: self._look_at_idle,
@@ -266,7 +266,8 @@ class Engine:
 
     # ── waking ──────────────────────────────────────────────────────────────────
 
-    def _wake(self, waiting: PooledWaiter | PooledWarmer) -> None:
+    def wake(self, waiting: PooledWaiter | PooledWarmer) -> None:
+        """Have the task of `waiting` go on, which has its answer."""
         task = waiting.task
         if task is not None and task.custom_sleep_data is waiting:  # else it does not sleep
             reschedule(task)

@@ -26,7 +26,7 @@ from conpool._connection.pooled import PooledEntry, PooledLease
 from conpool._connection.session import REFUSING
 from conpool._core.chores import PIECE
 from conpool._core.failures import EARLY
-from conpool._core.straight import keep
+from conpool._core.straight import keep, pass_on
 from conpool._engine.engine import Engine
 from conpool._engine.room import with_more_room, with_room
 from conpool._errors.connect import ConnectError
@@ -105,12 +105,12 @@ class Releaser:
             if (
                 exc is None
                 and sub.is_straight
-                and not (sub.waiting or held.taints or held.in_progress)
+                and not (held.taints or held.in_progress)
                 and entry.state is _ACTIVE
                 and self._core.state is _OPEN
                 and lease in entry.leases
                 and not entry.link.poll(0)
-                and keep(lease, self._engine.now())
+                and (self._pass_on(lease) if sub.waiting else keep(lease, self._engine.now()))
             ):
                 return
             if held is CLOSED_STREAM or lease not in entry.leases:
@@ -141,6 +141,18 @@ class Releaser:
             with_more_room(partial(self._recover, error, lease))
             if not isinstance(error, OSError):
                 raise
+
+    def _pass_on(self, lease: PooledLease) -> bool:
+        """End `lease`, and wake who gets its connection; false if that is not so simple."""
+        waiter = pass_on(lease, self._engine.now(), self._core.timetable)
+        if waiter is None:
+            return False
+        try:
+            self._engine.wake(waiter)
+        except BaseException:
+            self._core.effects.append(waiter)  # whoever ends the lease wakes it, too
+            raise
+        return True
 
     def discard(self, connection: Connection[Any]) -> None:
         """End the lease and close the connection, by force."""

@@ -63,7 +63,7 @@ class Undoing:
                 counters.acquire_cancelled += 1
             has_queued = waiter is not None and waiter.task is not None
             if isinstance(exc, AcquireTimeout) or has_queued:
-                counters.other_waits.add(waited)  # it has waited in vain
+                counters.note_wait(waited)  # it has waited in vain
         finally:
             self._engine.perform(now)
 

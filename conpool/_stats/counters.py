@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Final, final
 
-from conpool._stats.histogram import Histogram
+from conpool._stats.histogram import MOST_RECENT, Histogram
 from conpool._values.states import CloseReason
 
 
@@ -76,11 +76,19 @@ class Counters:
         waits.add_zeros(self.hits)
         return waits
 
-    def count_lease(self, waited: float, *, is_reused: bool) -> None:
-        """Count one lease that began after `waited` seconds, and is not counted as a hit."""
-        self.other_waits.add(waited)
-        self.other_leases += 1
-        self.other_reused += is_reused
+    def note_wait(self, waited: float) -> None:
+        """Note how long an acquire took, in seconds, that is not counted as a hit."""
+        recent = self.other_waits.recent
+        recent.append(waited)
+        if len(recent) >= MOST_RECENT:
+            self.other_waits = self.other_waits.settled()
+
+    def note_use(self, seconds: float) -> None:
+        """Note how long a lease lasted."""
+        recent = self.use_time.recent
+        recent.append(seconds)
+        if len(recent) >= MOST_RECENT:
+            self.use_time = self.use_time.settled()
 
     def count_closed(self, reason: CloseReason) -> None:
         """Count one connection closed for `reason`."""

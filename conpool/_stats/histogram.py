@@ -41,6 +41,9 @@ _PLACES: Final = (0.0, *_BOUNDS)
 # All unused histograms share this list. Nobody changes it: `_reach` puts a new list in its place.
 _NO_BUCKETS: Final[list[int]] = []
 
+MOST_RECENT: Final = 32
+"""How many durations should be kept as they are until they are counted."""
+
 QUANTILE_ERROR: Final = (_GROWTH - 1.0) / (_GROWTH + 1.0)
 """How far a quantile may be off, as a share of the true value: a ninth.
 

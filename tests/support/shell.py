@@ -396,11 +396,17 @@ class Shell:
                 self.note_capacity(entry)
         sub = entry.sub
         is_simple = entry.state is ConnectionState.ACTIVE and self.core.is_open
-        may_go_straight = self.goes_straight and sub.is_straight and not sub.waiting
-        if is_simple and may_go_straight and straight.keep(lease, self.now):
-            self.went_straight += 1
-            self.settle()
-            return
+        if self.goes_straight and sub.is_straight and is_simple:
+            waiter = straight.pass_on(lease, self.now, self.core.timetable) if sub.waiting else None
+            if waiter is not None:
+                self.went_straight += 1
+                self._wake(waiter)
+                self.settle()
+                return
+            if not sub.waiting and straight.keep(lease, self.now):
+                self.went_straight += 1
+                self.settle()
+                return
         self.report(self.core.released, lease, None)
 
     def discard(self, caller: Caller, reason: CloseReason = CloseReason.ERROR) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from conpool._core import straight
 from conpool._core.outgoing import doom
-from conpool._core.straight import MOST_RECENT
+from conpool._stats.histogram import MOST_RECENT
 from conpool._values.states import CloseReason, ConnectionState
 from tests.support.shell import HERE, Shell
 

@@ -46,7 +46,8 @@ def test_absorbing_adds_every_counter() -> None:
 
 def test_a_hit_counts_as_a_lease_that_was_reused_and_did_not_wait() -> None:
     counters = Counters()
-    counters.count_lease(2.0, is_reused=False)
+    counters.note_wait(2.0)
+    counters.other_leases += 1
     counters.hits += 3
     assert (counters.acquired, counters.total_reused) == (4, 3)
     waits = counters.wait_time
