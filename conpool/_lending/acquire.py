@@ -44,6 +44,7 @@ from conpool._values.states import AcquirePhase, CloseReason, ConnectionState, P
 _IDLE = ConnectionState.IDLE
 _ACTIVE = ConnectionState.ACTIVE
 _OPEN = PoolState.OPEN
+_NOT_ITS_FAULT = (trio.Cancelled, KeyboardInterrupt, RecursionError, MemoryError)
 
 
 class Block(Protocol):
@@ -128,7 +129,8 @@ class Acquirer:
                             block.connection = connection
                         return connection
             except BaseException as exc:
-                if entry and entry.state is _ACTIVE and entry.generation == sub.generation:
+                is_fit = entry and entry.state is _ACTIVE and entry.generation == sub.generation
+                if entry and is_fit and type(exc) in _NOT_ITS_FAULT:
                     # As it was before, without a call: there may be no room on the stack for one.
                     sub.idle[entry] = None
                     entry.state = _IDLE
@@ -156,14 +158,15 @@ class Acquirer:
     ) -> Connection[Any]:
         """Lend a connection that was asked for at `since`, in any other way than the straight line.
 
-        If there is an `entry`, it was taken, and closed since or not.
+        If there is an `entry`, it was taken, and closed since or not: an await could lose it here.
         """
-        if sub is None or entry is None:  # nothing can be lost yet
-            if sub is None or not sub.waiting or len(sub.limit.borrowers) < sub.limit.total:
-                await checkpoint_if_cancelled()
-            # Otherwise this task will certainly park, and parking is itself a cancellation point.
-            if sub is None or self._engine.lends_in != get_ident():
-                sub = await self._open(endpoint, since, fresh)
+        if entry is None and (
+            sub is None or not sub.waiting or len(sub.limit.borrowers) < sub.limit.total
+        ):
+            await checkpoint_if_cancelled()
+        # Otherwise this task will certainly park, and parking is itself a cancellation point.
+        if sub is None or (entry is None and self._engine.lends_in != get_ident()):
+            sub = await self._open(endpoint, since, fresh)
         now = since
         waiter: PooledWaiter | None = None
         try:
