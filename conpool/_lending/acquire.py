@@ -144,7 +144,7 @@ class Acquirer:
             endpoint, sub, timeout, fresh, affinity=affinity, block=block, since=now, entry=entry
         )
 
-    async def _acquire(  # noqa: C901 - a call for each step would cost each lease
+    async def _acquire(
         self,
         endpoint: Target,
         sub: PooledSub | None,

@@ -8,17 +8,26 @@ from mutations.bug import Mutation
 
 CORE: Final = (
     "tests/unit/core/test_straight.py",
-    "tests/unit/core",
+    "tests/unit/core/test_core.py",
+    "tests/unit/core/test_core_orders.py",
+    "tests/unit/core/test_failures.py",
+    "tests/unit/core/test_records.py",
     "tests/model/test_state_machine.py",
     "tests/model/test_model.py",
 )
 LENDING: Final = (
     "tests/unit/lending/test_straight.py",
-    "tests/unit/lending",
+    "tests/unit/lending/test_block.py",
+    "tests/unit/lending/test_acquire.py",
     "tests/regressions/test_broken_off.py",
-    "tests/unit/pool",
 )
-STATISTICS: Final = ("tests/unit/stats", "tests/unit/core/test_straight.py", *LENDING)
+STATISTICS: Final = (
+    "tests/unit/stats/test_histogram.py",
+    "tests/unit/stats/test_counters.py",
+    "tests/unit/stats/test_snapshot.py",
+    "tests/unit/core/test_straight.py",
+    *LENDING,
+)
 DIAGNOSIS: Final = ("tests/unit/engine/test_diagnosis.py", *LENDING)
 _FILES: Final = {
     "core": CORE,
@@ -577,8 +586,8 @@ MUTATIONS: Final = (
     plant(
         "a hit is not fair",
         "_lending/acquire.py",
-        "                    await checkpoint()\n                    if entry.state is _ACTIVE and sub",
-        "                    if entry.state is _ACTIVE and sub",
+        "                    await checkpoint()\n                    if entry.state is _ACTIVE",
+        "                    if entry.state is _ACTIVE",
     ),
     plant(
         "a hit that was closed amid its checkpoint is lent",
@@ -697,7 +706,6 @@ MUTATIONS: Final = (
         "                and sub.is_straight\n",
         "",
         *LENDING,
-        "tests/unit/core",
     ),
     plant(
         "what is tainted is kept straight",
@@ -929,10 +937,10 @@ MUTATIONS: Final = (
         "",
     ),
     plant(
-        "the copy of a histogram's buckets is none",
+        "the buckets of long durations are lost when histograms are joined",
         "_stats/histogram.py",
-        "            self._buckets = other._buckets.copy()\n",
-        "            self._buckets = other._buckets\n",
+        "            self._reach(len(other._buckets) - 1)\n",
+        "",
     ),
     plant(
         "zeros are not counted",

@@ -236,6 +236,12 @@ def return_and_lend_again(shell: Shell) -> None:
     shell.release(again)
 
 
+def return_and_hold(shell: Shell) -> None:
+    lend_once(shell)
+    shell.advance(1.0)
+    shell.lend()
+
+
 def hand_over(shell: Shell) -> None:
     """To two in line; the third stays there."""
     shell.set_limit(1)
@@ -336,7 +342,7 @@ def lend_what_has_lapsed(shell: Shell) -> None:
 
 
 WAYS = [
-    *(return_and_lend_again, hand_over, hand_over_what_was_idle, hand_over_to_all),
+    *(return_and_lend_again, return_and_hold, hand_over, hand_over_what_was_idle, hand_over_to_all),
     *(hand_over_late, hand_over_at_the_end_of_its_life, hand_over_near_the_end_of_its_life),
     *(hand_over_what_is_doomed, one_who_wants_a_new_one_came_first),
     *(one_who_wants_a_new_one_is_alone, one_with_a_dial_under_way_came_first),
