@@ -195,8 +195,8 @@ MUTATIONS: Final = (
     plant(
         "how long a lease lasted that ends straight is not counted",
         "_core/straight.py",
-        "    recent.append(now - lease.since)  # first: if it raises, the books still have the lease\n",
-        "",
+        "    recent.append(now - lease.since)  # first: if",
+        "    # first: if",
     ),
     plant(
         "the durations of what is kept straight pile up",
