@@ -540,12 +540,6 @@ MUTATIONS: Final = (
         "            and not",
     ),
     plant(
-        "a hit overtakes those who wait",
-        "_lending/acquire.py",
-        "            and not (sub.waiting or fresh)\n",
-        "            and not fresh\n",
-    ),
-    plant(
         "one who wants a new connection gets an idle one",
         "_lending/acquire.py",
         "            and not (sub.waiting or fresh)\n",
@@ -611,14 +605,20 @@ MUTATIONS: Final = (
     plant(
         "a hit that was closed and is cancelled is idle again",
         "_lending/acquire.py",
-        "entry and entry.state is _ACTIVE and entry.generation == sub.generation\n",
-        "entry and entry.generation == sub.generation\n",
+        "is_fit = entry and entry.state is _ACTIVE and sub.is_straight\n",
+        "is_fit = entry and sub.is_straight\n",
     ),
     plant(
-        "a hit that was cleared and is cancelled is idle again",
+        "a hit that was cleared or is one too many is idle again when it is cancelled",
         "_lending/acquire.py",
-        "entry and entry.state is _ACTIVE and entry.generation == sub.generation\n",
-        "entry and entry.state is _ACTIVE\n",
+        "is_fit = entry and entry.state is _ACTIVE and sub.is_straight\n",
+        "is_fit = entry and entry.state is _ACTIVE\n",
+    ),
+    plant(
+        "a hit that was retired and is cancelled is idle again",
+        "_lending/acquire.py",
+        " and not entry.doomed and",
+        " and",
     ),
     plant(
         "a hit that could not be looked at is idle again",
@@ -643,12 +643,6 @@ MUTATIONS: Final = (
         "_lending/acquire.py",
         "                    self._core.touched[sub] = None\n",
         "",
-    ),
-    plant(
-        "a hit that is cancelled is put back twice",
-        "_lending/acquire.py",
-        "                    self._core.touched[sub] = None\n                    entry = None\n",
-        "                    self._core.touched[sub] = None\n",
     ),
     plant(
         "a hit that is cancelled is not counted",

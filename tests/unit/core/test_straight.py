@@ -398,7 +398,8 @@ def test_nothing_is_handed_over_if_the_durations_cannot_be_counted(
         patch.setattr(Histogram, "settled", fail)
         with pytest.raises(MemoryError):
             straight.pass_on(lease, shell.now, shell.core.timetable)
-    assert waiting.is_waiting
+    assert waiting.waiter is not None
+    assert waiting.waiter.queued
     assert lease in lease.entry.leases
     assert straight.pass_on(lease, shell.now, shell.core.timetable) is waiting.waiter
     uses = shell.sub().counters.use_time

@@ -16,6 +16,7 @@ from trio.lowlevel import checkpoint
 from trio.testing import MockClock
 
 from conpool import (
+    AcquireTimeout,
     AnyEndpoint,
     ConnectError,
     Connection,
@@ -141,18 +142,15 @@ async def test_one_that_is_handed_over_straight_and_cancelled_gives_it_back(
 
 
 async def test_a_peer_that_has_closed_is_noticed_before_the_connection_is_lent() -> None:
-    async def serve_once(stream: trio.abc.Stream) -> None:
-        await stream.send_all(await stream.receive_some())
-        await closing.wait()
-
-    closing = trio.Event()
-    async with serving(serve_once) as server, ConnectionPool() as pool:
-        async with pool.connection(server.endpoint) as connection:
-            await exchange(connection)
-        closing.set()
-        await wait_moved(pool, server.endpoint)
+    async with serving() as server, ConnectionPool() as pool:
+        assert await use(pool, 1, server.endpoint) == [1]
+        (entry,) = pool._core.subs[server.endpoint].idle
+        (stream,) = server.live
+        stream.socket.close()
+        assert entry.link.poll(5000), "without a checkpoint, so that only the hit can notice it"
         assert await use(pool, 1, server.endpoint) == [2]
         assert reasons(pool, server.endpoint) == {"PEER_CLOSED": 1}
+        assert counts(pool, server.endpoint) == {"idle": 1}
 
 
 async def wait_moved(pool: Pool, endpoint: AnyEndpoint) -> None:
@@ -189,6 +187,57 @@ async def test_what_the_peer_said_after_the_answer_is_noticed_at_the_return() ->
             await wait_moved(pool, server.endpoint)
         await settle()
         assert counts(pool, server.endpoint) == {}
+
+
+@pytest.mark.parametrize("straightness", [True, False])
+async def test_what_a_block_ended_in_counts_on_both_ways(straightness: bool) -> None:
+    async with open_pool(is_plain=straightness) as pool:
+        await use(pool)
+        with pytest.raises(ZeroDivisionError):
+            async with pool.connection(HERE) as connection:
+                await exchange(connection)
+                raise ZeroDivisionError
+        assert (counts(pool), reasons(pool)) == ({}, {"ERROR": 1})
+
+
+@pytest.mark.parametrize("straightness", [True, False])
+async def test_what_is_still_in_use_is_not_kept_on_either_way(straightness: bool) -> None:
+    async with (
+        open_pool(is_plain=straightness) as pool,
+        trio.open_nursery() as nursery,
+    ):
+        connection = await pool.acquire(HERE)
+        nursery.start_soon(receive_in_vain, connection)
+        await settle()
+        pool.release(connection)
+        assert len(reasons(pool)) == 1
+        assert counts(pool) == {}
+
+
+async def receive_in_vain(connection: Connection[None]) -> None:
+    with pytest.raises((trio.ClosedResourceError, trio.BrokenResourceError)):
+        await connection.receive_some()
+
+
+async def test_what_was_interrupted_is_not_kept() -> None:
+    async with open_pool(is_plain=True) as pool:
+        connection = await pool.acquire(HERE)
+        pool.clear(interrupt_in_use=True)
+        assert await use(pool) == [2]
+        assert pool._core.subs[HERE].is_straight
+        pool.release(connection)
+        assert counts(pool) == {"idle": 1}
+        assert await use(pool) == [2]
+
+
+async def test_a_paused_endpoint_lends_nothing(autojump_clock: MockClock) -> None:
+    async with open_pool(is_plain=True) as pool:
+        await use(pool)
+        pool.pause(HERE)
+        with pytest.raises(AcquireTimeout):
+            await pool.acquire(HERE, timeout=1.0)
+        pool.resume(HERE)
+        assert await use(pool) == [1]
 
 
 async def test_a_lease_that_is_released_twice_ends_once() -> None:
@@ -276,6 +325,7 @@ async def test_a_hit_that_is_cancelled_leaves_all_as_it_was() -> None:
             scope.cancel()
             await pool.acquire(HERE)
         assert counts(pool) == {"idle": 2}
+        await settle()  # so that the books are looked at
         stats = pool.stats(HERE)
         assert (stats.acquired, stats.acquire_cancelled, stats.wait_time.count) == (2, 1, 2)
         assert await use(pool) == [2]
@@ -378,6 +428,99 @@ async def test_one_that_waits_gets_what_a_cancelled_hit_puts_back(
         await settle()
         assert counts(pool) == {"active": 1}
         assert trio.current_time() == 0.0
+
+
+async def test_a_hit_that_is_one_too_many_when_it_is_cancelled_is_closed(amid: Amid) -> None:
+    async with open_pool(is_plain=True) as pool:
+        await use(pool, 2)
+        other = await pool.acquire(HERE)
+        with trio.CancelScope() as scope:
+
+            def lower_and_cancel() -> None:
+                pool.set_limit(HERE, 1)
+                scope.cancel()
+
+            amid(lower_and_cancel)
+            await pool.acquire(HERE)
+        await settle()
+        assert (counts(pool), reasons(pool)) == ({"active": 1}, {"SURPLUS": 1})
+        pool.release(other)
+
+
+async def test_a_hit_that_is_retired_before_it_is_cancelled_is_closed(amid: Amid) -> None:
+    async with open_pool(is_plain=True) as pool, trio.open_nursery() as nursery:
+        await use(pool)
+        with trio.CancelScope() as scope:
+
+            def drain_and_cancel() -> None:
+                nursery.start_soon(pool.drain, HERE)
+                scope.cancel()
+
+            amid(drain_and_cancel, is_settled=True)
+            await pool.acquire(HERE)
+        await settle()
+        assert counts(pool) == {}
+
+
+@pytest.mark.parametrize("is_cancelled", [True, False])
+async def test_of_many_that_are_cleared_amid_their_checkpoint_none_is_lent(
+    autojump_clock: MockClock, is_cancelled: bool
+) -> None:
+    """A clear closes a few at a time: the others must be known by their age."""
+    many = 250
+    ids: list[int] = []
+
+    async def wait() -> None:
+        async with pool.connection(HERE) as connection:
+            ids.append(connection.id)
+
+    class ClearsOnce(trio.abc.Instrument):
+        def after_task_step(self, task: trio.lowlevel.Task) -> None:
+            if not reasons(pool) and counts(pool) == {"active": many}:
+                pool.clear()
+                if is_cancelled:
+                    nursery.cancel_scope.cancel()
+
+    async with open_pool(
+        is_plain=True, every_step=False, max_connections_per_endpoint=many
+    ) as pool:
+        await use(pool, many)
+        clearing = ClearsOnce()
+        trio.lowlevel.add_instrument(clearing)
+        async with trio.open_nursery() as nursery:
+            for _ in range(many):
+                nursery.start_soon(wait)
+        trio.lowlevel.remove_instrument(clearing)
+        await settle()
+        assert reasons(pool) == {"CLEARED": many}
+        assert len(ids) == (0 if is_cancelled else many)
+        assert not ids or min(ids) > many
+        assert counts(pool).keys() <= {"idle"}
+
+
+async def test_of_many_that_are_cancelled_as_their_pool_closes_none_is_left(
+    autojump_clock: MockClock,
+) -> None:
+    many = 250
+
+    class ClosesOnce(trio.abc.Instrument):
+        def after_task_step(self, task: trio.lowlevel.Task) -> None:
+            if pool._core.is_open and counts(pool) == {"active": many}:
+                pool._engine.stop_serving()
+                nursery.cancel_scope.cancel()
+
+    async with open_pool(
+        is_plain=True, every_step=False, max_connections_per_endpoint=many
+    ) as pool:
+        await use(pool, many)
+        closing = ClosesOnce()
+        trio.lowlevel.add_instrument(closing)
+        async with trio.open_nursery() as nursery:
+            for _ in range(many):
+                nursery.start_soon(pool.acquire, HERE)
+        trio.lowlevel.remove_instrument(closing)
+    assert reasons(pool) == {"POOL_CLOSED": many}
+    assert trio.current_time() == 0.0
 
 
 async def test_a_hit_that_cannot_be_looked_at_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
