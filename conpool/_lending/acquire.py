@@ -129,8 +129,8 @@ class Acquirer:
                             block.connection = connection
                         return connection
             except BaseException as exc:
-                is_fit = entry and entry.state is _ACTIVE and sub.is_straight
-                if entry and is_fit and not entry.doomed and type(exc) in _NOT_ITS_FAULT:
+                is_fit = entry and entry.state is _ACTIVE and sub.is_straight and not entry.doomed
+                if entry and is_fit and self._core.state is _OPEN and type(exc) in _NOT_ITS_FAULT:
                     # As it was before, without a call: there may be no room on the stack for one.
                     sub.idle[entry] = None
                     entry.state = _IDLE

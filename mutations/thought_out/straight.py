@@ -605,20 +605,26 @@ MUTATIONS: Final = (
     plant(
         "a hit that was closed and is cancelled is idle again",
         "_lending/acquire.py",
-        "is_fit = entry and entry.state is _ACTIVE and sub.is_straight\n",
-        "is_fit = entry and sub.is_straight\n",
+        "is_fit = entry and entry.state is _ACTIVE and sub.is_straight and",
+        "is_fit = entry and sub.is_straight and",
     ),
     plant(
         "a hit that was cleared or is one too many is idle again when it is cancelled",
         "_lending/acquire.py",
-        "is_fit = entry and entry.state is _ACTIVE and sub.is_straight\n",
-        "is_fit = entry and entry.state is _ACTIVE\n",
+        "is_fit = entry and entry.state is _ACTIVE and sub.is_straight and",
+        "is_fit = entry and entry.state is _ACTIVE and",
     ),
     plant(
         "a hit that was retired and is cancelled is idle again",
         "_lending/acquire.py",
-        " and not entry.doomed and",
-        " and",
+        "sub.is_straight and not entry.doomed\n",
+        "sub.is_straight\n",
+    ),
+    plant(
+        "a hit that is cancelled is idle again though the pool has closed",
+        "_lending/acquire.py",
+        " and self._core.state is _OPEN and type(exc)",
+        " and type(exc)",
     ),
     plant(
         "a hit that could not be looked at is idle again",
