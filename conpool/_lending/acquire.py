@@ -44,7 +44,7 @@ from conpool._values.states import AcquirePhase, CloseReason, ConnectionState, P
 _IDLE = ConnectionState.IDLE
 _ACTIVE = ConnectionState.ACTIVE
 _OPEN = PoolState.OPEN
-_NOT_ITS_FAULT = (trio.Cancelled, KeyboardInterrupt, RecursionError, MemoryError)
+_HARMLESS = (trio.Cancelled, KeyboardInterrupt, RecursionError, MemoryError)
 
 
 class Block(Protocol):
@@ -129,8 +129,8 @@ class Acquirer:
                             block.connection = connection
                         return connection
             except BaseException as exc:
-                is_fit = entry and entry.state is _ACTIVE and sub.is_straight and not entry.doomed
-                if entry and is_fit and self._core.state is _OPEN and type(exc) in _NOT_ITS_FAULT:
+                is_usual = type(exc) in _HARMLESS and self._core.state is _OPEN and sub.is_straight
+                if is_usual and entry and entry.state is _ACTIVE and entry.doomed is None:
                     # As it was before, without a call: there may be no room on the stack for one.
                     sub.idle[entry] = None
                     entry.state = _IDLE
