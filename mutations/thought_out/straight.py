@@ -985,6 +985,24 @@ MUTATIONS: Final = (
         "            self.use_time.recent.clear()\n",
     ),
     plant(
+        "the waits of leases that begin the general way pile up",
+        "_core/core.py",
+        "            counters.other_waits = counters.other_waits.settled()\n",
+        "            pass\n",
+    ),
+    plant(
+        "a lease that begins the general way is never reused",
+        "_core/core.py",
+        "            counters.other_reused += 1\n",
+        "            pass\n",
+    ),
+    plant(
+        "a few durations are not counted in bulk",
+        "_stats/histogram.py",
+        "                self.add(seconds)\n",
+        "                pass\n",
+    ),
+    plant(
         "the uses that are not counted yet pile up",
         "_stats/counters.py",
         "            self.use_time = self.use_time.settled()\n",

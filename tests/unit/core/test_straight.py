@@ -57,6 +57,28 @@ def test_durations_are_counted_in_bulk_and_none_is_lost() -> None:
     assert shell.sub().counters.use_time.total == expected
 
 
+def test_durations_are_counted_in_bulk_on_the_general_way_too() -> None:
+    shell = Shell()
+    shell.goes_straight = False
+    for number in range(3 * MOST_RECENT):
+        lend_once(shell)
+        counters = shell.sub().counters
+        assert len(counters.other_waits.recent) < MOST_RECENT
+        assert len(counters.use_time.recent) < MOST_RECENT
+        assert counters.use_time.count == counters.wait_time.count == number + 1
+
+
+def test_durations_are_counted_in_bulk_where_connections_go_from_one_to_the_next() -> None:
+    shell = Shell(max_connections_per_endpoint=1)
+    callers = [shell.lend()]
+    callers += [shell.ask() for _ in range(3 * MOST_RECENT)]
+    for number, caller in enumerate(callers):
+        shell.release(caller)
+        uses = shell.sub().counters.use_time
+        assert len(uses.recent) <= MOST_RECENT
+        assert uses.count == number + 1
+
+
 def test_one_that_has_lapsed_stays_where_it_is() -> None:
     shell = Shell(max_idle_time=5.0)
     lend_once(shell)

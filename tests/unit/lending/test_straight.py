@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from conpool import (
     AnyEndpoint,
     ConnectError,
     Connection,
+    ConnectionInfo,
     ConnectionPool,
     Observer,
     PoolClosed,
@@ -136,6 +138,63 @@ async def test_one_that_is_handed_over_straight_and_cancelled_gives_it_back(
         assert straight == ["pass_on"]
         assert counts(pool) == {"idle": 1}
         assert pool.stats(HERE).acquire_cancelled == 1
+
+
+async def test_one_who_wants_a_new_connection_is_served_by_a_return_of_another(
+    autojump_clock: MockClock, straight: list[str]
+) -> None:
+    async with (
+        open_pool(is_plain=True, max_connections_per_endpoint=1) as pool,
+        trio.open_nursery() as nursery,
+    ):
+        connection = await pool.acquire(HERE)
+        nursery.start_soon(partial(hold, pool, fresh=True))
+        await settle()
+        pool.release(connection)
+        await settle()
+        assert counts(pool) == {"active": 1}
+        assert reasons(pool) == {"EVICTED": 1}
+        assert straight == []
+
+
+class HearsWhoAsks(Observer):
+    heard = 0
+
+    def acquire_started(self, endpoint: AnyEndpoint) -> None:
+        self.heard += 1
+
+
+class HearsBeginnings(Observer):
+    heard = 0
+
+    def acquired(self, info: ConnectionInfo, waited: float) -> None:
+        self.heard += 1
+
+
+class HearsEnds(Observer):
+    heard = 0
+
+    def released(self, info: ConnectionInfo, held: float) -> None:
+        self.heard += 1
+
+
+@pytest.mark.parametrize("watching", [HearsWhoAsks, HearsBeginnings, HearsEnds])
+async def test_an_observer_hears_of_each_lease(
+    watching: type[HearsWhoAsks | HearsBeginnings | HearsEnds],
+) -> None:
+    observer = watching()
+    async with open_pool(is_plain=True, observers=[observer]) as pool:
+        for _ in range(3):
+            await use(pool)
+    assert observer.heard == 3
+
+
+async def test_a_callback_for_reuse_hears_of_each() -> None:
+    heard: list[int] = []
+    async with open_pool(is_plain=True, on_reused=lambda info: heard.append(info.id)) as pool:
+        for _ in range(3):
+            await use(pool)
+    assert heard == [1, 1]
 
 
 # ── what is not straight ────────────────────────────────────────────────────────
