@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from functools import partial
 from threading import get_ident
-from typing import Any, Protocol, final
+from typing import Any, NoReturn, Protocol, final
 
 import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled, current_task, enable_ki_protection
@@ -76,7 +76,7 @@ class Acquirer:
         self._news = engine.news
         self._subs: Mapping[Any, PooledSub] = engine.core.subs
         self._releaser = releaser
-        self._undoing = Undoing(engine)
+        self._undoing = Undoing(engine, releaser)
         is_checked = releaser.peer_check.is_set
         self._take_idle = self._take_unless_due if is_checked else self._take
         self._take_fit = self._join_or_take if engine.rules.shares else self._take_idle
@@ -112,35 +112,26 @@ class Acquirer:
             and affinity is None
             and self._engine.lends_in == get_ident()
         ):
-            if not sub.waiting:
-                entry = take(sub, now)
-            elif len(sub.limit.borrowers) >= sub.limit.total:
-                return await self._wait(sub, timeout, block, now)
-            else:
+            if sub.waiting:
+                if len(sub.limit.borrowers) >= sub.limit.total:
+                    return await self._wait(sub, timeout, block, now)
                 entry = None
-            try:
-                if entry is None:
-                    pass
-                elif entry.link.poll(0):
-                    self._undoing.keep(entry)  # it needs a closer look
-                    entry = None
-                else:
-                    await checkpoint()
-                    if entry.state is _ACTIVE and sub.is_straight:
-                        lease = begin(entry, current_task(), now)
-                        connection: Connection[Any] = Connection(self._releaser, lease)
-                        if block is not None:
-                            block.connection = connection
-                        return connection
-            except BaseException as exc:
-                if entry and entry.state is _ACTIVE and entry.generation == sub.generation:
-                    # As it was before, without a call: there may be no room on the stack for one.
-                    sub.idle[entry] = None
-                    entry.state = _IDLE
-                    self._core.touched[sub] = None
-                    entry = None
-                with_room(partial(self._undoing.roll_back, sub, None, entry, exc, now))
-                raise
+            elif (entry := take(sub, now)) is not None:
+                try:
+                    if entry.link.poll(0):
+                        self._undoing.keep(entry)  # it needs a closer look
+                        entry = None
+                    else:
+                        await checkpoint()
+                        if entry.state is _ACTIVE and sub.is_straight:
+                            lease = begin(entry, current_task(), now)
+                            connection: Connection[Any] = Connection(self._releaser, lease)
+                            if block is not None:
+                                block.connection = connection
+                            return connection
+                except BaseException as exc:
+                    self._undoing.undo_hit(sub, entry, exc, now)
+                    raise
         else:
             entry = None
         return await self._acquire(
@@ -165,7 +156,7 @@ class Acquirer:
                 await park(waiter, engine)
             entry = waiter.entry
             if entry is None:
-                raise make_refusal(core, sub, waiter, engine.now(), pool_name=self._name)
+                self._raise_refusal(waiter, sub)
             # A cancellation may have arrived between hand-over and our waking.
             await checkpoint_if_cancelled()
             now = engine.now()
@@ -182,7 +173,7 @@ class Acquirer:
             block.connection = connection
         return connection
 
-    async def _acquire(  # noqa: C901 - a call for each step would cost each lease
+    async def _acquire(
         self,
         endpoint: Target,
         sub: PooledSub | None,
@@ -196,14 +187,15 @@ class Acquirer:
     ) -> Connection[Any]:
         """Lend a connection that was asked for at `since`, in any other way than the straight line.
 
-        If there is an `entry`, it was taken, and closed since or not.
+        If there is an `entry`, it was taken, and closed since or not: an await could lose it here.
         """
-        if sub is None or entry is None:  # nothing can be lost yet
-            if sub is None or not sub.waiting or len(sub.limit.borrowers) < sub.limit.total:
-                await checkpoint_if_cancelled()
-            # Otherwise this task will certainly park, and parking is itself a cancellation point.
-            if sub is None or self._engine.lends_in != get_ident():
-                sub = await self._open(endpoint, since, fresh)
+        if entry is None and (
+            sub is None or not sub.waiting or len(sub.limit.borrowers) < sub.limit.total
+        ):
+            await checkpoint_if_cancelled()
+        # Otherwise this task will certainly park, and parking is itself a cancellation point.
+        if sub is None or (entry is None and self._engine.lends_in != get_ident()):
+            sub = await self._open(endpoint, since, fresh)
         now = since
         waiter: PooledWaiter | None = None
         try:
@@ -311,7 +303,7 @@ class Acquirer:
                 await checkpoint()
             entry = waiter.entry
             if entry is None:
-                raise make_refusal(core, sub, waiter, engine.now(), pool_name=self._name)
+                self._raise_refusal(waiter, sub)
             # A cancellation may have arrived between hand-over and our waking.
             await checkpoint_if_cancelled()
             if (
@@ -322,6 +314,9 @@ class Acquirer:
                 return entry
             now = engine.now()
             sub = self._put_back_in_line(waiter, entry, sub, now)
+
+    def _raise_refusal(self, waiter: PooledWaiter, sub: PooledSub) -> NoReturn:
+        raise make_refusal(self._core, sub, waiter, self._engine.now(), pool_name=self._name)
 
     def _put_back_in_line(
         self, waiter: PooledWaiter, entry: PooledEntry, sub: PooledSub, now: float
@@ -342,7 +337,7 @@ class Acquirer:
         core = self._core
         pop_newest = core.pop_newest
         if affinity is not None:
-            pop_newest = partial(self._pop_known, affinity)
+            pop_newest = partial(core.pop_known, affinity=affinity)
         entry: PooledEntry | None = None
         try:
             while (entry := pop_newest(sub, now)) is not None:
@@ -391,9 +386,6 @@ class Acquirer:
                 return entry
             self._undoing.keep(entry)  # it goes away, and is closed
         return None
-
-    def _pop_known(self, affinity: Hashable, sub: PooledSub, now: float) -> PooledEntry | None:
-        return self._core.pop_known(sub, affinity, now)
 
     def _tell_acquired(
         self, connection: Connection[Any], entry: PooledEntry, waited: float
