@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import platform
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -84,6 +85,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     unknown = set(args.cases) - set(CASES)
     if unknown:
         parser.error(f"no such case: {', '.join(sorted(unknown))}")
+    # The pools say that there are many of them.
+    logging.getLogger("conpool").addHandler(logging.NullHandler())
     scale = TINY if args.tiny else QUICK if args.quick else FULL
     print(
         f"Python {platform.python_version()}, trio {trio.__version__}, {platform.system()}"

@@ -225,9 +225,9 @@ def _lease(pool: conpool.ConnectionPool[None], endpoints: list[conpool.Endpoint]
     return run
 
 
-def fits(size: int) -> bool:
+def fits(size: int, files_each: float = _FILES_EACH) -> bool:
     """Raise the limit on open files if need be; return whether it is enough for `size`."""
-    wanted = int(_FILES_EACH * size)
+    wanted = int(files_each * size)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < wanted <= hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

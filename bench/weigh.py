@@ -102,7 +102,7 @@ class NullConnector(conpool.Connector):
 
 @final
 class NullStream(trio.abc.Stream):
-    """Never moves a byte."""
+    """Never moves a byte, and is closed at once, as a socket is."""
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         await trio.lowlevel.checkpoint()
@@ -113,6 +113,9 @@ class NullStream(trio.abc.Stream):
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         await trio.lowlevel.checkpoint()
         return b""
+
+    def close(self) -> None:
+        """Close at once."""
 
     async def aclose(self) -> None:
         await trio.lowlevel.checkpoint()
