@@ -16,7 +16,7 @@ import conpool
 from .growth import order_tasks_alike
 from .measure import Aim, Run, Scale, Table, clock, count_bytecodes, race, take_turns
 from .server import HOST, serving
-from .weigh import NullConnector, NullStream
+from .weigh import NullConnector
 
 _SIZES: Final = (10, 100, 1_000, 10_000)
 _FLAT: Final = 1.2
@@ -112,7 +112,7 @@ async def measure_burst(scale: Scale) -> Table:
     async with serving() as port:
         loopback = partial(trio.open_tcp_stream, HOST, port)
         ways: dict[str, Run] = {
-            "in memory, without a pool": partial(_burst_without, _open_null),
+            "in memory, without a pool": partial(_burst_without, NullConnector().connect_nowhere),
             "in memory, conpool, one endpoint": partial(_burst, NullConnector, False, port),
             "in memory, conpool, an endpoint each": partial(_burst, NullConnector, True, port),
             "loopback, without a pool": partial(_burst_without, loopback),
@@ -181,8 +181,3 @@ def _make_meeting(tasks: int) -> Callable[[], Awaitable[None]]:
         await are_all_there.wait()
 
     return meet
-
-
-async def _open_null() -> trio.abc.Stream:
-    await trio.lowlevel.checkpoint()
-    return NullStream()

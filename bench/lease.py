@@ -110,9 +110,7 @@ async def measure_contended(scale: Scale) -> Table:
     tasks = scale.pick(1000, 1000, 30)
     async with AsyncExitStack() as stack:
         port = await stack.enter_async_context(serving())
-        config = conpool.PoolConfig(
-            max_connections_per_endpoint=_LIMIT, acquire_timeout=_PATIENCE
-        )
+        config = conpool.PoolConfig(max_connections_per_endpoint=_LIMIT, acquire_timeout=_PATIENCE)
         pool = await stack.enter_async_context(conpool.ConnectionPool(config))
         endpoint = conpool.Endpoint(HOST, port)
         limiter = LimiterPool(_LIMIT, partial(trio.open_tcp_stream, HOST, port))
