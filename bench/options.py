@@ -1,4 +1,4 @@
-"""What an uncontended lease costs with a group, a limit of the pool, an observer, or in a thread."""
+"""What a lease costs with a group, a limit of the pool, an observer, or in a thread."""
 
 from __future__ import annotations
 
