@@ -22,6 +22,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinxcontrib_trio",
     "myst_parser",  # for the changelog, which is Markdown
+    "bench_tables",
     "house_table",
     "plain_docstrings",
     "state_picture",
