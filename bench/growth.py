@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import resource
 import socket
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from typing import Any, Final, TypeAlias, final
 
@@ -55,8 +55,7 @@ def measure_growth(scale: Scale) -> Table:
         size for size in scale.steps(*_SIZES, full=10_000, quick=10_000, tiny=10) if fits(size)
     ]
     fewest, most = sizes[0], sizes[-1]
-    openers = {"": _open_all}
-    operations, times = _measure(openers, sizes, scale)
+    operations, times = _measure({"": _open_all}, sizes, scale)
     rows: list[tuple[str, ...]] = []
     for number, name in enumerate(operations):
         first = list(operations)[number % 2]
@@ -119,7 +118,7 @@ Opener: TypeAlias = Callable[[AsyncExitStack, str, list[int], bool], Awaitable[d
 
 
 def _measure(
-    openers: dict[str, Opener], sizes: list[int], scale: Scale, *, in_memory: bool = False
+    openers: Mapping[str, Opener], sizes: list[int], scale: Scale, *, in_memory: bool = False
 ) -> tuple[Operations, Race]:
     # Time stands still while operations are counted. Otherwise a duration could fall into another
     # bucket of a histogram than the one before, and that would look like growth.
@@ -139,7 +138,7 @@ def _same_operations(text: str, costs: Iterable[tuple[float, float]]) -> Aim:
     return Aim(text, max(counts) - min(counts), 0.0)
 
 
-async def _count(openers: dict[str, Opener], sizes: list[int], in_memory: bool) -> Operations:
+async def _count(openers: Mapping[str, Opener], sizes: list[int], in_memory: bool) -> Operations:
     found: Operations = {}
     async with AsyncExitStack() as stack:
         for name, run in (await _open(stack, openers, sizes, in_memory)).items():
@@ -152,7 +151,7 @@ async def _count(openers: dict[str, Opener], sizes: list[int], in_memory: bool) 
 
 
 async def _race(
-    openers: dict[str, Opener], sizes: list[int], scale: Scale, in_memory: bool
+    openers: Mapping[str, Opener], sizes: list[int], scale: Scale, in_memory: bool
 ) -> Race:
     async with AsyncExitStack() as stack:
         # Pools of all sizes are open at once, so that the machine's moods are the same for all.
@@ -164,7 +163,7 @@ async def _race(
 
 
 async def _open(
-    stack: AsyncExitStack, openers: dict[str, Opener], sizes: list[int], in_memory: bool
+    stack: AsyncExitStack, openers: Mapping[str, Opener], sizes: list[int], in_memory: bool
 ) -> dict[str, Run]:
     runs: dict[str, Run] = {}
     for title, opener in openers.items():

@@ -41,7 +41,7 @@ def test_every_case_prints_a_table_of_figures(
     title, rule, _head, *rows = table.splitlines()
     assert title
     assert set(rule) == {"─"}
-    assert sum(bool(re.search(r" \d+\.\d", row)) for row in rows) >= 2
+    assert sum(bool(re.search(r" [\d,]+(\.\d+)?( |$)", row)) for row in rows) >= 2
 
 
 def test_an_unknown_case_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,8 +27,7 @@ class Bench(Directive):
     def run(self) -> list[nodes.Node]:
         self.state.document.settings.env.note_dependency(str(KEPT))
         found = load()[self.arguments[0]]
-        head = ["" if not cell else cell for cell in found.head]
-        shown = [table(head, found.rows)]
+        shown: list[nodes.Node] = [table(found.head, found.rows)]
         if found.note:
             shown.append(nodes.paragraph(text=found.note))
         return shown
@@ -44,7 +43,7 @@ class BenchAims(Directive):
                 verdict = "yes" if aim.is_met else "no"
                 limit = f"{sign} {aim.limit:,g}"
                 rows.append((aim.text, f"{aim.measured:,.2f}", limit, verdict))
-        return [table(["", "measured", "aim", "met"], rows)]
+        return [table(("", "measured", "aim", "met"), rows)]
 
 
 class BenchRuns(Directive):
@@ -72,10 +71,10 @@ def describe(run: dict[str, Any]) -> str:
     )
 
 
-def table(head: list[str], rows: list[tuple[str, ...]]) -> nodes.table:
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> nodes.table:
     group = nodes.tgroup(cols=len(head))
     for column in range(len(head)):
-        widest = max(len(row[column]) for row in [tuple(head), *rows])
+        widest = max(len(row[column]) for row in [head, *rows])
         group += nodes.colspec(colwidth=max(widest, SMALL))
     group += nodes.thead("", line(head))
     body = nodes.tbody()
