@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import platform
 import sys
@@ -94,6 +95,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     run = records.describe_run(scale)
     for name in args.cases or CASES:
+        gc.collect()  # of the case before
         table = CASES[name](scale)
         print(table, end="\n\n", flush=True)
         if args.json is not None:
