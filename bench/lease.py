@@ -119,12 +119,12 @@ async def measure_contended(scale: Scale) -> Table:
         stack.callback(channel.close)
         await channel.fill(_LIMIT, partial(trio.open_tcp_stream, HOST, port))
         runs: dict[str, Run] = {
-            "conpool": _contend(lambda: pool.connection(endpoint)),
-            _TIMED: _contend(lambda: pool.connection(endpoint, timeout=_PATIENCE)),
-            _LIMITER: _contend(limiter.connection),
-            _TIMED_LIMITER: _contend(lambda: limiter.timed_connection(_PATIENCE)),
-            "CapacityLimiter + deque, generator": _contend(limiter.generated_connection),
-            "memory channel": _contend(channel.connection),
+            "conpool": contend(lambda: pool.connection(endpoint)),
+            _TIMED: contend(lambda: pool.connection(endpoint, timeout=_PATIENCE)),
+            _LIMITER: contend(limiter.connection),
+            _TIMED_LIMITER: contend(lambda: limiter.timed_connection(_PATIENCE)),
+            "CapacityLimiter + deque, generator": contend(limiter.generated_connection),
+            "memory channel": contend(channel.connection),
         }
         slow: dict[str, Run] = {}
         for rival in open_rivals(_LIMIT):
@@ -179,7 +179,9 @@ def acquire_and_release(pool: conpool.ConnectionPool[None], endpoint: conpool.En
     return run
 
 
-def _contend(lend: Lend) -> Run:
+def contend(lend: Lend) -> Run:
+    """Have a tenth as many tasks as leases lend in turn."""
+
     async def hold() -> None:
         for _ in range(HOLDS):
             async with lend():

@@ -32,7 +32,8 @@ def draw_lease(figure: Any, tables: Tables) -> None:
 
 def draw_budget(figure: Any, tables: Tables) -> None:
     """The bytecodes of a lease by function."""
-    rows = [row for row in tables["budget"].rows if row[0] != "all of conpool"]
+    functions = [row for row in tables["budget"].rows if row[0] != "all of conpool"]
+    rows = [row for row in functions if _number(row[1])]
     _bars(figure.subplots(), rows, 1, "bytecodes of an uncontended lease", is_log=False)
 
 
