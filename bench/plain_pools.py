@@ -46,7 +46,6 @@ class LimiterPool:
                 stream.socket.close()
 
 
-@final
 class LimiterLease:
     """One lease of a `LimiterPool`."""
 
@@ -67,21 +66,18 @@ class LimiterLease:
 
 
 @final
-class TimedLimiterLease:
+class TimedLimiterLease(LimiterLease):
     """One lease of a `LimiterPool`, with a time-out of its own."""
 
-    __slots__ = ("_lease", "_seconds")
+    __slots__ = ("_seconds",)
 
     def __init__(self, pool: LimiterPool, seconds: float) -> None:
-        self._lease = LimiterLease(pool)
+        super().__init__(pool)
         self._seconds = seconds
 
     async def __aenter__(self) -> trio.abc.Stream:
         with trio.fail_after(self._seconds):
-            return await self._lease.__aenter__()
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        await self._lease.__aexit__()
+            return await super().__aenter__()
 
 
 @final
