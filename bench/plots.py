@@ -27,14 +27,14 @@ def draw_lease(figure: Any, tables: Tables) -> None:
     left, right = figure.subplots(1, 2)
     rows = [row for row in tables["uncontended"].rows if "observer" not in row[0]]
     _bars(left, rows, 2, "uncontended, in checkpoints of trio")
-    _bars(right, tables["contended"].rows, 1, "1,000 tasks over 10, µs per lease")
+    _bars(right, tables["contended"].rows, 1, "1,000 tasks over 10, µs per lease", is_log=True)
 
 
 def draw_budget(figure: Any, tables: Tables) -> None:
     """The bytecodes of a lease by function."""
     functions = [row for row in tables["budget"].rows if row[0] != "all of conpool"]
     rows = [row for row in functions if _number(row[1])]
-    _bars(figure.subplots(), rows, 1, "bytecodes of an uncontended lease", is_log=False)
+    _bars(figure.subplots(), rows, 1, "bytecodes of an uncontended lease")
 
 
 def draw_growth(figure: Any, tables: Tables) -> None:
@@ -73,7 +73,7 @@ def draw_clients(figure: Any, tables: Tables) -> None:
     axes.barh(positions, ratios, color=_OURS)
     axes.set_yticks(positions, names)
     axes.invert_yaxis()
-    axes.set_xscale("log")
+    _use_log(axes)
     axes.axvline(1, color="black", linewidth=1)
     axes.set_xlabel("times as fast as the client's stock pool")
     for position, ratio in zip(positions, ratios, strict=True):
@@ -111,7 +111,7 @@ def draw(tables: Tables, folder: Path) -> None:
 
 
 def _bars(
-    axes: Any, rows: list[tuple[str, ...]], column: int, title: str, *, is_log: bool = True
+    axes: Any, rows: list[tuple[str, ...]], column: int, title: str, *, is_log: bool = False
 ) -> None:
     values = [_number(row[column]) for row in rows]
     is_ours = [row[0].startswith("conpool") or "." in row[0].split(" ")[0] for row in rows]
@@ -120,11 +120,17 @@ def _bars(
     axes.set_yticks(positions, [row[0] for row in rows], fontsize=8)
     axes.invert_yaxis()
     if is_log:
-        axes.set_xscale("log")
+        _use_log(axes)
     axes.set_title(title, fontsize=9)
     for position, value in zip(positions, values, strict=True):
         axes.annotate(f" {value:,g}", (value, position), va="center", fontsize=7)
     axes.margins(x=0.12)
+
+
+def _use_log(axes: Any) -> None:
+    """Use a logarithmic scale, without its labels: each bar has a number."""
+    axes.set_xscale("log")
+    axes.tick_params(axis="x", which="both", labelbottom=False)
 
 
 def _line(axes: Any, points: list[tuple[float, float]], label: str, colour: str) -> None:

@@ -4,6 +4,7 @@ where and with what they were measured: all from bench/results.json.
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,10 @@ from bench.records import KEPT, load, load_records  # noqa: E402
 
 SMALL = 2
 """Columns of figures are narrow; the others get the rest."""
+
+FIGURE = re.compile(r"[\d,.]+|[≤≥]\s?[\d,.]+|[\d.]+…[\d.]+")
+FUNCTION = re.compile(r"_*[a-z_]+|[A-Z]\w+\.[\w.<>]+")
+"""A name as the budget has it: of a method, or of a function of a module."""
 
 
 class Bench(Directive):
@@ -41,7 +46,7 @@ class BenchAims(Directive):
             for aim in case.aims:
                 sign = "≥" if aim.is_floor else "≤"
                 verdict = "yes" if aim.is_met else "no"
-                limit = f"{sign} {aim.limit:,g}"
+                limit = f"{sign}\N{NO-BREAK SPACE}{aim.limit:,g}"
                 rows.append((aim.text, f"{aim.measured:,.2f}", limit, verdict))
         return [table(("", "measured", "aim", "met"), rows)]
 
@@ -79,21 +84,25 @@ def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> nodes.table:
     group += nodes.thead("", line(head))
     body = nodes.tbody()
     for row in rows:
-        body += line(row, is_ours=row[0].startswith("conpool"))
+        body += line(row)
     group += body
     return nodes.table("", group)
 
 
-def line(cells: Any, *, is_ours: bool = False) -> nodes.row:
-    entries = []
+def line(cells: tuple[str, ...]) -> nodes.row:
+    row = nodes.row()
     for number, cell in enumerate(cells):
-        text: nodes.Node = nodes.Text(cell)
-        if is_ours and number == 0:
-            text = nodes.strong(text=cell)
-        elif number == 0 and "." in cell.split(" ", maxsplit=1)[0] and cell[:1].isupper():
-            text = nodes.literal(text=cell)
-        entries.append(nodes.entry("", nodes.paragraph("", "", text)))
-    return nodes.row("", *entries)
+        shown = nodes.paragraph()
+        if number == 0 and cell.partition(",")[0] == "conpool":
+            shown += nodes.strong(text=cell)
+        elif number == 0 and FUNCTION.fullmatch(cell):
+            shown += nodes.literal(text=cell)
+        else:
+            for place, part in enumerate(cell.split("`")):
+                shown += nodes.literal(text=part) if place % 2 else nodes.Text(part)
+        is_figure = bool(FIGURE.fullmatch(cell))
+        row += nodes.entry("", shown, classes=["text-right"] if is_figure else [])
+    return row
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
