@@ -27,7 +27,16 @@ Record: TypeAlias = dict[str, Any]
 KEPT: Final = Path(__file__).parent / "results.json"
 """The run that docs/performance.md shows."""
 
-_RIVALS: Final = ("coredis", "httpcore", "httpcore2", "httpx", "httpx2", "psycopg", "psycopg-pool")
+_RIVALS: Final = (
+    "coredis",
+    "httpcore",
+    "httpcore2",
+    "httpx",
+    "httpx2",
+    "psycopg",
+    "psycopg-pool",
+    "redis",
+)
 _ROOT: Final = Path(__file__).parent.parent
 
 
