@@ -23,14 +23,14 @@ contrib: *
 testing: *
 __init__:
 _pool: follow reap lifecycle describe steering blocking pool
-_lending: refusal lease waiting peer_check share release acquire block
+_lending: refusal lease waiting peer_check share release undoing acquire block
 _engine: insist room background attendant holders news diagnosis dialler engine
 _dial: progress address places lookup name_cache socket_options race unix http_connect socks5 \
   tunnel tcp dial
 _connection: closing exchange session tls_tap probe link pooled hand_over idle_watch
 _errors: pool_log connect blame copies obstacles pool explain
 -- trio from here up, not below --
-_core: limit circuit gate heap shedding queue records outgoing affinity effects timetable \
+_core: limit circuit gate heap shedding queue records outgoing affinity effects timetable straight \
   pool_limit standing ledger retiring chores keeping refusing warming balancer dials sharing \
   serving checks failures ending orders seen core
 _extend: connector driver observer logging_observer

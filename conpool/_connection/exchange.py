@@ -165,6 +165,9 @@ class DeadStream(trio.abc.HalfCloseableStream):
 
     __slots__ = ("make_error",)
 
+    taints: Final = ENDED
+    """Nobody can lend what has no stream."""
+
     def __init__(self, make_error: Callable[[], Exception]) -> None:
         self.make_error = make_error
 

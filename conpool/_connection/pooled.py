@@ -29,6 +29,7 @@ def make_core(
     rules: SessionRules,
     *,
     is_checked: bool,
+    is_plain: bool,
 ) -> PooledCore:
     """Make the core of one pool, as its configuration and its driver demand."""
     return Core(
@@ -38,4 +39,5 @@ def make_core(
         is_checked=is_checked or rules.checks,
         resets=rules.resets,
         shares=rules.shares,
+        is_plain=is_plain,
     )

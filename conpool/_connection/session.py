@@ -13,6 +13,7 @@ from typing import Any, Final, cast, final
 
 import trio
 
+from conpool._connection.exchange import SHARED
 from conpool._errors.pool_log import NO_LOG, PoolLog
 from conpool._extend.driver import Driver, NativeDriver
 from conpool._values.config_error import ConfigError
@@ -120,6 +121,9 @@ class RefusingStream(trio.abc.HalfCloseableStream):
     """What a lease gets for a stream where only its session may move bytes."""
 
     __slots__ = ()
+
+    taints: Final = SHARED
+    """The end of a lease must look at the connection's own stream."""
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         raise _refused()

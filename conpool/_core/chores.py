@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final, final
 
 from conpool._core.ledger import Ledger
-from conpool._core.records import AnySubPool, Chore, Outage, Waiter, WaitOutcome
+from conpool._core.records import AnySubPool, Chore, Outage, Waiter
 from conpool._core.retiring import Retiring
+from conpool._values.states import WaitOutcome
 
 PIECE: Final = 100
 """How many waiters or connections one step is about: a millisecond or two of work."""

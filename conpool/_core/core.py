@@ -88,6 +88,7 @@ class Core(Generic[LinkT, TaskT]):
         "_chores",
         "_config",
         "_dials",
+        "_is_plain",
         "_ledger",
         "_overrides",
         "_random",
@@ -125,6 +126,7 @@ class Core(Generic[LinkT, TaskT]):
         is_checked: bool = False,
         resets: bool = False,
         shares: bool = False,
+        is_plain: bool = True,
     ) -> None:
         self._config = config
         self._overrides = overrides
@@ -133,6 +135,7 @@ class Core(Generic[LinkT, TaskT]):
         self.is_checked = is_checked
         """Whether there is a way to ask a peer: otherwise no check is ever due."""
         self._resets = resets
+        self._is_plain = is_plain
         self._shares = shares
         self._ledger = Ledger(self.pool_limit)
         self._chores = Chores(self._ledger)
@@ -194,9 +197,6 @@ class Core(Generic[LinkT, TaskT]):
 
     def queued(self, waiter: AnyWaiter, now: float) -> None:
         """`waiter` joins the end of the queue; one that has had its turn returns to its place."""
-        if not waiter.had_turn:
-            self._ledger.arrivals += 1
-            waiter.number = self._ledger.arrivals
         self._ledger.enqueue(waiter, now)
 
     def withdrawn(self, waiter: AnyWaiter, now: float) -> None:
@@ -208,15 +208,12 @@ class Core(Generic[LinkT, TaskT]):
     ) -> Lease[LinkT, TaskT]:
         """A lease of `entry` begins, after its caller has waited for `waited` seconds."""
         counters = entry.sub.counters
-        if waited:  # first: if it raises, no lease has begun
-            counters.wait_time.add(waited)
-        else:  # an idle hit: one call less
-            counters.wait_time.count += 1
+        counters.note_wait(waited)  # first: if it raises, no lease has begun
+        counters.other_leases += 1
+        if entry.uses:
+            counters.other_reused += 1
         lease = Lease(entry, holder, now)
         entry.leases[lease] = None
-        counters.acquired += 1
-        if entry.uses:
-            counters.total_reused += 1
         entry.uses += 1
         return lease
 
@@ -256,35 +253,16 @@ class Core(Generic[LinkT, TaskT]):
             else:
                 self.condemned(entry, reason, now)
         else:
-            # `begin_idling`, `why_not_kept` and `lend_or_keep`, spelled out for the commonest
-            # case: the connection may be kept, and nobody has a use for it now.
-            entry.was_idle = False
-            entry.idle_since = now
-            lapses_at = now + sub.max_idle_time
-            expires_at = entry.expires_at
-            entry.lapses_at = lapses_at if lapses_at < expires_at else expires_at  # noqa: FURB136
-            if (
-                now < expires_at
-                and entry.uses < sub.max_uses
-                and entry.generation == sub.generation
-                and entry.doomed is None
-                and not sub.is_strict
-                and self.state is _OPEN
-            ):
-                if sub.waiting or sub.is_scarce:
-                    self._serving.lend_or_keep(entry, now)
-                else:
-                    self._ledger.push_idle(entry)
+            if sub.gate.is_in_doubt:
+                self.failures.was_of_use(entry, now)
+            if sub.shares:
+                self._leave(entry, None, now)
             else:
-                if sub.gate.is_in_doubt:
-                    self.failures.was_of_use(entry, now)
-                if sub.shares:
-                    self._leave(entry, None, now)
-                else:
-                    self._serving.place(entry, now, is_used=True)
+                keeping.begin_idling(entry, now)
+                self._serving.place(entry, now, is_used=True)
         # Last: if a call above raises, the books still have the lease, and it can be ended again.
         del entry.leases[lease]
-        sub.counters.use_time.add(now - lease.since)
+        sub.counters.note_use(now - lease.since)
 
     def _leave(self, entry: AnyEntry, reason: CloseReason | None, now: float) -> None:
         """A lease of `entry`, which others may share, is over; for `reason` it takes no more."""
@@ -390,9 +368,9 @@ class Core(Generic[LinkT, TaskT]):
         sub = SubPool(endpoint, config, Gate(self._random), now, self.pool_limit.is_limited)
         if self.is_checked:
             sub.check_after = config.health_check_after
-        sub.resets, sub.shares = self._resets, self._shares
+        sub.resets, sub.shares, sub.is_plain = self._resets, self._shares, self._is_plain
         sub.counters = self.memory.kept.get(endpoint, sub.counters)
-        sub.note_strictness()
+        sub.note_rules()
         equip(sub, self.effects)
         return sub
 

@@ -8,8 +8,8 @@ from typing import final
 from conpool._core import standing
 from conpool._core.chores import PIECE, Chores
 from conpool._core.ledger import Ledger
-from conpool._core.records import AnyEntry, AnySubPool, WaitOutcome
-from conpool._values.states import CloseReason, ConnectionState
+from conpool._core.records import AnyEntry, AnySubPool
+from conpool._values.states import CloseReason, ConnectionState, WaitOutcome
 
 _ACTIVE = ConnectionState.ACTIVE
 

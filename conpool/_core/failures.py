@@ -24,8 +24,8 @@ from conpool._core.records import (
     AnyWarmer,
     Outage,
     Waiter,
-    WaitOutcome,
 )
+from conpool._values.states import WaitOutcome
 
 EARLY: Final = CEILING
 """A connection that ends sooner after its dial, in seconds, may have been no use to anybody.
@@ -76,7 +76,7 @@ class Failures:
         """
         entry.sub.gate.failed(error, now, began_at=entry.created_at, in_doubt=True)
         _note_news(entry)
-        entry.sub.note_strictness()
+        entry.sub.note_rules()
         self._ledger.touch(entry.sub)
         self._spread(entry, error, None, now)
 
@@ -84,7 +84,7 @@ class Failures:
         """A lease of `entry` has shown that its server serves, which was in doubt."""
         sub = entry.sub
         sub.gate.proved()
-        sub.note_strictness()
+        sub.note_rules()
         self._ledger.touch(sub)
 
     def _spread(

@@ -1,7 +1,7 @@
 """Whether a connection may be kept: age, uses, generation and fate, and its endpoint's limits.
 
 What has moved on it, and whether its peer is still there, is not known here: the shell reports it.
-`Core.released` repeats the rules of `why_not_kept` for speed: change both.
+`straight.keep` abbreviates `why_not_kept`: change both.
 """
 
 from __future__ import annotations

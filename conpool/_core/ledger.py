@@ -21,10 +21,9 @@ from conpool._core.records import (
     AnyWarmer,
     Entry,
     Waiter,
-    WaitOutcome,
 )
 from conpool._core.timetable import Timetable
-from conpool._values.states import CloseReason, ConnectionState
+from conpool._values.states import CloseReason, ConnectionState, WaitOutcome
 
 _CONNECTING = ConnectionState.CONNECTING
 _IDLE = ConnectionState.IDLE
@@ -68,7 +67,6 @@ class Ledger:
 
     def activate(self, entry: AnyEntry) -> None:
         """CONNECTING → ACTIVE."""
-        entry.sub.active += 1
         entry.sub.outgoing += is_outgoing(entry)
         self._leave_connecting(entry)
         entry.move(_ACTIVE)
@@ -79,7 +77,6 @@ class Ledger:
         if self.pool_limit.is_limited:
             self.pool_limit.left_idle(entry)
         entry.state = _ACTIVE  # what is on the stack may become that: the table need not be asked
-        sub.active += 1
         return entry
 
     def pop_known(self, entry: AnyEntry) -> None:
@@ -94,7 +91,6 @@ class Ledger:
         sub = entry.sub
         entry.was_idle = True
         entry.state = _IDLE  # the caller has made sure that it was active
-        sub.active -= 1
         sub.idle[entry] = None
         if self.pool_limit.is_limited:
             self.pool_limit.became_idle(entry)
@@ -124,7 +120,6 @@ class Ledger:
                 self.check_over(entry)
             if entry.is_resetting:
                 self.end_reset(entry)
-            sub.active -= 1
             sub.outgoing -= is_outgoing(entry)
             sub.roomy.pop(entry, None)
             self.pool_limit.draining.pop(entry, None)
@@ -166,6 +161,8 @@ class Ledger:
                 del sub.survivors[entry.generation]
         sub.limit.repay(entry)
         self.pool_limit.limit.repay(entry)
+        if not sub.is_straight:  # it may have been the last that was in the way
+            sub.note_rules()
         self.touched[sub] = None
 
     def _leave_connecting(self, entry: AnyEntry) -> None:
@@ -185,6 +182,7 @@ class Ledger:
         sub.roomy = {}
         sub.void, sub.outgoing = sub.connecting, sub.active
         sub.spare_dials = {}
+        sub.note_rules()
         self._look_again_at(sub)
 
     # ── checks ──────────────────────────────────────────────────────────────────
@@ -237,6 +235,9 @@ class Ledger:
     def enqueue(self, waiter: AnyWaiter, now: float) -> None:
         """Put `waiter` in the queue of each of its sub-pools: at the end, unless it comes back."""
         waiter.queued = True
+        if not waiter.had_turn:
+            self.arrivals += 1
+            waiter.number = self.arrivals
         if waiter.had_turn or waiter.fresh or waiter.group is not None:
             self._enqueue_apart(waiter, now)
             return
@@ -377,7 +378,7 @@ class Ledger:
         """`warmer` waits no more."""
         warmer.queued = False
         del warmer.sub.warmers[warmer]
-        warmer.sub.note_scarcity()
+        warmer.sub.note_rules()
 
     def touch(self, sub: AnySubPool) -> None:
         """Have the pump look at `sub`."""

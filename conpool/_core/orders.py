@@ -67,7 +67,7 @@ class Orders:
         """The limit of `sub` is now `total`; surplus connections go, the idle ones at once."""
         sub.limit.total = total
         sub.resized = total != sub.config.max_connections_per_endpoint
-        sub.note_strictness()
+        sub.note_rules()
         self._ledger.touch(sub)
         surplus = sub.count_surplus()
         if surplus > 0:
@@ -96,18 +96,20 @@ class Orders:
     def paused(self, sub: AnySubPool, now: float) -> None:
         """`sub` lends and dials nothing until it is `resumed`."""
         sub.gate.paused()
+        sub.note_rules()
         self._ledger.pool_limit.stand_in_line(sub, None, 0)
 
     def resumed(self, sub: AnySubPool, now: float) -> None:
         """`sub` goes on."""
         sub.gate.resumed()
+        sub.note_rules()
         self._ledger.touch(sub)
 
     def marked(self, sub: AnySubPool, is_unhealthy: bool, now: float) -> None:
         """The caller says how `sub` is. While it is unhealthy, nobody waits for it."""
         sub.gate.marked(is_unhealthy=is_unhealthy)
         standing.bar_groups(sub, bars=is_unhealthy)
-        sub.note_scarcity()
+        sub.note_rules()
         if is_unhealthy:
             self._ledger.pool_limit.stand_in_line(sub, None, 0)
             self._failures.review(sub, now)
@@ -133,7 +135,7 @@ class Orders:
         sub = warmer.sub
         sub.used_at = now
         sub.warmers[warmer] = None
-        sub.note_scarcity()
+        sub.note_rules()
         self._ledger.touch(sub)
 
     def warming_ended(self, warmer: AnyWarmer, now: float) -> None:

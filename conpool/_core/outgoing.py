@@ -5,6 +5,8 @@ They are counted, so that nobody has to look at all connections to learn whether
 
 from __future__ import annotations
 
+import math
+
 from conpool._core.records import AnyEntry, AnySubPool
 from conpool._values.states import CloseReason, ConnectionState
 
@@ -21,6 +23,7 @@ def doom(entry: AnyEntry, reason: CloseReason) -> None:
     if entry.state is _ACTIVE and not is_outgoing(entry):
         entry.sub.outgoing += 1
     entry.doomed = entry.doomed or reason
+    entry.expires_at = -math.inf  # so nobody needs to ask for `doomed` where the age is asked for
 
 
 def is_in_circulation(sub: AnySubPool) -> bool:

@@ -9,7 +9,6 @@ looks into neither; the shell tells the type checker what they are (`_connection
 
 from __future__ import annotations
 
-import enum
 import math
 import sys
 from collections.abc import Callable, Hashable, Mapping
@@ -24,7 +23,7 @@ from conpool._stats.counters import Counters
 from conpool._values.config import PoolConfig
 from conpool._values.endpoint import AnyEndpoint
 from conpool._values.group import EndpointGroup
-from conpool._values.states import TRANSITIONS, CloseReason, ConnectionState
+from conpool._values.states import TRANSITIONS, CloseReason, ConnectionState, WaitOutcome
 
 LinkT = TypeVar("LinkT")
 TaskT = TypeVar("TaskT")
@@ -111,18 +110,6 @@ class Lease(Generic[LinkT, TaskT]):
     entry: Entry[LinkT, TaskT]
     holder: TaskT
     since: float
-
-
-class WaitOutcome(enum.Enum):
-    """Why a waiter gets no connection."""
-
-    TIMEOUT = "timeout"
-    DIAL_FAILED = "dial failed"
-    POOL_CLOSED = "pool closed"
-    CIRCUIT_OPEN = "circuit open"
-    UNHEALTHY = "unhealthy"
-    SHED = "shed"
-    ALL_FAILED = "all members of the group failed"
 
 
 @final
@@ -254,7 +241,6 @@ class SubPool(Generic[LinkT, TaskT]):
     """Idle connections that are checked in the background: nobody gets them until that is over."""
     leaving: dict[Entry[LinkT, TaskT], CloseReason] = field(default_factory=dict[Any, Any])
     """Idle connections that have been cleared, and are closed a few at a time."""
-    active: int = 0
     checking: int = 0
     """How many of the active are checked because a waiter asked."""
     resetting: int = 0
@@ -279,6 +265,10 @@ class SubPool(Generic[LinkT, TaskT]):
     resized: bool = False
     is_strict: bool = field(init=False)
     """False if a connection that returns clean may be kept without a closer look."""
+    is_plain: bool = True
+    """False if the shell must be asked, or told, about each lease."""
+    is_straight: bool = field(init=False)
+    """Whether the straight line may be taken (see `straight`)."""
 
     queue: Queue[Waiter[LinkT, TaskT]] = field(default_factory=Queue[Any])
     waiting: int = 0
@@ -316,19 +306,28 @@ class SubPool(Generic[LinkT, TaskT]):
         self.max_uses = config.max_connection_uses or math.inf
         self.max_connecting = config.max_connecting_per_endpoint or sys.maxsize
         self.limit = Limit(config.max_connections_per_endpoint)
-        self.note_strictness()
-        self.note_scarcity()
+        self.note_rules()
 
-    def note_strictness(self) -> None:
-        """Find out whether a connection that returns may be one too many, or ends a doubt."""
+    def note_rules(self) -> None:
+        """Find out which questions can matter. To be called when one of these answers changes."""
+        gate = self.gate
+        # A connection that returns may be one too many, or ends a doubt.
         may_exceed = self.max_idle < math.inf or not self.max_idle_time
-        is_special = may_exceed or self.resets or self.shares or self.gate.is_in_doubt
+        is_special = may_exceed or self.resets or self.shares or gate.is_in_doubt
         self.is_strict = is_special or self.count_surplus() > 0
+        # Warming or the pool-wide limit may have a use for what becomes idle.
+        self.is_scarce = bool(
+            self.shares_limit or self.min_idle or self.warmers or gate.is_unhealthy
+        )
+        is_limited = self.max_uses < math.inf or self.check_after < math.inf
+        is_special = self.is_strict or self.is_scarce or is_limited or bool(self.survivors)
+        self.is_straight = self.is_plain and not (is_special or gate.is_paused)
 
-    def note_scarcity(self) -> None:
-        """Find out whether warming or the pool-wide limit may have a use for what becomes idle."""
-        is_wanted = self.min_idle or self.warmers or self.gate.is_unhealthy
-        self.is_scarce = bool(self.shares_limit or is_wanted)
+    @property
+    def active(self) -> int:
+        """How many connections are lent, checked or reset."""
+        others = len(self.idle) + len(self.leaving) + self.connecting + self.closing
+        return len(self.limit.borrowers) - others
 
     @property
     def is_bare(self) -> bool:

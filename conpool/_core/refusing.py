@@ -21,8 +21,9 @@ from conpool._core.circuit import Circuit
 from conpool._core.effects import Effect, note_circuit
 from conpool._core.ledger import Ledger
 from conpool._core.outgoing import is_in_circulation
-from conpool._core.records import AnySubPool, AnyWaiter, WaitOutcome
+from conpool._core.records import AnySubPool, AnyWaiter
 from conpool._core.shedding import Codel
+from conpool._values.states import WaitOutcome
 
 
 @final

@@ -19,6 +19,7 @@ from typing import Final, TypeAlias, final
 from trio.lowlevel import RunVar
 
 from conpool._connection.pooled import PooledCore, PooledEntry, PooledWaiter
+from conpool._core.records import Waiter
 from conpool._engine.holders import Slots, Tick, describe_leases, find_site
 from conpool._errors.pool_log import PoolLog
 from conpool._values.group import Target
@@ -50,6 +51,11 @@ class Deadlocks:
 
     def look(self, waiter: PooledWaiter) -> None:
         """Warn if the task of `waiter`, which is about to sleep, completes a deadlock."""
+        sub = waiter.subs[0]
+        if sub.is_straight:  # nearly always the first holder is awake, or about to be
+            lease = next(iter(next(iter(sub.limit.borrowers)).leases), None)
+            if lease is None or type(lease.holder.custom_sleep_data) is not Waiter:
+                return
         if self._unasked:
             self._unasked -= 1
             return

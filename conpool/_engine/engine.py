@@ -29,7 +29,7 @@ from conpool._connection.pooled import (
 from conpool._connection.session import NO_SESSIONS, SessionRules
 from conpool._core.effects import Check, CircuitChanged, Close, Dial, Effect, GiveUp, Reset
 from conpool._core.keeping import needs_check
-from conpool._core.records import Waiter, WaitOutcome, Warmer
+from conpool._core.records import Waiter, Warmer
 from conpool._engine.attendant import Attendant
 from conpool._engine.background import Background
 from conpool._engine.diagnosis import Deadlocks
@@ -38,7 +38,7 @@ from conpool._engine.holders import Tick
 from conpool._engine.insist import insist
 from conpool._engine.news import News
 from conpool._extend.connector import Connector
-from conpool._values.states import CloseReason, ConnectionState
+from conpool._values.states import CloseReason, ConnectionState, WaitOutcome
 
 Ts = TypeVarTuple("Ts")
 R = TypeVar("R")
@@ -62,6 +62,7 @@ class Engine:
         "core",
         "deadlocks",
         "dialler",
+        "lends_in",
         "log",
         "news",
         "now",
@@ -96,13 +97,15 @@ class Engine:
         """The clock of the pool's run; once the pool is open, without trio's detour to find it."""
         self.thread = 0
         """The thread of the pool's run; 0 until the pool is opened."""
+        self.lends_in = 0
+        """The thread whose tasks the pool lends to: `thread` while it is open, and else 0."""
         self.ask_peer: Callable[[PooledEntry], Awaitable[None]]
         """Has the peer of an idle connection asked, and reports the answer; see `PeerCheck`."""
         self._undone: list[PooledEffect] = []
         """What could not be done because something raised: `perform` tries again."""
         self._perform_one: dict[type[Any], Callable[[Any], None]] = {
-            Waiter: self._wake,
-            Warmer: self._wake,
+            Waiter: self.wake,
+            Warmer: self.wake,
             Dial: self.dialler.start,
             GiveUp: self.dialler.give_up,
             Check: self._look_at_idle,
@@ -118,7 +121,7 @@ class Engine:
     ) -> None:
         """Host the background until the scope that this reports is cancelled."""
         self.now = trio.lowlevel.current_clock().current_time
-        self.thread = get_ident()
+        self.thread = self.lends_in = get_ident()
         self.background.token = trio.lowlevel.current_trio_token()
         self.watch.open()
         try:
@@ -131,6 +134,7 @@ class Engine:
 
         What concerns many is done in pieces: the others follow with `go_on_ending`.
         """
+        self.lends_in = 0
         if self.core.is_open:
             now = self.time()
             self.core.shut(now)
@@ -262,7 +266,8 @@ class Engine:
 
     # ── waking ──────────────────────────────────────────────────────────────────
 
-    def _wake(self, waiting: PooledWaiter | PooledWarmer) -> None:
+    def wake(self, waiting: PooledWaiter | PooledWarmer) -> None:
+        """Have the task of `waiting` go on, which has its answer."""
         task = waiting.task
         if task is not None and task.custom_sleep_data is waiting:  # else it does not sleep
             reschedule(task)

@@ -19,9 +19,9 @@ from trio.lowlevel import Task, current_task
 
 from conpool._connection.pooled import PooledCore, PooledEntry, PooledLease, PooledSub, PooledWaiter
 from conpool._core.limit import Limit
-from conpool._core.records import Waiter, WaitOutcome
+from conpool._core.records import Waiter
 from conpool._stats.report import duration
-from conpool._values.states import ConnectionState
+from conpool._values.states import ConnectionState, WaitOutcome
 
 DESCRIBED: Final = 12
 """How many holders an error describes. Nobody reads more, and each costs a walk over its frames."""

@@ -73,6 +73,10 @@ class News:
         self.closed = (*closed, *_watching(guests, Observer.closed))
         self.cleared = _watching(guests, Observer.cleared)
         self.circuit_changed = _watching(guests, Observer.circuit_changed)
+        self.watches_leases: bool = bool(
+            self.acquire_started or self.acquired or self.reused or self.released
+        )
+        """Whether somebody wants to hear of each lease."""
         self.pending: deque[tuple[Watchers, tuple[object, ...]]] = deque()
         self.log = NO_LOG
         """Where stands what they raise."""

@@ -1,12 +1,13 @@
 """Lending: from the moment a caller asks for a connection until its lease begins.
 
-1. One test for cancellation, before anything is taken.
-2. The idle hit, inline: an idle connection that passes the probe is taken. A full checkpoint
+1. The idle hit, inline: an idle connection that passes the probe is taken. A full checkpoint
    follows, so that lending is fair; a cancellation that arrives there puts the connection back.
-3. Every other caller queues, as a `Waiter`, for whatever comes first: a connection that is given
+   Where it is straight (see `_core.straight`), nothing else is asked. Otherwise a test for
+   cancellation comes first, before anything is taken.
+2. Every other caller queues, as a `Waiter`, for whatever comes first: a connection that is given
    back, one that is dialled, or an idle one that the background has checked. If the pool has closed
    it before its new owner wakes, the waiter queues again, in its old place.
-4. The lease begins: only now do the counters and the observers hear of it.
+3. The lease begins: only now do the counters and the observers hear of it.
 
 No await between taking a connection and owning it can lose it: whatever this task has taken stands
 in its waiter or in `entry`, and one `except BaseException` puts it back.
@@ -28,16 +29,19 @@ from conpool._core.balancer import is_hopeless, why_unusable
 from conpool._core.chores import PIECE
 from conpool._core.keeping import needs_check
 from conpool._core.records import Waiter
+from conpool._core.straight import begin, take
 from conpool._engine.engine import Engine
 from conpool._engine.room import with_room
-from conpool._errors.pool import AcquireTimeout, PoolClosed
+from conpool._errors.pool import PoolClosed
 from conpool._lending.lease import Connection
 from conpool._lending.refusal import make_no_healthy, make_queue_full, make_refusal, make_timeout
 from conpool._lending.release import Releaser
+from conpool._lending.undoing import Undoing
 from conpool._lending.waiting import park
 from conpool._values.group import EndpointGroup, Target, members_of, valid_endpoint
 from conpool._values.states import AcquirePhase, CloseReason, ConnectionState, PoolState
 
+_IDLE = ConnectionState.IDLE
 _ACTIVE = ConnectionState.ACTIVE
 _OPEN = PoolState.OPEN
 
@@ -63,6 +67,7 @@ class Acquirer:
         "_subs",
         "_take_fit",
         "_take_idle",
+        "_undoing",
     )
 
     def __init__(self, engine: Engine, releaser: Releaser, name: str) -> None:
@@ -71,18 +76,17 @@ class Acquirer:
         self._news = engine.news
         self._subs: Mapping[Any, PooledSub] = engine.core.subs
         self._releaser = releaser
+        self._undoing = Undoing(engine)
         is_checked = releaser.peer_check.is_set
         self._take_idle = self._take_unless_due if is_checked else self._take
         self._take_fit = self._join_or_take if engine.rules.shares else self._take_idle
         """Takes an idle connection for a caller that can wait for a check."""
-        self._is_watched = bool(
-            self._news.acquire_started or self._news.acquired or self._news.reused
-        )
+        self._is_watched = self._news.watches_leases
         self._name = name
         self._sharer = releaser.sharer
 
     @enable_ki_protection
-    async def acquire(  # noqa: C901 - the idle hit is spelled out
+    async def acquire(
         self,
         endpoint: Target,
         timeout: float | None,
@@ -100,20 +104,71 @@ class Acquirer:
         except TypeError:
             members_of(endpoint)  # it cannot be hashed, and so is no endpoint
             raise
+        now = self._engine.now()
+        entry: PooledEntry | None = None
+        if (
+            sub is not None
+            and sub.is_straight
+            and not (sub.waiting or fresh)
+            and affinity is None
+            and self._engine.lends_in == get_ident()
+        ):
+            try:
+                entry = take(sub, now)
+                if entry is None:
+                    pass
+                elif entry.link.poll(0):
+                    self._undoing.keep(entry)  # it needs a closer look
+                    entry = None
+                else:
+                    await checkpoint()
+                    if entry.state is _ACTIVE and sub.is_straight:
+                        lease = begin(entry, current_task(), now)
+                        connection: Connection[Any] = Connection(self._releaser, lease)
+                        if block is not None:
+                            block.connection = connection
+                        return connection
+            except BaseException as exc:
+                if entry and entry.state is _ACTIVE and entry.generation == sub.generation:
+                    # As it was before, without a call: there may be no room on the stack for one.
+                    sub.idle[entry] = None
+                    entry.state = _IDLE
+                    self._core.touched[sub] = None
+                    entry = None
+                with_room(partial(self._undoing.roll_back, sub, None, entry, exc, now))
+                raise
+        return await self._acquire(
+            endpoint, sub, timeout, fresh, affinity=affinity, block=block, since=now, entry=entry
+        )
+
+    async def _acquire(
+        self,
+        endpoint: Target,
+        sub: PooledSub | None,
+        timeout: float | None,
+        fresh: bool,
+        *,
+        affinity: Hashable,
+        block: Block | None,
+        since: float,
+        entry: PooledEntry | None,
+    ) -> Connection[Any]:
+        """Lend a connection that was asked for at `since`, in any other way than the straight line.
+
+        If there is an `entry`, it was taken, and closed since or not.
+        """
         if sub is None or not sub.waiting or len(sub.limit.borrowers) < sub.limit.total:
             await checkpoint_if_cancelled()
         # Otherwise this task will certainly park, and parking is itself a cancellation point.
-        since = self._engine.now()
-        if sub is None or self._engine.thread != get_ident():
+        if sub is None or self._engine.lends_in != get_ident():
             sub = await self._open(endpoint, since, fresh)
         now = since
-        entry: PooledEntry | None = None
         waiter: PooledWaiter | None = None
         try:
             if self._is_watched:
                 self._news.add(self._news.acquire_started, sub.endpoint)
                 self._news.deliver()
-            if not (fresh or sub.waiting):
+            if not (fresh or sub.waiting or entry):
                 entry = self._take_fit(sub, since, affinity)
                 if entry is not None:
                     await checkpoint()
@@ -122,13 +177,13 @@ class Acquirer:
                 waiter = self._make_waiter(endpoint, sub, since, timeout, fresh)
                 if entry is not None:
                     waiter.had_turn = True
-                    self._keep(entry)
+                    self._undoing.keep(entry)
                     entry = None
                 entry = await self._obtain(waiter, sub, since)
                 now = self._engine.now()
             lease = self._core.lease_began(entry, current_task(), now - since, now)
         except BaseException as exc:
-            with_room(partial(self._roll_back, sub, waiter, entry, exc, since))
+            with_room(partial(self._undoing.roll_back, sub, waiter, entry, exc, since))
             raise
         connection: Connection[Any] = Connection(self._releaser, lease)
         if affinity is not None:
@@ -211,7 +266,8 @@ class Acquirer:
             ):
                 await self._refuse_if_hopeless(waiter, sub, now)
             core.queued(waiter, now)  # `Engine.report`, spelled out
-            engine.perform(now)
+            if core.touched or core.timetable.next_at < engine.background.rings_at:
+                engine.perform(now)
             if waiter.queued:
                 await park(waiter, engine)
             else:  # it was answered at once: an idle connection passed the probe
@@ -227,7 +283,7 @@ class Acquirer:
                 and (not entry.holders or self._sharer.has_room(entry, engine.now()))
             ):
                 return entry
-            self._keep(entry)
+            self._undoing.keep(entry)
             waiter.entry = None
             waiter.had_turn = True
             # While we were away the sweep may have dropped this endpoint's record: fetch it again.
@@ -286,7 +342,7 @@ class Acquirer:
                 self._engine.perform(now)
             except BaseException:  # an observer's
                 if entry is not None:
-                    self._put_back(entry)
+                    self._undoing.put_back(entry)
                 raise
             if entry is not None and entry.state is not _ACTIVE:  # an observer cleared the pool
                 return self._take(sub, now, affinity)
@@ -299,7 +355,7 @@ class Acquirer:
         entry = self._take(sub, now, affinity)
         if entry is None or not needs_check(entry, now):
             return entry
-        self._keep(entry)
+        self._undoing.keep(entry)
         return None
 
     def _join_or_take(self, sub: PooledSub, now: float, affinity: Hashable) -> PooledEntry | None:
@@ -312,7 +368,7 @@ class Acquirer:
         while (entry := self._take_idle(sub, now, affinity)) is not None:
             if self._sharer.begin(entry, now):
                 return entry
-            self._keep(entry)  # it goes away, and is closed
+            self._undoing.keep(entry)  # it goes away, and is closed
         return None
 
     def _pop_known(self, affinity: Hashable, sub: PooledSub, now: float) -> PooledEntry | None:
@@ -329,63 +385,6 @@ class Acquirer:
         except BaseException:
             self._releaser.discard(connection)  # its caller does not get it
             raise
-
-    # ── coming to nothing ───────────────────────────────────────────────────────
-
-    def _roll_back(
-        self,
-        sub: PooledSub,
-        waiter: PooledWaiter | None,
-        entry: PooledEntry | None,
-        exc: BaseException,
-        since: float,
-    ) -> None:
-        """Leave nothing of an acquire that has failed with `exc`, and tell the observers."""
-        if waiter is not None:
-            entry = waiter.entry
-            if waiter.queued:  # it has not slept, so nobody has taken it out
-                self._engine.report_quietly(self._core.withdrawn, waiter)
-        if entry is not None:
-            self._put_back(entry)
-        now = since  # unless the clock tells
-        try:
-            now = self._engine.time()
-        finally:
-            self._news.add(self._news.acquire_failed, sub.endpoint, exc, now - since)
-            self._count_failed(sub, waiter, exc, now - since, now)
-
-    def _count_failed(
-        self,
-        sub: PooledSub,
-        waiter: PooledWaiter | None,
-        exc: BaseException,
-        waited: float,
-        now: float,
-    ) -> None:
-        counters = sub.counters
-        try:
-            if isinstance(exc, AcquireTimeout):
-                counters.acquire_timeouts += 1
-            elif isinstance(exc, trio.Cancelled):
-                counters.acquire_cancelled += 1
-            has_queued = waiter is not None and waiter.task is not None
-            if isinstance(exc, AcquireTimeout) or has_queued:
-                counters.wait_time.add(waited)  # it has waited in vain
-        finally:
-            self._engine.perform(now)
-
-    def _put_back(self, entry: PooledEntry) -> None:
-        """Give back a connection that was taken and not lent."""
-        reason: CloseReason | None = CloseReason.ERROR  # unless the probe has an answer
-        try:
-            is_its_own = entry.state is _ACTIVE and entry.holders <= 1
-            reason = entry.link.probe() if is_its_own else None
-        finally:
-            self._engine.report(self._core.returned_unused, entry, reason)
-
-    def _keep(self, entry: PooledEntry) -> None:
-        """Let a connection that was taken, and cannot be lent now, idle on, or be closed."""
-        self._engine.report(self._core.returned_unused, entry, None)
 
     def _raise_outcome(self, waiter: PooledWaiter, sub: PooledSub) -> NoReturn:
         raise make_refusal(self._core, sub, waiter, self._engine.now(), pool_name=self._name)

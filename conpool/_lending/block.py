@@ -22,7 +22,7 @@ class LeaseBlock(Generic[SessionT]):
     cancel scope or nursery, so leases may end in any order, and in other tasks.
     """
 
-    __slots__ = ("_acquirer", "_request", "connection")
+    __slots__ = ("_acquirer", "_affinity", "_endpoint", "_fresh", "_timeout", "connection")
 
     def __init__(
         self,
@@ -33,8 +33,10 @@ class LeaseBlock(Generic[SessionT]):
         affinity: Hashable,
     ) -> None:
         self._acquirer = acquirer
-        # One attribute for all: with `__getattr__` below, each costs as much as a call to read.
-        self._request = endpoint, timeout, fresh, affinity
+        self._endpoint = endpoint
+        self._timeout = timeout
+        self._fresh = fresh
+        self._affinity = affinity
         self.connection: Connection[SessionT] | CoroutineType[Any, Any, Any] | None = None
         """What was lent for this block, as the acquirer notes; before that, the acquire itself."""
 
@@ -42,9 +44,8 @@ class LeaseBlock(Generic[SessionT]):
         # Not `async def`: a coroutine around the acquirer's costs a lease a quarter microsecond.
         if self.connection is not None:
             self._refuse_if_in_use()
-        endpoint, timeout, fresh, affinity = self._request
         self.connection = entering = self._acquirer.acquire(  # type: ignore[assignment] # mypy: it is
-            endpoint, timeout, fresh, affinity, self
+            self._endpoint, self._timeout, self._fresh, self._affinity, self
         )
         return entering  # type: ignore[return-value]
 
@@ -64,9 +65,6 @@ class LeaseBlock(Generic[SessionT]):
         self.connection = None
         connection._owner.give_back(connection, exc)  # noqa: SLF001 - one fewer to carry along
 
-    def __getattr__(self, name: str) -> NoReturn:
-        raise AttributeError(f"no {name!r} here: {_HOW_TO_ENTER}")
-
     def __await__(self) -> NoReturn:
         raise TypeError(_HOW_TO_ENTER)
 
@@ -80,10 +78,29 @@ class LeaseBlock(Generic[SessionT]):
         raise TypeError("a block cannot be copied or pickled: call connection() for each")
 
     def __repr__(self) -> str:
-        return f"<pool.connection({self._request[0]})>"
+        return f"<pool.connection({self._endpoint})>"
 
 
 _HOW_TO_ENTER: Final = (
     "pool.connection(…) is not a connection yet; write"
     " `async with pool.connection(…) as conn:`, or `await pool.acquire(…)`"
 )
+
+
+@final
+class NotYet:
+    """A name that a `Connection` has and a block has not. Asking for it raises an error."""
+
+    __slots__ = ("_name",)
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: object, owner: type) -> NoReturn:
+        raise AttributeError(f"no {self._name!r} here: {_HOW_TO_ENTER}")
+
+
+# Not a `__getattr__`: it would make each attribute of a block as dear to read as a call.
+for _name in dir(Connection):
+    if not _name.startswith("_"):
+        setattr(LeaseBlock, _name, NotYet(_name))

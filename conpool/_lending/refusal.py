@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import cast
 
 from conpool._connection.pooled import PooledCore, PooledSub, PooledWaiter
-from conpool._core.records import WaitOutcome
 from conpool._core.seen import see, see_group
 from conpool._engine.holders import DESCRIBED, Slots, Tick
 from conpool._errors.connect import ConnectError
@@ -23,7 +22,7 @@ from conpool._errors.pool import (
 from conpool._values.config_error import PoolError
 from conpool._values.endpoint import AnyEndpoint
 from conpool._values.group import Target
-from conpool._values.states import AcquirePhase
+from conpool._values.states import AcquirePhase, WaitOutcome
 
 
 def make_refusal(

@@ -26,6 +26,7 @@ from conpool._connection.pooled import PooledEntry, PooledLease
 from conpool._connection.session import REFUSING
 from conpool._core.chores import PIECE
 from conpool._core.failures import EARLY
+from conpool._core.straight import keep, pass_on
 from conpool._engine.engine import Engine
 from conpool._engine.room import with_more_room, with_room
 from conpool._errors.connect import ConnectError
@@ -33,10 +34,11 @@ from conpool._lending.lease import Connection, end_lease, held_lease
 from conpool._lending.peer_check import HealthCheck, PeerCheck
 from conpool._lending.share import Sharer
 from conpool._values.config_error import named
-from conpool._values.states import CloseReason, ConnectionState
+from conpool._values.states import CloseReason, ConnectionState, PoolState
 
 _IDLE = ConnectionState.IDLE
 _ACTIVE = ConnectionState.ACTIVE
+_OPEN = PoolState.OPEN
 
 # Looking up a member of an enum takes a call, and near the recursion limit there may be none.
 _DISCARDED: Final = CloseReason.DISCARDED
@@ -96,13 +98,25 @@ class Releaser:
         """End the lease with `exc`; keep the connection if that is safe."""
         lease = connection._lease  # noqa: SLF001 - `end_lease`, spelled out
         entry = lease.entry
-        is_over = connection._exchange is CLOSED_STREAM  # noqa: SLF001
+        sub = entry.sub
+        held: Any = connection._exchange  # noqa: SLF001
         connection._exchange = CLOSED_STREAM  # noqa: SLF001
-        if is_over or lease not in entry.leases:
-            return  # it has ended before, or it is a health hook's: `PeerCheck` judges that
-        link = entry.link
-        exchange = link.exchange
         try:
+            if (
+                exc is None
+                and sub.is_straight
+                and not (held.taints or held.in_progress)
+                and entry.state is _ACTIVE
+                and self._core.state is _OPEN
+                and lease in entry.leases
+                and not entry.link.poll(0)
+                and (self._pass_on(lease) if sub.waiting else keep(lease, self._engine.now()))
+            ):
+                return
+            if held is CLOSED_STREAM or lease not in entry.leases:
+                return  # it has ended before, or it is a health hook's: `PeerCheck` judges that
+            link = entry.link
+            exchange = link.exchange
             if entry.state is _ACTIVE and (
                 exc is not None or exchange.taints or exchange.in_progress or link.poll(0)
             ):
@@ -127,6 +141,18 @@ class Releaser:
             with_more_room(partial(self._recover, error, lease))
             if not isinstance(error, OSError):
                 raise
+
+    def _pass_on(self, lease: PooledLease) -> bool:
+        """End `lease`, and wake who gets its connection; false if that is not so simple."""
+        waiter = pass_on(lease, self._engine.now(), self._core.timetable)
+        if waiter is None:
+            return False
+        try:
+            self._engine.wake(waiter)
+        except BaseException:
+            self._core.effects.append(waiter)  # whoever ends the lease wakes it, too
+            raise
+        return True
 
     def discard(self, connection: Connection[Any]) -> None:
         """End the lease and close the connection, by force."""

@@ -226,9 +226,12 @@ class Lifecycle:
         """Forget everything, in a forked child: the sockets and tasks are the parent's."""
         core = self._core
         core.state = PoolState.CLOSED
+        self._engine.lends_in = 0
         for sub in core.subs.values():
+            borrowers = list(sub.limit.borrowers)
+            sub.limit.borrowers.difference_update(sub.idle)
             sub.idle.clear()
-            for entry in sub.limit.borrowers:
+            for entry in borrowers:
                 # Not moved: nothing has become of it. The end of a lease must not look into the
                 # parent's socket.
                 if entry.state is not ConnectionState.CONNECTING:

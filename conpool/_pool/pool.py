@@ -55,8 +55,7 @@ class ConnectionPool(Generic[SessionT]):
                 reply = await read_reply(conn)  # yours: it reads the reply to its end
 
     Everything that the pool starts ends with its block. Any number of tasks of one `trio.run` may
-    use it. It is not thread-safe: in another thread only `stats`, `all_stats` and `repr` work, and
-    all else raises RuntimeError. Have `trio.from_thread` call it.
+    use it. In another thread only `stats`, `all_stats`, `repr` and `blocking` work, all else raises.
 
     Args:
         config: Limits and times for every endpoint.
@@ -135,8 +134,9 @@ class ConnectionPool(Generic[SessionT]):
         self.name: str = f"pool-{next(_numbers)}" if name is None else name
         rules = SessionRules(driver, PoolLog(self.name))
         rules.pool = ref(self)
-        self._core = make_core(config, own_configs, rules, is_checked=health_check is not None)
         news = News(observers, on_created=on_created, on_reused=on_reused, on_closed=on_closed)
+        is_checked, is_plain = health_check is not None, not news.watches_leases
+        self._core = make_core(config, own_configs, rules, is_checked=is_checked, is_plain=is_plain)
         self._engine = Engine(self._core, connector, news, rules)
         self._releaser = Releaser(self._engine, health_check, self.name)
         self._acquirer = Acquirer(self._engine, self._releaser, self.name)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Final, final
 
-from conpool._stats.histogram import Histogram
+from conpool._stats.histogram import MOST_RECENT, Histogram
 from conpool._values.states import CloseReason
 
 
@@ -36,26 +36,59 @@ class Counters:
 
     total_created: int = 0
     """Dials that succeeded."""
-    total_reused: int = 0
-    """Leases of a connection that had been lent before."""
+    hits: int = 0
+    """Leases of an idle connection, lent before, that began without a wait: the commonest."""
+    other_leases: int = 0
+    other_reused: int = 0
+    """The other leases of a connection that had been lent before."""
     total_closed: int = 0
     """Connections whose file was closed."""
     errors: int = 0
     """Dials that failed."""
-    acquired: int = 0
-    """Leases that began."""
     acquire_timeouts: int = 0
     """Acquires that ended in `AcquireTimeout`."""
     acquire_cancelled: int = 0
     """Acquires that were cancelled."""
     closed_by_reason: ReasonCounts = field(default_factory=ReasonCounts)
     """`total_closed` by reason."""
-    wait_time: Histogram = field(default_factory=Histogram)
-    """How long acquires took that got a connection, and how long others waited in vain."""
+    other_waits: Histogram = field(default_factory=Histogram)
+    """How long acquires took that got a connection, but for the hits; and others, in vain."""
     connect_time: Histogram = field(default_factory=Histogram)
     """How long successful dials took."""
     use_time: Histogram = field(default_factory=Histogram)
     """How long leases lasted."""
+
+    @property
+    def acquired(self) -> int:
+        """Leases that began."""
+        return self.hits + self.other_leases
+
+    @property
+    def total_reused(self) -> int:
+        """Leases of a connection that had been lent before."""
+        return self.hits + self.other_reused
+
+    @property
+    def wait_time(self) -> Histogram:
+        """How long acquires took that got a connection, and how long others waited in vain."""
+        waits = Histogram()
+        waits.absorb(self.other_waits)
+        waits.add_zeros(self.hits)
+        return waits
+
+    def note_wait(self, waited: float) -> None:
+        """Note how long an acquire took, in seconds, that is not counted as a hit."""
+        recent = self.other_waits.recent
+        recent.append(waited)
+        if len(recent) >= MOST_RECENT:
+            self.other_waits = self.other_waits.settled()
+
+    def note_use(self, seconds: float) -> None:
+        """Note how long a lease lasted."""
+        recent = self.use_time.recent
+        recent.append(seconds)
+        if len(recent) >= MOST_RECENT:
+            self.use_time = self.use_time.settled()
 
     def count_closed(self, reason: CloseReason) -> None:
         """Count one connection closed for `reason`."""
@@ -64,7 +97,8 @@ class Counters:
 
     def absorb(self, other: Counters) -> None:
         """Add everything that `other` has counted; `other` is left as it was."""
-        for name in COUNTERS:
+        for field_of in fields(self):
+            name = field_of.name
             mine, counted = getattr(self, name), getattr(other, name)
             if isinstance(mine, int):
                 setattr(self, name, mine + counted)
@@ -72,5 +106,17 @@ class Counters:
                 mine.absorb(counted)
 
 
-COUNTERS: Final = tuple(counter.name for counter in fields(Counters))
-"""The names of all counters."""
+COUNTERS: Final = (
+    "total_created",
+    "total_reused",
+    "total_closed",
+    "errors",
+    "acquired",
+    "acquire_timeouts",
+    "acquire_cancelled",
+    "closed_by_reason",
+    "wait_time",
+    "connect_time",
+    "use_time",
+)
+"""The names of the counters that a snapshot has."""

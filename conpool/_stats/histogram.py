@@ -3,17 +3,22 @@
 Each bucket's bound is a quarter above the one before: about a hundred buckets reach from a
 microsecond to 10,000 seconds, and a quantile is off by at most a ninth (11 %) of its value.
 
-Every lease calls `add` twice. Measured on CPython 3.11: a binary search in a tuple of floats is
-one C call, and faster than `math.frexp` or `int.bit_length`, which need several bytecodes more for
-the same resolution. A wait of exactly 0.0 is the commonest, and has no bucket: the number of zeros
-is `count` less the sum of the buckets.
+Measured on CPython 3.11: a binary search in a tuple of floats is one C call, and faster than
+`math.frexp` or `int.bit_length`, which need several bytecodes more for the same resolution. A wait
+of exactly 0.0 is the commonest, and has no bucket: the number of zeros is `count` less the sum of
+the buckets.
+
+Who counts often appends to `recent` instead, and has `settled` count a few dozen in one go: loops
+in C, at a quarter of the cost of `add`.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from itertools import accumulate
 from typing import Final, final
 
@@ -31,8 +36,13 @@ _BOUNDS: Final = tuple(
     SHORTEST * _GROWTH**power
     for power in range(math.ceil(math.log(LONGEST / SHORTEST, _GROWTH)) + 1)
 )
+_PLACES: Final = (0.0, *_BOUNDS)
+"""As `_BOUNDS`, with a place for zeros before the first bucket."""
 # All unused histograms share this list. Nobody changes it: `_reach` puts a new list in its place.
 _NO_BUCKETS: Final[list[int]] = []
+
+MOST_RECENT: Final = 32
+"""How many durations should be kept as they are until they are counted."""
 
 QUANTILE_ERROR: Final = (_GROWTH - 1.0) / (_GROWTH + 1.0)
 """How far a quantile may be off, as a share of the true value: a ninth.
@@ -79,21 +89,38 @@ class Histogram:
         True
     """
 
-    __slots__ = ("_buckets", "count", "max", "total")
+    __slots__ = ("_buckets", "_count", "_max", "_total", "recent")
 
     def __init__(self) -> None:
-        self.count: int = 0
-        self.total: float = 0.0
-        self.max: float = 0.0
+        self._count: int = 0
+        self._total: float = 0.0
+        self._max: float = 0.0
         self._buckets = _NO_BUCKETS
+        self.recent: list[float] = []
+        """Durations that belong to it, and have not been counted."""
+
+    @property
+    def count(self) -> int:
+        """How many durations there are."""
+        return self._count + len(self.recent)
+
+    @property
+    def total(self) -> float:
+        """Their sum, in seconds."""
+        return sum(self.recent, self._total)
+
+    @property
+    def max(self) -> float:
+        """The longest, in seconds; 0.0 if there is none."""
+        return max((self._max, *self.recent))
 
     def add(self, seconds: float) -> None:
         """Count one duration; a negative one, which a clock never yields, counts as zero."""
-        self.count += 1
+        self._count += 1
         if seconds > 0.0:
-            self.total += seconds
-            if seconds > self.max:  # noqa: PLR1730 - calling max() would double the cost
-                self.max = seconds
+            self._total += seconds
+            if seconds > self._max:  # noqa: PLR1730 - calling max() would double the cost
+                self._max = seconds
             index = bisect_left(_BOUNDS, seconds)
             try:
                 self._buckets[index] += 1
@@ -101,18 +128,51 @@ class Histogram:
                 self._reach(index)
                 self._buckets[index] += 1
 
+    def add_all(self, durations: Sequence[float]) -> None:
+        """Count many durations, none of them negative, with loops in C."""
+        if not durations:
+            return
+        self._count += len(durations)
+        self._total = sum(durations, self._total)
+        self._max = max(self._max, *durations)
+        places = Counter(map(partial(bisect_left, _PLACES), durations))
+        places.pop(0, None)  # zeros
+        self._reach(max(places, default=0) - 1)
+        for place, count in places.items():
+            self._buckets[place - 1] += count
+
+    def add_zeros(self, count: int) -> None:
+        """Count so many durations of 0.0."""
+        self._count += count
+
     def absorb(self, other: Histogram) -> None:
-        """Add everything that `other` has counted; `other` is left as it was."""
-        self.count += other.count
-        self.total += other.total
-        self.max = max(self.max, other.max)
-        self._reach(len(other._buckets) - 1)
-        for index, count in enumerate(other._buckets):
-            self._buckets[index] += count
+        """Add all durations of `other`; `other` is left as it was."""
+        self._count += other._count
+        self._total += other._total
+        self._max = max(self._max, other._max)
+        if self._buckets:
+            self._reach(len(other._buckets) - 1)
+            for index, count in enumerate(other._buckets):
+                self._buckets[index] += count
+        else:
+            self._buckets = other._buckets.copy()
+        self.add_all(other.recent.copy())
+
+    def settled(self) -> Histogram:
+        """Return one that has counted `recent`, too; this one is left as it was.
+
+        To count them for good, put it in the place of this one. That is a single step, so a thread
+        that reads meanwhile sees none of them missing, and none twice.
+        """
+        if not self.recent:
+            return self
+        new = Histogram()
+        new.absorb(self)
+        return new
 
     def copy_buckets(self) -> tuple[int, ...]:
         """Return how many durations each bucket has; zeros are in none."""
-        return tuple(self._buckets)
+        return self.settled().copy_buckets() if self.recent else tuple(self._buckets)
 
     def quantile(self, q: float) -> float:
         """Return the seconds that a share `q` (0…1) of durations do not exceed; 0.0 if empty."""
@@ -120,25 +180,27 @@ class Histogram:
 
     def quantiles(self, *shares: float) -> tuple[float, ...]:
         """Return the quantile for each of `shares`; this walks the buckets once."""
-        if self.max == 0.0:
+        if self.recent:
+            return self.settled().quantiles(*shares)
+        if self._max == 0.0:
             return (0.0,) * len(shares)
-        zeros = self.count - sum(self._buckets)
+        zeros = self._count - sum(self._buckets)
         reached = tuple(accumulate(self._buckets, initial=zeros))
-        return tuple(self._at(reached, max(math.ceil(q * self.count), 1)) for q in shares)
+        return tuple(self._at(reached, max(math.ceil(q * self._count), 1)) for q in shares)
 
     def __repr__(self) -> str:
         return f"<Histogram of {self.count} durations, {self.total:.6g} s, max {self.max:.6g} s>"
 
     def _at(self, reached: tuple[int, ...], rank: int) -> float:
         """Return the `rank`-th shortest duration; `reached[i]` of them are before bucket i."""
-        if rank >= self.count:
-            return self.max
+        if rank >= self._count:
+            return self._max
         position = bisect_left(reached, rank)
         if position == 0:
             return 0.0
         if position == len(_BOUNDS) + 1:
             return _BOUNDS[-1]  # how much longer it was is not known
-        return min(_BOUNDS[position - 1] * (1.0 - QUANTILE_ERROR), self.max)
+        return min(_BOUNDS[position - 1] * (1.0 - QUANTILE_ERROR), self._max)
 
     def _reach(self, index: int) -> None:
         missing = index + 1 - len(self._buckets)

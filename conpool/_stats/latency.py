@@ -37,6 +37,7 @@ class LatencySummary:
     @classmethod
     def of(cls, histogram: Histogram) -> LatencySummary:
         """Sum up `histogram` as it is now."""
+        histogram = histogram.settled()
         if histogram.count == 0:
             return _NOTHING
         p50, p90, p99 = histogram.quantiles(0.5, 0.9, 0.99)

@@ -130,3 +130,16 @@ POOL_TRANSITIONS: Final[frozenset[tuple[PoolState, PoolState]]] = frozenset(
         (_P.DRAINING, _P.CLOSED),  # nothing is left open, or the process is a fork
     }
 )
+
+
+@enum.unique
+class WaitOutcome(enum.Enum):
+    """Why a waiter gets no connection."""
+
+    TIMEOUT = "timeout"
+    DIAL_FAILED = "dial failed"
+    POOL_CLOSED = "pool closed"
+    CIRCUIT_OPEN = "circuit open"
+    UNHEALTHY = "unhealthy"
+    SHED = "shed"
+    ALL_FAILED = "all members of the group failed"

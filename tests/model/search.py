@@ -7,11 +7,12 @@ from array import array
 from collections import deque
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import final
+from typing import Any, final
 
 from tests.support.invariants import show
+from tests.support.shell import Shell
 
-from .state import digest, freeze, thaw
+from .state import EVERYTHING, digest, freeze, name_of, thaw
 from .world import COOPERATIVE, Event, World, happen
 
 
@@ -23,6 +24,8 @@ class Report:
     world: World
     states: int = 0
     steps: int = 0
+    straight: int = 0
+    """How many steps took the straight line, and were compared with the general way."""
     depth: int = 0
     seconds: float = 0.0
     """Of processor time."""
@@ -86,6 +89,14 @@ def explore(world: World, limit: int = 5_000_000) -> Report:
             except Exception as error:
                 raise _explain(world, [*graph.find_path(state), event], error) from error
             report.steps += 1
+            if twin.went_straight:
+                report.straight += 1
+                other = _go_the_general_way(frozen, event)
+                if _all_of(world, twin) != _all_of(world, other):
+                    path = [*graph.find_path(state), event]
+                    what = "the straight line leads to another state"
+                    raise _explain(world, path, AssertionError(what))
+                twin.went_straight = 0
             key = digest(world.name_of(twin))
             number = numbers.get(key)
             if number is None:
@@ -107,6 +118,21 @@ def explore(world: World, limit: int = 5_000_000) -> Report:
     _check_liveness(world, graph)
     report.seconds = time.process_time() - started
     return report
+
+
+def _go_the_general_way(frozen: bytes, event: Event) -> Shell:
+    shell = thaw(frozen)
+    shell.goes_straight = False
+    happen(shell, event)
+    return shell
+
+
+def _all_of(world: World, shell: Shell) -> tuple[Any, ...]:
+    """What the straight line must leave as the general way does: the state, and the counters."""
+    counters = [sub.counters for sub in shell.core.subs.values()]
+    counts = [(each.acquired, each.total_reused) for each in counters]
+    is_symmetric = world.endpoints > 1 and world.policy is None
+    return name_of(shell, is_symmetric=is_symmetric, matters=EVERYTHING), counts
 
 
 def _check_liveness(world: World, graph: _Graph) -> None:

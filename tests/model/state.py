@@ -186,7 +186,7 @@ def _name_sub(
         (sub.gate.is_told_to_pause, sub.gate.is_unhealthy),
         _name_circuit(sub, now),
         _name_codel(sub, now),
-        sub.is_strict,
+        (sub.is_strict, sub.is_straight),
         sub.resized,
         sub.is_resting,
         sub.looks if chores.PIECE < 9 else 0,  # else too few to matter in a small world

@@ -213,8 +213,8 @@ NAMED: dict[type, str] = {
     Lease: "",
     Waiter: "coming deadline fresh is_timed number overtaken subs",
     Warmer: "target",
-    SubPool: "bad_news chores claim config gate idle is_resting is_strict leaving limit looks"
-    " outage per_dial queue reserved resized roomy shares short_lives silent used_at wanted"
+    SubPool: "bad_news chores claim config gate idle is_resting is_straight is_strict leaving limit"
+    " looks outage per_dial queue reserved resized roomy shares short_lives silent used_at wanted"
     " warm_not_before warmers",
     Chore: "do entries",
     Outage: "arrivals warmers",
@@ -246,10 +246,10 @@ LEFT_OUT: dict[type, str] = {
     Lease: "entry holder since",
     Waiter: "entry error group had_turn outcome queued reasons row since slots task",
     Warmer: "error queued sub task",
-    SubPool: "acquire_timeout active check_after checking closing connecting counters due_at"
-    " endpoint generation groups is_scarce known max_connecting max_idle max_idle_time max_uses"
-    " max_waiting min_idle outgoing resets resetting row shares_limit spare_checks spare_dials"
-    " survivors timed void waiting",
+    SubPool: "acquire_timeout check_after checking closing connecting counters due_at"
+    " endpoint generation groups is_plain is_scarce known max_connecting max_idle"
+    " max_idle_time max_uses max_waiting min_idle outgoing resets resetting row shares_limit"
+    " spare_checks spare_dials survivors timed void waiting",
     Chore: "",
     Outage: "error",
     Queue: "_aside _grouped bars_groups fresh_line line rows",
@@ -260,8 +260,8 @@ LEFT_OUT: dict[type, str] = {
     Circuit: "_breaker _tell trials",
     Codel: "_interval _target",
     Refusing: "_ledger",
-    Core: "_chores _config _dials _ledger _overrides _random _refusing _resets _serving _shares"
-    " _warming checks effects ending failures is_checked may_queue memory orders pop_known"
+    Core: "_chores _config _dials _is_plain _ledger _overrides _random _refusing _resets _serving"
+    " _shares _warming checks effects ending failures is_checked may_queue memory orders pop_known"
     " pop_newest sharing ticked touched",
     PoolLimit: "_idle _latest _line _put_back _put_back_rows _rows _spare closing draining"
     " extra is_limited wanted",

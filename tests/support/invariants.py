@@ -91,6 +91,7 @@ def _find_faults(core: Core[Any, Any], now: float | None) -> Iterator[str]:
 def _find_faults_of(sub: AnySubPool, core: Core[Any, Any]) -> Iterator[str]:
     yield from _check_connections(sub, core.is_open)
     yield from _check_outgoing(sub)
+    yield from _check_straightness(sub)
     yield from _check_queue(sub)
     yield from _check_warmers(sub)
     yield from _check_dials(sub)
@@ -209,6 +210,15 @@ def _check_outgoing(sub: AnySubPool) -> Iterator[str]:
     outgoing = sum(map(is_outgoing, active))
     if outgoing != sub.outgoing:
         yield f"{outgoing} active connections will serve nobody else, the books say {sub.outgoing}"
+
+
+def _check_straightness(sub: AnySubPool) -> Iterator[str]:
+    """G31: it is straight only where a closer look says so, too."""
+    noted = sub.is_strict, sub.is_scarce, sub.is_straight
+    sub.note_rules()
+    if noted[2] and not sub.is_straight:
+        yield "it is not straight any more, and the books say that it is"
+    sub.is_strict, sub.is_scarce, sub.is_straight = noted
 
 
 def _check_queue(sub: AnySubPool) -> Iterator[str]:

@@ -22,15 +22,21 @@ from functools import partial
 from random import Random
 from typing import Any, Final, TypeAlias, TypeVar, TypeVarTuple, final
 
-from conpool._core import keeping, records
+from conpool._core import keeping, records, straight
 from conpool._core.core import Core
 from conpool._core.effects import Check, CircuitChanged, Close, Dial, GiveUp, Reset
 from conpool._core.gate import Gate
-from conpool._core.records import AnySubPool, WaitOutcome
+from conpool._core.records import AnySubPool
 from conpool._values.config import PoolConfig
 from conpool._values.endpoint import AnyEndpoint, Endpoint
 from conpool._values.group import EndpointGroup, Target
-from conpool._values.states import CircuitState, CloseReason, ConnectionState, PoolState
+from conpool._values.states import (
+    CircuitState,
+    CloseReason,
+    ConnectionState,
+    PoolState,
+    WaitOutcome,
+)
 
 from .invariants import check
 
@@ -101,6 +107,7 @@ class Caller:
         "entry",
         "error",
         "failed",
+        "is_hit",
         "lease",
         "outcome",
         "passed",
@@ -113,6 +120,8 @@ class Caller:
         """How many dials had begun when it asked."""
         self.failed: set[AnyEndpoint] = set()
         """Where a dial has failed that began after it had asked."""
+        self.is_hit = False
+        """Whether it got an idle connection, or joined one, without a wait."""
         self.waiter: Waiter | None = None
         """Its place in the queue, while it waits."""
         self.entry: Entry | None = None
@@ -167,6 +176,7 @@ class Shell:
         "core",
         "dialled",
         "dials",
+        "goes_straight",
         "has_resets",
         "is_courteous",
         "is_lazy",
@@ -176,6 +186,7 @@ class Shell:
         "resets",
         "shares",
         "warmed",
+        "went_straight",
     )
 
     def __init__(
@@ -216,6 +227,10 @@ class Shell:
         """Whether the books are checked after each step; not where thousands of waiters are."""
         self.shares = shares
         """Whether leases share connections: two each, at first."""
+        self.goes_straight = True
+        """Whether it takes the straight line where it may."""
+        self.went_straight = 0
+        """How often it has taken it."""
         self.now = 0.0
         self.dials: list[Entry] = []
         """Dials under way, the oldest first."""
@@ -259,6 +274,7 @@ class Shell:
         entry = None if fresh or is_first else self.join_or_take(sub.endpoint)
         self.callers.append(caller)
         if entry is not None:
+            caller.is_hit = True
             self._hand_over(entry, caller)
             self.settle()
             return caller
@@ -277,9 +293,16 @@ class Shell:
 
     def join_or_take(self, endpoint: AnyEndpoint) -> Entry | None:
         """Join a connection that has room, or take an idle one."""
+        sub = self.sub(endpoint)
+        if self.goes_straight and sub.is_straight and not sub.waiting:
+            entry = straight.take(sub, self.now)
+            if entry is not None and not entry.link.dead:
+                self.went_straight += 1
+                return entry
+            if entry is not None:
+                self.report(self.core.returned_unused, entry, None)
         if not self.shares:
             return self._take_unless_due(endpoint)
-        sub = self.sub(endpoint)
         if sub.queue or sub.gate.is_paused or self.core.pool_limit.wanted:
             return None
         if not sub.roomy:
@@ -333,6 +356,7 @@ class Shell:
             self.settle()
             return
         caller.entry = None
+        caller.is_hit = False
         self._note_hand_over(entry)
         self.core.returned_unused(entry, None, self.now)
         if self.core.is_open:
@@ -370,6 +394,19 @@ class Shell:
             entry.link.idle_since = self.now
             if self.shares:
                 self.note_capacity(entry)
+        sub = entry.sub
+        is_simple = entry.state is ConnectionState.ACTIVE and self.core.is_open
+        if self.goes_straight and sub.is_straight and is_simple:
+            waiter = straight.pass_on(lease, self.now, self.core.timetable) if sub.waiting else None
+            if waiter is not None:
+                self.went_straight += 1
+                self._wake(waiter)
+                self.settle()
+                return
+            if not sub.waiting and straight.keep(lease, self.now):
+                self.went_straight += 1
+                self.settle()
+                return
         self.report(self.core.released, lease, None)
 
     def discard(self, caller: Caller, reason: CloseReason = CloseReason.ERROR) -> None:
@@ -700,7 +737,11 @@ class Shell:
         assert not entry.link.cleared, f"{entry!r} was cleared (G24)"
         entry.link.leases += 1
         entry.link.needs_reset = self.has_resets
-        caller.lease = self.core.lease_began(entry, caller, 0.0, self.now)
+        if self.goes_straight and caller.is_hit and entry.sub.is_straight:
+            self.went_straight += 1
+            caller.lease = straight.begin(entry, caller, self.now)
+        else:
+            caller.lease = self.core.lease_began(entry, caller, 0.0, self.now)
         self._note_hand_over(entry)
 
     def _end_lease(self, caller: Caller) -> Lease:

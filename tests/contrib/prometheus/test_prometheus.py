@@ -266,7 +266,7 @@ def test_a_number_that_looks_smaller_for_a_moment_is_shown_as_before(
 ) -> None:
     pool = ConnectionPool()
     counters = Counters()
-    counters.acquired = 5
+    counters.other_leases = 5
     collector = PoolCollector(pool)
 
     def shown() -> Iterable[float]:
@@ -279,9 +279,9 @@ def test_a_number_that_looks_smaller_for_a_moment_is_shown_as_before(
         raise AssertionError("it is gone")
 
     assert shown() == [5]
-    counters.acquired = 4
+    counters.other_leases = 4
     assert shown() == [5]
-    counters.acquired = 6
+    counters.other_leases = 6
     assert shown() == [6]
 
 

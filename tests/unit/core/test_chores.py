@@ -18,9 +18,8 @@ from conpool._core.records import (
     Entry,
     Outage,
     Waiter,
-    WaitOutcome,
 )
-from conpool._values.states import CloseReason, ConnectionState
+from conpool._values.states import CloseReason, ConnectionState, WaitOutcome
 from tests.support.shell import Caller, Refused, Shell, close_reasons, lend_many, make_sub
 
 MANY = 3 * PIECE

@@ -5,10 +5,9 @@ from __future__ import annotations
 from random import Random
 
 from conpool._core.core import KEEP_BARE, Core
-from conpool._core.records import WaitOutcome
 from conpool._core.seen import see
 from conpool._values.config import PoolConfig
-from conpool._values.states import CloseReason, ConnectionState, PoolState
+from conpool._values.states import CloseReason, ConnectionState, PoolState, WaitOutcome
 from tests.support.shell import HERE, PATIENT, THERE, Shell, close_reasons, ids, lend_many
 
 # ── a bounded queue ─────────────────────────────────────────────────────────────

@@ -8,8 +8,7 @@ from random import Random
 import pytest
 
 from conpool._core.chores import PIECE
-from conpool._core.records import WaitOutcome
-from conpool._values.states import CloseReason, ConnectionState
+from conpool._values.states import CloseReason, ConnectionState, WaitOutcome
 from tests.support.shell import Shell, close_reasons, ids, lend_many
 
 # ── ages ────────────────────────────────────────────────────────────────────────

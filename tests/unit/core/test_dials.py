@@ -8,9 +8,8 @@ from random import Random
 import pytest
 
 from conpool._core.gate import CEILING, FIRST
-from conpool._core.records import WaitOutcome
 from conpool._core.warming import SHORT_LIFE
-from conpool._values.states import CloseReason, ConnectionState
+from conpool._values.states import CloseReason, ConnectionState, WaitOutcome
 from tests.support import check
 from tests.support.shell import HERE, THERE, Refused, Shell
 

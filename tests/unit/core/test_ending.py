@@ -6,9 +6,8 @@ import pytest
 
 from conpool._core import ending
 from conpool._core.chores import PIECE
-from conpool._core.records import WaitOutcome
 from conpool._values.endpoint import Endpoint
-from conpool._values.states import CloseReason, ConnectionState
+from conpool._values.states import CloseReason, ConnectionState, WaitOutcome
 from tests.support.shell import HERE, THERE, Shell, close_reasons, lend_many
 
 

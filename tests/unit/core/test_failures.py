@@ -8,7 +8,7 @@ from random import Random
 
 from conpool._core.chores import PIECE
 from conpool._core.gate import FIRST
-from conpool._core.records import WaitOutcome
+from conpool._values.states import WaitOutcome
 from tests.support.shell import HERE, THERE, Caller, Refused, Shell, lend_many
 
 NO_GRACE = 0.0

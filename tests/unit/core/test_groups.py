@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from conpool._core import balancer, records
-from conpool._core.records import WaitOutcome
 from conpool._values.endpoint import Endpoint
 from conpool._values.group import EndpointGroup
+from conpool._values.states import WaitOutcome
 from tests.support.shell import HERE, THERE, Shell, Waiter
 
 ELSEWHERE = Endpoint("elsewhere.example", 3)

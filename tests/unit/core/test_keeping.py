@@ -205,16 +205,16 @@ def in_situation(situation: tuple[Any, ...]) -> tuple[Shell, Any]:
     sub.generation += is_old
     if more == "surplus":
         sub.limit.total = 0
-        sub.note_strictness()
+        sub.note_rules()
     elif more == "doubt":
         sub.gate.failed(Refused(), 0.0, in_doubt=True)
-        sub.note_strictness()
+        sub.note_rules()
     elif more == "a waiter":
         sub.limit.total = 1
         shell.ask()
     elif more == "a warmer":
         sub.warmers[Warmer(sub, 2)] = None
-        sub.note_scarcity()
+        sub.note_rules()
     shell.core.state = state
     return shell, holder
 
@@ -226,7 +226,7 @@ def decide_in_full(shell: Shell, entry: AnyEntry) -> CloseReason | None:
         return CloseReason.POOL_CLOSED
     if entry.sub.gate.is_in_doubt:
         entry.sub.gate.proved()
-        entry.sub.note_strictness()
+        entry.sub.note_rules()
     return keeping.why_not_kept(entry, NOW)
 
 

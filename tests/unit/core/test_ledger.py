@@ -16,11 +16,10 @@ from conpool._core.records import (
     AnyWarmer,
     Group,
     Waiter,
-    WaitOutcome,
     Warmer,
 )
 from conpool._values.group import EndpointGroup
-from conpool._values.states import CloseReason, ConnectionState
+from conpool._values.states import CloseReason, ConnectionState, WaitOutcome
 from tests.support.shell import HERE, THERE, Refused, make_sub
 
 
@@ -33,7 +32,7 @@ def ledger() -> Ledger:
 def sub() -> AnySubPool:
     sub = make_sub()
     sub.shares_limit = True
-    sub.note_scarcity()
+    sub.note_rules()
     return sub
 
 

@@ -14,13 +14,12 @@ from conpool._core.records import (
     Entry,
     SubPool,
     Waiter,
-    WaitOutcome,
     Warmer,
 )
 from conpool._core.seen import see
 from conpool._stats.snapshot import EndpointStats
 from conpool._values.config import PoolConfig
-from conpool._values.states import CloseReason
+from conpool._values.states import CloseReason, WaitOutcome
 from tests.support.shell import HERE, Refused, Shell, SteadyRandom, lend_many, make_sub
 
 
@@ -182,7 +181,7 @@ def test_what_returns_is_looked_at_closely_where_it_may_be_one_too_many(
 def test_what_returns_is_looked_at_closely_while_the_endpoint_is_in_doubt() -> None:
     sub = subpool()
     sub.gate.failed(Refused(), 0.0, in_doubt=True)
-    sub.note_strictness()
+    sub.note_rules()
     assert sub.is_strict
 
 

@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 
 from conpool._core.chores import PIECE
-from conpool._core.records import WaitOutcome
 from conpool._core.seen import see
 from conpool._values.config import CircuitBreaker
-from conpool._values.states import CircuitState
+from conpool._values.states import CircuitState, WaitOutcome
 from tests.support.shell import HERE, THERE, Caller, Shell, lend_many
 
 CLOSED = CircuitState.CLOSED
@@ -326,7 +325,7 @@ def test_f139_a_trial_whose_connection_dies_before_its_first_byte_has_failed() -
     shell = make_open()
     shell.advance(10.0)
     shell.sub().gate.is_in_doubt = True  # it has done so before
-    shell.sub().note_strictness()
+    shell.sub().note_rules()
     tried = shell.ask()
     shell.dial_succeeds()
     assert shell.circuits[HERE] is HALF_OPEN, "the dial alone proves nothing"
@@ -338,7 +337,7 @@ def test_f139_a_trial_whose_connection_is_of_use_closes_it() -> None:
     shell = make_open()
     shell.advance(10.0)
     shell.sub().gate.is_in_doubt = True
-    shell.sub().note_strictness()
+    shell.sub().note_rules()
     tried = shell.ask()
     shell.dial_succeeds()
     shell.release(tried)

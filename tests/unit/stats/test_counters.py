@@ -21,8 +21,8 @@ def numbers(counters: Counters) -> dict[str, object]:
 
 def filled(factor: int) -> Counters:
     counters = Counters()
-    for position, name in enumerate(COUNTERS, 1):
-        value = getattr(counters, name)
+    for position, field in enumerate(dataclasses.fields(Counters), 1):
+        name, value = field.name, getattr(counters, field.name)
         if isinstance(value, Histogram):
             for _ in range(position * factor):
                 value.add(0.5)
@@ -42,6 +42,17 @@ def test_absorbing_adds_every_counter() -> None:
     counters.absorb(other)
     assert numbers(counters) == numbers(filled(11))
     assert numbers(other) == numbers(filled(10))
+
+
+def test_a_hit_counts_as_a_lease_that_was_reused_and_did_not_wait() -> None:
+    counters = Counters()
+    counters.note_wait(2.0)
+    counters.other_leases += 1
+    counters.hits += 3
+    assert (counters.acquired, counters.total_reused) == (4, 3)
+    waits = counters.wait_time
+    assert (waits.count, waits.total, waits.quantile(0.75)) == (4, 2.0, 0.0)
+    assert counters.other_waits.count == 1
 
 
 def test_absorbing_joins_the_reasons_of_both() -> None:
@@ -75,7 +86,7 @@ def test_counters_take_no_name_that_is_not_declared() -> None:
 def test_repr_tells_the_counters() -> None:
     counters = Counters()
     counters.total_created = 3
-    assert repr(counters).startswith("Counters(total_created=3, total_reused=0, total_closed=0, ")
+    assert repr(counters).startswith("Counters(total_created=3, hits=0, other_leases=0, ")
 
 
 def test_the_whole_pools_statistics_have_each_number_that_can_be_added_up() -> None:

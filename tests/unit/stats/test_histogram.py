@@ -150,3 +150,41 @@ def test_a_duration_is_on_the_right_side_of_a_limit_unless_it_is_close(limit: fl
     histogram = Histogram()
     histogram.add(limit / (1.0 - QUANTILE_ERROR) * 1.01)
     assert count_within(histogram.copy_buckets(), 1, (limit,)) == [0]
+
+
+def test_counting_in_bulk_is_counting_one_by_one() -> None:
+    durations = [0.0, 1e-9, SHORTEST, 0.01, 0.011, 0.0, 2.5, 7.0, LONGEST * 9]
+    one_by_one, in_bulk = Histogram(), Histogram()
+    in_bulk.add(0.3)
+    one_by_one.add(0.3)
+    for seconds in durations:
+        one_by_one.add(seconds)
+    in_bulk.add_all(durations)
+    in_bulk.add_all([])
+    assert in_bulk.copy_buckets() == one_by_one.copy_buckets()
+    assert (in_bulk.count, in_bulk.max) == (one_by_one.count, one_by_one.max)
+    assert in_bulk.total == pytest.approx(one_by_one.total)
+
+
+def test_what_is_recent_belongs_to_it_before_it_is_counted() -> None:
+    histogram, counted = Histogram(), Histogram()
+    for seconds in (0.0, 0.5, 4.0):
+        counted.add(seconds)
+    histogram.add(0.5)
+    histogram.recent += [4.0, 0.0]
+    assert (histogram.count, histogram.total, histogram.max) == (3, 4.5, 4.0)
+    assert histogram.copy_buckets() == counted.copy_buckets()
+    assert histogram.quantiles(0.5, 1.0) == counted.quantiles(0.5, 1.0)
+    settled = histogram.settled()
+    assert (settled.recent, settled.count, histogram.recent) == ([], 3, [4.0, 0.0])
+    assert settled.settled() is settled
+    sum_of_both = Histogram()
+    sum_of_both.absorb(histogram)
+    assert (sum_of_both.count, sum_of_both.recent) == (3, [])
+
+
+def test_zeros_are_counted_and_have_no_bucket() -> None:
+    histogram = Histogram()
+    histogram.add_zeros(3)
+    histogram.add(1.0)
+    assert (histogram.count, histogram.quantile(0.5), sum(histogram.copy_buckets())) == (4, 0.0, 1)

@@ -12,7 +12,7 @@ def endpoint(number: int) -> Endpoint:
 
 def counters_of(count: int, *, ended: int | None = None) -> Counters:
     counters = Counters()
-    counters.acquired = count
+    counters.other_leases = count
     for _ in range(count if ended is None else ended):
         counters.use_time.add(1.0)
     counters.count_closed(CloseReason.USES)

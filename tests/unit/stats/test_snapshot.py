@@ -39,15 +39,15 @@ def stats_of(endpoint: Target = ENDPOINT, **changes: Any) -> EndpointStats:
 def counters_of(*reasons: CloseReason, waits: Iterable[float] = ()) -> Counters:
     counters = Counters()
     counters.total_created = 11
-    counters.total_reused = 12
+    counters.other_reused = 12
     counters.errors = 13
-    counters.acquired = 14
+    counters.other_leases = 14
     counters.acquire_timeouts = 15
     counters.acquire_cancelled = 16
     for reason in reasons:
         counters.count_closed(reason)
     for wait in waits:
-        counters.wait_time.add(wait)
+        counters.other_waits.add(wait)
     return counters
 
 
@@ -149,7 +149,7 @@ def test_a_snapshot_does_not_move_with_the_books() -> None:
     stats = stats_of(counters=counters)
     counters.total_created += 1
     counters.count_closed(CloseReason.ERROR)
-    counters.wait_time.add(9.0)
+    counters.other_waits.add(9.0)
     assert stats.total_created == 11
     assert stats.closed_by_reason == {CloseReason.ERROR: 1}
     assert stats.wait_time.max == 0.5
@@ -209,7 +209,7 @@ def test_snapshots_can_be_copied_and_pickled(copied: Any) -> None:
 def test_an_endpoint_prints_as_a_block_of_lines_for_people() -> None:
     counters = counters_of(CloseReason.ERROR, CloseReason.IDLE_TIME, CloseReason.ERROR)
     for seconds in (0.0, 0.002, 0.25):
-        counters.wait_time.add(seconds)
+        counters.other_waits.add(seconds)
     counters.use_time.add(90.0)
     stats = stats_of(Endpoint("db.example", 5432, tls=True), counters=counters)
     assert str(stats).splitlines() == [
@@ -253,7 +253,7 @@ def test_a_circuit_is_printed_unless_it_is_closed() -> None:
 
 def test_the_block_of_an_endpoint_has_80_columns_at_most() -> None:
     counters = counters_of(*CloseReason, waits=[1e-6, 9e9])
-    counters.acquired = counters.total_reused = counters.acquire_timeouts = 10**12
+    counters.other_leases = counters.other_reused = counters.acquire_timeouts = 10**12
     for reason in CloseReason:
         counters.closed_by_reason[reason] = 10**8
     text = str(stats_of(Endpoint("x" * 60 + "." + "y" * 60, 5432), counters=counters))
@@ -463,7 +463,7 @@ def test_a_format_that_is_no_usable_width_is_refused(spec: str) -> None:
 @pytest.mark.parametrize("count", [1, 30])
 def test_no_line_is_wider_than_the_width(width: int, count: int) -> None:
     counters = counters_of(waits=[1.5])
-    counters.acquired = counters.total_created = counters.total_reused = 10**9
+    counters.other_leases = counters.total_created = counters.other_reused = 10**9
     members = [
         stats_of(
             Endpoint(f"{'x' * 60}{number}.example", 5432, login=Login("u" * 90, database="d" * 90)),

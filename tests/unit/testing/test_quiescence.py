@@ -26,7 +26,7 @@ class Books:
 
 def books(*, created: int = 2, closed: int = 1, **counts: int) -> Books:
     counters = Counters()
-    counters.acquired, counters.total_reused, counters.total_created, counters.total_closed = (
+    counters.other_leases, counters.other_reused, counters.total_created, counters.total_closed = (
         5,
         3,
         created,
@@ -74,7 +74,7 @@ def test_whatever_is_outstanding_or_does_not_add_up_is_named(
 
 def test_more_reuses_than_leases_are_named() -> None:
     counters = Counters()
-    counters.total_reused = 1
+    counters.other_reused = 1
     with pytest.raises(AssertionError, match="the pool: 1 reused, of 0 acquired"):
         check(Books(PoolStats.of("test", {}, counters)))
 

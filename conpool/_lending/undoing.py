@@ -1,0 +1,81 @@
+"""An acquire that comes to nothing: what was taken goes back, and the failure is counted."""
+
+from __future__ import annotations
+
+from typing import final
+
+import trio
+
+from conpool._connection.pooled import PooledEntry, PooledSub, PooledWaiter
+from conpool._engine.engine import Engine
+from conpool._errors.pool import AcquireTimeout
+from conpool._values.states import CloseReason, ConnectionState
+
+_ACTIVE = ConnectionState.ACTIVE
+
+
+@final
+class Undoing:
+    """Undoes the acquires of one pool."""
+
+    __slots__ = ("_core", "_engine", "_news")
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._core = engine.core
+        self._news = engine.news
+
+    def roll_back(
+        self,
+        sub: PooledSub,
+        waiter: PooledWaiter | None,
+        entry: PooledEntry | None,
+        exc: BaseException,
+        since: float,
+    ) -> None:
+        """Leave nothing of an acquire that has failed with `exc`, and tell the observers."""
+        if waiter is not None:
+            entry = waiter.entry
+            if waiter.queued:  # it has not slept, so nobody has taken it out
+                self._engine.report_quietly(self._core.withdrawn, waiter)
+        if entry is not None:
+            self.put_back(entry)
+        now = since  # unless the clock tells
+        try:
+            now = self._engine.time()
+        finally:
+            self._news.add(self._news.acquire_failed, sub.endpoint, exc, now - since)
+            self._count_failed(sub, waiter, exc, now - since, now)
+
+    def _count_failed(
+        self,
+        sub: PooledSub,
+        waiter: PooledWaiter | None,
+        exc: BaseException,
+        waited: float,
+        now: float,
+    ) -> None:
+        counters = sub.counters
+        try:
+            if isinstance(exc, AcquireTimeout):
+                counters.acquire_timeouts += 1
+            elif isinstance(exc, trio.Cancelled):
+                counters.acquire_cancelled += 1
+            has_queued = waiter is not None and waiter.task is not None
+            if isinstance(exc, AcquireTimeout) or has_queued:
+                counters.note_wait(waited)  # it has waited in vain
+        finally:
+            self._engine.perform(now)
+
+    def put_back(self, entry: PooledEntry) -> None:
+        """Give back a connection that was taken and not lent."""
+        reason: CloseReason | None = CloseReason.ERROR  # unless the probe has an answer
+        try:
+            is_its_own = entry.state is _ACTIVE and entry.holders <= 1
+            reason = entry.link.probe() if is_its_own else None
+        finally:
+            self._engine.report(self._core.returned_unused, entry, reason)
+
+    def keep(self, entry: PooledEntry) -> None:
+        """Let a connection that was taken, and cannot be lent now, idle on, or be closed."""
+        self._engine.report(self._core.returned_unused, entry, None)
