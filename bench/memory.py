@@ -99,7 +99,7 @@ async def measure_passing(scale: Scale) -> Table:
 
 def _some(kinds: dict[str, str], scale: Scale) -> dict[str, str]:
     """Leave out what only differs in its figures, if only to see that it runs."""
-    alike = {"used-pool-each", "tls-stream", "limiter", "timed-pool"} if scale is TINY else set()
+    alike = {"used-pool-each", "tls-stream", "limiter", "timed-pool"} if scale == TINY else set()
     return {kind: name for kind, name in kinds.items() if kind not in alike}
 
 
