@@ -3,6 +3,7 @@
     python -m mutations                              every bug of both kinds; takes hours
     python -m mutations thought-out                  those of the lists
     python -m mutations thought-out -s core pumps    those of one list, with "pumps" in their name
+    python -m mutations thought-out --file '_core/*' those of these files
     python -m mutations mechanical --sample 40       forty of those from the syntax tree
     python -m mutations mechanical --file '_core/limit.py' --list
     python -m mutations mechanical compare 3f2a9c01  those with one of these words in their id
@@ -18,6 +19,7 @@ import random
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from fnmatch import fnmatch
 from typing import Final
 
 from mutations.accepted import LIST, read_accepted
@@ -30,11 +32,15 @@ from mutations.thought_out import SOURCES, load
 KINDS: Final = ("thought-out", "mechanical")
 
 
-def find_thought_out(sources: list[str]) -> tuple[list[Bug], list[str]]:
+def find_thought_out(
+    sources: list[str], patterns: Sequence[str] = ("*",)
+) -> tuple[list[Bug], list[str]]:
     """The bugs of the lists, and the names of those that fit no longer, each with the reason."""
     bugs: list[Bug] = []
     misfits: list[str] = []
     for mutation in load(sources):
+        if not any(fnmatch(mutation.file, pattern) for pattern in patterns):
+            continue
         path = PACKAGE / mutation.file
         found = fit(mutation, path.read_text("utf-8")) if path.exists() else "its file is gone"
         if isinstance(found, Bug):
@@ -101,8 +107,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse(argv)
     bugs: list[Bug] = []
     misfits: list[str] = []
-    if options.kind != "mechanical" and not options.file:
-        found, unfit = find_thought_out(options.source)
+    if options.kind == "thought-out" or not (options.kind or options.file):
+        found, unfit = find_thought_out(options.source, options.file or ["*"])
         bugs, misfits = bugs + found, misfits + unfit
     if options.kind != "thought-out" and not options.source:
         found, unfit = find_mechanical(options.file, LIST.read_text("utf-8"))

@@ -53,9 +53,10 @@ def test_an_unknown_case_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_lease_takes_as_many_operations_with_ten_endpoints_as_with_one() -> None:
     table = CASES["growth"](TINY)
-    operations = {(calls, bytecodes) for _, calls, bytecodes, *_ in table.rows}
     assert len(table.rows) == 4
-    assert len(operations) == 1, table
+    for column in (1, 2):  # every so many uses of an endpoint are counted in one go: 5 %
+        operations = [float(row[column].replace(",", "")) for row in table.rows]
+        assert max(operations) < 1.05 * min(operations), table
 
 
 async def test_operations_are_counted_exactly() -> None:

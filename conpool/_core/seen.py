@@ -23,7 +23,7 @@ def see(sub: AnySubPool, now: float) -> EndpointStats:
     return EndpointStats.of(
         sub.endpoint,
         limit=sub.limit.total,
-        active=sub.active + len(sub.reserved),
+        active=max(sub.active, 0) + len(sub.reserved),  # another thread may read amid a change
         idle=len(sub.idle) - len(sub.reserved),
         connecting=sub.connecting,
         closing=sub.closing + len(sub.leaving),

@@ -11,6 +11,9 @@ A lease costs as much as the operations here: see `bench` before and after a cha
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from conpool._core.records import (
     AnyEntry,
     AnyLease,
@@ -25,7 +28,7 @@ from conpool._core.timetable import Timetable
 from conpool._stats.histogram import MOST_RECENT
 from conpool._values.states import ConnectionState
 
-_new = object.__new__
+_new: Callable[[type[Any]], Any] = object.__new__
 _IDLE = ConnectionState.IDLE
 _ACTIVE = ConnectionState.ACTIVE
 
@@ -49,19 +52,19 @@ def take(sub: AnySubPool, now: float) -> AnyEntry | None:
 
 def begin(entry: Entry[LinkT, TaskT], holder: TaskT, now: float) -> Lease[LinkT, TaskT]:
     """A lease begins of `entry`, which was idle and taken at `now`, without a wait."""
+    uses = entry.uses
+    if uses:
+        entry.sub.counters.hits += 1
+    else:
+        counters = entry.sub.counters
+        counters.note_wait(0.0)  # before all else: if it raises, no lease has begun
+        counters.other_leases += 1
     lease: Lease[LinkT, TaskT] = _new(Lease)  # without the call of its `__init__`
     lease.entry = entry
     lease.holder = holder
     lease.since = now
     entry.leases[lease] = None
-    uses = entry.uses
     entry.uses = uses + 1
-    counters = entry.sub.counters
-    if uses:
-        counters.hits += 1
-    else:
-        counters.note_wait(0.0)
-        counters.other_leases += 1
     return lease
 
 
@@ -106,6 +109,9 @@ def pass_on(lease: AnyLease, now: float, timetable: Timetable) -> AnyWaiter | No
         return None
     counters = sub.counters
     recent = counters.use_time.recent
+    if len(recent) >= MOST_RECENT:  # before all else: if it raises, nothing has changed
+        counters.use_time = counters.use_time.settled()
+        recent = counters.use_time.recent
     recent.append(now - lease.since)
     del entry.leases[lease]
     entry.was_idle = False
@@ -120,6 +126,4 @@ def pass_on(lease: AnyLease, now: float, timetable: Timetable) -> AnyWaiter | No
     if waiter.is_timed:
         sub.timed -= 1
         timetable.remove(waiter)
-    if len(recent) >= MOST_RECENT:
-        counters.use_time = counters.use_time.settled()
     return waiter

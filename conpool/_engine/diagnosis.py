@@ -53,7 +53,8 @@ class Deadlocks:
         """Warn if the task of `waiter`, which is about to sleep, completes a deadlock."""
         sub = waiter.subs[0]
         if sub.is_straight:  # nearly always the first holder is awake, or about to be
-            lease = next(iter(next(iter(sub.limit.borrowers)).leases), None)
+            first = next(iter(sub.limit.borrowers), None)  # none while its gate is shut
+            lease = None if first is None else next(iter(first.leases), None)
             if lease is None or type(lease.holder.custom_sleep_data) is not Waiter:
                 return
         if self._unasked:

@@ -105,7 +105,6 @@ class Acquirer:
             members_of(endpoint)  # it cannot be hashed, and so is no endpoint
             raise
         now = self._engine.now()
-        entry: PooledEntry | None = None
         if (
             sub is not None
             and sub.is_straight
@@ -113,8 +112,8 @@ class Acquirer:
             and affinity is None
             and self._engine.lends_in == get_ident()
         ):
+            entry = take(sub, now)
             try:
-                entry = take(sub, now)
                 if entry is None:
                     pass
                 elif entry.link.poll(0):
@@ -137,6 +136,8 @@ class Acquirer:
                     entry = None
                 with_room(partial(self._undoing.roll_back, sub, None, entry, exc, now))
                 raise
+        else:
+            entry = None
         return await self._acquire(
             endpoint, sub, timeout, fresh, affinity=affinity, block=block, since=now, entry=entry
         )
@@ -157,11 +158,12 @@ class Acquirer:
 
         If there is an `entry`, it was taken, and closed since or not.
         """
-        if sub is None or not sub.waiting or len(sub.limit.borrowers) < sub.limit.total:
-            await checkpoint_if_cancelled()
-        # Otherwise this task will certainly park, and parking is itself a cancellation point.
-        if sub is None or self._engine.lends_in != get_ident():
-            sub = await self._open(endpoint, since, fresh)
+        if sub is None or entry is None:  # nothing can be lost yet
+            if sub is None or not sub.waiting or len(sub.limit.borrowers) < sub.limit.total:
+                await checkpoint_if_cancelled()
+            # Otherwise this task will certainly park, and parking is itself a cancellation point.
+            if sub is None or self._engine.lends_in != get_ident():
+                sub = await self._open(endpoint, since, fresh)
         now = since
         waiter: PooledWaiter | None = None
         try:

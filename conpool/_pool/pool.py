@@ -55,7 +55,7 @@ class ConnectionPool(Generic[SessionT]):
                 reply = await read_reply(conn)  # yours: it reads the reply to its end
 
     Everything that the pool starts ends with its block. Any number of tasks of one `trio.run` may
-    use it. In another thread only `stats`, `all_stats`, `repr` and `blocking` work, all else raises.
+    use it. In another thread only `stats`, `all_stats`, `repr` and `blocking` work; the rest fails.
 
     Args:
         config: Limits and times for every endpoint.

@@ -47,8 +47,8 @@ MUTATIONS: Final = (
     plant(
         "a close frees its slot and nobody is told",
         "_core/ledger.py",
-        "        self.pool_limit.limit.repay(entry)\n        self.touched[sub] = None\n",
-        "        self.pool_limit.limit.repay(entry)\n",
+        "            sub.note_rules()\n        self.touched[sub] = None\n",
+        "            sub.note_rules()\n",
     ),
     plant(
         "a failed dial frees its slot and nobody is told",
@@ -60,14 +60,14 @@ MUTATIONS: Final = (
     plant(
         "a higher limit starts no dials",
         "_core/orders.py",
-        "        sub.note_strictness()\n        self._ledger.touch(sub)\n",
-        "        sub.note_strictness()\n",
+        "        sub.note_rules()\n        self._ledger.touch(sub)\n        surplus",
+        "        sub.note_rules()\n        surplus",
     ),
     plant(
         "a resumed endpoint waits for something else to happen",
         "_core/orders.py",
-        "        sub.gate.resumed()\n        self._ledger.touch(sub)\n",
-        "        sub.gate.resumed()\n",
+        "        sub.gate.resumed()\n        sub.note_rules()\n        self._ledger.touch(sub)\n",
+        "        sub.gate.resumed()\n        sub.note_rules()\n",
     ),
     plant(
         "a waiter that leaves takes its place in the pool's line with it",
@@ -227,8 +227,10 @@ MUTATIONS: Final = (
     plant(
         "a paused endpoint keeps its place in line",
         "_core/orders.py",
-        "        sub.gate.paused()\n        self._ledger.pool_limit.stand_in_line(sub, None, 0)\n",
-        "        sub.gate.paused()\n",
+        "        sub.gate.paused()\n"
+        "        sub.note_rules()\n"
+        "        self._ledger.pool_limit.stand_in_line(sub, None, 0)\n",
+        "        sub.gate.paused()\n        sub.note_rules()\n",
     ),
     plant(
         "a return in a pause is handed over",
@@ -469,7 +471,7 @@ MUTATIONS: Final = (
     plant(
         "what returns is not looked at closely while its endpoint is in doubt",
         "_core/failures.py",
-        "        entry.sub.note_strictness()\n",
+        "        entry.sub.note_rules()\n",
         "",
     ),
     plant(
@@ -649,8 +651,8 @@ MUTATIONS: Final = (
     ),
     plant(
         "a release keeps what its holder has retired",
-        "_core/core.py",
-        "                and entry.doomed is None\n",
+        "_core/keeping.py",
+        "    if entry.doomed is not None:\n        return entry.doomed\n",
         "",
     ),
     plant(

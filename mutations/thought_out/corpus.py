@@ -165,10 +165,10 @@ MUTATIONS = (
     ),
     Mutation(
         name="what is handed to a task that is being cancelled is lost",
-        file="_lending/acquire.py",
+        file="_lending/undoing.py",
         old=(
             "        if entry is not None:\n"
-            "            self._put_back(entry)\n"
+            "            self.put_back(entry)\n"
             "        now = since  # unless the clock tells\n"
         ),
         new="        now = since  # unless the clock tells\n",
@@ -196,9 +196,9 @@ MUTATIONS = (
     # ── turns ───────────────────────────────────────────────────────────────────
     Mutation(
         name="what comes back is laid aside, and nobody who waits hears of it",
-        file="_core/core.py",
-        old="                if sub.waiting or sub.is_scarce:\n",
-        new="                if sub.is_scarce:\n",
+        file="_lending/release.py",
+        old="(self._pass_on(lease) if sub.waiting else keep(lease, self._engine.now()))",
+        new="keep(lease, self._engine.now())",
         tests=(_FAIRNESS + "test_aiohttp_4936",),
     ),
     Mutation(
@@ -330,8 +330,8 @@ MUTATIONS = (
     Mutation(
         name="a slot that is free again wakes nobody",
         file="_core/ledger.py",
-        old=("        self.pool_limit.limit.repay(entry)\n        self.touched[sub] = None\n"),
-        new="        self.pool_limit.limit.repay(entry)\n",
+        old=("            sub.note_rules()\n        self.touched[sub] = None\n"),
+        new="            sub.note_rules()\n",
         tests=(_OVERLOAD + "test_bb8_167",),
     ),
     Mutation(

@@ -235,8 +235,8 @@ MUTATIONS: Final = (
     plant(
         "who waits for an unhealthy endpoint waits on, if all slots are taken",
         "_core/records.py",
-        "self.min_idle or self.warmers or self.gate.is_unhealthy",
-        "self.min_idle or self.warmers",
+        "self.shares_limit or self.min_idle or self.warmers or gate.is_unhealthy",
+        "self.shares_limit or self.min_idle or self.warmers",
     ),
     plant(
         "a connection is lent to one whose time is up",

@@ -43,7 +43,7 @@ MUTATIONS = (
     ),
     Mutation(
         name="what was handed to a waiter that is cancelled then is lost",
-        file="_lending/acquire.py",
+        file="_lending/undoing.py",
         old=("            entry = waiter.entry\n            if waiter.queued:  #"),
         new="            if waiter.queued:  #",
         tests=(_ACQUIRE,),
@@ -60,15 +60,15 @@ MUTATIONS = (
     ),
     Mutation(
         name="an idle connection is lost if its taker is cancelled",
-        file="_lending/acquire.py",
+        file="_lending/undoing.py",
         old=(
             "        if entry is not None:\n"
-            "            self._put_back(entry)\n"
+            "            self.put_back(entry)\n"
             "        now = since  # unless the clock tells\n"
         ),
         new=(
             "        if entry is not None and waiter is not None:\n"
-            "            self._put_back(entry)\n"
+            "            self.put_back(entry)\n"
             "        now = since  # unless the clock tells\n"
         ),
         tests=(_ACQUIRE,),
@@ -305,9 +305,9 @@ MUTATIONS = (
     ),
     Mutation(
         name="an expired connection is handed over",
-        file="_core/core.py",
-        old="                now < expires_at\n",
-        new="                now <= expires_at\n",
+        file="_core/straight.py",
+        old="now >= expires_at or",
+        new="now > expires_at or",
         tests=(_TIMES, _SCHEDULES),
     ),
     Mutation(
@@ -328,8 +328,8 @@ MUTATIONS = (
     Mutation(
         name="a health hook's handle is taken for a lease",
         file="_lending/release.py",
-        old="        if is_over or lease not in entry.leases:\n",
-        new="        if is_over:\n",
+        old="            if held is CLOSED_STREAM or lease not in entry.leases:\n",
+        new="            if held is CLOSED_STREAM:\n",
         tests=(_CHECK, _OWN),
     ),
     Mutation(

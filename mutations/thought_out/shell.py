@@ -101,8 +101,8 @@ MUTATIONS = (
     Mutation(
         name="what a health hook ends counts as a lease",
         file="_lending/release.py",
-        old="        if is_over or lease not in entry.leases:\n",
-        new="        if is_over:\n",
+        old="                and lease in entry.leases\n",
+        new="",
         tests=("tests/unit/lending/test_peer_check.py", "tests/regressions/test_own_bugs.py"),
     ),
     # ── waiting ─────────────────────────────────────────────────────────────────
@@ -207,8 +207,8 @@ MUTATIONS = (
     Mutation(
         name="a handle that was kept still works",
         file="_lending/release.py",
-        old=("        connection._exchange = CLOSED_STREAM  # noqa: SLF001\n        if is_over"),
-        new="        if is_over",
+        old="        connection._exchange = CLOSED_STREAM  # noqa: SLF001\n",
+        new="",
         tests=("tests/unit/lending/test_lease.py",),
     ),
     Mutation(
@@ -276,8 +276,8 @@ MUTATIONS = (
     Mutation(
         name="a pool is of use in every thread",
         file="_lending/acquire.py",
-        old="        if sub is None or self._engine.thread != get_ident():\n",
-        new="        if sub is None:\n",
+        old="            if sub is None or self._engine.lends_in != get_ident():\n",
+        new="            if sub is None:\n",
         tests=("tests/unit/pool/test_threads.py", "tests/unit/pool/test_lifecycle.py"),
     ),
     Mutation(

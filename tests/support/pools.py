@@ -147,13 +147,18 @@ async def open_pool(
     observers: Iterable[Observer] = (),
     every_step: bool = True,
     has_groups: bool = False,
+    is_plain: bool = False,
     **options: Any,
 ) -> AsyncIterator[ConnectionPool[None]]:
-    """Open a pool over `connector` and watch it, until and beyond its end."""
+    """Open a pool over `connector` and watch it, until and beyond its end.
+
+    One that `is_plain` has nobody who hears of its leases, so it may lend on the straight line.
+    """
     connector = Network() if connector is None else connector
     others = find_pool_tasks()
     grammar = Grammar(shares=SessionRules(options.get("driver")).shares, has_groups=has_groups)
-    pool = make_pool(connector, observers=[grammar, *observers], **options)
+    watchers = [*observers] if is_plain else [grammar, *observers]
+    pool = make_pool(connector, observers=watchers, **options)
     steps = Steps(lambda: invariants.check(pool._core, trio.current_time()))
     if every_step:
         trio.lowlevel.add_instrument(steps)
