@@ -46,7 +46,7 @@ Costs = Counter[tuple[str, CodeType]]
 
 async def measure_budget(scale: Scale) -> Table:
     """Count the bytecodes of a lease, function by function."""
-    count = scale.pick(500, 200, 40)
+    count = scale.pick(640, 320, 64)  # durations are counted 32 at a time
     async with AsyncExitStack() as stack:
         endpoint = conpool.Endpoint(HOST, await stack.enter_async_context(serving()))
         config = conpool.PoolConfig(max_connections_per_endpoint=2)

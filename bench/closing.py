@@ -114,7 +114,7 @@ async def _leave_each(count: int) -> float:
 async def _leave_pool(count: int, *, is_each: bool) -> float:
     connector = FarConnector()
     config = conpool.PoolConfig(
-        max_connections_per_endpoint=count, max_idle_time=3600.0, max_connection_lifetime=3600.0
+        max_connections_per_endpoint=count, max_idle_time=3600.0, max_connection_lifetime=86400.0
     )
     async with AsyncExitStack() as stack:
         pool = await stack.enter_async_context(conpool.ConnectionPool(config, connector=connector))

@@ -65,7 +65,7 @@ def compare(
     rows: list[tuple[str, ...]] = []
     worse: list[str] = []
     for case in _COUNTED:
-        counted, count = case + BYTECODES, scale.pick(200, 200, 5)
+        counted, count = case + BYTECODES, scale.pick(640, 320, 32)
         before, now = theirs.do(counted, count), ours.do(counted, count)
         limit = before + _MORE if case in _EXACT else before * tolerance
         rows.append((counted, f"{before:.2f}", f"{now:.2f}", f"{now / before:.3f}"))

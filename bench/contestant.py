@@ -47,7 +47,7 @@ def main() -> None:
 async def _count(case: str, count: int) -> float:
     async with AsyncExitStack() as stack:
         run = await CASES[case](stack)
-        await run(10)
+        await run(32)
         order_tasks_alike()
         return await count_bytecodes(run, count)
 

@@ -145,9 +145,9 @@ async def _count(openers: Mapping[str, Opener], sizes: list[int], in_memory: boo
         for name, run in (await _open(stack, openers, sizes, in_memory)).items():
             await run(sizes[-1] + 10)  # the first use of a connection does more
             order_tasks_alike()
-            calls = await count_calls(run, 100)
+            calls = await count_calls(run, 320)
             order_tasks_alike()
-            found[name] = calls, await count_bytecodes(run, 100)
+            found[name] = calls, await count_bytecodes(run, 320)
     return found
 
 
@@ -201,7 +201,7 @@ async def _open_idle(
 async def _open_pool(
     stack: AsyncExitStack, in_memory: bool, **settings: Any
 ) -> conpool.ConnectionPool[None]:
-    config = conpool.PoolConfig(max_idle_time=3600.0, max_connection_lifetime=3600.0, **settings)
+    config = conpool.PoolConfig(max_idle_time=3600.0, max_connection_lifetime=86400.0, **settings)
     connector: conpool.Connector = NullConnector()
     if not in_memory:
         connector = TwinConnector()

@@ -44,7 +44,7 @@ async def measure_options(scale: Scale) -> Table:
         far = await race(slow, count=count // 5, rounds=rounds)
         rows: list[tuple[str, ...]] = []
         for name, micros, ratio, _ in times.rows(_PLAIN):
-            codes = await count_bytecodes(runs[name], scale.pick(300, 100, 10))
+            codes = await count_bytecodes(runs[name], scale.pick(320, 320, 32))
             rows.append((name, micros, ratio, f"{codes:.0f}"))
         rows += [(*row[:3], "") for row in far.rows(_PLAIN)[1:]]
     return Table(

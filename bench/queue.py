@@ -56,7 +56,7 @@ def measure_handover(scale: Scale) -> Table:
 
 
 async def _count_handovers(sizes: list[int], scale: Scale) -> dict[tuple[str, int], float]:
-    count = scale.pick(200, 100, 20)
+    count = scale.pick(320, 160, 32)
     found: dict[tuple[str, int], float] = {}
     async with AsyncExitStack() as stack:
         for key, turns in (await _queue_up(stack, sizes)).items():

@@ -55,7 +55,7 @@ async def _opener(
     if "pool" not in kind:
         return open_stream
     config = conpool.PoolConfig(
-        max_connections_per_endpoint=limit, max_idle_time=3600.0, max_connection_lifetime=3600.0
+        max_connections_per_endpoint=limit, max_idle_time=3600.0, max_connection_lifetime=86400.0
     )
     pool = await stack.enter_async_context(conpool.ConnectionPool(config))
     given = False if tls is None else conpool.TLS(context=tls)
