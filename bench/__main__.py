@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser("bench", description=__doc__)
     parser.add_argument("cases", nargs="*", metavar="case", help=", ".join(CASES))
     parser.add_argument(
-        "--quick", action="store_true", help="fewer rounds: half a minute, less exact"
+        "--quick", action="store_true", help="fewer rounds: five minutes, less exact"
     )
     parser.add_argument("--tiny", action="store_true", help="only to see that it runs")
     parser.add_argument(
