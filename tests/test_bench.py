@@ -17,8 +17,8 @@ import trio
 import conpool
 from bench import compare
 from bench.__main__ import main
-from bench.cases import CASES
 from bench.budget import OWN, count_by_function
+from bench.cases import CASES
 from bench.compare import Contestant
 from bench.measure import TINY, Aim, Table, count_bytecodes, count_calls
 from bench.plots import PICTURES, draw, mark
