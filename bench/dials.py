@@ -82,7 +82,10 @@ async def _open_full(stack: AsyncExitStack, sizes: list[int]) -> dict[str, Run]:
     runs: dict[str, Run] = {}
     for size in sizes:
         config = conpool.PoolConfig(
-            max_connections=size // 2, max_idle_time=3600.0, max_connection_lifetime=86400.0
+            max_connections=size // 2,
+            max_idle_time=3600.0,
+            max_connection_lifetime=86400.0,
+            reap_interval=3600.0,  # sweeps come by the clock, not by the lease
         )
         pool = await stack.enter_async_context(
             conpool.ConnectionPool(config, connector=NullConnector())

@@ -141,10 +141,6 @@ def test_the_page_shows_each_kept_case_once() -> None:
     assert sorted(shown) == sorted(load()) == sorted(CASES)
 
 
-def test_the_figures_that_are_kept_are_of_full_runs() -> None:
-    assert {record["run"]["scale"] for record in load_records().values()} == {"full"}
-
-
 def test_the_pictures_are_of_the_figures_that_are_kept() -> None:
     tables = load()
     page = PAGE.read_text("utf-8")

@@ -69,7 +69,7 @@ class BenchRuns(Directive):
 def describe(run: dict[str, Any]) -> str:
     machine = run["machine"]
     packages = ", ".join(f"{name} {number}" for name, number in run["packages"].items())
-    commit = f", commit {run['commit']}" if run["commit"] else ""
+    commit = f", of commit {run['commit']}" if run["commit"] else ""
     return (
         f"A {run['scale']} run of {run['date']}{commit}, on {machine['cores']} cores of"
         f" {machine['cpu']}, {machine['kernel']}; {run['python']}, {packages}"
