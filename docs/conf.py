@@ -24,6 +24,7 @@ extensions = [
     "sphinx.ext.viewcode",  # a link to the source beside each name
     "sphinx_copybutton",
     "myst_parser",  # for the changelog, which is Markdown
+    "bench_tables",
     "house_table",
     "plain_docstrings",
     "state_picture",
