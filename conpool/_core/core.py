@@ -65,6 +65,7 @@ from conpool._core.serving import Serving
 from conpool._core.sharing import Sharing
 from conpool._core.timetable import Timetable
 from conpool._core.warming import Warming
+from conpool._stats.histogram import MOST_RECENT
 from conpool._stats.memory import Memory
 from conpool._values.config import PoolConfig
 from conpool._values.endpoint import AnyEndpoint
@@ -109,6 +110,7 @@ class Core(Generic[LinkT, TaskT]):
         "pool_limit",
         "pop_known",
         "pop_newest",
+        "queued",
         "sharing",
         "state",
         "subs",
@@ -153,6 +155,7 @@ class Core(Generic[LinkT, TaskT]):
         self.pop_newest = self._serving.pop_newest
         self.pop_known = self._serving.pop_known
         self.may_queue = self._dials.may_queue
+        self.queued = self._ledger.enqueue
         self.ticked = self._chores.ticked
         self.effects: deque[Effect[LinkT, TaskT]] = self._ledger.effects
         self.touched: dict[SubPool[LinkT, TaskT], None] = self._ledger.touched
@@ -195,10 +198,6 @@ class Core(Generic[LinkT, TaskT]):
         """Return the sub-pool of `endpoint` to be read; if there is none, one with its counters."""
         return self.subs.get(endpoint) or self._make_subpool(endpoint, -math.inf)
 
-    def queued(self, waiter: AnyWaiter, now: float) -> None:
-        """`waiter` joins the end of the queue; one that has had its turn returns to its place."""
-        self._ledger.enqueue(waiter, now)
-
     def withdrawn(self, waiter: AnyWaiter, now: float) -> None:
         """`waiter` was cancelled. What is under way for it goes on for whoever needs it."""
         self._ledger.dequeue(waiter)
@@ -208,7 +207,11 @@ class Core(Generic[LinkT, TaskT]):
     ) -> Lease[LinkT, TaskT]:
         """A lease of `entry` begins, after its caller has waited for `waited` seconds."""
         counters = entry.sub.counters
-        counters.note_wait(waited)  # first: if it raises, no lease has begun
+        # First: if it raises, no lease has begun. `note_wait`, spelled out.
+        recent = counters.other_waits.recent
+        recent.append(waited)
+        if len(recent) >= MOST_RECENT:
+            counters.other_waits = counters.other_waits.settled()
         counters.other_leases += 1
         if entry.uses:
             counters.other_reused += 1

@@ -233,7 +233,7 @@ class Ledger:
     # ── waiters ─────────────────────────────────────────────────────────────────
 
     def enqueue(self, waiter: AnyWaiter, now: float) -> None:
-        """Put `waiter` in the queue of each of its sub-pools: at the end, unless it comes back."""
+        """Put `waiter` in all its queues: at the end, or back in its place if it had its turn."""
         waiter.queued = True
         if not waiter.had_turn:
             self.arrivals += 1

@@ -97,14 +97,14 @@ class Counters:
 
     def absorb(self, other: Counters) -> None:
         """Add everything that `other` has counted; `other` is left as it was."""
-        for field_of in fields(self):
-            name = field_of.name
-            mine, counted = getattr(self, name), getattr(other, name)
-            if isinstance(mine, int):
-                setattr(self, name, mine + counted)
-            else:
-                mine.absorb(counted)
+        for name in _NUMBERS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for name in _OTHERS:
+            getattr(self, name).absorb(getattr(other, name))
 
+
+_NUMBERS: Final = tuple(field.name for field in fields(Counters) if field.type == "int")
+_OTHERS: Final = tuple(field.name for field in fields(Counters) if field.type != "int")
 
 COUNTERS: Final = (
     "total_created",

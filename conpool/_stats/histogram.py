@@ -19,7 +19,8 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, chain, repeat
+from operator import add
 from typing import Final, final
 
 SHORTEST: Final = 1e-6
@@ -41,8 +42,11 @@ _PLACES: Final = (0.0, *_BOUNDS)
 # All unused histograms share this list. Nobody changes it: `_reach` puts a new list in its place.
 _NO_BUCKETS: Final[list[int]] = []
 
-MOST_RECENT: Final = 32
+MOST_RECENT: Final = 40
 """How many durations should be kept as they are until they are counted."""
+
+_FEW: Final = 8
+"""Durations that are counted sooner one by one than in one go."""
 
 QUANTILE_ERROR: Final = (_GROWTH - 1.0) / (_GROWTH + 1.0)
 """How far a quantile may be off, as a share of the true value: a ninth.
@@ -129,8 +133,10 @@ class Histogram:
                 self._buckets[index] += 1
 
     def add_all(self, durations: Sequence[float]) -> None:
-        """Count many durations, none of them negative, with loops in C."""
-        if not durations:
+        """Count durations, none of them negative. If they are many, with loops in C."""
+        if len(durations) < _FEW:
+            for seconds in durations:
+                self.add(seconds)
             return
         self._count += len(durations)
         self._total = sum(durations, self._total)
@@ -147,16 +153,14 @@ class Histogram:
 
     def absorb(self, other: Histogram) -> None:
         """Add all durations of `other`; `other` is left as it was."""
-        self._count += other._count
-        self._total += other._total
-        self._max = max(self._max, other._max)
-        if self._buckets:
+        if other._count:
+            self._count += other._count
+            self._total += other._total
+            self._max = max(self._max, other._max)
             self._reach(len(other._buckets) - 1)
-            for index, count in enumerate(other._buckets):
-                self._buckets[index] += count
-        else:
-            self._buckets = other._buckets.copy()
-        self.add_all(other.recent.copy())
+            self._buckets[:] = map(add, self._buckets, chain(other._buckets, repeat(0)))
+        if other.recent:
+            self.add_all(other.recent.copy())
 
     def settled(self) -> Histogram:
         """Return one that has counted `recent`, too; this one is left as it was.

@@ -17,6 +17,7 @@ SOURCES: Final = (
     "proof",
     "sessions",
     "shell",
+    "straight",
 )
 
 

@@ -276,8 +276,8 @@ MUTATIONS = (
     Mutation(
         name="a pool is of use in every thread",
         file="_lending/acquire.py",
-        old="            if sub is None or self._engine.lends_in != get_ident():\n",
-        new="            if sub is None:\n",
+        old="(entry is None and self._engine.lends_in != get_ident())",
+        new="False",
         tests=("tests/unit/pool/test_threads.py", "tests/unit/pool/test_lifecycle.py"),
     ),
     Mutation(

@@ -262,7 +262,7 @@ LEFT_OUT: dict[type, str] = {
     Refusing: "_ledger",
     Core: "_chores _config _dials _is_plain _ledger _overrides _random _refusing _resets _serving"
     " _shares _warming checks effects ending failures is_checked may_queue memory orders pop_known"
-    " pop_newest sharing ticked touched",
+    " pop_newest queued sharing ticked touched",
     PoolLimit: "_idle _latest _line _put_back _put_back_rows _rows _spare closing draining"
     " extra is_limited wanted",
     Sharing: "_dials _ledger _pool_limit _refusing",

@@ -17,7 +17,7 @@ from conpool import AnyEndpoint, Connection, ConnectionPool, PoolConfig
 from conpool._core.ledger import Ledger
 from conpool._engine.engine import Engine
 from conpool._lending import release
-from conpool._stats.histogram import Histogram
+from conpool._stats.counters import Counters
 from tests.support.loopback_servers import exchange, serving
 from tests.support.pools import HERE, counts, hold, open_pool, reasons, settle
 
@@ -154,7 +154,7 @@ def break_once(
 PLACES: dict[str, tuple[Any, str]] = {
     "the judgement": (release, "end_exchange"),
     "the books": (Ledger, "condemn"),
-    "the statistics": (Histogram, "add"),
+    "the statistics": (Counters, "note_use"),
     "what the core decided": (Engine, "perform"),
 }
 

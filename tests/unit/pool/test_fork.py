@@ -13,7 +13,7 @@ import pytest
 import trio
 from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
-from conpool import ConnectionPool, Endpoint, PoolClosed
+from conpool import AnyEndpoint, ConnectionPool, Endpoint, Observer, PoolClosed
 from conpool._connection.link import Link
 from conpool._pool import lifecycle
 from tests.support.pools import HERE, THERE, Network, counts, exchange, make_pool, open_pool
@@ -66,6 +66,25 @@ async def test_child_finds_the_pool_closed() -> None:
         async with pool.connection(HERE) as connection:
             assert connection.uses == 2
             assert await exchange(connection) == b"ping"
+
+
+async def test_child_s_observers_hear_nothing_of_what_it_asks_in_vain() -> None:
+    asked: list[AnyEndpoint] = []
+
+    class Watching(Observer):
+        def acquire_started(self, endpoint: AnyEndpoint) -> None:
+            asked.append(endpoint)
+
+    async with open_pool(observers=[Watching()]) as pool:
+        async with pool.connection(HERE):
+            pass
+
+        async def look() -> None:
+            with pytest.raises(PoolClosed):
+                await pool.acquire(HERE)
+            assert asked == [HERE]
+
+        assert await in_child(look) == ""
 
 
 async def test_child_may_end_its_lease_and_the_pool_without_harm() -> None:

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from conpool._stats.counters import COUNTERS, Counters, ReasonCounts
-from conpool._stats.histogram import Histogram
+from conpool._stats.histogram import MOST_RECENT, Histogram
 from conpool._stats.snapshot import EndpointStats, PoolStats
 from conpool._values.states import CloseReason
 
@@ -53,6 +53,18 @@ def test_a_hit_counts_as_a_lease_that_was_reused_and_did_not_wait() -> None:
     waits = counters.wait_time
     assert (waits.count, waits.total, waits.quantile(0.75)) == (4, 2.0, 0.0)
     assert counters.other_waits.count == 1
+
+
+def test_durations_are_counted_before_they_pile_up() -> None:
+    counters = Counters()
+    for number in range(1, 3 * MOST_RECENT):
+        counters.note_wait(1.0)
+        counters.note_use(2.0)
+        assert len(counters.other_waits.recent) < MOST_RECENT
+        assert len(counters.use_time.recent) < MOST_RECENT
+        assert counters.wait_time.count == counters.use_time.count == number
+        assert counters.wait_time.total == number
+        assert counters.use_time.total == 2.0 * number
 
 
 def test_absorbing_joins_the_reasons_of_both() -> None:

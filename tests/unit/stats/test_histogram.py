@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from conpool._stats.histogram import LONGEST, QUANTILE_ERROR, SHORTEST, Histogram, count_within
+from conpool._stats.latency import LatencySummary
 
 in_range = st.floats(SHORTEST, LONGEST)
 OFF = QUANTILE_ERROR + 1e-12  # floats round
@@ -188,3 +189,18 @@ def test_zeros_are_counted_and_have_no_bucket() -> None:
     histogram.add_zeros(3)
     histogram.add(1.0)
     assert (histogram.count, histogram.quantile(0.5), sum(histogram.copy_buckets())) == (4, 0.0, 1)
+
+
+def test_a_summary_is_of_one_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread may read while leases end."""
+    histogram = Histogram()
+    histogram.recent.append(1.0)
+    quantiles = Histogram.quantiles
+
+    def amid(self: Histogram, *shares: float) -> tuple[float, ...]:
+        histogram.recent.append(9.0)
+        return quantiles(self, *shares)
+
+    monkeypatch.setattr(Histogram, "quantiles", amid)
+    summary = LatencySummary.of(histogram)
+    assert (summary.count, summary.total, summary.max) == (1, 1.0, 1.0)
