@@ -256,13 +256,31 @@ class Core(Generic[LinkT, TaskT]):
             else:
                 self.condemned(entry, reason, now)
         else:
-            if sub.gate.is_in_doubt:
-                self.failures.was_of_use(entry, now)
-            if sub.shares:
-                self._leave(entry, None, now)
+            # `begin_idling`, `why_not_kept` and `lend_or_keep`, spelled out for the commonest
+            # case: the connection may be kept, and nobody has a use for it now.
+            entry.was_idle = False
+            entry.idle_since = now
+            lapses_at = now + sub.max_idle_time
+            expires_at = entry.expires_at
+            entry.lapses_at = lapses_at if lapses_at < expires_at else expires_at  # noqa: FURB136
+            if (
+                now < expires_at
+                and entry.uses < sub.max_uses
+                and entry.generation == sub.generation
+                and not sub.is_strict
+                and self.state is _OPEN
+            ):
+                if sub.waiting or sub.is_scarce:
+                    self._serving.lend_or_keep(entry, now)
+                else:
+                    self._ledger.push_idle(entry)
             else:
-                keeping.begin_idling(entry, now)
-                self._serving.place(entry, now, is_used=True)
+                if sub.gate.is_in_doubt:
+                    self.failures.was_of_use(entry, now)
+                if sub.shares:
+                    self._leave(entry, None, now)
+                else:
+                    self._serving.place(entry, now, is_used=True)
         # Last: if a call above raises, the books still have the lease, and it can be ended again.
         del entry.leases[lease]
         sub.counters.note_use(now - lease.since)

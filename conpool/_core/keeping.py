@@ -1,7 +1,7 @@
 """Whether a connection may be kept: age, uses, generation and fate, and its endpoint's limits.
 
 What has moved on it, and whether its peer is still there, is not known here: the shell reports it.
-`straight.keep` abbreviates `why_not_kept`: change both.
+`Core.released` and `straight.keep` abbreviate `why_not_kept`: change all three.
 """
 
 from __future__ import annotations

@@ -76,8 +76,10 @@ def keep(lease: AnyLease, now: float) -> bool:
     entry = lease.entry
     sub = entry.sub
     lapses_at = now + sub.max_idle_time
-    if lapses_at > entry.expires_at:  # near the end of its life, or doomed
-        return False
+    if lapses_at > entry.expires_at:
+        lapses_at = entry.expires_at
+        if now >= lapses_at:  # it is too old, or doomed
+            return False
     counters = sub.counters
     recent = counters.use_time.recent
     recent.append(now - lease.since)  # first: if it raises, the books still have the lease

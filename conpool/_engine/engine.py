@@ -316,7 +316,8 @@ class Engine:
     def _note_closed(self, entry: PooledEntry) -> None:
         self.core.closed(entry, self.time())
         self.news.add_about(self.news.closed, entry, entry.reason)
-        insist(self.some_closed.unpark_all)
+        if self.some_closed:
+            insist(self.some_closed.unpark_all)
 
     # ── looking at idle connections ─────────────────────────────────────────────
 

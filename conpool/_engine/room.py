@@ -48,7 +48,7 @@ def with_more_room(call: Callable[[], object]) -> None:
 def _is_deep() -> bool:
     """Whether more than half of the stack is in use, as it hardly ever is."""
     try:
-        sys._getframe(sys.getrecursionlimit() // 2)  # noqa: SLF001 - there is no other way
+        sys._getframe(sys.getrecursionlimit() // 2)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
     except ValueError:
         return False
     return True

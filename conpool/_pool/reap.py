@@ -71,12 +71,17 @@ class Reaper:
         self._releaser.end_rest()
         self._engine.perform_undone()
         left = _BATCH
-        for sub in list(self._core.subs.values()):
+        # Each is let go of when it has been looked at: to free thousands at once takes long.
+        subs = deque(self._core.subs.values())
+        while subs:
+            sub = subs.popleft()
             if sub.shares:
                 self._releaser.sharer.ask_all(sub, self._engine.now())
             self._engine.report(self._core.swept, sub)
             due: deque[PooledEntry] = deque()
-            for entry in (None, *sub.idle):
+            entries: deque[PooledEntry | None] = deque((None, *sub.idle))
+            while entries:
+                entry = entries.popleft()
                 if entry is not None and entry.state is _IDLE and entry not in sub.reserved:
                     self._inspect(entry)
                     if self._peer_check.is_due_in_background(entry, self._engine.now()):

@@ -19,6 +19,8 @@ AcquirePhase: TypeAlias = Literal["queue", "connect", "check"]
 class CloseReason(enum.Enum):
     """Why the pool closed a connection, or let go of it."""
 
+    __hash__ = object.__hash__  # in C: that of `Enum` is a call for each look-up
+
     LIFETIME = "lifetime"
     """It reached `max_connection_lifetime` (less its own jitter)."""
     IDLE_TIME = "idle time"
@@ -86,6 +88,8 @@ CIRCUIT_TRANSITIONS: Final[frozenset[tuple[CircuitState, CircuitState]]] = froze
 @enum.unique
 class ConnectionState(enum.Enum):
     """Where a connection is in its life. All but CLOSED count against the limits."""
+
+    __hash__ = object.__hash__
 
     CONNECTING = "connecting"
     IDLE = "idle"

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from conpool._core import keeping
+from conpool._core.outgoing import doom
 from conpool._core.records import AnyEntry, Entry, Warmer
 from conpool._values.states import CloseReason, ConnectionState, PoolState
 from tests.support.shell import Refused, Shell, close_reasons, ids, lend_many, make_sub
@@ -200,7 +201,9 @@ def in_situation(situation: tuple[Any, ...]) -> tuple[Shell, Any]:
         shell.release(shell.lend())
     sub, entry = shell.sub(), holder.entry
     assert entry is not None
-    entry.expires_at, entry.uses, entry.doomed = expires_at, uses, doomed
+    entry.expires_at, entry.uses = expires_at, uses
+    if doomed is not None:
+        doom(entry, doomed)
     entry.was_idle = more == "was idle"
     sub.generation += is_old
     if more == "surplus":

@@ -92,14 +92,16 @@ def test_one_that_has_lapsed_stays_where_it_is() -> None:
     assert before[0].state is ConnectionState.IDLE
 
 
-@pytest.mark.parametrize("lifetime", [9.9, 10.0])
-def test_one_near_the_end_of_its_life_is_not_kept_by_the_straight_line(lifetime: float) -> None:
+@pytest.mark.parametrize(("lifetime", "lapses_at"), [(5.0, None), (9.9, 9.9), (11.0, 10.0)])
+def test_one_is_kept_until_the_earlier_of_its_two_ends(
+    lifetime: float, lapses_at: float | None
+) -> None:
     shell = Shell(max_idle_time=5.0, max_connection_lifetime=lifetime, lifetime_jitter=0.0)
-    caller = shell.lend()
-    lease = caller.lease
+    lease = shell.lend().lease
     assert lease is not None
-    assert straight.keep(lease, 5.0) is (lifetime == 10.0)
-    assert (lease in lease.entry.leases) is (lifetime < 10.0)
+    assert straight.keep(lease, 5.0) is (lapses_at is not None)
+    assert (lease in lease.entry.leases) is (lapses_at is None)
+    assert lapses_at in {None, lease.entry.lapses_at}
 
 
 def test_one_that_is_doomed_is_not_kept() -> None:
