@@ -675,13 +675,6 @@ MUTATIONS: Final = (
         "entry is None or entry.state is not _ACTIVE:",
     ),
     plant(
-        "one whose hit was closed keeps it while it waits",
-        "_lending/acquire.py",
-        "                    self._undoing.keep(entry)\n                    entry = None\n"
-        "                entry = await",
-        "                    entry = None\n                entry = await",
-    ),
-    plant(
         "an acquire that came to nothing is counted as none",
         "_lending/undoing.py",
         "                counters.acquire_cancelled += 1\n",

@@ -363,12 +363,13 @@ async def test_a_new_connection_and_a_key_are_not_for_the_straight_line(
 def amid(monkeypatch: pytest.MonkeyPatch) -> Amid:
     """Have something done while the next hit is in its checkpoint."""
 
-    def prepare(call: Callable[[], object], *, is_settled: bool = False) -> None:
+    def prepare(call: Callable[[], object], *, seconds: float = -1.0) -> None:
         async def checkpoint_and_call() -> None:
             monkeypatch.setattr(acquire, "checkpoint", checkpoint)
             call()
-            if is_settled:
+            if seconds >= 0.0:
                 with trio.CancelScope(shield=True):
+                    await trio.sleep(seconds)
                     await settle()
             await checkpoint()
 
@@ -482,7 +483,7 @@ async def test_one_that_waits_gets_what_a_cancelled_hit_puts_back(
                 nursery.start_soon(hold, pool)
                 scope.cancel()
 
-            amid(come_and_cancel, is_settled=True)
+            amid(come_and_cancel, seconds=0.0)
             await pool.acquire(HERE)
         await settle()
         assert counts(pool) == {"active": 1}
@@ -506,19 +507,21 @@ async def test_a_hit_that_is_one_too_many_when_it_is_cancelled_is_closed(amid: A
         pool.release(other)
 
 
-async def test_a_hit_that_is_retired_before_it_is_cancelled_is_closed(amid: Amid) -> None:
+async def test_a_hit_that_is_retired_before_it_is_cancelled_is_closed(
+    amid: Amid, autojump_clock: MockClock
+) -> None:
     async with open_pool(is_plain=True) as pool, trio.open_nursery() as nursery:
         await use(pool)
         with trio.CancelScope() as scope:
 
             def drain_and_cancel() -> None:
-                nursery.start_soon(pool.drain, HERE)
+                nursery.start_soon(partial(pool.drain, HERE, over=1.0))
                 scope.cancel()
 
-            amid(drain_and_cancel, is_settled=True)
+            amid(drain_and_cancel, seconds=2.0)
             await pool.acquire(HERE)
         await settle()
-        assert counts(pool) == {}
+        assert (counts(pool), reasons(pool)) == ({}, {"CLEARED": 1})
 
 
 @pytest.mark.parametrize("is_cancelled", [True, False])
@@ -580,6 +583,29 @@ async def test_of_many_that_are_cancelled_as_their_pool_closes_none_is_left(
         trio.lowlevel.remove_instrument(closing)
     assert reasons(pool) == {"POOL_CLOSED": many}
     assert trio.current_time() == 0.0
+
+
+async def test_a_hit_that_looks_odd_and_is_fit_is_lent_without_a_wait() -> None:
+    async with open_pool(is_plain=True) as pool:
+        await use(pool)
+        (entry,) = pool._core.subs[HERE].idle
+        entry.link.poll = lambda _: 1
+        assert entry.link.probe() is None
+        connection = await pool.acquire(HERE, timeout=0.0)
+        assert connection.id == 1
+        pool.release(connection)
+
+
+async def test_another_thread_gets_no_hit() -> None:
+    async with open_pool(is_plain=True) as pool:
+        await use(pool)
+
+        def ask() -> None:
+            with pytest.raises(RuntimeError, match="belongs to another thread"):
+                trio.run(pool.acquire, HERE)
+
+        await trio.to_thread.run_sync(ask)
+        assert counts(pool) == {"idle": 1}
 
 
 async def test_a_hit_that_cannot_be_looked_at_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
