@@ -703,3 +703,22 @@ async def test_a_block_has_no_name_of_a_connection(name: str) -> None:
         block = pool.connection(HERE)
         with pytest.raises(AttributeError, match=f"no '{name}' here: .*async with"):
             getattr(block, name)
+
+
+# ── waits ───────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("straightness", [True, False])
+async def test_those_who_waited_in_vain_are_counted(
+    autojump_clock: MockClock, straightness: bool
+) -> None:
+    async with open_pool(is_plain=straightness, max_connections_per_endpoint=1) as pool:
+        connection = await pool.acquire(HERE)
+        with pytest.raises(AcquireTimeout):
+            await pool.acquire(HERE, timeout=1.0)
+        with trio.move_on_after(2.0):
+            await pool.acquire(HERE)
+        pool.release(connection)
+        stats = pool.stats(HERE)
+        assert (stats.wait_time.count, stats.wait_time.total) == (3, 3.0)
+        assert (stats.acquire_timeouts, stats.acquire_cancelled) == (1, 1)
