@@ -81,10 +81,24 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def screens(session: nox.Session) -> None:
+    """Draw what the commands show, for the documentation: `nox -s screens -- top`."""
+    session.install("-e", ".[cli,httpx2,psycopg]", *group("screens"), *group("rivals"))
+    session.run("python", "-m", "docs.screens", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """What a lease costs, compared with plain pools and with other libraries."""
-    session.install("-e", ".[test]", *group("rivals"))
+    session.install("-e", ".[test]", *group("bench"))
     session.run("python", "-m", "bench", *session.posargs)
+
+
+@nox.session
+def compare(session: nox.Session) -> None:
+    """This tree beside another commit, in turns: `nox -s compare -- origin/main`."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "bench", "compare", *(session.posargs or ["main"]))
 
 
 @nox.session

@@ -12,7 +12,7 @@ import trio
 
 from tests.servers import Certificates, Nginx
 
-from .measure import Run, Scale, Table, race
+from .measure import Aim, Run, Scale, Table, race
 
 TARGETS: Final = {
     ("httpx", "1 task"): 1.0,
@@ -37,9 +37,10 @@ def measure_http(scale: Scale) -> Table:
 
 async def _measure(scale: Scale, nginx: Nginx, certificates: Certificates) -> Table:
     rows: list[tuple[str, ...]] = []
+    aims: list[Aim] = []
     hosts = scale.pick(1_000, 300, 20)
     for name in ("httpx", "httpx2"):
-        runs = _Runs(name, certificates)
+        runs = _Runs(name, certificates, aims)
         plain = f"http://{nginx.host}:{nginx.port}/"
         usual = {"count": scale.pick(400, 200, 100), "rounds": scale.pick(9, 5, 2)}
         async with AsyncExitStack() as stack:
@@ -65,12 +66,14 @@ async def _measure(scale: Scale, nginx: Nginx, certificates: Certificates) -> Ta
         ("", "stock, µs", "conpool, µs", "times as fast", "target"),
         rows,
         "The client's processor time for each request; the limit is 2,000 connections.",
+        aims,
     )
 
 
 class _Runs:
-    def __init__(self, name: str, certificates: Certificates) -> None:
+    def __init__(self, name: str, certificates: Certificates, aims: list[Aim]) -> None:
         self._name = name
+        self._aims = aims
         self._lib: Any = importlib.import_module(name)
         self._contrib: Any = importlib.import_module(f"conpool.contrib.{name}")
         self._certificates = certificates
@@ -96,12 +99,16 @@ class _Runs:
         runs = {kind: _asking(client, url, tasks) for kind, client in clients.items()}
         times = await race(runs, count=count, rounds=rounds)
         stock, ours = (f"{times.micros(kind):.0f}" for kind in ("stock", "conpool"))
+        ratio = times.ratio("stock", "conpool")
         target = TARGETS.get((self._name, what))
+        if target is not None:
+            text = f"{self._name}, {what}: times as fast as its own pool"
+            self._aims.append(Aim(text, ratio, target, is_floor=True))
         return (
             f"{self._name}, {what}",
             stock,
             ours,
-            f"{times.ratio('stock', 'conpool'):.1f}",
+            f"{ratio:.1f}",
             "" if target is None else f"≥ {target:g}",
         )
 

@@ -6,10 +6,11 @@ on a busy machine the clock on the wall would count the work of other programs, 
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from statistics import median
 from types import FrameType
 from typing import Any, TypeAlias, final
@@ -40,6 +41,27 @@ TINY = Scale("tiny", 2)
 
 
 @dataclass(frozen=True, slots=True)
+class Aim:
+    """A figure, and how large it may be."""
+
+    text: str
+    measured: float
+    limit: float
+    is_floor: bool = False
+    """Whether the figure must be at least as large as the limit."""
+
+    @property
+    def is_met(self) -> bool:
+        measured = round(self.measured, 2)
+        return measured >= self.limit if self.is_floor else measured <= self.limit
+
+    def __str__(self) -> str:
+        sign = "≥" if self.is_floor else "≤"
+        verdict = "met   " if self.is_met else "MISSED"
+        return f"{verdict}  {self.text}: {self.measured:,.2f}, aim {sign} {self.limit:,g}"
+
+
+@dataclass(frozen=True, slots=True)
 class Table:
     """One case's figures, ready to be read."""
 
@@ -47,6 +69,7 @@ class Table:
     head: tuple[str, ...]
     rows: list[tuple[str, ...]]
     note: str = ""
+    aims: list[Aim] = field(default_factory=list)
 
     def __str__(self) -> str:
         lines = [self.head, *self.rows]
@@ -59,6 +82,7 @@ class Table:
             text.append("  ".join(cells).rstrip())
         if self.note:
             text.append(self.note)
+        text += map(str, self.aims)
         return "\n".join(text)
 
 
@@ -79,6 +103,10 @@ class Race:
             mine / its for mine, its in zip(self._times[name], self._times[to], strict=True)
         )
 
+    def aim(self, text: str, name: str, to: str, limit: float) -> Aim:
+        """Return the aim that one contender takes at most `limit` times as long as another."""
+        return Aim(text, self.ratio(name, to), limit)
+
     def rows(self, to: str, targets: Mapping[str, str] | None = None) -> list[tuple[str, ...]]:
         """Return a row for each contender: name, microseconds, ratio, target."""
         return [
@@ -96,10 +124,24 @@ async def race(runs: Mapping[str, Run], *, count: int, rounds: int) -> Race:
     """Time `count` operations of each contender, in `rounds` rounds in which they take turns."""
     for run in runs.values():
         await run(max(1, count // 10))  # opens connections, fills caches
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(rounds):
-        for name, run in runs.items():
-            times[name].append(await clock(run, count))
+    return await take_turns(list(runs), lambda name: clock(runs[name], count), rounds)
+
+
+async def take_turns(
+    names: Sequence[str], measure: Callable[[str], Awaitable[float]], rounds: int
+) -> Race:
+    """Have `measure` return a time of each contender, in `rounds` rounds."""
+    times: dict[str, list[float]] = {name: [] for name in names}
+    # A full collection of garbage walks everything that is open, of all contenders, and the one
+    # that happens to set it off pays. What is open now need not be walked.
+    gc.collect()
+    gc.freeze()
+    try:
+        for _ in range(rounds):
+            for name in names:
+                times[name].append(await measure(name))
+    finally:
+        gc.unfreeze()
     return Race(times)
 
 

@@ -29,6 +29,10 @@ class LimiterPool:
         """Lend for the length of a block, by a class: the cheapest way."""
         return LimiterLease(self)
 
+    def timed_connection(self, seconds: float) -> TimedLimiterLease:
+        """Lend for the length of a block, after at most so many seconds."""
+        return TimedLimiterLease(self, seconds)
+
     @asynccontextmanager
     async def generated_connection(self) -> AsyncIterator[trio.abc.Stream]:
         """Lend for the length of a block, by a generator: the obvious way."""
@@ -42,7 +46,6 @@ class LimiterPool:
                 stream.socket.close()
 
 
-@final
 class LimiterLease:
     """One lease of a `LimiterPool`."""
 
@@ -60,6 +63,21 @@ class LimiterLease:
     async def __aexit__(self, *exc_info: object) -> None:
         self._pool.idle.append(self._stream)
         self._pool.limiter.release_on_behalf_of(self)
+
+
+@final
+class TimedLimiterLease(LimiterLease):
+    """One lease of a `LimiterPool`, with a time-out of its own."""
+
+    __slots__ = ("_seconds",)
+
+    def __init__(self, pool: LimiterPool, seconds: float) -> None:
+        super().__init__(pool)
+        self._seconds = seconds
+
+    async def __aenter__(self) -> trio.abc.Stream:
+        with trio.fail_after(self._seconds):
+            return await super().__aenter__()
 
 
 @final

@@ -7,14 +7,16 @@ import json
 import ssl
 import sys
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, Final, final
 
 import psutil
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 import conpool
 
+from .plain_pools import LimiterPool
 from .server import HOST
 
 _FIRST: Final = 20
@@ -50,21 +52,71 @@ async def _opener(
             await stream.do_handshake()
             stack.callback(lambda: stream)  # keeps it alive
 
-    if not kind.endswith(("pool", "pool-each")):
+    if "pool" not in kind:
         return open_stream
     config = conpool.PoolConfig(
-        max_connections_per_endpoint=limit, max_idle_time=3600.0, max_connection_lifetime=3600.0
+        max_connections_per_endpoint=limit, max_idle_time=3600.0, max_connection_lifetime=86400.0
     )
     pool = await stack.enter_async_context(conpool.ConnectionPool(config))
     given = False if tls is None else conpool.TLS(context=tls)
 
     async def open_pooled(number: int) -> None:
-        if kind == "pool-each":
-            await pool.warm(conpool.Endpoint(HOST, port, tls=given, partition=number), 1)
+        if kind.endswith("pool-each"):
+            endpoint = conpool.Endpoint(HOST, port, tls=given, partition=number)
+            await pool.warm(endpoint, 1)
+            if kind.startswith("used"):
+                async with pool.connection(endpoint):
+                    pass
         else:
             await pool.warm(conpool.Endpoint(HOST, port, tls=given), number + 1)
 
     return open_pooled
+
+
+async def weigh_waiting(kind: str, count: int) -> dict[str, Any]:
+    """Have `count` tasks wait."""
+    config = conpool.PoolConfig(max_connections_per_endpoint=1, acquire_timeout=3600.0)
+    endpoint = conpool.Endpoint("a.example", 80)
+    limiter = LimiterPool(1, NullConnector().connect_nowhere)
+    async with (
+        conpool.ConnectionPool(config, connector=NullConnector()) as pool,
+        trio.open_nursery() as nursery,
+    ):
+        lends: dict[str, Callable[[], AbstractAsyncContextManager[object]]] = {
+            "sleep": _Sleep,
+            "limiter": limiter.connection,
+            "pool": lambda: pool.connection(endpoint),
+            "timed-pool": lambda: pool.connection(endpoint, timeout=3600.0),
+        }
+        lend = lends[kind]
+
+        async def wait() -> None:
+            async with lend():
+                await trio.sleep_forever()
+
+        for _ in range(_FIRST):
+            nursery.start_soon(wait)
+        await wait_all_tasks_blocked()
+        before = resident()
+        for _ in range(count):
+            nursery.start_soon(wait)
+        await wait_all_tasks_blocked()
+        taken = resident() - before
+        nursery.cancel_scope.cancel()
+    return {"bytes": taken}
+
+
+@final
+class _Sleep:
+    """A block that is never entered."""
+
+    __slots__ = ()
+
+    async def __aenter__(self) -> None:
+        await trio.sleep_forever()
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        pass
 
 
 async def weigh_passing(count: int) -> dict[str, Any]:
@@ -96,13 +148,17 @@ class NullConnector(conpool.Connector):
 
     async def connect(self, endpoint: conpool.AnyEndpoint) -> trio.abc.Stream:
         """Return a stream that never moves a byte."""
+        return await self.connect_nowhere()
+
+    async def connect_nowhere(self) -> trio.abc.Stream:
+        """Return a stream that never moves a byte."""
         await trio.lowlevel.checkpoint()
         return NullStream()
 
 
 @final
 class NullStream(trio.abc.Stream):
-    """Never moves a byte."""
+    """Never moves a byte, and is closed at once, as a socket is."""
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         await trio.lowlevel.checkpoint()
@@ -113,6 +169,9 @@ class NullStream(trio.abc.Stream):
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         await trio.lowlevel.checkpoint()
         return b""
+
+    def close(self) -> None:
+        """Close at once."""
 
     async def aclose(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -137,6 +196,8 @@ def main(what: str, *args: str) -> None:
     if what == "idle":
         kind, port, count = args
         found = trio.run(weigh_idle, kind, int(port), int(count))
+    elif what == "waiting":
+        found = trio.run(weigh_waiting, args[0], int(args[1]))
     else:
         found = trio.run(weigh_passing, int(args[0]))
     print(json.dumps(found))

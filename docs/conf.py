@@ -21,14 +21,24 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinxcontrib_trio",
+    "sphinx.ext.viewcode",  # a link to the source beside each name
+    "sphinx_copybutton",
     "myst_parser",  # for the changelog, which is Markdown
+    "bench_tables",
     "house_table",
     "plain_docstrings",
     "state_picture",
 ]
 exclude_patterns = ["_build"]
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]
 html_title = f"conpool {release}"
+
+# The button copies what one types: no prompt, and none of the lines that a program prints.
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+copybutton_line_continuation_character = "\\"
 
 # Every reference must lead somewhere; what is not conpool's is beyond a build without network.
 nitpicky = True

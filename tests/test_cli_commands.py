@@ -26,7 +26,7 @@ from conpool.cli import _bench, _bench_rivals, _probe, _probe_report, _probe_ste
 from conpool.cli._arguments import make_parser
 from conpool.cli._bench_watch import Result
 from conpool.cli._probe_report import Findings, judge
-from conpool.cli._screen import SilentScreen
+from conpool.cli._screen import SilentScreen, plain
 from conpool.cli._top_source import Source, Unreachable
 from conpool.contrib.asgi import StatusApp
 
@@ -254,6 +254,41 @@ async def test_probe_takes_no_other_protocol_for_a_reply() -> None:
     assert "no proper reply to version" in findings.error
 
 
+@pytest.mark.parametrize(
+    ("reply", "complaint"),
+    [
+        (b"HTTP/1.1 400 Bad Request", "answered 400 Bad Request and hung up, which says nothing"),
+        (b"HTTP/1.1 400 \x1b[31mred", "answered 400 ?[31mred and hung up"),
+        (b"HTTP/1.1 404 Not Found", "Some do so after an error alone: probe a path"),
+        (b"HTTP/1.0 200 OK", "a pool saves nothing here"),
+    ],
+)
+async def test_probe_says_what_a_web_server_answers_before_it_hangs_up(
+    reply: bytes, complaint: str
+) -> None:
+    async def answer(stream: trio.abc.Stream) -> None:
+        await stream.receive_some()
+        await stream.send_all(reply + b"\r\n\r\n")
+
+    async with serving(answer) as port:
+        findings = await probe(f"http://{LOOPBACK}:{port}")
+    assert complaint in " ".join(judge(findings))
+    assert is_narrow(text := _probe_report.describe(findings))
+    assert "for HEAD (" in text
+
+
+@pytest.mark.parametrize("scheme", ["http", "redis"])
+@pytest.mark.parametrize("said", [b"", b"\x15\x03\x01\x00\x02\x02\x0a"])
+async def test_probe_doubts_that_the_server_speaks_without_tls(scheme: str, said: bytes) -> None:
+    async def refuse(stream: trio.abc.Stream) -> None:
+        await stream.receive_some()
+        await stream.send_all(said or b"")
+
+    async with serving(refuse) as port:
+        findings = await probe(f"{scheme}://{LOOPBACK}:{port}")
+    assert f"does it speak TLS on this port? Then write {scheme}s://)" in (findings.error or "")
+
+
 async def test_probe_tells_that_a_name_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     async def getaddrinfo(*_: object, **__: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
@@ -337,11 +372,13 @@ def test_probe_judges_in_words() -> None:
     endpoint = "peer.example:7"
     attempts = [steps.Attempt("192.0.2.1", None, "refused"), steps.Attempt("192.0.2.2", 0.1, None)]
     tls = steps.Encryption(0.1, "TLSv1.3", "X", "h2", "peer.example", "some authority", 3)
+    today = tls._replace(days_left=0)
     late = steps.Idle(90.0, True, b"")
     talks = steps.Idle(5.0, False, b"\x1b[31mred")
     cases = {
         "Some addresses do not answer.": Findings(endpoint, attempts=attempts),
         "expires in 3 days": Findings(endpoint, tls=tls),
+        "expires in 0 days": Findings(endpoint, tls=today),
         "after 90s; max_idle_time is 60 s: fine": Findings(endpoint, idle=late),
         "the server sent '\\x1b[31mred'": Findings(endpoint, idle=talks),
     }
@@ -395,7 +432,8 @@ async def test_top_tells_the_rest_and_who_is_in_trouble(
 
 
 def options(**changed: Any) -> Namespace:
-    return Namespace(**{"rows": None, "sort": "busiest", "match": "", **changed})
+    defaults = {"rows": None, "sort": "busiest", "match": "", "count": None}
+    return Namespace(**{**defaults, **changed})
 
 
 async def test_live_table_has_rates_and_outlives_an_outage() -> None:
@@ -449,7 +487,7 @@ async def test_top_cannot_be_steered_by_names(capsys: pytest.CaptureFixture[str]
             assert await top(url) == 0
     printed = capsys.readouterr().out
     assert "unix:/tmp/[bold]x[/bold]" in printed
-    name = _top.plain("\x1b[2J\nhost\u202e")
+    name = plain("\x1b[2J\nhost\u202e")
     assert name == "?[2J?host?"
 
 

@@ -62,6 +62,7 @@ _engine/background Background._keep_time sleep_forever: its deadline, and the po
 _engine/background Background.run shield: the pool's end cancels its scope
 _engine/background Background.run open_nursery: every task in it ends when that scope is cancelled
 _lending/acquire Acquirer._obtain park: `acquire_timeout`, by a row in the timetable
+_lending/acquire Acquirer._wait park: `acquire_timeout`, by a row in the timetable
 _lending/lease Connection.__aexit__ aclose: it ends a lease, and waits for nothing
 _lending/waiting park wait_task_rescheduled: `acquire_timeout`, by a row in the timetable
 _lending/waiting park_warmer wait_task_rescheduled: dials end, others give back, `resume`; no own

@@ -87,7 +87,7 @@ class Serving:
             self._ledger.push_idle(entry)
         return found
 
-    def pop_known(self, sub: AnySubPool, affinity: Hashable, now: float) -> AnyEntry | None:
+    def pop_known(self, sub: AnySubPool, now: float, affinity: Hashable) -> AnyEntry | None:
         """Take the idle connection that has last served `affinity`, or else the newest."""
         entry = sub.known.get(affinity)
         if entry is None or entry not in sub.idle or now >= entry.lapses_at:

@@ -174,6 +174,10 @@ class Engine:
         """
         now = self.time()
         happened(*args, now)
+        if not (
+            self._touched or self._effects or self._timetable.next_at < self.background.rings_at
+        ):
+            return
         is_held, self.news.is_held = self.news.is_held, True
         try:
             self.background.call(lambda: self.perform(now))

@@ -25,7 +25,8 @@ def with_room(call: Callable[[], object]) -> None:
         RecursionError: There is no room at all, and nothing was called.
     """
     try:
-        _need_room(_FRAMES)
+        if _is_deep():
+            _need_room(_FRAMES)
     except RecursionError:
         with_more_room(call)
     else:
@@ -42,6 +43,15 @@ def with_more_room(call: Callable[[], object]) -> None:
             call()
         finally:
             sys.setrecursionlimit(limit)
+
+
+def _is_deep() -> bool:
+    """Whether more than half of the stack is in use, as it hardly ever is."""
+    try:
+        sys._getframe(sys.getrecursionlimit() // 2)  # noqa: SLF001 - there is no other way
+    except ValueError:
+        return False
+    return True
 
 
 def _need_room(frames: int) -> None:

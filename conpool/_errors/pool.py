@@ -160,4 +160,5 @@ class NoHealthyEndpoint(DetailedError):
         self.reasons = dict(reasons)
         lines = (f"  {endpoint}: {reason}" for endpoint, reason in reasons.items())
         count = len(self.reasons)
-        super().__init__("\n".join([f"none of {count} servers can be used:", *lines]))
+        what = "the server cannot" if count == 1 else f"none of {count} servers can"
+        super().__init__("\n".join([f"{what} be used:", *lines]))

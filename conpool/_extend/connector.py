@@ -54,7 +54,7 @@ class Connector:
         proxy's).
 
         An empty set means that nothing is known now. Of an exception, or a result that is no set
-        of IP addresses, the pool makes a log entry at debug level. In all these cases it closes no
+        of IP addresses, the pool makes a log entry. In all these cases it closes no
         connection, and asks again at the next round.
         """
         return None

@@ -34,17 +34,16 @@ from conpool._engine.engine import Engine
 from conpool._engine.room import with_room
 from conpool._errors.pool import PoolClosed
 from conpool._lending.lease import Connection
-from conpool._lending.refusal import make_no_healthy, make_queue_full, make_refusal, make_timeout
+from conpool._lending.refusal import make_no_healthy, make_refusal
 from conpool._lending.release import Releaser
 from conpool._lending.undoing import Undoing
-from conpool._lending.waiting import park
+from conpool._lending.waiting import park, refuse_if_hopeless
 from conpool._values.group import EndpointGroup, Target, members_of, valid_endpoint
-from conpool._values.states import AcquirePhase, CloseReason, ConnectionState, PoolState
+from conpool._values.states import CloseReason, ConnectionState, PoolState
 
 _IDLE = ConnectionState.IDLE
 _ACTIVE = ConnectionState.ACTIVE
 _OPEN = PoolState.OPEN
-_HARMLESS = (trio.Cancelled, KeyboardInterrupt, RecursionError, MemoryError)
 
 
 class Block(Protocol):
@@ -77,7 +76,7 @@ class Acquirer:
         self._news = engine.news
         self._subs: Mapping[Any, PooledSub] = engine.core.subs
         self._releaser = releaser
-        self._undoing = Undoing(engine)
+        self._undoing = Undoing(engine, releaser)
         is_checked = releaser.peer_check.is_set
         self._take_idle = self._take_unless_due if is_checked else self._take
         self._take_fit = self._join_or_take if engine.rules.shares else self._take_idle
@@ -109,40 +108,70 @@ class Acquirer:
         if (
             sub is not None
             and sub.is_straight
-            and not (sub.waiting or fresh)
+            and not fresh
             and affinity is None
             and self._engine.lends_in == get_ident()
         ):
-            entry = take(sub, now)
-            try:
-                if entry is None:
-                    pass
-                elif entry.link.poll(0):
-                    self._undoing.keep(entry)  # it needs a closer look
-                    entry = None
-                else:
-                    await checkpoint()
-                    if entry.state is _ACTIVE and sub.is_straight:
-                        lease = begin(entry, current_task(), now)
-                        connection: Connection[Any] = Connection(self._releaser, lease)
-                        if block is not None:
-                            block.connection = connection
-                        return connection
-            except BaseException as exc:
-                is_usual = type(exc) in _HARMLESS and self._core.state is _OPEN and sub.is_straight
-                if is_usual and entry and entry.state is _ACTIVE and entry.doomed is None:
-                    # As it was before, without a call: there may be no room on the stack for one.
-                    sub.idle[entry] = None
-                    entry.state = _IDLE
-                    self._core.touched[sub] = None
-                    entry = None
-                with_room(partial(self._undoing.roll_back, sub, None, entry, exc, now))
-                raise
+            if sub.waiting:
+                if len(sub.limit.borrowers) >= sub.limit.total:
+                    return await self._wait(sub, timeout, block, now)
+                entry = None
+            elif (entry := take(sub, now)) is not None:
+                try:
+                    if entry.link.poll(0):
+                        self._undoing.keep(entry)  # it needs a closer look
+                        entry = None
+                    else:
+                        await checkpoint()
+                        if entry.state is _ACTIVE and sub.is_straight:
+                            lease = begin(entry, current_task(), now)
+                            connection: Connection[Any] = Connection(self._releaser, lease)
+                            if block is not None:
+                                block.connection = connection
+                            return connection
+                except BaseException as exc:
+                    self._undoing.undo_hit(sub, entry, exc, now)
+                    raise
         else:
             entry = None
         return await self._acquire(
             endpoint, sub, timeout, fresh, affinity=affinity, block=block, since=now, entry=entry
         )
+
+    async def _wait(
+        self, sub: PooledSub, timeout: float | None, block: Block | None, since: float
+    ) -> Connection[Any]:
+        """Lend a connection of `sub`, which is straight, and where others wait as all are lent."""
+        core, engine = self._core, self._engine
+        deadline = since + (sub.acquire_timeout if timeout is None else timeout)
+        waiter: PooledWaiter = Waiter((sub,), since, deadline, False, timeout is not None)
+        now = since
+        try:
+            if deadline <= since or sub.max_waiting is not None:
+                await refuse_if_hopeless(waiter, sub, core, now, pool_name=self._name)
+            core.queued(waiter, now)  # `Engine.report`, spelled out
+            if core.touched or core.timetable.next_at < engine.background.rings_at:
+                engine.perform(now)
+            if waiter.queued:
+                await park(waiter, engine)
+            entry = waiter.entry
+            if entry is None:
+                self._raise_refusal(waiter, sub)
+            # A cancellation may have arrived between hand-over and our waking.
+            await checkpoint_if_cancelled()
+            now = engine.now()
+            if entry.state is not _ACTIVE or entry.generation != sub.generation:
+                sub = self._put_back_in_line(waiter, entry, sub, now)
+                entry = await self._obtain(waiter, sub, now)
+                now = engine.now()
+            lease = core.lease_began(entry, current_task(), now - since, now)
+        except BaseException as exc:
+            with_room(partial(self._undoing.roll_back, sub, waiter, None, exc, since))
+            raise
+        connection: Connection[Any] = Connection(self._releaser, lease)
+        if block is not None:
+            block.connection = connection
+        return connection
 
     async def _acquire(
         self,
@@ -262,14 +291,9 @@ class Acquirer:
         """Queue for a connection, and queue again if it is closed before its lease begins."""
         core, engine = self._core, self._engine
         while True:
-            if (
-                waiter.deadline <= now
-                or waiter.group is not None
-                or sub.max_waiting is not None
-                or len(sub.limit.borrowers) < sub.limit.total
-                or core.state is not _OPEN
-            ):
-                await self._refuse_if_hopeless(waiter, sub, now)
+            if core.state is not _OPEN:
+                self.refuse_if_closed()
+            await refuse_if_hopeless(waiter, sub, core, now, pool_name=self._name)
             core.queued(waiter, now)  # `Engine.report`, spelled out
             if core.touched or core.timetable.next_at < engine.background.rings_at:
                 engine.perform(now)
@@ -279,7 +303,7 @@ class Acquirer:
                 await checkpoint()
             entry = waiter.entry
             if entry is None:
-                self._raise_outcome(waiter, sub)
+                self._raise_refusal(waiter, sub)
             # A cancellation may have arrived between hand-over and our waking.
             await checkpoint_if_cancelled()
             if (
@@ -288,36 +312,23 @@ class Acquirer:
                 and (not entry.holders or self._sharer.has_room(entry, engine.now()))
             ):
                 return entry
-            self._undoing.keep(entry)
-            waiter.entry = None
-            waiter.had_turn = True
-            # While we were away the sweep may have dropped this endpoint's record: fetch it again.
             now = engine.now()
-            self.refuse_if_closed()
-            waiter.subs = tuple(self._core.find_subpool(one.endpoint, now) for one in waiter.subs)
-            sub = self._core.find_subpool(sub.endpoint, now)
+            sub = self._put_back_in_line(waiter, entry, sub, now)
 
-    async def _refuse_if_hopeless(self, waiter: PooledWaiter, sub: PooledSub, now: float) -> None:
-        """Do not let a caller queue whose time is up, or where no more are welcome."""
-        if not self._core.is_open:
-            self.refuse_if_closed()
-        if waiter.deadline <= now:
-            await checkpoint()
-            needs_check_first = sub.idle and not (waiter.fresh or sub.waiting or sub.gate.is_paused)
-            self._time_out(sub, "check" if needs_check_first else "queue", waiter)
-        if trio.current_effective_deadline() <= now:
-            # The deadline has passed; this checkpoint has trio deliver the cancellation.
-            await checkpoint()
-        subs = waiter.subs
-        if waiter.group is not None:
-            if is_hopeless(subs, now, fresh=waiter.fresh):
-                await checkpoint()
-                raise make_no_healthy(why_unusable(subs, now))
-            subs = tuple(one for one in subs if one.gate.is_usable(now)) or subs
-        may_queue = partial(self._core.may_queue, fresh=waiter.fresh, now=now)
-        if not (waiter.had_turn or any(map(may_queue, subs))):
-            await checkpoint()
-            raise make_queue_full(self._core, sub, waiter, now, pool_name=self._name)
+    def _raise_refusal(self, waiter: PooledWaiter, sub: PooledSub) -> NoReturn:
+        raise make_refusal(self._core, sub, waiter, self._engine.now(), pool_name=self._name)
+
+    def _put_back_in_line(
+        self, waiter: PooledWaiter, entry: PooledEntry, sub: PooledSub, now: float
+    ) -> PooledSub:
+        """Have `waiter` queue again, in its old place: `entry` was closed before it woke."""
+        self._undoing.keep(entry)
+        waiter.entry = None
+        waiter.had_turn = True
+        self.refuse_if_closed()
+        # While it slept, the sweep may have dropped this endpoint's record: fetch it again.
+        waiter.subs = tuple(self._core.find_subpool(one.endpoint, now) for one in waiter.subs)
+        return self._core.find_subpool(sub.endpoint, now)
 
     def _take(self, sub: PooledSub, now: float, affinity: Hashable) -> PooledEntry | None:
         """Take the newest idle connection that is fit to be lent, unless others come first."""
@@ -326,7 +337,7 @@ class Acquirer:
         core = self._core
         pop_newest = core.pop_newest
         if affinity is not None:
-            pop_newest = partial(self._pop_known, affinity)
+            pop_newest = partial(core.pop_known, affinity=affinity)
         entry: PooledEntry | None = None
         try:
             while (entry := pop_newest(sub, now)) is not None:
@@ -376,9 +387,6 @@ class Acquirer:
             self._undoing.keep(entry)  # it goes away, and is closed
         return None
 
-    def _pop_known(self, affinity: Hashable, sub: PooledSub, now: float) -> PooledEntry | None:
-        return self._core.pop_known(sub, affinity, now)
-
     def _tell_acquired(
         self, connection: Connection[Any], entry: PooledEntry, waited: float
     ) -> None:
@@ -390,11 +398,3 @@ class Acquirer:
         except BaseException:
             self._releaser.discard(connection)  # its caller does not get it
             raise
-
-    def _raise_outcome(self, waiter: PooledWaiter, sub: PooledSub) -> NoReturn:
-        raise make_refusal(self._core, sub, waiter, self._engine.now(), pool_name=self._name)
-
-    def _time_out(self, sub: PooledSub, phase: AcquirePhase, waiter: PooledWaiter) -> NoReturn:
-        raise make_timeout(
-            self._core, sub, waiter, self._engine.now(), phase=phase, pool_name=self._name
-        )

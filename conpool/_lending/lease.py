@@ -16,6 +16,7 @@ from conpool._connection.exchange import CLOSED_STREAM
 from conpool._connection.pooled import PooledLease
 from conpool._extend.driver import SessionT
 from conpool._values.endpoint import AnyEndpoint
+from conpool._values.guesses import ON_CONNECTION, answers_attributes
 from conpool._values.states import CloseReason
 
 _DISCARDED: Final = CloseReason.DISCARDED
@@ -53,6 +54,7 @@ class Owner(Protocol):
         ...
 
 
+@answers_attributes(ON_CONNECTION)
 @final
 class Connection(trio.abc.HalfCloseableStream, Generic[SessionT]):
     """One lease of a pooled connection: itself a trio stream, dead once released.

@@ -2,28 +2,53 @@
 
 from __future__ import annotations
 
-from typing import final
+from functools import partial
+from typing import Final, final
 
 import trio
 
 from conpool._connection.pooled import PooledEntry, PooledSub, PooledWaiter
 from conpool._engine.engine import Engine
+from conpool._engine.room import with_room
 from conpool._errors.pool import AcquireTimeout
-from conpool._values.states import CloseReason, ConnectionState
+from conpool._lending.release import Releaser
+from conpool._values.states import CloseReason, ConnectionState, PoolState
 
+_IDLE = ConnectionState.IDLE
 _ACTIVE = ConnectionState.ACTIVE
+_OPEN = PoolState.OPEN
+_HARMLESS: Final = (trio.Cancelled, KeyboardInterrupt, RecursionError, MemoryError)
+"""After these a connection is as good as before."""
 
 
 @final
 class Undoing:
     """Undoes the acquires of one pool."""
 
-    __slots__ = ("_core", "_engine", "_news")
+    __slots__ = ("_core", "_engine", "_news", "_releaser")
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, releaser: Releaser) -> None:
         self._engine = engine
+        self._releaser = releaser
         self._core = engine.core
         self._news = engine.news
+
+    def undo_hit(
+        self, sub: PooledSub, entry: PooledEntry | None, exc: BaseException, since: float
+    ) -> None:
+        """`exc` has broken off the straight line after `entry` was taken, at `since`."""
+        if entry is not None and entry.leases:  # its lease has begun, and nobody has it
+            self._releaser.unended |= dict.fromkeys(entry.leases, CloseReason.ERROR)
+            with_room(self._releaser.end_rest)
+            return
+        is_usual = type(exc) in _HARMLESS and self._core.state is _OPEN and sub.is_straight
+        if is_usual and entry and entry.state is _ACTIVE and entry.doomed is None:
+            # As it was before, without a call: there may be no room on the stack for one.
+            sub.idle[entry] = None
+            entry.state = _IDLE
+            self._core.touched[sub] = None
+            entry = None
+        with_room(partial(self.roll_back, sub, None, entry, exc, since))
 
     def roll_back(
         self,

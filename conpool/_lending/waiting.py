@@ -10,10 +10,43 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from functools import partial
 
-from trio.lowlevel import Abort, RaiseCancelT, current_task, wait_task_rescheduled
+import trio
+from trio.lowlevel import Abort, RaiseCancelT, checkpoint, current_task, wait_task_rescheduled
 
-from conpool._connection.pooled import PooledWaiter, PooledWarmer
+from conpool._connection.pooled import PooledCore, PooledSub, PooledWaiter, PooledWarmer
+from conpool._core.balancer import is_hopeless, why_unusable
 from conpool._engine.engine import Engine
+from conpool._lending.refusal import make_no_healthy, make_queue_full, make_timeout
+from conpool._values.states import AcquirePhase
+
+
+async def refuse_if_hopeless(
+    waiter: PooledWaiter, sub: PooledSub, core: PooledCore, now: float, *, pool_name: str
+) -> None:
+    """Do not let a caller queue whose time is up, or where no more are welcome.
+
+    Raises:
+        AcquireTimeout, QueueFull, NoHealthyEndpoint: Why.
+    """
+    if waiter.deadline <= now:
+        await checkpoint()
+        needs_check_first = sub.idle and not (waiter.fresh or sub.waiting or sub.gate.is_paused)
+        phase: AcquirePhase = "check" if needs_check_first else "queue"
+        now = trio.current_time()
+        raise make_timeout(core, sub, waiter, now, phase=phase, pool_name=pool_name)
+    if trio.current_effective_deadline() <= now:
+        # The deadline has passed; this checkpoint has trio deliver the cancellation.
+        await checkpoint()
+    subs = waiter.subs
+    if waiter.group is not None:
+        if is_hopeless(subs, now, fresh=waiter.fresh):
+            await checkpoint()
+            raise make_no_healthy(why_unusable(subs, now))
+        subs = tuple(one for one in subs if one.gate.is_usable(now)) or subs
+    may_queue = partial(core.may_queue, fresh=waiter.fresh, now=now)
+    if not (waiter.had_turn or any(map(may_queue, subs))):
+        await checkpoint()
+        raise make_queue_full(core, sub, waiter, now, pool_name=pool_name)
 
 
 def park(waiter: PooledWaiter, engine: Engine) -> Awaitable[object]:

@@ -19,12 +19,14 @@ from conpool._errors.pool import PoolClosed
 from conpool._extend.driver import SessionT
 from conpool._lending.lease import Connection
 from conpool._values.group import Target
+from conpool._values.guesses import ON_LEASE, answers_attributes
 from conpool._values.validation import valid_seconds
 
 Ts = TypeVarTuple("Ts")
 R = TypeVar("R")
 
 
+@answers_attributes(ON_LEASE)
 @final
 class BlockingConnection(Generic[SessionT]):
     """One lease, for a thread: its methods wait until trio's thread has done what they ask.

@@ -42,7 +42,7 @@ _PLACES: Final = (0.0, *_BOUNDS)
 # All unused histograms share this list. Nobody changes it: `_reach` puts a new list in its place.
 _NO_BUCKETS: Final[list[int]] = []
 
-MOST_RECENT: Final = 32
+MOST_RECENT: Final = 40
 """How many durations should be kept as they are until they are counted."""
 
 _FEW: Final = 8

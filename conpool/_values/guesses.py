@@ -67,6 +67,33 @@ ON_POOL: Final[Mapping[str, str]] = {
     "wait": "`await pool.warm(endpoint, count)`",
 }
 """Attributes of other pools, and what does the same here."""
+
+_RECEIVE: Final = "`receive_some()`, in a loop until the reply is whole"
+_SEND: Final = "`send_all(data)`"
+_SPEAK: Final = (
+    "`session`, if the pool's driver made one: the connection itself is a stream of bytes"
+)
+_LET_GO: Final = (
+    "`pool.release(conn)`, or leave its block; `await conn.aclose()` closes it for good"
+)
+_LOOK: Final = "`await conn.is_healthy()`"
+ON_LEASE: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("read", "recv", "receive", "read_some", "readline", "readuntil"), _RECEIVE),
+    **dict.fromkeys(("readexactly", "read_until", "readlines", "recv_into"), _RECEIVE),
+    **dict.fromkeys(("write", "send", "sendall", "writelines", "drain", "flush"), _SEND),
+    **dict.fromkeys(("execute", "query", "cursor", "fetch", "request", "get"), _SPEAK),
+    **dict.fromkeys(("invalidate", "discard", "expire"), "`retire()`"),
+}
+"""Attributes of other connections, and what does the same on a lease, in any thread."""
+
+ON_CONNECTION: Final[Mapping[str, str]] = {
+    **ON_LEASE,
+    **dict.fromkeys(("close", "release", "give_back", "free", "put", "disconnect"), _LET_GO),
+    **dict.fromkeys(("closed", "is_closed", "is_open", "is_alive", "ping", "check"), _LOOK),
+    **dict.fromkeys(("getpeername", "get_extra_info"), "`peer_address` or `ssl_object`"),
+    **dict.fromkeys(("stream", "socket", "sock"), "`detach()`, which takes the stream for good"),
+}
+"""The same for a lease in trio's own thread."""
 _NONE: Final[Mapping[str, str]] = MappingProxyType({})
 
 
@@ -101,14 +128,23 @@ def answers_guesses(
             init(self, *args, **options)
 
         it.__init__ = checking
+        return answers_attributes(attributes)(cls) if attributes else cls
+
+    return decorate
+
+
+def answers_attributes(attributes: Mapping[str, str]) -> Callable[[type[T]], type[T]]:
+    """Have a class name what to write for `attributes`, and not list them."""
+
+    def decorate(cls: type[T]) -> type[T]:
+        it: Any = cls
         for name, instead in attributes.items():
             setattr(it, name, Guess(cls.__name__, name, instead))
 
         def list_attributes(self: object) -> list[str]:
             return sorted(set(object.__dir__(self)) - attributes.keys())
 
-        if attributes:
-            it.__dir__ = list_attributes
+        it.__dir__ = list_attributes
         return cls
 
     return decorate

@@ -75,9 +75,9 @@ def _find_exchange(url: str) -> steps.Exchange | None:
             "Accept: */*",
         )
         request = "\r\n".join([*lines, "", ""]).encode()
-        return steps.Exchange("HEAD", request, b"\r\n\r\n")
+        return steps.Exchange("HEAD", request, b"\r\n\r\n", "https")
     if scheme in {"redis", "rediss"}:
-        return steps.Exchange("PING", b"PING\r\n", b"\r\n")
+        return steps.Exchange("PING", b"PING\r\n", b"\r\n", "rediss")
     if scheme == "memcached":
         return steps.Exchange("version", b"version\r\n", b"\r\n")
     return None

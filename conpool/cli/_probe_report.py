@@ -19,6 +19,9 @@ _MARGIN: Final = 0.8
 
 _SOON_DAYS: Final = 14
 
+_ERRORS: Final = ("4", "5")
+"""How the status of an error begins."""
+
 
 @dataclass(slots=True)
 class Findings:
@@ -75,7 +78,8 @@ def _list_facts(findings: Findings) -> Iterator[tuple[str, str]]:
         yield "greeting", f"{_text(findings.greeting)!r}"
     if findings.reuse is not None:
         reuse = findings.reuse
-        yield "fresh", f"{duration(reuse.fresh)} for {reuse.what} on a connection of its own"
+        what = f"{reuse.what} ({reuse.reply})" if reuse.reply else reuse.what
+        yield "fresh", f"{duration(reuse.fresh)} for {what} on a connection of its own"
         if reuse.kept is not None:
             yield "kept", f"{duration(reuse.kept)} for {reuse.what} on a kept connection"
     if findings.idle is not None:
@@ -87,8 +91,8 @@ def _list_tls_facts(tls: Encryption) -> Iterator[tuple[str, str]]:
     alpn = f", ALPN {tls.alpn}" if tls.alpn else ", no ALPN"
     yield "tls", f"{duration(tls.seconds)}, {tls.version}, {tls.cipher}{alpn}"
     if tls.days_left is not None:
-        days = f"{tls.days_left} {'day' if tls.days_left == 1 else 'days'} left"
-        yield "certificate", f"for {tls.subject}, from {tls.issuer}, {days}"
+        days = _count_days(tls.days_left)
+        yield "certificate", f"for {tls.subject}, from {tls.issuer}, {days} left"
     else:
         yield "certificate", "not checked"
 
@@ -109,14 +113,30 @@ def judge(findings: Findings) -> Iterator[str]:
             " Read the greeting in a driver's open()."
         )
     elif findings.reuse is not None:
-        yield _judge_reuse(findings.reuse)
+        yield _judge_reuse(findings.reuse, is_plain=findings.tls is None)
     if findings.idle is not None:
         yield from _judge_idle(findings.idle)
-    if findings.tls is not None and (findings.tls.days_left or _SOON_DAYS) < _SOON_DAYS:
-        yield f"The certificate expires in {findings.tls.days_left} days."
+    days = None if findings.tls is None else findings.tls.days_left
+    if days is not None and days < _SOON_DAYS:
+        yield f"The certificate expires in {_count_days(days)}."
 
 
-def _judge_reuse(reuse: Reuse) -> str:
+def _count_days(number: int) -> str:
+    return "1 day" if number == 1 else f"{number} days"
+
+
+def _judge_reuse(reuse: Reuse, *, is_plain: bool) -> str:
+    if reuse.kept is None and is_plain and reuse.reply.startswith("400"):
+        # So do servers of HTTPS answer who speaks without TLS.
+        return (
+            f"The server answered {reuse.reply} and hung up, which says nothing about reuse. Does"
+            " it speak TLS on this port? Then write https://."
+        )
+    if reuse.kept is None and reuse.reply.startswith(_ERRORS):
+        return (
+            f"The server answered {reuse.reply} and hung up. Some do so after an error alone: probe"
+            " a path that it serves."
+        )
     if reuse.kept is None:
         return "The server closes each connection after one exchange: a pool saves nothing here."
     ratio = reuse.fresh / reuse.kept

@@ -17,6 +17,7 @@ import trio
 import conpool
 from conpool._errors.explain import as_connect_error
 from conpool._values.states import DialPhase
+from conpool.cli._screen import plain
 
 _MOST_ADDRESSES: Final = 8
 FRESH: Final = 3
@@ -59,6 +60,8 @@ class Reuse(NamedTuple):
     """Seconds with a connection of its own."""
     kept: float | None
     """Seconds over a connection that was kept; None if the server keeps none."""
+    reply: str = ""
+    """The status of the reply, as in `200 OK`; empty if the protocol has none."""
 
 
 class Idle(NamedTuple):
@@ -76,6 +79,8 @@ class Exchange(NamedTuple):
     name: str
     request: bytes
     end: bytes
+    over_tls: str | None = None
+    """The scheme of the same protocol over TLS, if there is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +97,13 @@ class Target:
     def context(self) -> ssl.SSLContext | None:
         """How to encrypt what we say; None: not at all."""
         return self.endpoint.tls.context if self.endpoint.tls else None
+
+    @property
+    def doubt(self) -> str:
+        """What may be behind a reply that is none: a server of TLS that was spoken to without."""
+        if self.context is not None or self.exchange is None or self.exchange.over_tls is None:
+            return ""
+        return f" (does it speak TLS on this port? Then write {self.exchange.over_tls}://)"
 
 
 class StepFailed(Exception):
@@ -218,6 +230,7 @@ async def measure_reuse(target: Target, requests: int, advance: Callable[[], Non
     )
     fresh: list[float] = []
     kept: list[float] = []
+    reply = ""
     async with conpool.ConnectionPool(config, name="probe") as pool:
         for number in range(FRESH + requests):
             is_fresh = number < FRESH
@@ -227,7 +240,7 @@ async def measure_reuse(target: Target, requests: int, advance: Callable[[], Non
                 async with pool.connection(target.endpoint, fresh=is_fresh) as conn:
                     is_kept = conn.reused
                     if target.exchange is not None:
-                        await _exchange(conn, target)
+                        reply = await _exchange(conn, target)
             except (NoReply, trio.BrokenResourceError):
                 # The server closed it as we sent, which no pool can prevent: so it keeps none.
                 if not is_kept:
@@ -237,11 +250,13 @@ async def measure_reuse(target: Target, requests: int, advance: Callable[[], Non
             advance()
     what = "a lease alone" if target.exchange is None else target.exchange.name
     median = statistics.median
-    return Reuse(what, median(fresh), median(kept) if kept else None)
+    return Reuse(what, median(fresh), median(kept) if kept else None, reply)
 
 
-async def _exchange(stream: trio.abc.Stream, target: Target) -> None:
+async def _exchange(stream: trio.abc.Stream, target: Target) -> str:
+    """Ask, and return the status of the reply, if it is one of HTTP."""
     assert target.exchange is not None
+    where, name = target.endpoint, target.exchange.name
     received = bytearray()
     with trio.fail_after(target.timeout):
         await stream.send_all(target.exchange.request)
@@ -249,9 +264,11 @@ async def _exchange(stream: trio.abc.Stream, target: Target) -> None:
             chunk = await stream.receive_some()
             received += chunk
             if not received:
-                raise NoReply(f"{target.endpoint}: no reply to {target.exchange.name}")
+                raise NoReply(f"{where}: no reply to {name}{target.doubt}")
             if not chunk or len(received) > _MOST_BYTES:
-                raise StepFailed(f"{target.endpoint}: no proper reply to {target.exchange.name}")
+                raise StepFailed(f"{where}: no proper reply to {name}{target.doubt}")
+    line = received.partition(b"\r\n")[0].decode("latin-1")
+    return plain(line.partition(" ")[2].strip()) if line.startswith("HTTP/") else ""
 
 
 async def watch_idle(target: Target, seconds: float, advance: Callable[[], None]) -> Idle:

@@ -127,6 +127,11 @@ def choose_screen(*, is_silent: bool = False) -> Screen:
     return SilentScreen(bars) if is_silent else bars or PlainScreen()
 
 
+def plain(text: str) -> str:
+    """Return a text from elsewhere without what could steer the terminal."""
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
 def _verdict(*, held: bool, title: str, finding: str) -> str:
     mark = "ok" if held else "FAILED"
     indent = " " * (_MARK_WIDTH + 2)

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from conpool._stats.report import duration
+from conpool.cli._screen import plain
 from conpool.cli._top_source import Source, Unreachable
 
 _ROWS: Final = 20
@@ -103,7 +104,8 @@ class View:
             warning = Text(f"no answer for {ago}: {error}", style="bold red")
             return Group(*self._draw_pools(self._last), warning)
         self._answered_at = time.monotonic()
-        drawn = Group(*self._draw_pools(numbers), Text("Ctrl-C ends", style="dim"))
+        hint = Text("" if self._options.count else "Ctrl-C ends", style="dim")
+        drawn = Group(*self._draw_pools(numbers), hint)
         self._last = numbers
         return drawn
 
@@ -139,7 +141,7 @@ def _make_table(*, has_status: bool) -> Table:
 def _cells(
     one: dict[str, Any], before: dict[str, Any] | None, seconds: float, *, has_status: bool
 ) -> Iterator[Text]:
-    mark = {"failing": "bold red", "paused": "yellow"}.get(one["status"], "")
+    mark = {"failing": "bold red", "unhealthy": "yellow", "paused": "yellow"}.get(one["status"], "")
     yield Text(plain(one["endpoint"]), style=mark)
     yield Text(f"{one['active']:,}/{one['limit']:,}")
     yield Text(f"{one['idle']:,}")
@@ -155,8 +157,3 @@ def _cells(
     yield Text(f"{one['errors']:,}")
     if has_status:
         yield Text(plain(one["status"]), style=mark)
-
-
-def plain(text: str) -> str:
-    """Return a text from elsewhere without what could steer the terminal."""
-    return "".join(char if char.isprintable() else "?" for char in text)

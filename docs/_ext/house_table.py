@@ -71,7 +71,7 @@ class House(Directive):
                 for name in floor.files:
                     names += [nodes.literal(text=name), nodes.Text(" ")]
                 body += row(code(floor.folder), text(floor.rule.replace("`", "")), names)
-        return [nodes.table("", group)]
+        return [nodes.table("", group, classes=["colwidths-given"])]
 
 
 def row(*cells: nodes.Node) -> nodes.row:

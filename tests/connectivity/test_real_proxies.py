@@ -20,6 +20,14 @@ from conpool._values.tls import TLS
 from tests.servers import LOOPBACK, Certificates, HAProxy, Nginx, RedisTLS, Valkey
 from tests.servers._server import Server, in_wheel
 
+_WITH_A_LOOP = """
+import asyncio
+from pproxy.server import main
+asyncio.set_event_loop(asyncio.new_event_loop())
+main()
+"""
+"""pproxy asks for the loop of its thread, and since Python 3.14 a thread has none to begin with."""
+
 
 @final
 class PProxy(Server):
@@ -40,7 +48,7 @@ class PProxy(Server):
         chain = f"{self._certificates.server_cert},{self._certificates.server_key}"
         # fmt: off
         return [
-            sys.executable, "-W", "ignore", "-m", "pproxy",
+            sys.executable, "-W", "ignore", "-c", _WITH_A_LOOP,
             "-l", f"http+socks5://{plain}",
             "-l", f"http+socks5+ssl://{secure}",
             "--ssl", chain,

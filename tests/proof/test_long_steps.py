@@ -111,7 +111,7 @@ def ready(count: int, connector: Connector | None = None, **options: Any) -> Con
 
 def elsewhere(number: int) -> Endpoint:
     """One of many endpoints."""
-    return Endpoint("there.example", 1 + number)
+    return Endpoint("there.example", 5432, partition=number)
 
 
 async def want(pool: ConnectionPool[None], endpoint: Target = HERE, **options: Any) -> None:

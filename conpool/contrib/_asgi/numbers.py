@@ -74,7 +74,7 @@ class Trouble(NamedTuple):
     """What keeps an endpoint from working."""
 
     status: str
-    """`ok`, `paused` or `failing`."""
+    """`ok`, `paused`, `unhealthy` or `failing`."""
     error: str | None
     """What the last dial failed with."""
     failing_for: float | None
@@ -94,7 +94,8 @@ def find_trouble(sub: PooledSub | None, now: float) -> Trouble:
     error = None if gate.last_error is None else str(gate.last_error)
     if gate.outage_since is not None:
         return Trouble("failing", error, now - gate.outage_since)
-    return Trouble("paused" if gate.is_paused else "ok", error, None)
+    status = "unhealthy" if gate.is_unhealthy else "paused" if gate.is_paused else "ok"
+    return Trouble(status, error, None)
 
 
 @final

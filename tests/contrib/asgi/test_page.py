@@ -90,6 +90,8 @@ async def shown(browser: Any, app: StatusApp) -> AsyncIterator[Page]:
         await page.size(*DESK)
         await page.run(browser.get, f"{url}/")
         await page.wait_for("document.body.dataset.rounds")
+        # A row is written when the browser says that it is in sight.
+        await page.wait_for("document.querySelector('.name')?.textContent !== ''")
         yield page
         await page.run(browser.get, "about:blank")
 

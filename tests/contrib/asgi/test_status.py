@@ -361,6 +361,24 @@ async def test_health_has_each_endpoint_and_each_check(autojump_clock: trio.abc.
     }
 
 
+async def test_endpoint_that_is_marked_is_unhealthy_and_one_that_is_only_paused_is_not() -> None:
+    async with make_pool() as pool:
+        app = StatusApp(pool)
+        await use(pool, DB, CACHE)
+        pool.mark_unhealthy(DB)
+        pool.pause(DB)
+        pool.pause(CACHE)
+        for path in ("/stats.json", "/health/detailed"):
+            answer = await ask(app, path)
+            members = answer.json["pools"][0]["endpoints"]
+            found = {member["endpoint"]: member["status"] for member in members}
+            assert found == {str(DB): "unhealthy", str(CACHE): "paused"}
+            assert answer.status == 200
+        pool.mark_healthy(DB)
+        answer = await ask(app, "/stats.json")
+        assert {member["status"] for member in answer.json["pools"][0]["endpoints"]} == {"paused"}
+
+
 async def test_health_follows_an_outage_and_its_end(autojump_clock: trio.abc.Clock) -> None:
     connector = Switch()
     async with make_pool(connector) as pool:

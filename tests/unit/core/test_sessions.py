@@ -336,15 +336,15 @@ def serve(stand: Stand, *keys: str | None) -> list[AnyEntry]:
 def test_a_key_finds_the_idle_connection_that_has_served_it_last() -> None:
     stand = Stand()
     known, newest = serve(stand, "key", None)
-    assert stand.core.pop_known(stand.sub(), "key", stand.now) is known
-    assert stand.core.pop_known(stand.sub(), "key", stand.now) is newest
+    assert stand.core.pop_known(stand.sub(), stand.now, "key") is known
+    assert stand.core.pop_known(stand.sub(), stand.now, "key") is newest
 
 
 def test_a_connection_is_known_by_the_last_key_only() -> None:
     stand = Stand()
     first, newest = serve(stand, "old", None)
     remember(first, "new")
-    assert stand.core.pop_known(stand.sub(), "old", stand.now) is newest
+    assert stand.core.pop_known(stand.sub(), stand.now, "old") is newest
     assert dict(stand.sub().known) == {"new": first}
 
 
@@ -352,7 +352,7 @@ def test_a_key_does_not_find_what_has_lapsed() -> None:
     stand = Stand(max_idle_time=10.0)
     (entry,) = serve(stand, "key")
     stand.now = 10.0
-    assert stand.core.pop_known(stand.sub(), "key", stand.now) is None
+    assert stand.core.pop_known(stand.sub(), stand.now, "key") is None
     assert entry.state is ConnectionState.CLOSING
 
 

@@ -172,6 +172,8 @@ def test_a_group_without_a_server_lists_every_reason_f122() -> None:
         "  other.example:5432: circuit open",
     ]
     assert error.reasons == {ENDPOINT: "marked unhealthy", OTHER: "circuit open"}
+    alone = NoHealthyEndpoint(reasons={ENDPOINT: "marked unhealthy"})
+    assert str(alone) == "the server cannot be used:\n  db.example:5432: marked unhealthy"
 
 
 # ── all errors, those of connecting too ───────────────────────────────────────

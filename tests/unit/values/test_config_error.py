@@ -10,4 +10,4 @@ def test_a_config_error_is_also_a_value_error() -> None:
 
 def test_a_wrong_value_is_shown_cut_short() -> None:
     assert len(shown("x" * 1000)) < 50
-    assert shown(10**5000) == "a huge int"
+    assert shown(10**5000).startswith(("a huge int", "<int instance with"))  # since 3.14

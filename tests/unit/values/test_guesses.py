@@ -6,15 +6,20 @@ import copy
 import dataclasses
 import inspect
 import pickle
+import re
 import typing
 from typing import Any
 
 import pytest
+import trio
 
-from conpool import ConfigError, ConnectionPool, Endpoint, PoolConfig
+from conpool import ConfigError, Connection, ConnectionPool, Endpoint, PoolConfig
+from conpool._pool.blocking import BlockingConnection
 from conpool._values.config import Changes
-from conpool._values.guesses import FOR_CONFIG, FOR_POOL, ON_POOL
+from conpool._values.guesses import FOR_CONFIG, FOR_POOL, ON_CONNECTION, ON_LEASE, ON_POOL
 from conpool._values.option import rules_of
+from conpool.testing import MemoryConnector
+from tests.support.pools import echo
 
 OPTIONS = rules_of(PoolConfig)
 
@@ -156,10 +161,46 @@ def test_a_guess_is_no_attribute(name: str) -> None:
     assert not hasattr(ConnectionPool, "__getattr__"), "it would slow down what exists"
 
 
+@pytest.mark.parametrize(
+    ("guess", "instead"),
+    [
+        ("recv", "`receive_some()`, in a loop until the reply is whole"),
+        ("sendall", "`send_all(data)`"),
+        ("execute", "`session`, if the pool's driver made one: the connection itself is a stream"),
+        ("close", "`pool.release(conn)`, or leave its block; `await conn.aclose()` closes it"),
+    ],
+)
+async def test_an_attribute_of_another_connection_is_answered_with_ours(
+    guess: str, instead: str
+) -> None:
+    endpoint = Endpoint("peer.example", 7)
+    async with ConnectionPool(connector=MemoryConnector(echo)) as pool:
+        async with pool.connection(endpoint) as conn:
+            with pytest.raises(AttributeError) as caught:
+                getattr(conn, guess)
+            assert str(caught.value).startswith(f"a Connection has no {guess!r}: write {instead}")
+            assert not hasattr(conn, guess)
+            assert guess not in dir(conn)
+            assert {*ON_LEASE} < {*ON_CONNECTION}
+
+        def ask() -> None:
+            with pool.blocking.connection(endpoint) as lent:
+                if guess in ON_LEASE:
+                    with pytest.raises(AttributeError, match="has no .* write `"):
+                        getattr(lent, guess)
+                assert not hasattr(lent, guess)
+                assert guess not in dir(lent)
+
+        await trio.to_thread.run_sync(ask)
+    assert not hasattr(Connection, "__getattr__"), "it would slow down what exists"
+
+
 def test_what_exists_is_no_guess() -> None:
-    own = {name for name in vars(ConnectionPool) if not name.startswith("_")} - ON_POOL.keys()
-    assert not own & ON_POOL.keys()
-    assert "aclose" in own
+    guesses = {ConnectionPool: ON_POOL, Connection: ON_CONNECTION, BlockingConnection: ON_LEASE}
+    for kind, answers in guesses.items():
+        defined = re.findall(r"^    (?:async )?def (\w+)", inspect.getsource(kind), re.MULTILINE)
+        assert len(defined) > 5
+        assert not answers.keys() & {*defined, *dir(kind.__base__)}
     assert not FOR_CONFIG.keys() & OPTIONS.keys()
     assert not FOR_POOL.keys() & inspect.signature(ConnectionPool).parameters.keys()
 

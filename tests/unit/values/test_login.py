@@ -119,7 +119,7 @@ def test_nothing_that_writes_any_object_writes_the_password(write: Callable[[Any
 )
 def test_a_password_is_not_pickled(value: object, protocol: int) -> None:
     """G9."""
-    with pytest.raises(TypeError, match="^a Login with a password cannot be pickled$"):
+    with pytest.raises(TypeError, match="^a Login with a password cannot be pickled"):
         pickle.dumps(value, protocol)
 
 

@@ -26,7 +26,7 @@ def test_a_port_that_trio_would_take_modulo_65536_is_refused(port: int) -> None:
 
 
 def test_a_port_too_long_to_print_is_refused() -> None:
-    with pytest.raises(ConfigError, match="not a huge int"):
+    with pytest.raises(ConfigError, match="not (a huge int|<int instance)"):
         valid_port("port", 10**5000)
 
 
@@ -163,4 +163,4 @@ class Unrelated:
 def test_f137_a_value_that_cannot_be_shown_is_named() -> None:
     assert shown(Unspeakable()).startswith("<Unspeakable instance at")
     strange = type("str", (), {"__getitem__": None})()
-    assert shown(strange) in {"a strange str", repr(strange)}
+    assert shown(strange).startswith(("a strange str", "<"))  # newer ones show it, cut short
