@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -25,6 +26,7 @@ from conpool import (
     ConnectionPool,
     Observer,
     PoolClosed,
+    QueueFull,
 )
 from conpool._connection.link import Link
 from conpool._engine.engine import Engine
@@ -703,6 +705,139 @@ async def test_a_block_has_no_name_of_a_connection(name: str) -> None:
         block = pool.connection(HERE)
         with pytest.raises(AttributeError, match=f"no '{name}' here: .*async with"):
             getattr(block, name)
+
+
+async def test_a_hit_that_nobody_gets_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    async with open_pool(is_plain=True) as pool:
+        await use(pool)
+        with monkeypatch.context() as patch:
+            patch.setattr(acquire, "Connection", fail)
+            with pytest.raises(MemoryError):
+                await pool.acquire(HERE)
+        await settle()
+        assert (counts(pool), reasons(pool)) == ({}, {"ERROR": 1})
+        stats = pool.stats(HERE)
+        assert stats.use_time.count == stats.acquired == 2
+
+
+# ── waits behind others, where all are lent ─────────────────────────────────────
+
+
+@asynccontextmanager
+async def all_lent_and_one_waits(**options: Any) -> AsyncIterator[tuple[Pool, Connection[None]]]:
+    async with (
+        open_pool(is_plain=True, max_connections_per_endpoint=1, **options) as pool,
+        trio.open_nursery() as nursery,
+    ):
+        connection = await pool.acquire(HERE)
+        nursery.start_soon(hold, pool, HERE, 1.0)
+        await settle()
+        assert counts(pool) == {"active": 1, "waiting": 1}
+        yield pool, connection
+        pool.release(connection)
+
+
+async def test_the_second_in_line_waits_no_longer_than_it_says(autojump_clock: MockClock) -> None:
+    async with all_lent_and_one_waits() as (pool, _):
+        for seconds in (0.0, 1.0):
+            with pytest.raises(AcquireTimeout):
+                await pool.acquire(HERE, timeout=seconds)
+            assert trio.current_time() == seconds
+        assert counts(pool) == {"active": 1, "waiting": 1}
+        assert pool.stats(HERE).acquire_timeouts == 2
+
+
+async def test_no_more_wait_than_may_wait(autojump_clock: MockClock) -> None:
+    async with all_lent_and_one_waits(max_waiting_per_endpoint=1) as (pool, _):
+        with pytest.raises(QueueFull):
+            await pool.acquire(HERE)
+        assert trio.current_time() == 0.0
+
+
+async def test_the_second_in_line_is_cancelled(autojump_clock: MockClock) -> None:
+    async with all_lent_and_one_waits() as (pool, _):
+        with trio.move_on_after(1.0) as scope:
+            await pool.acquire(HERE)
+        assert scope.cancelled_caught
+        assert counts(pool) == {"active": 1, "waiting": 1}
+        assert pool.stats(HERE).acquire_cancelled == 1
+
+
+async def test_the_second_in_line_is_cancelled_when_it_has_been_served(
+    autojump_clock: MockClock,
+) -> None:
+    async with all_lent_and_one_waits() as (pool, connection), trio.open_nursery() as nursery:
+
+        async def take_in_vain() -> None:
+            with trio.CancelScope() as scope:
+                scopes.append(scope)
+                await pool.acquire(HERE)
+            assert scope.cancelled_caught
+
+        scopes: list[trio.CancelScope] = []
+        nursery.start_soon(take_in_vain)
+        await settle()
+        pool.release(connection)
+        await trio.sleep(0.5)
+        (first,) = pool._core.subs[HERE].limit.borrowers
+        (lease,) = first.leases
+        pool._releaser.give_back(Connection(pool._releaser, lease), None)
+        scopes[0].cancel()
+        await settle()
+        assert counts(pool) == {"idle": 1}
+        assert pool.stats(HERE).acquire_cancelled == 1
+
+
+async def test_what_was_closed_before_the_second_in_line_woke_is_not_lent(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_pool(is_plain=True, max_connections_per_endpoint=1) as pool:
+        connection = await pool.acquire(HERE)
+        ids: list[int] = []
+
+        async def first() -> None:
+            ids.append((lease := await pool.acquire(HERE)).id)
+            pool.release(lease)
+            pool.clear()
+
+        async def second() -> None:
+            async with pool.connection(HERE) as lease:
+                ids.append(lease.id)
+
+        async with trio.open_nursery() as nursery:
+            for task in (first, second):
+                nursery.start_soon(task)
+                await settle()
+            pool.release(connection)
+        assert ids == [1, 2]
+        stats = pool.stats(HERE)
+        assert stats.wait_time.count == stats.acquired == 3
+
+
+async def test_of_many_that_were_cleared_before_their_waiters_woke_none_is_lent() -> None:
+    many = 250
+    ids: list[int] = []
+
+    async def wait(pool: Pool) -> None:
+        async with pool.connection(HERE) as connection:
+            ids.append(connection.id)
+
+    async with open_pool(
+        is_plain=True, max_connections_per_endpoint=many, every_step=False
+    ) as pool:
+        leases = [await pool.acquire(HERE) for _ in range(many)]
+        async with trio.open_nursery() as nursery:
+            for _ in leases:
+                nursery.start_soon(wait, pool)
+            await settle()
+            for lease in leases:
+                pool.release(lease)
+            pool.clear()
+        assert len(ids) == many
+        assert min(ids) > many
 
 
 # ── waits ───────────────────────────────────────────────────────────────────────
