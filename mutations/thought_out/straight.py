@@ -682,12 +682,6 @@ MUTATIONS: Final = (
     ),
     # ── waiting where all are lent ──────────────────────────────────────────────
     plant(
-        "one who waits straight and has no time waits",
-        "_lending/acquire.py",
-        "            if deadline <= since or sub.max_waiting is not None:\n",
-        "            if sub.max_waiting is not None:\n",
-    ),
-    plant(
         "any number may wait straight",
         "_lending/acquire.py",
         "            if deadline <= since or sub.max_waiting is not None:\n",
