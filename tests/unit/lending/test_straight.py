@@ -817,6 +817,43 @@ async def test_what_was_closed_before_the_second_in_line_woke_is_not_lent(
         assert stats.wait_time.count == stats.acquired == 3
 
 
+async def test_what_the_closing_pool_closed_before_the_second_in_line_woke_is_not_lent(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_pool(is_plain=True, max_connections_per_endpoint=1) as pool:
+        connection = await pool.acquire(HERE)
+
+        async def first() -> None:
+            pool.release(await pool.acquire(HERE))
+            pool._engine.stop_serving()
+
+        async def second() -> None:
+            with pytest.raises(PoolClosed):
+                await pool.acquire(HERE)
+
+        async with trio.open_nursery() as nursery:
+            for task in (first, second):
+                nursery.start_soon(task)
+                await settle()
+            pool.release(connection)
+        assert reasons(pool) == {"POOL_CLOSED": 1}
+
+
+async def test_nothing_is_dialled_for_one_that_comes_cancelled_behind_another(
+    autojump_clock: MockClock,
+) -> None:
+    network = Network(delay=1.0)
+    async with open_pool(network, is_plain=True) as pool, trio.open_nursery() as nursery:
+        nursery.start_soon(hold, pool)
+        await settle()
+        assert counts(pool) == {"connecting": 1, "waiting": 1}
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await pool.acquire(HERE)
+        assert scope.cancelled_caught
+        assert len(network.dials) == 1
+
+
 async def test_of_many_that_were_cleared_before_their_waiters_woke_none_is_lent() -> None:
     many = 250
     ids: list[int] = []
