@@ -353,6 +353,12 @@ def test_passages_that_do_not_fit_stop_nobody(monkeypatch: pytest.MonkeyPatch) -
     assert [misfit.partition(":")[0] for misfit in misfits] == ["0", "2"]
 
 
+def test_thought_out_bugs_are_chosen_by_file() -> None:
+    bugs, misfits = find_thought_out([], ["_core/straight.py"])
+    assert {bug.file for bug in bugs} == {"_core/straight.py"}
+    assert not misfits
+
+
 # ── what becomes of them ────────────────────────────────────────────────────────
 
 

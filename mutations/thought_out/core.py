@@ -208,7 +208,7 @@ MUTATIONS: Final = (
         "a waiter that has gone still counts as dialled for",
         "_core/ledger.py",
         "        if waiter.coming is not None:\n            self._abandon(waiter.coming)\n",
-        "",
+        "        if waiter.coming is not None:\n            pass\n",
     ),
     plant(
         "a waiter put back counts on a dial that is over",

@@ -177,8 +177,8 @@ MUTATIONS = (
     Mutation(
         name="a cancellation that came with the hand-over is forgotten",
         file="_lending/acquire.py",
-        old=("our waking.\n            await checkpoint_if_cancelled()\n"),
-        new=("our waking.\n            pass\n"),
+        old=("our waking.\n            await checkpoint_if_cancelled()\n            now"),
+        new=("our waking.\n            now"),
         tests=(_SLOTS + "test_psycopg_pool_503",),
     ),
     Mutation(
@@ -273,7 +273,7 @@ MUTATIONS = (
     Mutation(
         name="a closed pool still dials for those who come",
         file="_lending/acquire.py",
-        old="        if not self._core.is_open:\n            self.refuse_if_closed()\n",
+        old="            if core.state is not _OPEN:\n                self.refuse_if_closed()\n",
         new="",
         tests=(_SHUTDOWN + "test_httpcore_dials_on_a_closed_pool",),
     ),

@@ -54,8 +54,9 @@ MUTATIONS = (
         old=(
             "            # A cancellation may have arrived between hand-over and our waking.\n"
             "            await checkpoint_if_cancelled()\n"
+            "            if ("
         ),
-        new="",
+        new="            if (",
         tests=(_LENDING, _ACQUIRE),
     ),
     Mutation(

@@ -542,8 +542,8 @@ MUTATIONS: Final = (
     plant(
         "one who wants a new connection gets an idle one",
         "_lending/acquire.py",
-        "            and not (sub.waiting or fresh)\n",
-        "            and not sub.waiting\n",
+        "            and not fresh\n",
+        "",
     ),
     plant(
         "one who names a key gets any idle connection",
@@ -562,8 +562,8 @@ MUTATIONS: Final = (
     plant(
         "an idle connection is lent unseen",
         "_lending/acquire.py",
-        "                elif entry.link.poll(0):\n",
-        "                elif False:\n",
+        "                    if entry.link.poll(0):\n",
+        "                    if False:\n",
     ),
     plant(
         "what needs a closer look is lost",
@@ -574,14 +574,14 @@ MUTATIONS: Final = (
     plant(
         "what needs a closer look is lent after it",
         "_lending/acquire.py",
-        "it needs a closer look\n                    entry = None\n",
+        "it needs a closer look\n                        entry = None\n",
         "it needs a closer look\n",
     ),
     plant(
         "a hit is not fair",
         "_lending/acquire.py",
-        "                    await checkpoint()\n                    if entry.state is _ACTIVE",
-        "                    if entry.state is _ACTIVE",
+        "                        await checkpoint()\n                        if entry.state",
+        "                        if entry.state",
     ),
     plant(
         "a hit that was closed amid its checkpoint is lent",
@@ -598,62 +598,62 @@ MUTATIONS: Final = (
     plant(
         "a block does not hear of its hit",
         "_lending/acquire.py",
-        "                        if block is not None:\n"
-        "                            block.connection = connection\n",
+        "                            if block is not None:\n"
+        "                                block.connection = connection\n",
         "",
     ),
     plant(
         "a hit that was closed and is cancelled is idle again",
-        "_lending/acquire.py",
+        "_lending/undoing.py",
         "is_usual and entry and entry.state is _ACTIVE and",
         "is_usual and entry and",
     ),
     plant(
         "a hit that was cleared or is one too many is idle again when it is cancelled",
-        "_lending/acquire.py",
+        "_lending/undoing.py",
         " is _OPEN and sub.is_straight\n",
         " is _OPEN\n",
     ),
     plant(
         "a hit that was retired and is cancelled is idle again",
-        "_lending/acquire.py",
+        "_lending/undoing.py",
         " and entry.doomed is None:\n",
         ":\n",
     ),
     plant(
         "a hit that is cancelled is idle again though the pool has closed",
-        "_lending/acquire.py",
+        "_lending/undoing.py",
         " and self._core.state is _OPEN and sub",
         " and sub",
     ),
     plant(
         "a hit that could not be looked at is idle again",
-        "_lending/acquire.py",
+        "_lending/undoing.py",
         "is_usual = type(exc) in _HARMLESS and",
         "is_usual =",
     ),
     plant(
         "a hit that is cancelled is not on the idle stack",
-        "_lending/acquire.py",
-        "                    sub.idle[entry] = None\n",
+        "_lending/undoing.py",
+        "            sub.idle[entry] = None\n",
         "",
     ),
     plant(
         "a hit that is cancelled is active in the books",
-        "_lending/acquire.py",
-        "                    entry.state = _IDLE\n",
+        "_lending/undoing.py",
+        "            entry.state = _IDLE\n",
         "",
     ),
     plant(
         "nobody hears of what a cancelled hit puts back",
-        "_lending/acquire.py",
-        "                    self._core.touched[sub] = None\n",
+        "_lending/undoing.py",
+        "            self._core.touched[sub] = None\n",
         "",
     ),
     plant(
         "a hit that is cancelled is not counted",
-        "_lending/acquire.py",
-        "                with_room(partial(self._undoing.roll_back, sub, None, entry, exc, now))\n",
+        "_lending/undoing.py",
+        "        with_room(partial(self.roll_back, sub, None, entry, exc, since))\n",
         "",
     ),
     plant(
@@ -675,11 +675,80 @@ MUTATIONS: Final = (
         "entry is None or entry.state is not _ACTIVE:",
     ),
     plant(
-        "one whose hit was closed keeps it while it waits",
+        "a hit whose lease has begun, and that nobody has, is idle again",
+        "_lending/undoing.py",
+        "        if entry is not None and entry.leases:",
+        "        if False:",
+    ),
+    # ── waiting where all are lent ──────────────────────────────────────────────
+    plant(
+        "any number may wait straight",
         "_lending/acquire.py",
-        "                    self._undoing.keep(entry)\n                    entry = None\n"
-        "                entry = await",
-        "                    entry = None\n                entry = await",
+        "            if deadline <= since or sub.max_waiting is not None:\n",
+        "            if deadline <= since:\n",
+    ),
+    plant(
+        "one who waits straight waits as long as anybody",
+        "_lending/acquire.py",
+        "        deadline = since + (sub.acquire_timeout if timeout is None else timeout)\n",
+        "        deadline = since + sub.acquire_timeout\n",
+    ),
+    plant(
+        "those who wait straight wait for a place that is free",
+        "_lending/acquire.py",
+        "                if len(sub.limit.borrowers) >= sub.limit.total:\n",
+        "                if True:\n",
+    ),
+    plant(
+        "one who waits straight and is refused is not told",
+        "_lending/acquire.py",
+        "            if entry is None:\n                self._raise_refusal(waiter, sub)\n"
+        "            # A cancellation may have arrived between hand-over and our waking.\n"
+        "            await checkpoint_if_cancelled()\n            now",
+        "            await checkpoint_if_cancelled()\n            now",
+    ),
+    plant(
+        "what was closed before its waiter woke is lent straight",
+        "_lending/acquire.py",
+        "            if entry.state is not _ACTIVE or entry.generation != sub.generation:\n"
+        "                sub = self",
+        "            if entry.generation != sub.generation:\n                sub = self",
+    ),
+    plant(
+        "what was cleared before its waiter woke is lent straight",
+        "_lending/acquire.py",
+        "            if entry.state is not _ACTIVE or entry.generation != sub.generation:\n"
+        "                sub = self",
+        "            if entry.state is not _ACTIVE:\n                sub = self",
+    ),
+    plant(
+        "a wait that breaks off leaves its place in line",
+        "_lending/acquire.py",
+        "            with_room(partial(self._undoing.roll_back, sub, waiter, None, exc, since))\n",
+        "",
+    ),
+    plant(
+        "a block does not hear of the lease that it has waited for",
+        "_lending/acquire.py",
+        "        if block is not None:\n            block.connection = connection\n"
+        "        return connection\n\n    async def _acquire",
+        "        return connection\n\n    async def _acquire",
+    ),
+    plant(
+        "a lease that was waited for has not been waited for",
+        "_lending/acquire.py",
+        "            lease = core.lease_began(entry, current_task(), now - since, now)\n",
+        "            lease = core.lease_began(entry, current_task(), 0.0, now)\n",
+    ),
+    plant(
+        "a withdrawal never performs what it has caused",
+        "_engine/engine.py",
+        "            self._touched or self._effects or self._timetable.next_at"
+        " < self.background.rings_at\n",
+        "            False\n",
+        "tests/unit/core/test_straight.py",
+        "tests/unit/lending/test_waiting.py",
+        *LENDING,
     ),
     plant(
         "an acquire that came to nothing is counted as none",

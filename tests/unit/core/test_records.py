@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from conpool._core.chores import PIECE
 from conpool._core.dials import count_wanted
 from conpool._core.gate import Gate
 from conpool._core.records import (
@@ -336,3 +337,17 @@ def test_each_record_shows_its_state_and_counts() -> None:
     assert repr(warmer) == "<Warmer to 3>"
     warmer.queued = False
     assert repr(warmer) == "<Warmer to 3 done>"
+
+
+def test_connections_that_go_away_do_not_count_as_lent() -> None:
+    shell = Shell(is_courteous=True, is_watched=False, max_connections_per_endpoint=3 * PIECE)
+    callers = [shell.lend() for _ in range(2 * PIECE)]
+    for caller in callers[1:]:
+        shell.release(caller)
+    shell.ask()  # is lent the newest
+    shell.ask()
+    shell.close_idle()
+    sub = shell.sub()
+    assert sub.leaving
+    assert sub.closing
+    assert sub.active == 3

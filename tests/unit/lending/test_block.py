@@ -42,6 +42,23 @@ async def test_block_that_cannot_be_entered_leaves_nothing(autojump_clock: MockC
         assert counts(pool) == {}
 
 
+@pytest.mark.parametrize("is_plain", [True, False])
+async def test_block_that_could_not_be_entered_may_be_entered_again(is_plain: bool) -> None:
+    async with open_pool(is_plain=is_plain) as pool:
+        block = pool.connection(HERE)
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            async with block:
+                raise AssertionError("entered")
+        assert scope.cancelled_caught
+        for _ in range(2):
+            async with block as connection:
+                with pytest.raises(RuntimeError, match="has been entered already"):
+                    await block.__aenter__()
+                assert await exchange(connection) == b"ping"
+        assert counts(pool) == {"idle": 1}
+
+
 async def test_block_whose_lease_ended_inside_ends_quietly() -> None:
     async with open_pool() as pool:
         async with pool.connection(HERE) as connection:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -25,6 +26,7 @@ from conpool import (
     ConnectionPool,
     Observer,
     PoolClosed,
+    QueueFull,
 )
 from conpool._connection.link import Link
 from conpool._engine.engine import Engine
@@ -363,12 +365,13 @@ async def test_a_new_connection_and_a_key_are_not_for_the_straight_line(
 def amid(monkeypatch: pytest.MonkeyPatch) -> Amid:
     """Have something done while the next hit is in its checkpoint."""
 
-    def prepare(call: Callable[[], object], *, is_settled: bool = False) -> None:
+    def prepare(call: Callable[[], object], *, seconds: float = -1.0) -> None:
         async def checkpoint_and_call() -> None:
             monkeypatch.setattr(acquire, "checkpoint", checkpoint)
             call()
-            if is_settled:
+            if seconds >= 0.0:
                 with trio.CancelScope(shield=True):
+                    await trio.sleep(seconds)
                     await settle()
             await checkpoint()
 
@@ -482,7 +485,7 @@ async def test_one_that_waits_gets_what_a_cancelled_hit_puts_back(
                 nursery.start_soon(hold, pool)
                 scope.cancel()
 
-            amid(come_and_cancel, is_settled=True)
+            amid(come_and_cancel, seconds=0.0)
             await pool.acquire(HERE)
         await settle()
         assert counts(pool) == {"active": 1}
@@ -506,19 +509,21 @@ async def test_a_hit_that_is_one_too_many_when_it_is_cancelled_is_closed(amid: A
         pool.release(other)
 
 
-async def test_a_hit_that_is_retired_before_it_is_cancelled_is_closed(amid: Amid) -> None:
+async def test_a_hit_that_is_retired_before_it_is_cancelled_is_closed(
+    amid: Amid, autojump_clock: MockClock
+) -> None:
     async with open_pool(is_plain=True) as pool, trio.open_nursery() as nursery:
         await use(pool)
         with trio.CancelScope() as scope:
 
             def drain_and_cancel() -> None:
-                nursery.start_soon(pool.drain, HERE)
+                nursery.start_soon(partial(pool.drain, HERE, over=1.0))
                 scope.cancel()
 
-            amid(drain_and_cancel, is_settled=True)
+            amid(drain_and_cancel, seconds=2.0)
             await pool.acquire(HERE)
         await settle()
-        assert counts(pool) == {}
+        assert (counts(pool), reasons(pool)) == ({}, {"CLEARED": 1})
 
 
 @pytest.mark.parametrize("is_cancelled", [True, False])
@@ -580,6 +585,29 @@ async def test_of_many_that_are_cancelled_as_their_pool_closes_none_is_left(
         trio.lowlevel.remove_instrument(closing)
     assert reasons(pool) == {"POOL_CLOSED": many}
     assert trio.current_time() == 0.0
+
+
+async def test_a_hit_that_looks_odd_and_is_fit_is_lent_without_a_wait() -> None:
+    async with open_pool(is_plain=True) as pool:
+        await use(pool)
+        (entry,) = pool._core.subs[HERE].idle
+        entry.link.poll = lambda _: 1
+        assert entry.link.probe() is None
+        connection = await pool.acquire(HERE, timeout=0.0)
+        assert connection.id == 1
+        pool.release(connection)
+
+
+async def test_another_thread_gets_no_hit() -> None:
+    async with open_pool(is_plain=True) as pool:
+        await use(pool)
+
+        def ask() -> None:
+            with pytest.raises(RuntimeError, match="belongs to another thread"):
+                trio.run(pool.acquire, HERE)
+
+        await trio.to_thread.run_sync(ask)
+        assert counts(pool) == {"idle": 1}
 
 
 async def test_a_hit_that_cannot_be_looked_at_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -677,3 +705,192 @@ async def test_a_block_has_no_name_of_a_connection(name: str) -> None:
         block = pool.connection(HERE)
         with pytest.raises(AttributeError, match=f"no '{name}' here: .*async with"):
             getattr(block, name)
+
+
+async def test_a_hit_that_nobody_gets_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    async with open_pool(is_plain=True) as pool:
+        await use(pool)
+        with monkeypatch.context() as patch:
+            patch.setattr(acquire, "Connection", fail)
+            with pytest.raises(MemoryError):
+                await pool.acquire(HERE)
+        await settle()
+        assert (counts(pool), reasons(pool)) == ({}, {"ERROR": 1})
+        stats = pool.stats(HERE)
+        assert stats.use_time.count == stats.acquired == 2
+
+
+# ── waits behind others, where all are lent ─────────────────────────────────────
+
+
+@asynccontextmanager
+async def all_lent_and_one_waits(**options: Any) -> AsyncIterator[tuple[Pool, Connection[None]]]:
+    async with (
+        open_pool(is_plain=True, max_connections_per_endpoint=1, **options) as pool,
+        trio.open_nursery() as nursery,
+    ):
+        connection = await pool.acquire(HERE)
+        nursery.start_soon(hold, pool, HERE, 1.0)
+        await settle()
+        assert counts(pool) == {"active": 1, "waiting": 1}
+        yield pool, connection
+        pool.release(connection)
+
+
+async def test_the_second_in_line_waits_no_longer_than_it_says(autojump_clock: MockClock) -> None:
+    async with all_lent_and_one_waits() as (pool, _):
+        for seconds in (0.0, 1.0):
+            with pytest.raises(AcquireTimeout):
+                await pool.acquire(HERE, timeout=seconds)
+            assert trio.current_time() == seconds
+        assert counts(pool) == {"active": 1, "waiting": 1}
+        assert pool.stats(HERE).acquire_timeouts == 2
+
+
+async def test_no_more_wait_than_may_wait(autojump_clock: MockClock) -> None:
+    async with all_lent_and_one_waits(max_waiting_per_endpoint=1) as (pool, _):
+        with pytest.raises(QueueFull):
+            await pool.acquire(HERE)
+        assert trio.current_time() == 0.0
+
+
+async def test_the_second_in_line_is_cancelled(autojump_clock: MockClock) -> None:
+    async with all_lent_and_one_waits() as (pool, _):
+        with trio.move_on_after(1.0) as scope:
+            await pool.acquire(HERE)
+        assert scope.cancelled_caught
+        assert counts(pool) == {"active": 1, "waiting": 1}
+        assert pool.stats(HERE).acquire_cancelled == 1
+
+
+async def test_the_second_in_line_is_cancelled_when_it_has_been_served(
+    autojump_clock: MockClock,
+) -> None:
+    async with all_lent_and_one_waits() as (pool, connection), trio.open_nursery() as nursery:
+
+        async def take_in_vain() -> None:
+            with trio.CancelScope() as scope:
+                scopes.append(scope)
+                await pool.acquire(HERE)
+            assert scope.cancelled_caught
+
+        scopes: list[trio.CancelScope] = []
+        nursery.start_soon(take_in_vain)
+        await settle()
+        pool.release(connection)
+        await trio.sleep(0.5)
+        (first,) = pool._core.subs[HERE].limit.borrowers
+        (lease,) = first.leases
+        pool._releaser.give_back(Connection(pool._releaser, lease), None)
+        scopes[0].cancel()
+        await settle()
+        assert counts(pool) == {"idle": 1}
+        assert pool.stats(HERE).acquire_cancelled == 1
+
+
+async def test_what_was_closed_before_the_second_in_line_woke_is_not_lent(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_pool(is_plain=True, max_connections_per_endpoint=1) as pool:
+        connection = await pool.acquire(HERE)
+        ids: list[int] = []
+
+        async def first() -> None:
+            ids.append((lease := await pool.acquire(HERE)).id)
+            pool.release(lease)
+            pool.clear()
+
+        async def second() -> None:
+            async with pool.connection(HERE) as lease:
+                ids.append(lease.id)
+
+        async with trio.open_nursery() as nursery:
+            for task in (first, second):
+                nursery.start_soon(task)
+                await settle()
+            pool.release(connection)
+        assert ids == [1, 2]
+        stats = pool.stats(HERE)
+        assert stats.wait_time.count == stats.acquired == 3
+
+
+async def test_what_the_closing_pool_closed_before_the_second_in_line_woke_is_not_lent(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_pool(is_plain=True, max_connections_per_endpoint=1) as pool:
+        connection = await pool.acquire(HERE)
+
+        async def first() -> None:
+            pool.release(await pool.acquire(HERE))
+            pool._engine.stop_serving()
+
+        async def second() -> None:
+            with pytest.raises(PoolClosed):
+                await pool.acquire(HERE)
+
+        async with trio.open_nursery() as nursery:
+            for task in (first, second):
+                nursery.start_soon(task)
+                await settle()
+            pool.release(connection)
+        assert reasons(pool) == {"POOL_CLOSED": 1}
+
+
+async def test_nothing_is_dialled_for_one_that_comes_cancelled_behind_another(
+    autojump_clock: MockClock,
+) -> None:
+    network = Network(delay=1.0)
+    async with open_pool(network, is_plain=True) as pool, trio.open_nursery() as nursery:
+        nursery.start_soon(hold, pool)
+        await settle()
+        assert counts(pool) == {"connecting": 1, "waiting": 1}
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await pool.acquire(HERE)
+        assert scope.cancelled_caught
+        assert len(network.dials) == 1
+
+
+async def test_of_many_that_were_cleared_before_their_waiters_woke_none_is_lent() -> None:
+    many = 250
+    ids: list[int] = []
+
+    async def wait(pool: Pool) -> None:
+        async with pool.connection(HERE) as connection:
+            ids.append(connection.id)
+
+    async with open_pool(
+        is_plain=True, max_connections_per_endpoint=many, every_step=False
+    ) as pool:
+        leases = [await pool.acquire(HERE) for _ in range(many)]
+        async with trio.open_nursery() as nursery:
+            for _ in leases:
+                nursery.start_soon(wait, pool)
+            await settle()
+            for lease in leases:
+                pool.release(lease)
+            pool.clear()
+        assert len(ids) == many
+        assert min(ids) > many
+
+
+# ── waits ───────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("straightness", [True, False])
+async def test_those_who_waited_in_vain_are_counted(
+    autojump_clock: MockClock, straightness: bool
+) -> None:
+    async with open_pool(is_plain=straightness, max_connections_per_endpoint=1) as pool:
+        connection = await pool.acquire(HERE)
+        with pytest.raises(AcquireTimeout):
+            await pool.acquire(HERE, timeout=1.0)
+        with trio.move_on_after(2.0):
+            await pool.acquire(HERE)
+        pool.release(connection)
+        stats = pool.stats(HERE)
+        assert (stats.wait_time.count, stats.wait_time.total) == (3, 3.0)
+        assert (stats.acquire_timeouts, stats.acquire_cancelled) == (1, 1)
