@@ -140,15 +140,14 @@ MUTATIONS: Final = (
     plant(
         "what is doomed or near the end of its life is kept straight",
         "_core/straight.py",
-        "    if lapses_at > entry.expires_at:  # near the end of its life, or doomed\n"
-        "        return False\n",
+        "        if now >= lapses_at:  # it is too old, or doomed\n            return False\n",
         "",
     ),
     plant(
-        "what lapses with the end of its life is never kept straight",
+        "what is kept straight idles beyond the end of its life",
         "_core/straight.py",
-        "    if lapses_at > entry.expires_at:",
-        "    if lapses_at >= entry.expires_at:",
+        "        lapses_at = entry.expires_at\n        if now >= lapses_at:",
+        "        if now >= entry.expires_at:",
     ),
     plant(
         "the lease of what is kept straight stays in the books",

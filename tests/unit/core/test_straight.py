@@ -426,6 +426,7 @@ def test_nothing_is_handed_over_if_the_durations_cannot_be_counted(
     assert waiting.waiter.queued
     assert lease in lease.entry.leases
     assert straight.pass_on(lease, shell.now, shell.core.timetable) is waiting.waiter
+    assert not waiting.waiter.queued
     uses = shell.sub().counters.use_time
     assert (uses.count, uses.recent) == (MOST_RECENT + 1, [0.0])
 
