@@ -422,11 +422,13 @@ def test_nothing_is_handed_over_if_the_durations_cannot_be_counted(
         patch.setattr(Histogram, "settled", fail)
         with pytest.raises(MemoryError):
             straight.pass_on(lease, shell.now, shell.core.timetable)
-    assert waiting.waiter is not None
-    assert waiting.waiter.queued
+    waiter = waiting.waiter
+    assert waiter is not None
+    assert waiter.queued
     assert lease in lease.entry.leases
-    assert straight.pass_on(lease, shell.now, shell.core.timetable) is waiting.waiter
-    assert not waiting.waiter.queued
+    served = straight.pass_on(lease, shell.now, shell.core.timetable)
+    assert served is waiter
+    assert not served.queued
     uses = shell.sub().counters.use_time
     assert (uses.count, uses.recent) == (MOST_RECENT + 1, [0.0])
 
