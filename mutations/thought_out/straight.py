@@ -138,17 +138,22 @@ MUTATIONS: Final = (
     ),
     # ── keeping ─────────────────────────────────────────────────────────────────
     plant(
-        "what is doomed or near the end of its life is kept straight",
+        "what is doomed or too old is kept straight",
         "_core/straight.py",
-        "    if lapses_at > entry.expires_at:  # near the end of its life, or doomed\n"
-        "        return False\n",
+        "        if now >= lapses_at:  # it is too old, or doomed\n            return False\n",
         "",
     ),
     plant(
-        "what lapses with the end of its life is never kept straight",
+        "what has just reached the end of its life is kept straight",
         "_core/straight.py",
-        "    if lapses_at > entry.expires_at:",
-        "    if lapses_at >= entry.expires_at:",
+        "        if now >= lapses_at:  # it",
+        "        if now > lapses_at:  # it",
+    ),
+    plant(
+        "what is kept straight outlives its lifetime",
+        "_core/straight.py",
+        "        lapses_at = entry.expires_at\n        if now >= lapses_at:",
+        "        if now >= entry.expires_at:",
     ),
     plant(
         "the lease of what is kept straight stays in the books",
