@@ -941,8 +941,8 @@ MUTATIONS: Final = (
     plant(
         "durations are lost when they are counted",
         "_stats/histogram.py",
-        "        self.add_all(other.recent.copy())\n",
-        "",
+        "            self.add_all(other.recent.copy())\n",
+        "            pass\n",
     ),
     plant(
         "what is counted is counted twice",
