@@ -138,13 +138,19 @@ MUTATIONS: Final = (
     ),
     # ── keeping ─────────────────────────────────────────────────────────────────
     plant(
-        "what is doomed or near the end of its life is kept straight",
+        "what is doomed or too old is kept straight",
         "_core/straight.py",
         "        if now >= lapses_at:  # it is too old, or doomed\n            return False\n",
         "",
     ),
     plant(
-        "what is kept straight idles beyond the end of its life",
+        "what has just reached the end of its life is kept straight",
+        "_core/straight.py",
+        "        if now >= lapses_at:  # it",
+        "        if now > lapses_at:  # it",
+    ),
+    plant(
+        "what is kept straight outlives its lifetime",
         "_core/straight.py",
         "        lapses_at = entry.expires_at\n        if now >= lapses_at:",
         "        if now >= entry.expires_at:",
@@ -935,8 +941,8 @@ MUTATIONS: Final = (
     plant(
         "durations are lost when they are counted",
         "_stats/histogram.py",
-        "        self.add_all(other.recent.copy())\n",
-        "",
+        "            self.add_all(other.recent.copy())\n",
+        "            pass\n",
     ),
     plant(
         "what is counted is counted twice",

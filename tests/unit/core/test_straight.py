@@ -359,6 +359,13 @@ def keep_at_the_end_of_its_life(shell: Shell) -> None:
     shell.ask(HERE)
 
 
+def keep_at_the_very_end_of_its_life(shell: Shell) -> None:
+    caller = shell.lend()
+    shell.now += 100.0
+    shell.release(caller)
+    assert not shell.sub().idle
+
+
 def lend_what_has_lapsed(shell: Shell) -> None:
     lend_once(shell)
     shell.now += 10.0
@@ -370,7 +377,7 @@ WAYS = [
     *(hand_over_late, hand_over_at_the_end_of_its_life, hand_over_near_the_end_of_its_life),
     *(hand_over_what_is_doomed, one_who_wants_a_new_one_came_first),
     *(one_who_wants_a_new_one_is_alone, one_with_a_dial_under_way_came_first),
-    *(keep_at_the_end_of_its_life, lend_what_has_lapsed),
+    *(keep_at_the_end_of_its_life, keep_at_the_very_end_of_its_life, lend_what_has_lapsed),
 ]
 
 

@@ -851,6 +851,7 @@ async def test_nothing_is_dialled_for_one_that_comes_cancelled_behind_another(
             scope.cancel()
             await pool.acquire(HERE)
         assert scope.cancelled_caught
+        await settle()
         assert len(network.dials) == 1
 
 
