@@ -29,6 +29,9 @@ def with_room(call: Callable[[], object]) -> None:
             _need_room(_FRAMES)
     except RecursionError:
         with_more_room(call)
+    except BaseException:  # an interrupt, for instance: the call must be made all the same
+        call()
+        raise
     else:
         call()
 

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from random import Random
-from typing import Any, TypeAlias, final
+from typing import Any, ClassVar, TypeAlias, final
 
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -66,6 +66,9 @@ class Held(Counter[int]):
 class World:
     """One pool, and all that can be seen of it from outside."""
 
+    is_heard: ClassVar = True
+    """Whether observers hear of each lease. Where none does, the pool takes the straight line."""
+
     def __init__(
         self,
         settings: conpool.PoolConfig,
@@ -82,7 +85,8 @@ class World:
         has_groups |= isinstance(endpoint, conpool.EndpointGroup)
         self.connector: Any = connector or MemoryConnector(serve_echo, delay=delay)
         self.grammar = Grammar(shares=room > 1, has_groups=has_groups)
-        options |= {"observers": [*observers, self.grammar], "name": "world"}
+        heard = [*observers, self.grammar] if self.is_heard else []
+        options |= {"observers": heard, "name": "world"}
         if (hook := options.get("health_check")) is not None:
             options["health_check"] = partial(self._check, hook)
         self.pool = conpool.ConnectionPool(settings, connector=self.connector, **options)
