@@ -157,7 +157,8 @@ class Histogram:
             self._count += other._count
             self._total += other._total
             self._max = max(self._max, other._max)
-            self._reach(len(other._buckets) - 1)
+            if len(other._buckets) > len(self._buckets):
+                self._reach(len(other._buckets) - 1)
             self._buckets[:] = map(add, self._buckets, chain(other._buckets, repeat(0)))
         if other.recent:
             self.add_all(other.recent.copy())

@@ -633,7 +633,7 @@ async def all_fail_before_they_are_lent(count: int, steps: LongSteps) -> None:
 @scene
 async def endpoints_forgotten(count: int, steps: LongSteps) -> None:
     async with ready(1, max_idle_time=10.0, reap_interval=30.0) as pool:
-        for number in range(count):
+        for number in range(KEPT + count):  # more than those whose counters are remembered
             await want(pool, elsewhere(number))
         with steps.watched():
             await trio.sleep(100)
