@@ -35,6 +35,7 @@ from conpool import (
     Target,
     TCPConnector,
 )
+from conpool._stats.memory import KEPT
 from tests.support.long_steps import LongSteps
 from tests.support.pools import HERE, make_pool, settle
 
