@@ -18,6 +18,13 @@ from conpool.contrib.psycopg import AsyncConnection, AsyncConnectionPool
 
 from .databases import PATIENCE, Database, first, lending, open_pool
 
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine may take longer than the second that a server usually has to stop."""
+    monkeypatch.setattr(AsyncConnection, "cancel_timeout", PATIENCE)
+
+
 IDLE = pq.TransactionStatus.IDLE
 INTRANS = pq.TransactionStatus.INTRANS
 SLEEPS = "state = 'active' AND query LIKE '%pg_sleep%'"
