@@ -6,7 +6,7 @@ The picture in the design page is drawn from `TRANSITIONS`; a move that is not i
 from __future__ import annotations
 
 import enum
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, TypeVar
 
 DialPhase: TypeAlias = Literal["resolve", "tcp", "proxy", "tls", "open"]
 """Where a dial is: name look-up, transport, tunnel, encryption, or the driver's `open`."""
@@ -15,11 +15,19 @@ AcquirePhase: TypeAlias = Literal["queue", "connect", "check"]
 """What an acquire waits for: a connection, the dial made for it, or a health check."""
 
 
+EnumT = TypeVar("EnumT", bound=enum.EnumType)
+
+
+def hashed_in_c(kind: EnumT) -> EnumT:
+    """Have members be hashed as plain objects: `Enum` makes a call in Python for each look-up."""
+    type.__setattr__(kind, "__hash__", object.__hash__)
+    return kind
+
+
+@hashed_in_c
 @enum.unique
 class CloseReason(enum.Enum):
     """Why the pool closed a connection, or let go of it."""
-
-    __hash__ = object.__hash__  # in C: that of `Enum` is a call for each look-up
 
     LIFETIME = "lifetime"
     """It reached `max_connection_lifetime` (less its own jitter)."""
@@ -85,11 +93,10 @@ CIRCUIT_TRANSITIONS: Final[frozenset[tuple[CircuitState, CircuitState]]] = froze
 )
 
 
+@hashed_in_c
 @enum.unique
 class ConnectionState(enum.Enum):
     """Where a connection is in its life. All but CLOSED count against the limits."""
-
-    __hash__ = object.__hash__
 
     CONNECTING = "connecting"
     IDLE = "idle"
