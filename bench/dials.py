@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import partial
@@ -13,7 +12,7 @@ from trio.testing import MockClock
 
 import conpool
 
-from .growth import order_tasks_alike
+from .growth import lease_in_turn, order_tasks_alike
 from .measure import Aim, Run, Scale, Table, clock, count_bytecodes, race, take_turns
 from .server import HOST, serving
 from .weigh import NullConnector
@@ -91,19 +90,8 @@ async def _open_full(stack: AsyncExitStack, sizes: list[int]) -> dict[str, Run]:
             conpool.ConnectionPool(config, connector=NullConnector())
         )
         endpoints = [conpool.Endpoint("a.example", 80, partition=n) for n in range(size)]
-        runs[f"{size:,}, {size // 2:,} connections"] = _evict(pool, endpoints)
+        runs[f"{size:,}, {size // 2:,} connections"] = lease_in_turn(pool, endpoints)
     return runs
-
-
-def _evict(pool: conpool.ConnectionPool[None], endpoints: list[conpool.Endpoint]) -> Run:
-    turns = itertools.cycle(endpoints)
-
-    async def run(count: int) -> None:
-        for endpoint in itertools.islice(turns, count):
-            async with pool.connection(endpoint):
-                pass
-
-    return run
 
 
 # ── a pool that is cold ─────────────────────────────────────────────────────────

@@ -182,7 +182,7 @@ async def _open_all(
         for endpoint in endpoints:
             await pool.warm(endpoint, 1)
         for how, chosen in zip(_WAYS, (endpoints[:1], endpoints), strict=True):
-            runs[f"{title}{size:,}, {how}"] = _lease(pool, chosen)
+            runs[f"{title}{size:,}, {how}"] = lease_in_turn(pool, chosen)
     return runs
 
 
@@ -194,7 +194,7 @@ async def _open_idle(
         pool = await _open_pool(stack, in_memory, max_connections_per_endpoint=size)
         endpoint = conpool.Endpoint("a.example", 80)
         await pool.warm(endpoint, size)
-        runs[f"{title}{size:,}, the newest each time"] = _lease(pool, [endpoint])
+        runs[f"{title}{size:,}, the newest each time"] = lease_in_turn(pool, [endpoint])
     return runs
 
 
@@ -214,7 +214,8 @@ def order_tasks_alike() -> None:
     trio._core._run._r.seed(0)
 
 
-def _lease(pool: conpool.ConnectionPool[None], endpoints: list[conpool.Endpoint]) -> Run:
+def lease_in_turn(pool: conpool.ConnectionPool[None], endpoints: list[conpool.Endpoint]) -> Run:
+    """Return what leases a connection of each of `endpoints` in turn, as often as it is told."""
     turns = itertools.cycle(endpoints)
 
     async def run(count: int) -> None:

@@ -1,9 +1,7 @@
 """Lending: from the moment a caller asks for a connection until its lease begins.
 
-1. The idle hit, inline: an idle connection that passes the probe is taken. A full checkpoint
-   follows, so that lending is fair; a cancellation that arrives there puts the connection back.
-   Where it is straight (see `_core.straight`), nothing else is asked. Otherwise a test for
-   cancellation comes first, before anything is taken.
+1. The idle hit: an idle connection that passes the probe is taken. A full checkpoint follows, so
+   that lending is fair; a cancellation that arrives there puts the connection back.
 2. Every other caller queues, as a `Waiter`, for whatever comes first: a connection that is given
    back, one that is dialled, or an idle one that the background has checked. If the pool has closed
    it before its new owner wakes, the waiter queues again, in its old place.
@@ -141,19 +139,20 @@ class Acquirer:
     async def _wait(
         self, sub: PooledSub, timeout: float | None, block: Block | None, since: float
     ) -> Connection[Any]:
-        """Lend a connection of `sub`, which is straight, and where others wait as all are lent."""
+        """Lend a connection of `sub`, which is straight; all are lent, and others wait, too."""
         core, engine = self._core, self._engine
         deadline = since + (sub.acquire_timeout if timeout is None else timeout)
         waiter: PooledWaiter = Waiter((sub,), since, deadline, False, timeout is not None)
-        now = since
         try:
             if deadline <= since or sub.max_waiting is not None:
-                await refuse_if_hopeless(waiter, sub, core, now, pool_name=self._name)
-            core.queued(waiter, now)  # `Engine.report`, spelled out
+                await refuse_if_hopeless(waiter, sub, core, since, pool_name=self._name)
+            core.queued(waiter, since)  # `Engine.report`, spelled out
             if core.touched or core.timetable.next_at < engine.background.rings_at:
-                engine.perform(now)
+                engine.perform(since)
             if waiter.queued:
                 await park(waiter, engine)
+            else:  # it was answered at once
+                await checkpoint()
             entry = waiter.entry
             if entry is None:
                 self._raise_refusal(waiter, sub)
@@ -189,11 +188,11 @@ class Acquirer:
 
         If there is an `entry`, it was taken, and closed since or not: an await could lose it here.
         """
+        # Where others wait and all are lent, this task parks, which is a cancellation point itself.
         if entry is None and (
             sub is None or not sub.waiting or len(sub.limit.borrowers) < sub.limit.total
         ):
             await checkpoint_if_cancelled()
-        # Otherwise this task will certainly park, and parking is itself a cancellation point.
         if sub is None or (entry is None and self._engine.lends_in != get_ident()):
             sub = await self._open(endpoint, since, fresh)
         now = since
