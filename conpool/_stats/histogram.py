@@ -8,17 +8,16 @@ Measured on CPython 3.11: a binary search in a tuple of floats is one C call, an
 of exactly 0.0 is the commonest, and has no bucket: the number of zeros is `count` less the sum of
 the buckets.
 
-Who counts often appends to `recent` instead, and has `settled` count a few dozen in one go: loops
-in C, at a quarter of the cost of `add`.
+Who counts often appends to `recent` instead, and has `settled` count a few dozen in one go. It
+sorts them, and so needs two searches for each bucket and not one for each duration: a fifth of the
+cost of `add`.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections import Counter
 from collections.abc import Sequence
-from functools import partial
 from itertools import accumulate, chain, repeat
 from operator import add
 from typing import Final, final
@@ -37,8 +36,8 @@ _BOUNDS: Final = tuple(
     SHORTEST * _GROWTH**power
     for power in range(math.ceil(math.log(LONGEST / SHORTEST, _GROWTH)) + 1)
 )
-_PLACES: Final = (0.0, *_BOUNDS)
-"""As `_BOUNDS`, with a place for zeros before the first bucket."""
+_LIMITS: Final = (*_BOUNDS, math.inf)
+"""As `_BOUNDS`, with one for the last bucket."""
 # All unused histograms share this list. Nobody changes it: `_reach` puts a new list in its place.
 _NO_BUCKETS: Final[list[int]] = []
 
@@ -133,19 +132,24 @@ class Histogram:
                 self._buckets[index] += 1
 
     def add_all(self, durations: Sequence[float]) -> None:
-        """Count durations, none of them negative. If they are many, with loops in C."""
+        """Count durations, none of them negative. If they are many, bucket by bucket."""
         if len(durations) < _FEW:
             for seconds in durations:
                 self.add(seconds)
             return
-        self._count += len(durations)
-        self._total = sum(durations, self._total)
-        self._max = max(self._max, *durations)
-        places = Counter(map(partial(bisect_left, _PLACES), durations))
-        places.pop(0, None)  # zeros
-        self._reach(max(places, default=0) - 1)
-        for place, count in places.items():
-            self._buckets[place - 1] += count
+        ordered = sorted(durations)
+        self._count += len(ordered)
+        self._total = sum(ordered, self._total)
+        longest = ordered[-1]
+        self._max = max(self._max, longest)
+        begin = bisect_right(ordered, 0.0)  # zeros have no bucket
+        if begin < len(ordered):
+            self._reach(bisect_left(_BOUNDS, longest))
+        while begin < len(ordered):
+            index = bisect_left(_BOUNDS, ordered[begin])
+            end = bisect_right(ordered, _LIMITS[index], begin)
+            self._buckets[index] += end - begin
+            begin = end
 
     def add_zeros(self, count: int) -> None:
         """Count so many durations of 0.0."""

@@ -989,25 +989,31 @@ MUTATIONS: Final = (
     plant(
         "zeros that are counted in bulk have a bucket",
         "_stats/histogram.py",
-        "        places.pop(0, None)  # zeros\n",
-        "        places[1] += places.pop(0, 0)\n",
+        "        begin = bisect_right(ordered, 0.0)",
+        "        begin = 0",
     ),
     plant(
         "durations that are counted in bulk are a bucket off",
         "_stats/histogram.py",
-        "            self._buckets[place - 1] += count\n",
-        "            self._buckets[place - 2] += count\n",
+        "            self._buckets[index] += end - begin\n",
+        "            self._buckets[index - 1] += end - begin\n",
+    ),
+    plant(
+        "durations that share a bucket are counted in bulk as one",
+        "_stats/histogram.py",
+        "            self._buckets[index] += end - begin\n",
+        "            self._buckets[index] += 1\n",
     ),
     plant(
         "those that are counted in bulk take no time",
         "_stats/histogram.py",
-        "        self._total = sum(durations, self._total)\n",
+        "        self._total = sum(ordered, self._total)\n",
         "",
     ),
     plant(
         "the longest is forgotten when it is counted in bulk",
         "_stats/histogram.py",
-        "        self._max = max(self._max, *durations)\n",
+        "        self._max = max(self._max, longest)\n",
         "",
     ),
     plant(
