@@ -108,7 +108,6 @@ class Releaser:
                 and not (held.taints or held.in_progress)
                 and entry.state is _ACTIVE
                 and self._core.state is _OPEN
-                and lease in entry.leases
                 and not entry.link.poll(0)
                 and (self._pass_on(lease) if sub.waiting else keep(lease, self._engine.now()))
             ):

@@ -101,8 +101,8 @@ MUTATIONS = (
     Mutation(
         name="what a health hook ends counts as a lease",
         file="_lending/release.py",
-        old="                and lease in entry.leases\n",
-        new="",
+        old="            if held is CLOSED_STREAM or lease not in entry.leases:\n",
+        new="            if held is CLOSED_STREAM:\n",
         tests=("tests/unit/lending/test_peer_check.py", "tests/regressions/test_own_bugs.py"),
     ),
     # ── waiting ─────────────────────────────────────────────────────────────────
