@@ -6,6 +6,7 @@ falls due at once: the timer comes back to it, and other tasks run in between.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Final, final
 
@@ -71,7 +72,7 @@ class Chores:
         now: float,
     ) -> None:
         """Call `do` for each of `items`: for the first ones now, for the others soon."""
-        chore = Chore(do, [*items][::-1])
+        chore = Chore(do, deque(items))
         if chore.entries:
             sub.chores.append(chore)
             self.go_on(sub, now)
@@ -90,7 +91,7 @@ class Chores:
         while left and sub.chores:
             left -= 1
             chore = sub.chores[0]
-            item = chore.entries.pop()
+            item = chore.entries.popleft()
             if not chore.entries:
                 del sub.chores[0]
             chore.do(item, now)

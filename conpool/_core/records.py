@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections import deque
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeAlias, TypeVar, final
@@ -376,8 +377,7 @@ class Chore:
     """Something to be done to many connections or waiters of a sub-pool, a few at a time."""
 
     do: Callable[[Any, float], object]
-    entries: list[Any]
-    """The last comes first."""
+    entries: deque[Any]
 
 
 @final
