@@ -73,7 +73,7 @@ class Chores:
         """Call `do` for each of `items`: for the first ones now, for the others soon."""
         chore = Chore(do, [*items][::-1])
         if chore.entries:
-            sub.chores.append(chore)
+            sub.chores = (*sub.chores, chore)
             self.go_on(sub, now)
 
     def tell(self, sub: AnySubPool, outage: Outage, now: float) -> None:
@@ -92,7 +92,7 @@ class Chores:
             chore = sub.chores[0]
             item = chore.entries.pop()
             if not chore.entries:
-                del sub.chores[0]
+                sub.chores = sub.chores[1:]
             chore.do(item, now)
         if sub.outage is not None or sub.chores:
             self._ledger.timetable.look_at(sub, now)

@@ -230,8 +230,7 @@ class Core(Generic[LinkT, TaskT]):
         sub.gate.succeeded(entry.created_at)
         if not sub.gate.is_failing:
             sub.outage = None  # the news is out of date
-        sub.counters.total_created += 1
-        sub.counters.connect_time.add(now - entry.created_at)
+        sub.counters.note_dial(now - entry.created_at)
         jitter = sub.config.lifetime_jitter * self._random.random()
         keeping.begin_life(entry, sub.config.max_connection_lifetime * (1.0 - jitter), now)
         keeping.begin_idling(entry, now)

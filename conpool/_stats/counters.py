@@ -90,9 +90,19 @@ class Counters:
         if len(recent) >= MOST_RECENT:
             self.use_time = self.use_time.settled()
 
+    def note_dial(self, seconds: float) -> None:
+        """Note that a dial has succeeded, and how long it took."""
+        self.total_created += 1
+        recent = self.connect_time.recent
+        recent.append(seconds)
+        if len(recent) >= MOST_RECENT:
+            self.connect_time = self.connect_time.settled()
+
     def count_closed(self, reason: CloseReason) -> None:
         """Count one connection closed for `reason`."""
         self.total_closed += 1
+        if not self.closed_by_reason:
+            self.closed_by_reason = ReasonCounts()
         self.closed_by_reason[reason] += 1
 
     def absorb(self, other: Counters) -> None:
