@@ -105,17 +105,15 @@ class Ledger:
         sub.idle = dict(sub.reserved)
         for entry in sub.reserved:
             del leaving[entry]
-        if leaving:
-            sub.leaving = {**sub.leaving, **dict.fromkeys(leaving, reason)}
+        sub.leaving = {**sub.leaving, **dict.fromkeys(leaving, reason)} or nothing()
 
     def condemn(self, entry: AnyEntry, reason: CloseReason, *, gracefully: bool) -> None:
         """IDLE or ACTIVE → CLOSING; the slots stay charged."""
         sub = entry.sub
         if entry.state is _IDLE:
-            if entry in sub.leaving:
-                sub.leaving = without(sub.leaving, entry)
-            else:
+            if entry not in sub.leaving:
                 del sub.idle[entry]
+            sub.leaving = without(sub.leaving, entry)
             sub.reserved = without(sub.reserved, entry)
             if self.pool_limit.is_limited:
                 self.pool_limit.left_idle(entry)
@@ -160,11 +158,9 @@ class Ledger:
         entry.move(ConnectionState.CLOSED)
         affinity.forget(entry)
         if entry.generation != sub.generation:
-            left = sub.survivors[entry.generation] - 1
-            if left:
-                sub.survivors = entered(sub.survivors, entry.generation, left)
-            else:
-                sub.survivors = without(sub.survivors, entry.generation)
+            old, counts = entry.generation, sub.survivors
+            left = counts[old] - 1
+            sub.survivors = entered(counts, old, left) if left else without(counts, old)
         sub.limit.repay(entry)
         self.pool_limit.limit.repay(entry)
         if not sub.is_straight:  # it may have been the last that was in the way
@@ -248,9 +244,10 @@ class Ledger:
             self._enqueue_apart(waiter, now)
             return
         sub = waiter.subs[0]
-        queue = sub.queue if sub.waiting else standing.open_queue(sub)
-        queue.line[waiter] = None
+        if not sub.waiting:
+            standing.open_queue(sub)
         sub.waiting += 1
+        sub.queue.line[waiter] = None
         sub.used_at = now
         if sub.idle or sub.roomy or sub.is_scarce or len(sub.limit.borrowers) < sub.limit.total:
             self._look_again_at(sub)  # else all are lent, and it can get nothing yet

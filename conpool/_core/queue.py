@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar, final
 
+from conpool._core.few import nothing
 from conpool._core.heap import Heap, Row
 from conpool._core.shedding import Codel
 
@@ -209,7 +210,9 @@ class Queue(Generic[W]):
 
 
 NOBODY: Final[Queue[Any]] = Queue()
-"""The queue of every endpoint for which nobody waits. `standing.open_queue` makes another one."""
+"""The queue of every endpoint for which nobody waits; `standing.open_queue` makes a real one."""
+for _name in ("_aside", "_grouped", "fresh_line", "line", "rows"):
+    setattr(NOBODY, _name, nothing())  # so whoever joins it by mistake is told
 
 
 def _older(one: W | None, other: W | None) -> W | None:
