@@ -37,7 +37,7 @@ from collections.abc import Callable, Mapping
 from random import Random
 from typing import Final, Generic, final
 
-from conpool._core import keeping
+from conpool._core import keeping, standing
 from conpool._core.balancer import Balancer
 from conpool._core.checks import Checks
 from conpool._core.chores import Chores
@@ -344,6 +344,7 @@ class Core(Generic[LinkT, TaskT]):
         """Once in a while: go on with what waits for time alone, or drop what nobody needs."""
         self._ledger.touch(sub)
         self.pump(now)
+        standing.close_queue(sub)
         kept_until = max(sub.used_at + KEEP_BARE, sub.gate.remembered_until, sub.warm_not_before)
         is_kept = now < kept_until or sub in self._chores.retiring.plans
         if is_kept or not sub.is_bare or self.subs.get(sub.endpoint) is not sub:

@@ -10,7 +10,7 @@ import math
 from collections import deque
 from typing import Any, final
 
-from conpool._core import affinity, standing
+from conpool._core import affinity, spare, standing
 from conpool._core.effects import Check, Close, Dial, Effect, GiveUp, Reset
 from conpool._core.few import entered, nothing, without
 from conpool._core.outgoing import is_outgoing
@@ -62,7 +62,7 @@ class Ledger:
             self._provide(awaited_by, entry)
         else:
             entry.awaited_by = awaited_by
-            sub.spare_dials = entered(sub.spare_dials, entry, None)
+            spare.note(entry)
         self._look_again_at(sub)
         self.effects.append(Dial(entry))
 
@@ -197,7 +197,7 @@ class Ledger:
         if waiter is not None:
             self._provide(waiter, entry)
         else:
-            sub.spare_checks = entered(sub.spare_checks, entry, None)
+            spare.note(entry)
         self._look_again_at(sub)
         self.effects.append(Check(entry))
 
@@ -270,7 +270,7 @@ class Ledger:
             sub.used_at = now
             self._look_again_at(sub)
         if coming is not None:  # it is under way for `waiter` again
-            self._claim_spare(coming)
+            spare.claim(coming)
             self._look_again_at(coming.sub)
         self.timetable.add(waiter)
 
@@ -346,24 +346,15 @@ class Ledger:
 
     def _abandon(self, entry: AnyEntry) -> None:
         """The waiter for which `entry` is dialled or checked has gone."""
-        sub = entry.sub
-        if entry.is_checking:
-            sub.spare_checks = entered(sub.spare_checks, entry, None)
-        elif entry.state is _CONNECTING and not entry.is_void:
-            sub.spare_dials = entered(sub.spare_dials, entry, None)
-        self._note_spare(sub)
+        spare.note(entry)
+        self._note_spare(entry.sub)
 
     def _forsake(self, entry: AnyEntry) -> None:
         """Nothing is under way any more that could make `entry` of use to whoever awaits it."""
         awaited_by, entry.awaited_by = entry.awaited_by, None
-        self._claim_spare(entry)
+        spare.claim(entry)
         if isinstance(awaited_by, Waiter) and awaited_by.queued:
             self._set_coming(awaited_by, None)
-
-    def _claim_spare(self, entry: AnyEntry) -> None:
-        sub = entry.sub
-        sub.spare_dials = without(sub.spare_dials, entry)
-        sub.spare_checks = without(sub.spare_checks, entry)
 
     def _look_again_at(self, sub: AnySubPool) -> None:
         self.touched[sub] = None
