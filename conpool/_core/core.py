@@ -216,7 +216,7 @@ class Core(Generic[LinkT, TaskT]):
         if entry.uses:
             counters.other_reused += 1
         lease = Lease(entry, holder, now)
-        entry.leases[lease] = None
+        entry.leases += (lease,)
         entry.uses += 1
         return lease
 
@@ -281,7 +281,7 @@ class Core(Generic[LinkT, TaskT]):
                 else:
                     self._serving.place(entry, now, is_used=True)
         # Last: if a call above raises, the books still have the lease, and it can be ended again.
-        del entry.leases[lease]
+        keeping.end_lease(lease)
         sub.counters.note_use(now - lease.since)
 
     def _leave(self, entry: AnyEntry, reason: CloseReason | None, now: float) -> None:
