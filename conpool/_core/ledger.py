@@ -238,8 +238,7 @@ class Ledger:
         """Put `waiter` in all its queues: at the end, or back in its place if it had its turn."""
         waiter.queued = True
         if not waiter.had_turn:
-            self.arrivals += 1
-            waiter.number = self.arrivals
+            waiter.number = self.arrivals = self.arrivals + 1
         if waiter.had_turn or waiter.fresh or waiter.group is not None:
             self._enqueue_apart(waiter, now)
             return
