@@ -1,12 +1,16 @@
 """What a lease may cost, counted without a clock: conpool's own bytecodes and calls.
 
+And what an endpoint and an idle connection may weigh.
+
 A figure that grows here is no error by itself: somebody has made every lease dearer, and should
 know it, and say why the budget is raised. trio's share is not counted.
 """
 
 from __future__ import annotations
 
+import gc
 import sys
+import tracemalloc
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -17,6 +21,7 @@ import pytest
 import trio
 
 import conpool
+from bench.weigh import NullConnector
 from tests.support.loopback_servers import serving
 
 OWN = str(Path(conpool.__file__).parent)
@@ -100,3 +105,41 @@ async def test_a_contended_lease_stays_within_its_budget(timeout: float | None) 
         seen = await count_own(run)
         assert pool.stats(server.endpoint).wait_time.max > 0.0
     assert seen["opcode"] / LEASES <= (CONTENDED if timeout is None else CONTENDED + 200)
+
+
+# ── memory ──────────────────────────────────────────────────────────────────────
+
+COUNT = 200
+ENDPOINT = 1800
+CONNECTION = 1060
+
+
+async def weigh(endpoints: list[conpool.Endpoint]) -> int:
+    """Return the bytes that a pool keeps after each has been lent once, all at the same time."""
+    config = conpool.PoolConfig(max_connections_per_endpoint=COUNT + 1)
+    async with conpool.ConnectionPool(config, connector=NullConnector()) as pool:
+        for endpoint in (conpool.Endpoint("other.example", 1), *endpoints[:1]):
+            async with pool.connection(endpoint):
+                pass  # what is made once
+        tracemalloc.start()
+        try:
+            before, _ = tracemalloc.get_traced_memory()
+            leases = [await pool.acquire(endpoint) for endpoint in endpoints]
+            for lease in leases:
+                pool.release(lease)
+            del lease, leases
+            gc.collect()
+            after, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    return after - before
+
+
+async def test_an_endpoint_and_an_idle_connection_stay_within_their_weight() -> None:
+    """What is empty at nearly every endpoint takes no memory there; figures of CPython 3.11."""
+    one = conpool.Endpoint("a.example", 80)
+    many = [conpool.Endpoint("a.example", 80, partition=number) for number in range(COUNT)]
+    connection = await weigh([one] * COUNT) / COUNT
+    endpoint = await weigh(many) / COUNT - connection
+    assert connection <= CONNECTION
+    assert endpoint <= ENDPOINT

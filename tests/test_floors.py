@@ -30,9 +30,9 @@ _dial: progress address places lookup name_cache socket_options race unix http_c
 _connection: closing exchange session tls_tap probe link pooled hand_over idle_watch
 _errors: pool_log connect blame copies obstacles pool explain
 -- trio from here up, not below --
-_core: limit circuit gate heap shedding queue records outgoing affinity effects timetable straight \
-  pool_limit standing ledger retiring chores keeping refusing warming balancer dials sharing \
-  serving checks failures ending orders seen core
+_core: limit circuit gate heap shedding few queue records outgoing affinity effects timetable \
+  straight pool_limit standing spare ledger retiring chores keeping refusing warming balancer \
+  dials sharing serving checks failures ending orders seen core
 _extend: connector driver observer logging_observer
 _stats: histogram counters memory report latency overview snapshot
 _values: config_error validation guesses host value states tls proxy login url endpoint group \

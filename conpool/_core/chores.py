@@ -74,7 +74,7 @@ class Chores:
         """Call `do` for each of `items`: for the first ones now, for the others soon."""
         chore = Chore(do, deque(items))
         if chore.entries:
-            sub.chores.append(chore)
+            sub.chores = (*sub.chores, chore)
             self.go_on(sub, now)
 
     def tell(self, sub: AnySubPool, outage: Outage, now: float) -> None:
@@ -93,7 +93,7 @@ class Chores:
             chore = sub.chores[0]
             item = chore.entries.popleft()
             if not chore.entries:
-                del sub.chores[0]
+                sub.chores = sub.chores[1:]
             chore.do(item, now)
         if sub.outage is not None or sub.chores:
             self._ledger.timetable.look_at(sub, now)

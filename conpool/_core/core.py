@@ -37,7 +37,7 @@ from collections.abc import Callable, Mapping
 from random import Random
 from typing import Final, Generic, final
 
-from conpool._core import keeping
+from conpool._core import keeping, standing
 from conpool._core.balancer import Balancer
 from conpool._core.checks import Checks
 from conpool._core.chores import Chores
@@ -216,7 +216,7 @@ class Core(Generic[LinkT, TaskT]):
         if entry.uses:
             counters.other_reused += 1
         lease = Lease(entry, holder, now)
-        entry.leases[lease] = None
+        entry.leases += (lease,)
         entry.uses += 1
         return lease
 
@@ -230,8 +230,7 @@ class Core(Generic[LinkT, TaskT]):
         sub.gate.succeeded(entry.created_at)
         if not sub.gate.is_failing:
             sub.outage = None  # the news is out of date
-        sub.counters.total_created += 1
-        sub.counters.connect_time.add(now - entry.created_at)
+        sub.counters.note_dial(now - entry.created_at)
         jitter = sub.config.lifetime_jitter * self._random.random()
         keeping.begin_life(entry, sub.config.max_connection_lifetime * (1.0 - jitter), now)
         keeping.begin_idling(entry, now)
@@ -282,7 +281,7 @@ class Core(Generic[LinkT, TaskT]):
                 else:
                     self._serving.place(entry, now, is_used=True)
         # Last: if a call above raises, the books still have the lease, and it can be ended again.
-        del entry.leases[lease]
+        keeping.end_lease(lease)
         sub.counters.note_use(now - lease.since)
 
     def _leave(self, entry: AnyEntry, reason: CloseReason | None, now: float) -> None:
@@ -345,6 +344,7 @@ class Core(Generic[LinkT, TaskT]):
         """Once in a while: go on with what waits for time alone, or drop what nobody needs."""
         self._ledger.touch(sub)
         self.pump(now)
+        standing.close_queue(sub)
         kept_until = max(sub.used_at + KEEP_BARE, sub.gate.remembered_until, sub.warm_not_before)
         is_kept = now < kept_until or sub in self._chores.retiring.plans
         if is_kept or not sub.is_bare or self.subs.get(sub.endpoint) is not sub:

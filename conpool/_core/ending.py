@@ -53,7 +53,7 @@ class Ending:
         ledger = self._ledger
         ledger.forget(sub)
         standing.bar_groups(sub, bars=False)  # they must be found
-        sub.chores.clear()
+        sub.chores = ()
         sub.outage = None
         while left and sub.warmers:
             left -= 1

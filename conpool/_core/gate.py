@@ -30,6 +30,9 @@ _ENOUGH_DOUBLINGS: Final = 16
 """More cannot matter below `CEILING`, and the power would overflow a float in the end."""
 
 
+_LONG_AGO: Final = -math.inf
+
+
 @final
 class Gate:
     """Whether dials to one endpoint may start."""
@@ -51,7 +54,7 @@ class Gate:
     def __init__(self, random: Random) -> None:
         self._random = random
         self._failures = 0
-        self._not_before = -math.inf
+        self._not_before = _LONG_AGO
         self.circuit: Circuit | None = None
         """None: there is no breaker."""
         self.is_paused: bool = False
@@ -201,7 +204,7 @@ class Gate:
 
     def _recover(self) -> None:
         self._failures = 0
-        self._not_before = -math.inf
+        self._not_before = _LONG_AGO
         self.is_trusted = True
         self.last_error = None
         self.outage_since = None

@@ -6,7 +6,7 @@ What has moved on it, and whether its peer is still there, is not known here: th
 
 from __future__ import annotations
 
-from conpool._core.records import AnyEntry, AnySubPool
+from conpool._core.records import AnyEntry, AnyLease, AnySubPool
 from conpool._values.states import CloseReason
 
 
@@ -55,6 +55,13 @@ def silent_since(entry: AnyEntry) -> float:
 def needs_check(entry: AnyEntry, now: float) -> bool:
     """Whether `entry` must be checked before it is lent."""
     return entry.was_idle and now - silent_since(entry) >= entry.sub.check_after
+
+
+def end_lease(lease: AnyLease) -> None:
+    """`lease` is over; one that has ended before is a bug."""
+    leases = lease.entry.leases
+    place = leases.index(lease)
+    lease.entry.leases = leases[:place] + leases[place + 1 :]
 
 
 def _why_unwanted(sub: AnySubPool) -> CloseReason | None:

@@ -10,8 +10,9 @@ import math
 from collections import deque
 from typing import Any, final
 
-from conpool._core import affinity, standing
+from conpool._core import affinity, spare, standing
 from conpool._core.effects import Check, Close, Dial, Effect, GiveUp, Reset
+from conpool._core.few import entered, nothing, without
 from conpool._core.outgoing import is_outgoing
 from conpool._core.pool_limit import PoolLimit
 from conpool._core.records import (
@@ -61,7 +62,7 @@ class Ledger:
             self._provide(awaited_by, entry)
         else:
             entry.awaited_by = awaited_by
-            sub.spare_dials[entry] = None
+            spare.note(entry)
         self._look_again_at(sub)
         self.effects.append(Dial(entry))
 
@@ -104,15 +105,16 @@ class Ledger:
         sub.idle = dict(sub.reserved)
         for entry in sub.reserved:
             del leaving[entry]
-        sub.leaving |= dict.fromkeys(leaving, reason)
+        sub.leaving = {**sub.leaving, **dict.fromkeys(leaving, reason)} or nothing()
 
     def condemn(self, entry: AnyEntry, reason: CloseReason, *, gracefully: bool) -> None:
         """IDLE or ACTIVE → CLOSING; the slots stay charged."""
         sub = entry.sub
         if entry.state is _IDLE:
-            if sub.leaving.pop(entry, None) is None:
+            if entry not in sub.leaving:
                 del sub.idle[entry]
-            sub.reserved.pop(entry, None)
+            sub.leaving = without(sub.leaving, entry)
+            sub.reserved = without(sub.reserved, entry)
             if self.pool_limit.is_limited:
                 self.pool_limit.left_idle(entry)
         else:
@@ -121,7 +123,7 @@ class Ledger:
             if entry.is_resetting:
                 self.end_reset(entry)
             sub.outgoing -= is_outgoing(entry)
-            sub.roomy.pop(entry, None)
+            sub.roomy = without(sub.roomy, entry)
             self.pool_limit.draining.pop(entry, None)
         entry.move(ConnectionState.CLOSING)
         entry.reason = reason
@@ -156,9 +158,9 @@ class Ledger:
         entry.move(ConnectionState.CLOSED)
         affinity.forget(entry)
         if entry.generation != sub.generation:
-            sub.survivors[entry.generation] -= 1
-            if not sub.survivors[entry.generation]:
-                del sub.survivors[entry.generation]
+            old, counts = entry.generation, sub.survivors
+            left = counts[old] - 1
+            sub.survivors = entered(counts, old, left) if left else without(counts, old)
         sub.limit.repay(entry)
         self.pool_limit.limit.repay(entry)
         if not sub.is_straight:  # it may have been the last that was in the way
@@ -177,11 +179,11 @@ class Ledger:
         """No connection of `sub` that exists now will be lent again. One step."""
         count = len(sub.limit.borrowers) - sum(sub.survivors.values())
         if count:
-            sub.survivors[sub.generation] = count
+            sub.survivors = entered(sub.survivors, sub.generation, count)
         sub.generation += 1
-        sub.roomy = {}
+        sub.roomy = nothing()
         sub.void, sub.outgoing = sub.connecting, sub.active
-        sub.spare_dials = {}
+        sub.spare_dials = nothing()
         sub.note_rules()
         self._look_again_at(sub)
 
@@ -195,7 +197,7 @@ class Ledger:
         if waiter is not None:
             self._provide(waiter, entry)
         else:
-            sub.spare_checks[entry] = None
+            spare.note(entry)
         self._look_again_at(sub)
         self.effects.append(Check(entry))
 
@@ -220,13 +222,13 @@ class Ledger:
 
     def reserve(self, entry: AnyEntry) -> None:
         """`entry` is checked in the background: it keeps its place, and nobody gets it."""
-        entry.sub.reserved[entry] = None
+        entry.sub.reserved = entered(entry.sub.reserved, entry, None)
         entry.lapses_at = -math.inf
 
     def unreserve(self, entry: AnyEntry) -> None:
         """The check of `entry` in the background is over."""
         sub = entry.sub
-        del sub.reserved[entry]
+        sub.reserved = without(sub.reserved, entry)
         entry.lapses_at = min(entry.idle_since + sub.max_idle_time, entry.expires_at)
         self.touched[sub] = None
 
@@ -236,12 +238,13 @@ class Ledger:
         """Put `waiter` in all its queues: at the end, or back in its place if it had its turn."""
         waiter.queued = True
         if not waiter.had_turn:
-            self.arrivals += 1
-            waiter.number = self.arrivals
+            waiter.number = self.arrivals = self.arrivals + 1
         if waiter.had_turn or waiter.fresh or waiter.group is not None:
             self._enqueue_apart(waiter, now)
             return
-        sub = next(iter(waiter.subs))
+        sub = waiter.subs[0]
+        if not sub.waiting:
+            standing.open_queue(sub)
         sub.waiting += 1
         sub.queue.line[waiter] = None
         sub.used_at = now
@@ -266,8 +269,7 @@ class Ledger:
             sub.used_at = now
             self._look_again_at(sub)
         if coming is not None:  # it is under way for `waiter` again
-            coming.sub.spare_dials.pop(coming, None)
-            coming.sub.spare_checks.pop(coming, None)
+            spare.claim(coming)
             self._look_again_at(coming.sub)
         self.timetable.add(waiter)
 
@@ -343,18 +345,13 @@ class Ledger:
 
     def _abandon(self, entry: AnyEntry) -> None:
         """The waiter for which `entry` is dialled or checked has gone."""
-        sub = entry.sub
-        if entry.is_checking:
-            sub.spare_checks[entry] = None
-        elif entry.state is _CONNECTING and not entry.is_void:
-            sub.spare_dials[entry] = None
-        self._note_spare(sub)
+        spare.note(entry)
+        self._note_spare(entry.sub)
 
     def _forsake(self, entry: AnyEntry) -> None:
         """Nothing is under way any more that could make `entry` of use to whoever awaits it."""
         awaited_by, entry.awaited_by = entry.awaited_by, None
-        entry.sub.spare_dials.pop(entry, None)
-        entry.sub.spare_checks.pop(entry, None)
+        spare.claim(entry)
         if isinstance(awaited_by, Waiter) and awaited_by.queued:
             self._set_coming(awaited_by, None)
 
@@ -377,7 +374,7 @@ class Ledger:
     def leave_warming(self, warmer: AnyWarmer) -> None:
         """`warmer` waits no more."""
         warmer.queued = False
-        del warmer.sub.warmers[warmer]
+        warmer.sub.warmers = without(warmer.sub.warmers, warmer)
         warmer.sub.note_rules()
 
     def touch(self, sub: AnySubPool) -> None:

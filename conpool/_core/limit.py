@@ -6,9 +6,11 @@ never go wrong: a token is charged before the dial and repaid once, after the cl
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar, final
+from typing import Final, Generic, TypeVar, final
 
 T = TypeVar("T")
+
+_FEW: Final = 4
 
 
 @final
@@ -23,17 +25,27 @@ class Limit(Generic[T]):
 
     def __init__(self, total: int) -> None:
         self.total: int = total
-        self.borrowers: set[T] = set()
+        self.borrowers: tuple[T, ...] | set[T] = ()
+        """A tuple as long as they are few: a set of one takes 216 bytes."""
 
     def charge(self, borrower: T) -> None:
         """Lend a token to `borrower`; one that has a token already, or a full limit, is a bug."""
         if borrower in self.borrowers or not self.has_free_slot:
             raise AssertionError(f"{self!r} cannot charge {borrower!r}")
-        self.borrowers.add(borrower)
+        if isinstance(self.borrowers, set):
+            self.borrowers.add(borrower)
+        elif len(self.borrowers) < _FEW:
+            self.borrowers = (*self.borrowers, borrower)
+        else:
+            self.borrowers = {*self.borrowers, borrower}
 
     def repay(self, borrower: T) -> None:
         """Take the token of `borrower` back. Idempotent."""
-        self.borrowers.discard(borrower)
+        if isinstance(self.borrowers, set):
+            self.borrowers.discard(borrower)
+            self.borrowers = self.borrowers or ()
+        else:
+            self.borrowers = tuple([one for one in self.borrowers if one != borrower])
 
     @property
     def has_free_slot(self) -> bool:

@@ -11,6 +11,7 @@ from typing import final
 from conpool._core import standing
 from conpool._core.chores import Chores
 from conpool._core.failures import Failures
+from conpool._core.few import entered
 from conpool._core.ledger import Ledger
 from conpool._core.pool_limit import PoolLimit
 from conpool._core.records import AnyEntry, AnySubPool, AnyWarmer
@@ -134,7 +135,7 @@ class Orders:
         """`warmer` waits until its number of connections are open."""
         sub = warmer.sub
         sub.used_at = now
-        sub.warmers[warmer] = None
+        sub.warmers = entered(sub.warmers, warmer, None)
         sub.note_rules()
         self._ledger.touch(sub)
 

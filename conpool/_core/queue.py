@@ -14,8 +14,9 @@ import enum
 from collections import OrderedDict
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar, final
+from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar, final
 
+from conpool._core.few import nothing
 from conpool._core.heap import Heap, Row
 from conpool._core.shedding import Codel
 
@@ -191,6 +192,11 @@ class Queue(Generic[W]):
         kinds = [(False, place), (True, place)] if of_fresh else [(False, place)]
         return sum(heap.live for kind in kinds if (heap := self._grouped.get(kind)) is not None)
 
+    @property
+    def is_blank(self) -> bool:
+        """Whether a new queue could take its place."""
+        return not (self or self.bars_groups or self.codel)
+
     def __len__(self) -> int:
         return len(self.line) + len(self.fresh_line) + len(self.rows)
 
@@ -201,6 +207,12 @@ class Queue(Generic[W]):
 
     def __repr__(self) -> str:
         return f"<Queue of {len(self)}>"
+
+
+NOBODY: Final[Queue[Any]] = Queue()
+"""The queue of every endpoint for which nobody waits; `standing.open_queue` makes a real one."""
+for _name in ("_aside", "_grouped", "fresh_line", "line", "rows"):
+    setattr(NOBODY, _name, nothing())  # so whoever joins it by mistake is told
 
 
 def _older(one: W | None, other: W | None) -> W | None:

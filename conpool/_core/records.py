@@ -16,10 +16,11 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeAlias, TypeVar, final
 
+from conpool._core.few import nothing
 from conpool._core.gate import Gate
 from conpool._core.heap import Row
 from conpool._core.limit import Limit
-from conpool._core.queue import Queue
+from conpool._core.queue import NOBODY, Queue
 from conpool._stats.counters import Counters
 from conpool._values.config import PoolConfig
 from conpool._values.endpoint import AnyEndpoint
@@ -57,7 +58,7 @@ class Entry(Generic[LinkT, TaskT]):
     idled_unused: bool = False
     """Whether it lay on the idle stack before its first lease: then that lease is not fresh."""
     uses: int = 0
-    leases: dict[Lease[LinkT, TaskT], None] = field(default_factory=dict[Any, None])
+    leases: tuple[Lease[LinkT, TaskT], ...] = ()
     """The leases that have begun and not ended."""
     capacity: int = 1
     """How many leases may share it."""
@@ -229,18 +230,18 @@ class SubPool(Generic[LinkT, TaskT]):
     """Whether a connection is reset after each lease."""
     shares: bool = False
     """Whether several leases may share a connection."""
-    roomy: dict[Entry[LinkT, TaskT], None] = field(default_factory=dict[Any, None])
+    roomy: Mapping[Entry[LinkT, TaskT], None] = field(default_factory=nothing)
     """Shared connections that are lent, and have room for one more lease."""
     per_dial: float = math.inf
     """How many waiters one more shared connection serves, as the last one has shown."""
-    known: dict[Hashable, Entry[LinkT, TaskT]] = field(default_factory=dict[Any, Any])
+    known: Mapping[Hashable, Entry[LinkT, TaskT]] = field(default_factory=nothing)
     """For each key of affinity, the open connection that has last served it."""
 
     limit: Limit[Entry[LinkT, TaskT]] = field(init=False)
     idle: dict[Entry[LinkT, TaskT], None] = field(default_factory=dict[Any, None])
-    reserved: dict[Entry[LinkT, TaskT], None] = field(default_factory=dict[Any, None])
+    reserved: Mapping[Entry[LinkT, TaskT], None] = field(default_factory=nothing)
     """Idle connections that are checked in the background: nobody gets them until that is over."""
-    leaving: dict[Entry[LinkT, TaskT], CloseReason] = field(default_factory=dict[Any, Any])
+    leaving: Mapping[Entry[LinkT, TaskT], CloseReason] = field(default_factory=nothing)
     """Idle connections that have been cleared, and are closed a few at a time."""
     checking: int = 0
     """How many of the active are checked because a waiter asked."""
@@ -251,15 +252,15 @@ class SubPool(Generic[LinkT, TaskT]):
     closing: int = 0
     outgoing: int = 0
     """How many of the active will serve nobody else (see `outgoing`)."""
-    spare_dials: dict[Entry[LinkT, TaskT], None] = field(default_factory=dict[Any, None])
+    spare_dials: Mapping[Entry[LinkT, TaskT], None] = field(default_factory=nothing)
     """Dials under way, and not in vain, that no waiter asked for, or whose waiter has gone."""
-    spare_checks: dict[Entry[LinkT, TaskT], None] = field(default_factory=dict[Any, None])
+    spare_checks: Mapping[Entry[LinkT, TaskT], None] = field(default_factory=nothing)
     """Checks whose waiter has gone."""
     generation: int = 0
     """Raised by `clear`: a connection of an older one is not lent again."""
-    survivors: dict[int, int] = field(default_factory=dict[int, int])
+    survivors: Mapping[int, int] = field(default_factory=nothing)
     """How many connections are left of each older generation; the oldest first."""
-    chores: list[Chore] = field(default_factory=list[Any])
+    chores: tuple[Chore, ...] = ()
     """What must be done to many connections, a few at a time."""
     looks: int = 0
     """Idle ones that were looked at since the pump last rested."""
@@ -271,7 +272,7 @@ class SubPool(Generic[LinkT, TaskT]):
     is_straight: bool = field(init=False)
     """Whether the straight line may be taken (see `straight`)."""
 
-    queue: Queue[Waiter[LinkT, TaskT]] = field(default_factory=Queue[Any])
+    queue: Queue[Waiter[LinkT, TaskT]] = NOBODY
     waiting: int = 0
     timed: int = 0
     """How many of those in line have a row of their own in the timetable."""
@@ -279,14 +280,14 @@ class SubPool(Generic[LinkT, TaskT]):
     """The news that waiters are being told."""
     bad_news: int = 0
     """The number of the last waiter that had come when a dial began that has failed."""
-    groups: dict[Group[LinkT, TaskT], int] = field(default_factory=dict[Any, int])
+    groups: Mapping[Group[LinkT, TaskT], int] = field(default_factory=nothing)
     """The groups of those who wait here, with how many these are."""
     wanted: int = 0
     """How many dials only the pool-wide limit holds back."""
     claim: Waiter[LinkT, TaskT] | None = None
     """The waiter with which this sub-pool stands in line for the pool-wide limit."""
 
-    warmers: dict[Warmer[TaskT], None] = field(default_factory=dict[Any, None])
+    warmers: Mapping[Warmer[TaskT], None] = field(default_factory=nothing)
     is_scarce: bool = field(init=False)
     """False if only the next caller can have a use for an idle connection: that saves asking."""
     short_lives: int = 0

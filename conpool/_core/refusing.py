@@ -16,6 +16,7 @@ from collections import deque
 from functools import partial
 from typing import Any, final
 
+from conpool._core import standing
 from conpool._core.chores import PIECE
 from conpool._core.circuit import Circuit
 from conpool._core.effects import Effect, note_circuit
@@ -86,4 +87,4 @@ def equip(sub: AnySubPool, effects: deque[Effect[Any, Any]]) -> None:
     if breaker is not None:
         sub.gate.circuit = Circuit(breaker, partial(note_circuit, effects, sub.endpoint))
     if target is not None:
-        sub.queue.codel = Codel(target)
+        standing.open_queue(sub).codel = Codel(target)

@@ -16,6 +16,7 @@ from itertools import chain, compress, repeat
 from operator import attrgetter, is_not
 from typing import Final, final
 
+from conpool._core.few import without
 from conpool._core.ledger import Ledger
 from conpool._core.outgoing import doom
 from conpool._core.records import AnyEntry, AnySubPool
@@ -105,7 +106,7 @@ class Retiring:
             self._ledger.condemn(entry, reason, gracefully=not is_checked)
         elif entry.state is _ACTIVE:
             doom(entry, reason)
-            sub.roomy.pop(entry, None)
+            sub.roomy = without(sub.roomy, entry)
         elif entry.state is ConnectionState.CONNECTING:
             self._ledger.give_up(entry)
 

@@ -74,7 +74,7 @@ def count_repeated(subs: Sequence[AnySubPool]) -> int:
     once: dict[AnyGroup, int] = {}
     for sub in subs:
         if not sub.queue.bars_groups:
-            groups = sub.groups.copy()  # another thread may read
+            groups = dict(sub.groups)  # another thread may read
             places.update(groups)
             once |= groups
     return places.total() - sum(once.values())

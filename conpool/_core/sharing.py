@@ -13,6 +13,7 @@ from typing import Final, final
 
 from conpool._core.chores import PIECE
 from conpool._core.dials import Dials
+from conpool._core.few import entered, without
 from conpool._core.ledger import Ledger
 from conpool._core.outgoing import doom
 from conpool._core.records import AnyEntry, AnySubPool
@@ -43,7 +44,7 @@ class Sharing:
             about_to_begin = entry.holders - len(entry.leases)
             if now < entry.expires_at and entry.uses + about_to_begin < sub.max_uses:
                 return entry
-            del sub.roomy[entry]  # too old for new leases, or used up
+            sub.roomy = without(sub.roomy, entry)  # too old for new leases, or used up
         return None
 
     def join(self, entry: AnyEntry, now: float) -> None:
@@ -114,6 +115,6 @@ class Sharing:
             and entry.doomed is None
             and entry.generation == sub.generation
         ):
-            sub.roomy[entry] = None
+            sub.roomy = entered(sub.roomy, entry, None)
         else:
-            sub.roomy.pop(entry, None)
+            sub.roomy = without(sub.roomy, entry)

@@ -7,6 +7,8 @@ again as soon as that is over.
 
 from __future__ import annotations
 
+from conpool._core.few import entered, without
+from conpool._core.queue import NOBODY, Queue
 from conpool._core.records import AnySubPool, AnyWaiter
 
 
@@ -16,23 +18,24 @@ def join(waiter: AnyWaiter, sub: AnySubPool) -> None:
     if waiter.had_turn or waiter.group is not None:
         put_aside(waiter, sub)
     else:
-        sub.queue.fresh_line[waiter] = None
+        open_queue(sub).fresh_line[waiter] = None
 
 
 def leave(waiter: AnyWaiter, sub: AnySubPool) -> None:
     """`waiter` leaves the queue of `sub`."""
     leave_line(waiter, sub)
     _count(waiter, sub, -1)
+    close_queue(sub)
 
 
 def put_aside(waiter: AnyWaiter, sub: AnySubPool) -> None:
     """Have `waiter` stand aside in the queue of `sub`."""
     if waiter.group is None:
-        sub.queue.put_aside(waiter)
+        open_queue(sub).put_aside(waiter)
     else:
         coming = waiter.coming
         is_away = coming is not None and coming.sub is not sub
-        sub.queue.put_group_aside(waiter, is_away=is_away)
+        open_queue(sub).put_group_aside(waiter, is_away=is_away)
 
 
 def leave_line(waiter: AnyWaiter, sub: AnySubPool) -> None:
@@ -45,12 +48,26 @@ def leave_line(waiter: AnyWaiter, sub: AnySubPool) -> None:
         sub.queue.remove(waiter)
 
 
+def open_queue(sub: AnySubPool) -> Queue[AnyWaiter]:
+    """Return the queue of `sub`, to be joined."""
+    if sub.queue is NOBODY:
+        sub.queue = Queue()
+    return sub.queue
+
+
+def close_queue(sub: AnySubPool) -> None:
+    """Drop the queue of `sub` if nobody stands in it, and nothing must be remembered of it."""
+    if not sub.waiting and sub.queue.is_blank:
+        sub.queue = NOBODY
+
+
 def bar_groups(sub: AnySubPool, *, bars: bool) -> None:
     """From now on groups go without `sub`, or use it again."""
-    queue = sub.queue
+    queue = open_queue(sub)
     sub.waiting += queue.count_barred()
     queue.bars_groups = bars
     sub.waiting -= queue.count_barred()
+    close_queue(sub)
 
 
 def _count(waiter: AnyWaiter, sub: AnySubPool, change: int) -> None:
@@ -62,6 +79,6 @@ def _count(waiter: AnyWaiter, sub: AnySubPool, change: int) -> None:
     sub.waiting += 0 if sub.queue.bars_groups else change
     count = sub.groups.get(group, 0) + change
     if count:
-        sub.groups[group] = count
+        sub.groups = entered(sub.groups, group, count)
     else:
-        del sub.groups[group]
+        sub.groups = without(sub.groups, group)

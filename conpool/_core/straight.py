@@ -63,7 +63,7 @@ def begin(entry: Entry[LinkT, TaskT], holder: TaskT, now: float) -> Lease[LinkT,
     lease.entry = entry
     lease.holder = holder
     lease.since = now
-    entry.leases[lease] = None
+    entry.leases = (lease,)
     entry.uses = uses + 1
     return lease
 
@@ -83,7 +83,7 @@ def keep(lease: AnyLease, now: float) -> bool:
     counters = sub.counters
     recent = counters.use_time.recent
     recent.append(now - lease.since)  # first: if it raises, the books still have the lease
-    del entry.leases[lease]
+    entry.leases = ()
     entry.was_idle = True
     entry.idle_since = now
     entry.lapses_at = lapses_at
@@ -115,7 +115,7 @@ def pass_on(lease: AnyLease, now: float, timetable: Timetable) -> AnyWaiter | No
         counters.use_time = counters.use_time.settled()
         recent = counters.use_time.recent
     recent.append(now - lease.since)
-    del entry.leases[lease]
+    entry.leases = ()
     entry.was_idle = False
     entry.idle_since = now
     lapses_at = now + sub.max_idle_time

@@ -229,7 +229,8 @@ class Lifecycle:
         self._engine.lends_in = 0
         for sub in core.subs.values():
             borrowers = list(sub.limit.borrowers)
-            sub.limit.borrowers.difference_update(sub.idle)
+            for entry in sub.idle:
+                sub.limit.repay(entry)
             sub.idle.clear()
             for entry in borrowers:
                 # Not moved: nothing has become of it. The end of a lease must not look into the

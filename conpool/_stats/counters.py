@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from types import MappingProxyType
 from typing import Final, final
 
 from conpool._stats.histogram import MOST_RECENT, Histogram
@@ -23,6 +24,10 @@ class ReasonCounts(dict[CloseReason, int]):
         """Add everything that `other` has counted; `other` is left as it was."""
         for reason, count in other.items():
             self[reason] += count
+
+
+_NO_REASONS: Final[Mapping[CloseReason, int]] = MappingProxyType(ReasonCounts())
+"""Where no connection has been closed yet; nobody can count here."""
 
 
 @final
@@ -49,7 +54,7 @@ class Counters:
     """Acquires that ended in `AcquireTimeout`."""
     acquire_cancelled: int = 0
     """Acquires that were cancelled."""
-    closed_by_reason: ReasonCounts = field(default_factory=ReasonCounts)
+    closed_by_reason: Mapping[CloseReason, int] = field(default_factory=lambda: _NO_REASONS)
     """`total_closed` by reason."""
     other_waits: Histogram = field(default_factory=Histogram)
     """How long acquires took that got a connection, but for the hits; and others, in vain."""
@@ -90,21 +95,37 @@ class Counters:
         if len(recent) >= MOST_RECENT:
             self.use_time = self.use_time.settled()
 
+    def note_dial(self, seconds: float) -> None:
+        """Note that a dial has succeeded, and how long it took."""
+        self.total_created += 1
+        recent = self.connect_time.recent
+        recent.append(seconds)
+        if len(recent) >= MOST_RECENT:
+            self.connect_time = self.connect_time.settled()
+
     def count_closed(self, reason: CloseReason) -> None:
         """Count one connection closed for `reason`."""
         self.total_closed += 1
-        self.closed_by_reason[reason] += 1
+        self._count_reasons({reason: 1})
 
     def absorb(self, other: Counters) -> None:
         """Add everything that `other` has counted; `other` is left as it was."""
         for name in _NUMBERS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        for name in _OTHERS:
+        for name in _HISTOGRAMS:
             getattr(self, name).absorb(getattr(other, name))
+        if other.closed_by_reason:
+            self._count_reasons(other.closed_by_reason)
+
+    def _count_reasons(self, more: Mapping[CloseReason, int]) -> None:
+        counts = self.closed_by_reason
+        if not isinstance(counts, ReasonCounts):
+            counts = self.closed_by_reason = ReasonCounts()
+        counts.absorb(more)
 
 
 _NUMBERS: Final = tuple(field.name for field in fields(Counters) if field.type == "int")
-_OTHERS: Final = tuple(field.name for field in fields(Counters) if field.type != "int")
+_HISTOGRAMS: Final = tuple(field.name for field in fields(Counters) if field.type == "Histogram")
 
 COUNTERS: Final = (
     "total_created",

@@ -755,7 +755,7 @@ MUTATIONS: Final = (
     plant(
         "a shared connection from before a clear takes new leases",
         "_core/ledger.py",
-        "        sub.roomy = {}\n",
+        "        sub.roomy = nothing()\n",
         "",
         *SESSIONS,
     ),
@@ -919,8 +919,8 @@ MUTATIONS: Final = (
     plant(
         "a shared connection that is retired is joined",
         "_core/retiring.py",
-        "            sub.roomy.pop(entry, None)\n",
-        "            sub.roomy.get(entry)\n",
+        "            sub.roomy = without(sub.roomy, entry)\n",
+        "            without(dict(sub.roomy), entry)\n",
         *RETIRING,
     ),
     plant(

@@ -290,8 +290,11 @@ MUTATIONS = (
     Mutation(
         name="a checked connection goes to the top of the stack",
         file="_core/ledger.py",
-        old="        del sub.reserved[entry]\n",
-        new=("        del sub.reserved[entry]\n        sub.idle[entry] = sub.idle.pop(entry)\n"),
+        old="        sub.reserved = without(sub.reserved, entry)\n        entry.lapses_at",
+        new=(
+            "        sub.reserved = without(sub.reserved, entry)\n"
+            "        sub.idle[entry] = sub.idle.pop(entry)\n        entry.lapses_at"
+        ),
         tests=("tests/unit/pool/test_reap.py",),
     ),
     Mutation(

@@ -85,7 +85,7 @@ MUTATIONS: Final = (
     plant(
         "a lease that begins straight is in no books",
         "_core/straight.py",
-        "    entry.leases[lease] = None\n",
+        "    entry.leases = (lease,)\n",
         "",
     ),
     plant(
@@ -158,7 +158,7 @@ MUTATIONS: Final = (
     plant(
         "the lease of what is kept straight stays in the books",
         "_core/straight.py",
-        "    del entry.leases[lease]\n    entry.was_idle = True\n",
+        "    entry.leases = ()\n    entry.was_idle = True\n",
         "    entry.was_idle = True\n",
     ),
     plant(
@@ -255,7 +255,7 @@ MUTATIONS: Final = (
     plant(
         "the lease before a hand-over stays in the books",
         "_core/straight.py",
-        "    del entry.leases[lease]\n    entry.was_idle = False\n",
+        "    entry.leases = ()\n    entry.was_idle = False\n",
         "    entry.was_idle = False\n",
     ),
     plant(
@@ -485,8 +485,8 @@ MUTATIONS: Final = (
     plant(
         "nobody notes that an endpoint is being warmed",
         "_core/orders.py",
-        "        sub.warmers[warmer] = None\n        sub.note_rules()\n",
-        "        sub.warmers[warmer] = None\n",
+        "        sub.warmers = entered(sub.warmers, warmer, None)\n        sub.note_rules()\n",
+        "        sub.warmers = entered(sub.warmers, warmer, None)\n",
     ),
     plant(
         "an endpoint that was warmed is never straight again",
@@ -497,8 +497,8 @@ MUTATIONS: Final = (
     plant(
         "nobody notes that an endpoint was cleared",
         "_core/ledger.py",
-        "        sub.spare_dials = {}\n        sub.note_rules()\n",
-        "        sub.spare_dials = {}\n",
+        "        sub.spare_dials = nothing()\n        sub.note_rules()\n",
+        "        sub.spare_dials = nothing()\n",
     ),
     plant(
         "an endpoint is never straight again once something was in the way",
@@ -851,8 +851,8 @@ MUTATIONS: Final = (
     plant(
         "the idle connections of a forked child are lent in its statistics",
         "_pool/lifecycle.py",
-        "            sub.limit.borrowers.difference_update(sub.idle)\n",
-        "",
+        "                sub.limit.repay(entry)\n",
+        "                pass\n",
     ),
     plant(
         "no deadlock of a straight endpoint is looked for",

@@ -18,12 +18,14 @@ import pickle
 from collections.abc import Callable
 from hashlib import blake2b
 from random import Random
+from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
 from conpool._core import chores, records
 from conpool._core.core import KEEP_BARE
 from conpool._core.keeping import silent_since
 from conpool._core.pool_limit import PoolLimit
+from conpool._core.queue import NOBODY, Queue
 from conpool._core.warming import SHORT_LIFE
 from conpool._stats.histogram import Histogram
 from conpool._values.config import CircuitBreaker, PoolConfig
@@ -63,6 +65,10 @@ def _refer_to_member(member: Any) -> tuple[Callable[[int], object], tuple[int]]:
     return _refer(member)
 
 
+def _refer_if_shared(queue: Queue[Any]) -> Any:
+    return _refer(queue) if queue is NOBODY else queue.__reduce_ex__(5)
+
+
 _table: Final[dict[type, Callable[[Any], Any]]] = {
     CircuitBreaker: _refer,
     CircuitState: _refer_to_member,
@@ -71,7 +77,9 @@ _table: Final[dict[type, Callable[[Any], Any]]] = {
     Endpoint: _refer,
     EndpointGroup: _refer,
     Histogram: _forget_durations,
+    MappingProxyType: _refer,
     PoolConfig: _refer,
+    Queue: _refer_if_shared,
     Refused: _refer,
 }
 

@@ -109,7 +109,7 @@ def _find_faults_of(sub: AnySubPool, core: Core[Any, Any]) -> Iterator[str]:
 
 def _check_connections(sub: AnySubPool, is_open: bool) -> Iterator[str]:
     """G1, G2, G30."""
-    borrowers = sub.limit.borrowers
+    borrowers = set(sub.limit.borrowers)
     found = Counter(entry.state for entry in borrowers)
     booked = {
         IDLE: len(sub.idle) + len(sub.leaving),
@@ -360,8 +360,9 @@ def _find_lasting(sub: AnySubPool) -> list[AnyEntry]:
 def _check_pool_limit(pool_limit: PoolLimit, core: Core[Any, Any]) -> Iterator[str]:
     subs = core.subs.values()
     charged = {entry for sub in subs for entry in sub.limit.borrowers}
-    if pool_limit.limit.borrowers != charged:
-        odd = pool_limit.limit.borrowers ^ charged
+    borrowers = set(pool_limit.limit.borrowers)
+    if borrowers != charged:
+        odd = borrowers ^ charged
         yield f"charged to an endpoint or to the pool, not to both: {odd} (G1)"
     was_lowered = pool_limit.limit.total < (core._config.max_connections or 0)
     staying = [entry for entry in charged if not (was_lowered and _is_going(entry))]

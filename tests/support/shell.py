@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from random import Random
 from typing import Any, Final, TypeAlias, TypeVar, TypeVarTuple, final
@@ -791,7 +791,7 @@ def ids(shell: Shell) -> list[int]:
     return [entry.id for entry in shell.sub().idle]
 
 
-def close_reasons(shell: Shell) -> dict[CloseReason, int]:
+def close_reasons(shell: Shell) -> Mapping[CloseReason, int]:
     """How many connections were closed for each reason."""
     return shell.sub().counters.closed_by_reason
 

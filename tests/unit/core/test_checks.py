@@ -224,7 +224,7 @@ def test_a_check_that_ends_after_the_end_of_the_pool_changes_nothing() -> None:
     shell.shut()
     assert entry.state is ConnectionState.CLOSED
     shell.check_succeeds(entry)
-    assert shell.sub().limit.borrowers == set()
+    assert not shell.sub().limit.borrowers
 
 
 # ── in the background ───────────────────────────────────────────────────────────

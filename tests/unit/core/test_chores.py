@@ -68,13 +68,13 @@ def test_each_step_does_a_piece_until_nothing_is_left(work: Chores, ledger: Ledg
         work.go_on(sub, 7.0)
         counts.append(len(done))
     assert counts == [2, 4, 5]
-    assert sub.chores == []
+    assert sub.chores == ()
 
 
 def test_nothing_to_do_leaves_nothing_behind(work: Chores, ledger: Ledger) -> None:
     sub = make_sub()
     work.begin(sub, lambda *_: None, [], 7.0)
-    assert (sub.chores, sub.due_at) == ([], math.inf)
+    assert (sub.chores, sub.due_at) == ((), math.inf)
 
 
 def test_chores_are_done_in_the_order_in_which_they_were_begun(work: Chores) -> None:

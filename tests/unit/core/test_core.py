@@ -139,7 +139,7 @@ def test_a_lease_cannot_end_twice() -> None:
     lease = holder.lease
     assert lease is not None
     shell.release(holder)
-    with pytest.raises(KeyError):
+    with pytest.raises(ValueError, match="not in tuple"):
         shell.core.released(lease, None, 0.0)
 
 

@@ -174,7 +174,7 @@ def test_f146_a_clear_that_interrupts_ends_leases_and_dials_at_once() -> None:
     assert holder.entry.state is ConnectionState.CLOSED
     assert shell.dials == []
     shell.release(holder)
-    assert shell.sub().limit.borrowers == set()
+    assert not shell.sub().limit.borrowers
 
 
 def test_a_clear_closes_what_is_checked_for_a_waiter() -> None:
@@ -480,7 +480,7 @@ def test_closing_refuses_all_waiters_and_closes_all_that_is_idle() -> None:
     assert shell.sub().idle == {}
     assert holder.entry is not None
     shell.release(holder)
-    assert shell.sub().limit.borrowers == set()
+    assert not shell.sub().limit.borrowers
 
 
 def test_what_comes_back_after_the_end_is_closed() -> None:
@@ -516,7 +516,7 @@ def test_what_was_handed_over_before_the_end_is_not_lent_after_it() -> None:
     shell.shut()
     shell.begin(caller)
     assert shell.callers == []
-    assert shell.sub().limit.borrowers == set()
+    assert not shell.sub().limit.borrowers
 
 
 # ── counters ────────────────────────────────────────────────────────────────────

@@ -145,7 +145,7 @@ def test_a_clear_that_is_under_way_does_not_hold_up_the_end() -> None:
         shell.release(caller)
     shell.clear()
     shut_slowly(shell)
-    assert shell.sub().limit.borrowers == set()
+    assert not shell.sub().limit.borrowers
 
 
 def test_news_that_is_being_told_gives_way_to_the_end() -> None:

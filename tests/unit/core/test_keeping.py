@@ -216,7 +216,7 @@ def in_situation(situation: tuple[Any, ...]) -> tuple[Shell, Any]:
         sub.limit.total = 1
         shell.ask()
     elif more == "a warmer":
-        sub.warmers[Warmer(sub, 2)] = None
+        sub.warmers = {Warmer(sub, 2): None}
         sub.note_rules()
     shell.core.state = state
     return shell, holder

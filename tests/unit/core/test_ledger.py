@@ -444,7 +444,7 @@ def test_a_waiter_put_back_whose_dial_has_ended_has_none(ledger: Ledger, sub: An
 def test_a_warmer_that_is_told_to_stop_leaves_the_list(ledger: Ledger, sub: AnySubPool) -> None:
     sub.shares_limit = False
     warmer: AnyWarmer = Warmer(sub, 2)
-    warmer.sub.warmers[warmer] = None
+    warmer.sub.warmers = {warmer: None}
     assert sub.is_scarce
     entry = dial(ledger, sub, warmer)
     assert list(sub.spare_dials) == [entry]  # no waiter asked for it
@@ -456,7 +456,7 @@ def test_a_warmer_that_is_told_to_stop_leaves_the_list(ledger: Ledger, sub: AnyS
 
 def test_a_dial_whose_warmer_has_gone_is_nobodys(ledger: Ledger, sub: AnySubPool) -> None:
     warmer: AnyWarmer = Warmer(sub, 2)
-    warmer.sub.warmers[warmer] = None
+    warmer.sub.warmers = {warmer: None}
     entry = dial(ledger, sub, warmer)
     ledger.leave_warming(warmer)
     assert ledger.dial_over(entry) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import pytest
 
@@ -35,7 +36,7 @@ def entry_idle_since(since: float) -> AnyEntry:
     return entry
 
 
-def reasons(shell: Shell, endpoint: Endpoint) -> dict[CloseReason, int]:
+def reasons(shell: Shell, endpoint: Endpoint) -> Mapping[CloseReason, int]:
     return shell.sub(endpoint).counters.closed_by_reason
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from conpool._core import standing
 from conpool._core.chores import PIECE
 from conpool._core.dials import count_wanted
 from conpool._core.gate import Gate
@@ -30,7 +31,8 @@ def subpool(**settings: Any) -> AnySubPool:
 
 def queue(sub: AnySubPool, count: int, *, fresh: bool = False) -> list[AnyWaiter]:
     waiters: list[AnyWaiter] = [Waiter((sub,), 0.0, math.inf, fresh) for _ in range(count)]
-    line = sub.queue.fresh_line if fresh else sub.queue.line
+    lines = standing.open_queue(sub)
+    line = lines.fresh_line if fresh else lines.line
     for waiter in waiters:
         waiter.number = sub.waiting
         sub.waiting += 1
@@ -134,7 +136,7 @@ def test_what_the_waiters_lack_does_not_depend_on_slots() -> None:
 def test_a_dial_is_spare_when_more_are_under_way_than_wait() -> None:
     sub = subpool()
     entry: AnyEntry = Entry(1, sub, 0.0)
-    sub.spare_dials[entry] = None
+    sub.spare_dials = {entry: None}
     sub.connecting = 1
     assert sub.find_spare() is entry
     queue(sub, 1)
@@ -144,7 +146,7 @@ def test_a_dial_is_spare_when_more_are_under_way_than_wait() -> None:
 def test_a_check_is_spare_when_more_are_under_way_than_wait_for_a_used_connection() -> None:
     sub = subpool()
     entry: AnyEntry = Entry(1, sub, 0.0)
-    sub.spare_checks[entry] = None
+    sub.spare_checks = {entry: None}
     sub.checking = 1
     assert sub.find_spare() is entry
     queue(sub, 1, fresh=True)
@@ -161,7 +163,7 @@ def test_what_is_going_anyway_is_no_surplus() -> None:
         sub.limit.charge(entry)
     sub.limit.total = 1
     sub.closing, sub.void = 1, 1
-    sub.leaving[entries[0]] = CloseReason.CLEARED
+    sub.leaving = {entries[0]: CloseReason.CLEARED}
     assert sub.count_surplus() == 1
 
 
@@ -240,7 +242,7 @@ def test_a_connection_a_waiter_a_warmer_a_limit_or_a_pause_keeps_them() -> None:
     kept = [subpool() for _ in range(5)]
     kept[0].limit.charge(Entry(1, kept[0], 0.0))
     queue(kept[1], 1)
-    kept[2].warmers[Warmer(kept[2], 1)] = None
+    kept[2].warmers = {Warmer(kept[2], 1): None}
     kept[3].resized = True
     kept[4].gate.paused()
     assert [sub.is_bare for sub in kept] == [False] * 5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, final
 
 import pytest
@@ -92,7 +93,7 @@ class Stand:
                     self.closed.append((effect.entry, effect.gracefully))
                     self.core.closed(effect.entry, self.now)
 
-    def reasons(self, endpoint: AnyEndpoint = HERE) -> dict[CloseReason, int]:
+    def reasons(self, endpoint: AnyEndpoint = HERE) -> Mapping[CloseReason, int]:
         return self.sub(endpoint).counters.closed_by_reason
 
 

@@ -450,4 +450,4 @@ def test_no_lease_has_begun_if_it_cannot_be_counted(monkeypatch: pytest.MonkeyPa
         patch.setattr(Counters, "note_wait", fail)
         with pytest.raises(MemoryError):
             straight.begin(entry, shell.callers, shell.now)
-    assert (entry.leases, entry.uses) == ({}, 0)
+    assert (entry.leases, entry.uses) == ((), 0)

@@ -254,8 +254,7 @@ def test_a_circuit_is_printed_unless_it_is_closed() -> None:
 def test_the_block_of_an_endpoint_has_80_columns_at_most() -> None:
     counters = counters_of(*CloseReason, waits=[1e-6, 9e9])
     counters.other_leases = counters.other_reused = counters.acquire_timeouts = 10**12
-    for reason in CloseReason:
-        counters.closed_by_reason[reason] = 10**8
+    counters.closed_by_reason = dict.fromkeys(CloseReason, 10**8)
     text = str(stats_of(Endpoint("x" * 60 + "." + "y" * 60, 5432), counters=counters))
     assert max(map(len, text.splitlines())) <= 80
     assert all(f"100000000 {reason.value}" in text for reason in CloseReason)

@@ -32,7 +32,7 @@ def books(*, created: int = 2, closed: int = 1, **counts: int) -> Books:
         created,
         closed,
     )
-    counters.closed_by_reason[CloseReason.ERROR] = 1
+    counters.closed_by_reason = {CloseReason.ERROR: 1}
     known: dict[str, Any] = dict.fromkeys(("active", "connecting", "closing", "waiting"), 0)
     known |= {"limit": 4, "idle": 1, **counts}
     member = EndpointStats.of(HERE, counters=counters, **known)
