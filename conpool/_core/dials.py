@@ -12,7 +12,7 @@ from typing import final
 from conpool._core.balancer import Balancer, has_open_for
 from conpool._core.chores import PIECE
 from conpool._core.ledger import Ledger
-from conpool._core.outgoing import is_in_circulation
+from conpool._core.outgoing import is_in_circulation, why_leaving
 from conpool._core.records import AnyEntry, AnySubPool, AnyWaiter
 from conpool._core.refusing import Refusing
 from conpool._core.warming import Warming
@@ -92,7 +92,7 @@ class Dials:
         if sub.limit.has_free_slot:
             return sub.claim is not None and self._pool_limit.lacks_slots
         spare = len(sub.spare_dials)
-        going = sub.closing + len(sub.leaving) + sub.void
+        going = sub.closing + sub.count_leaving() + sub.void
         going += sum(entry.sub is sub for entry in self._pool_limit.draining)
         most = 1 if sub.gate.is_failing else sub.max_connecting - sub.connecting
         return going < most and wants_more(waiter, spare + going) and sub.gate.is_open(now)
@@ -165,7 +165,7 @@ class Dials:
 
     def _evict(self, entry: AnyEntry) -> None:
         sub = entry.sub
-        reason = sub.leaving.get(entry, CloseReason.EVICTED)
+        reason = why_leaving(entry) or CloseReason.EVICTED
         is_checked = entry.is_checking or entry in sub.reserved
         self._ledger.condemn(entry, reason, gracefully=not is_checked)
 

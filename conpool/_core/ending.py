@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from itertools import islice
+from itertools import chain, islice
 from typing import final
 
 from conpool._core import standing
@@ -63,7 +63,7 @@ class Ending:
             ledger.refuse(waiter, WaitOutcome.POOL_CLOSED)
         while left and (sub.idle or sub.leaving):
             # All at once: to find the first in a dict takes long when many before it have left.
-            piece = [*islice(sub.leaving or sub.idle, left)]
+            piece = [*islice(chain(*sub.leaving.values(), sub.idle), left)]
             left -= len(piece)
             for entry in piece:
                 is_checked = entry in sub.reserved

@@ -2,7 +2,7 @@
 
 A pool may know a hundred thousand endpoints, and each has several of these. An empty dictionary
 takes 64 bytes, and one that was emptied 200. So all that are empty are one, which nobody can write
-to: these two functions make every change.
+to: these functions make every change.
 """
 
 from __future__ import annotations
@@ -28,6 +28,12 @@ def entered(few: Mapping[K, V], key: K, value: V) -> Mapping[K, V]:
         return {key: value}
     cast("dict[K, V]", few)[key] = value
     return few
+
+
+def without_member(few: Mapping[K, dict[V, None]], key: K, member: V) -> Mapping[K, dict[V, None]]:
+    """Remove `member` from what `key` leads to, and return what takes the place of `few`."""
+    del few[key][member]
+    return few if few[key] else without(few, key)
 
 
 def without(few: Mapping[K, V], key: K) -> Mapping[K, V]:

@@ -12,8 +12,8 @@ from typing import Any, final
 
 from conpool._core import affinity, spare, standing
 from conpool._core.effects import Check, Close, Dial, Effect, GiveUp, Reset
-from conpool._core.few import entered, nothing, without
-from conpool._core.outgoing import is_outgoing
+from conpool._core.few import entered, nothing, without, without_member
+from conpool._core.outgoing import is_outgoing, why_leaving
 from conpool._core.pool_limit import PoolLimit
 from conpool._core.records import (
     AnyEntry,
@@ -102,18 +102,23 @@ class Ledger:
         Those that are checked in the background stay. One step, however many there are.
         """
         leaving = sub.idle
-        sub.idle = dict(sub.reserved)
+        sub.idle = dict.fromkeys(sub.reserved)
         for entry in sub.reserved:
             del leaving[entry]
-        sub.leaving = {**sub.leaving, **dict.fromkeys(leaving, reason)} or nothing()
+        if reason in sub.leaving:
+            sub.leaving[reason].update(leaving)
+        elif leaving:
+            sub.leaving = entered(sub.leaving, reason, leaving)
 
     def condemn(self, entry: AnyEntry, reason: CloseReason, *, gracefully: bool) -> None:
         """IDLE or ACTIVE → CLOSING; the slots stay charged."""
         sub = entry.sub
         if entry.state is _IDLE:
-            if entry not in sub.leaving:
+            reason_before = why_leaving(entry)
+            if reason_before is None:
                 del sub.idle[entry]
-            sub.leaving = without(sub.leaving, entry)
+            else:
+                sub.leaving = without_member(sub.leaving, reason_before, entry)
             sub.reserved = without(sub.reserved, entry)
             if self.pool_limit.is_limited:
                 self.pool_limit.left_idle(entry)

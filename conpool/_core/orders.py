@@ -13,6 +13,7 @@ from conpool._core.chores import Chores
 from conpool._core.failures import Failures
 from conpool._core.few import entered
 from conpool._core.ledger import Ledger
+from conpool._core.outgoing import why_leaving
 from conpool._core.pool_limit import PoolLimit
 from conpool._core.records import AnyEntry, AnySubPool, AnyWarmer
 from conpool._core.retiring import find_staying
@@ -44,24 +45,23 @@ class Orders:
         """Nothing of `sub` that exists now may be lent again; with `interrupts`, nor used."""
         for entry in list(sub.reserved):  # a check must not hold up what has to go
             self._ledger.condemn(entry, CloseReason.CLEARED, gracefully=False)
-        borrowers = list(sub.limit.borrowers)
         self._ledger.begin_generation(sub)
         self.idle_closed(sub, CloseReason.CLEARED, now)
         if sub.active or sub.connecting:
             do = self._interrupt_old if interrupts else self._end_old
-            self._chores.begin(sub, do, borrowers, now)
+            self._chores.begin(sub, do, sub.limit.borrowers, now)
 
     def moved(self, sub: AnySubPool, addresses: frozenset[str], now: float) -> None:
         """The name leads to `addresses` now: close idle connections to others, lent ones later."""
         do = partial(self._leave, addresses)
-        self._chores.begin(sub, do, list(sub.limit.borrowers), now)
+        self._chores.begin(sub, do, sub.limit.borrowers, now)
 
     def idle_closed(self, sub: AnySubPool, reason: CloseReason, now: float) -> int:
         """The idle connections of `sub` must go, for `reason`; return how many there are."""
         count = len(sub.idle) - len(sub.reserved)
         if count:
             self._ledger.set_idle_aside(sub, reason)
-            self._chores.begin(sub, self._close_leaving, list(sub.leaving), now)
+            self._chores.begin(sub, self._close_leaving, sub.leaving[reason], now)
         return count
 
     def limit_set(self, sub: AnySubPool, total: int, now: float) -> None:
@@ -166,7 +166,7 @@ class Orders:
             self.retiring.retire(entry, CloseReason.MOVED)
 
     def _close_leaving(self, entry: AnyEntry, now: float) -> None:
-        reason = entry.sub.leaving.get(entry)
+        reason = why_leaving(entry)
         if reason is not None:
             self._ledger.condemn(entry, reason, gracefully=True)
 

@@ -26,6 +26,11 @@ def doom(entry: AnyEntry, reason: CloseReason) -> None:
     entry.expires_at = -math.inf  # so nobody needs to ask for `doomed` where the age is asked for
 
 
+def why_leaving(entry: AnyEntry) -> CloseReason | None:
+    """Return why `entry` is closed soon, which was idle and set aside; None if it was not."""
+    return next((why for why, some in entry.sub.leaving.items() if entry in some), None)
+
+
 def is_in_circulation(sub: AnySubPool) -> bool:
     """Whether a connection is lent, checked or reset that may serve a waiter in a moment."""
     return bool(sub.reserved) or sub.active > sub.outgoing

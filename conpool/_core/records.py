@@ -241,8 +241,8 @@ class SubPool(Generic[LinkT, TaskT]):
     idle: dict[Entry[LinkT, TaskT], None] = field(default_factory=dict[Any, None])
     reserved: Mapping[Entry[LinkT, TaskT], None] = field(default_factory=nothing)
     """Idle connections that are checked in the background: nobody gets them until that is over."""
-    leaving: Mapping[Entry[LinkT, TaskT], CloseReason] = field(default_factory=nothing)
-    """Idle connections that have been cleared, and are closed a few at a time."""
+    leaving: Mapping[CloseReason, dict[Entry[LinkT, TaskT], None]] = field(default_factory=nothing)
+    """Idle connections that are closed a few at a time, by the reason: see `set_idle_aside`."""
     checking: int = 0
     """How many of the active are checked because a waiter asked."""
     resetting: int = 0
@@ -328,8 +328,8 @@ class SubPool(Generic[LinkT, TaskT]):
     @property
     def active(self) -> int:
         """How many connections are lent, checked or reset."""
-        others = len(self.idle) + len(self.leaving) + self.connecting + self.closing
-        return len(self.limit.borrowers) - others
+        others = self.connecting + self.closing + self.count_leaving()
+        return len(self.limit.borrowers) - len(self.idle) - others
 
     @property
     def is_bare(self) -> bool:
@@ -343,9 +343,13 @@ class SubPool(Generic[LinkT, TaskT]):
             or self.groups
         )
 
+    def count_leaving(self) -> int:
+        """Return how many connections are in `leaving`."""
+        return sum(map(len, self.leaving.values())) if self.leaving else 0
+
     def count_surplus(self) -> int:
         """Return by how much the connections that are to stay exceed the limit."""
-        going = self.closing + len(self.leaving) + self.void
+        going = self.closing + self.count_leaving() + self.void
         return len(self.limit.borrowers) - going - self.limit.total
 
     def count_coming(self) -> int:

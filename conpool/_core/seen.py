@@ -26,7 +26,7 @@ def see(sub: AnySubPool, now: float) -> EndpointStats:
         active=max(sub.active, 0) + len(sub.reserved),  # another thread may read amid a change
         idle=len(sub.idle) - len(sub.reserved),
         connecting=sub.connecting,
-        closing=sub.closing + len(sub.leaving),
+        closing=sub.closing + sub.count_leaving(),
         waiting=sub.waiting,
         oldest_wait=0.0 if first is None else now - first.since,
         paused=sub.gate.is_told_to_pause,

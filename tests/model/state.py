@@ -17,6 +17,7 @@ import math
 import pickle
 from collections.abc import Callable
 from hashlib import blake2b
+from itertools import chain
 from random import Random
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
@@ -24,6 +25,7 @@ from typing import Any, Final, TypeAlias
 from conpool._core import chores, records
 from conpool._core.core import KEEP_BARE
 from conpool._core.keeping import silent_since
+from conpool._core.outgoing import why_leaving
 from conpool._core.pool_limit import PoolLimit
 from conpool._core.queue import NOBODY, Queue
 from conpool._core.warming import SHORT_LIFE
@@ -138,7 +140,7 @@ def name_of(shell: Shell, *, is_symmetric: bool, matters: frozenset[str]) -> Nam
     queued = [*{waiter: None for sub in core.subs.values() for waiter in sub.queue}]
     queued.sort(key=lambda waiter: waiter.number)
     ranks = {waiter: rank for rank, waiter in enumerate(queued)}
-    idle = [e for sub in core.subs.values() for e in (*sub.idle, *sub.leaving)]
+    idle = [e for sub in core.subs.values() for e in (*sub.idle, *chain(*sub.leaving.values()))]
     ages = {e: age for age, e in enumerate(sorted(idle, key=lambda e: e.idle_since))}
     if not core.pool_limit.is_limited:
         ages = {}
@@ -179,11 +181,11 @@ def _name_sub(
     borrowers = sub.limit.borrowers
     names = {entry: name_entry(entry, now, ranks, matters) for entry in borrowers}
     others = sorted(
-        names[entry] for entry in borrowers if entry not in sub.idle and entry not in sub.leaving
+        names[entry] for entry in borrowers if entry not in sub.idle and not why_leaving(entry)
     )
     return (
         tuple([(names[entry], ages.get(entry, 0)) for entry in sub.idle]),
-        tuple([(names[entry], ages.get(entry, 0)) for entry in sub.leaving]),
+        tuple([(names[entry], ages.get(entry, 0)) for entry in chain(*sub.leaving.values())]),
         tuple(others),
         tuple([_name_waiter(waiter, now, ranks) for waiter in sub.queue]),
         tuple([warmer.target for warmer in sub.warmers]),

@@ -13,11 +13,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 from conpool._core import pool_limit
 from conpool._core.core import Core
-from conpool._core.outgoing import is_outgoing
+from conpool._core.outgoing import is_outgoing, why_leaving
 from conpool._core.pool_limit import PoolLimit
 from conpool._core.records import AnyEntry, AnySubPool, AnyWaiter, Waiter, Warmer
 from conpool._core.timetable import Timetable
@@ -56,7 +57,7 @@ def show(core: Core[Any, Any]) -> str:
 def _mark(entry: AnyEntry) -> str:
     marks = {
         "reserved": entry in entry.sub.reserved,
-        "leaving": entry in entry.sub.leaving,
+        "leaving": why_leaving(entry) is not None,
         "checked": entry.is_checking,
         "void": entry.state is CONNECTING and entry.is_void,
     }
@@ -112,7 +113,7 @@ def _check_connections(sub: AnySubPool, is_open: bool) -> Iterator[str]:
     borrowers = set(sub.limit.borrowers)
     found = Counter(entry.state for entry in borrowers)
     booked = {
-        IDLE: len(sub.idle) + len(sub.leaving),
+        IDLE: len(sub.idle) + sub.count_leaving(),
         ACTIVE: sub.active,
         CONNECTING: sub.connecting,
         CLOSING: sub.closing,
@@ -129,7 +130,7 @@ def _check_connections(sub: AnySubPool, is_open: bool) -> Iterator[str]:
         yield f"{len(borrowers)} connections, with a limit of {sub.limit.total} (G1)"
     if is_open and set(sub.idle) - set(sub.reserved) and surplus > 0 and not sub.chores:
         yield "idle connections are kept beyond the limit"
-    if not sub.reserved.keys() <= sub.idle.keys() or sub.idle.keys() & sub.leaving.keys():
+    if not sub.reserved.keys() <= sub.idle.keys() or any(map(why_leaving, sub.idle)):
         yield f"{sub.reserved} are reserved, {sub.leaving} leave"
     void = sum(entry.state is CONNECTING and entry.is_void for entry in borrowers)
     checking = sum(entry.is_checking for entry in borrowers)
@@ -173,7 +174,7 @@ def _check_entry(entry: AnyEntry, sub: AnySubPool) -> Iterator[str]:
     state = entry.state
     if entry.sub is not sub:
         yield f"{entry!r} belongs elsewhere"
-    if (entry in sub.idle or entry in sub.leaving) != (state is IDLE):
+    if (entry in sub.idle or why_leaving(entry) is not None) != (state is IDLE):
         yield f"{entry!r} is on the idle stack, or is not"
     if len(entry.leases) > (entry.holders if sub.shares else 1):
         yield f"{entry!r} is lent {len(entry.leases)} times (G2)"
@@ -369,7 +370,7 @@ def _check_pool_limit(pool_limit: PoolLimit, core: Core[Any, Any]) -> Iterator[s
     is_shedding = was_lowered and any(sub.chores for sub in core.subs.values())
     if len(staying) > pool_limit.limit.total and not is_shedding:
         yield f"{len(charged)} connections, with {pool_limit.limit.total} for the whole pool (G1)"
-    idle = {entry for sub in subs for entry in (*sub.idle, *sub.leaving)}
+    idle = {entry for sub in subs for entry in (*sub.idle, *chain(*sub.leaving.values()))}
     if {*pool_limit._idle, *pool_limit._put_back_rows} != idle:
         yield "the pool's list of idle connections is not its endpoints'"
     longest = pool_limit.find_longest_idle()
@@ -440,7 +441,7 @@ def _check_no_lost_wakeup(sub: AnySubPool, pool_limit: PoolLimit, now: float) ->
     if not sub.limit.has_free_slot:
         fresh = sum(waiter.fresh and waiter.coming is None for waiter in needy)
         wanted = min(wanted, fresh - len(sub.spare_dials))
-        if sub.idle and sub.closing + sub.void + len(sub.leaving) < wanted:
+        if sub.idle and sub.closing + sub.void + sub.count_leaving() < wanted:
             yield "somebody waits for a new connection, an idle one holds its slot (G12)"
     elif not pool_limit.is_limited:
         yield "somebody waits, and a slot is free (G12)"

@@ -153,7 +153,7 @@ def test_f147_nothing_of_what_a_clear_has_yet_to_close_is_lent() -> None:
     """G24."""
     shell = idle_shell(MANY)
     shell.clear()
-    assert len(shell.sub().leaving) == 2 * PIECE
+    assert shell.sub().count_leaving() == 2 * PIECE
     assert shell.ask().is_waiting
 
 

@@ -25,7 +25,7 @@ def shut_slowly(shell: Shell) -> list[int]:
 def count_left(shell: Shell) -> int:
     shell.settle()
     subs = shell.core.subs.values()
-    return sum(sub.waiting + len(sub.idle) + len(sub.leaving) for sub in subs)
+    return sum(sub.waiting + len(sub.idle) + sub.count_leaving() for sub in subs)
 
 
 @pytest.fixture

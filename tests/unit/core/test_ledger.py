@@ -193,7 +193,7 @@ def test_what_is_set_aside_is_on_no_stack_and_holds_its_slot(
 ) -> None:
     entries = [idle(ledger, sub) for _ in range(3)]
     ledger.set_idle_aside(sub, CloseReason.CLEARED)
-    assert (list(sub.leaving), sub.idle) == (entries, {})
+    assert (sub.leaving, sub.idle) == ({CloseReason.CLEARED: dict.fromkeys(entries)}, {})
     assert len(sub.limit.borrowers) == 3
     assert sub.count_surplus() == -sub.limit.total
 
@@ -204,7 +204,7 @@ def test_what_is_checked_in_the_background_is_not_set_aside(
     first, second = idle(ledger, sub), idle(ledger, sub)
     ledger.reserve(first)
     ledger.set_idle_aside(sub, CloseReason.CLEARED)
-    assert (list(sub.idle), list(sub.leaving)) == ([first], [second])
+    assert (sub.idle, sub.leaving) == ({first: None}, {CloseReason.CLEARED: {second: None}})
 
 
 def test_what_was_set_aside_is_closed_from_there(ledger: Ledger, sub: AnySubPool) -> None:

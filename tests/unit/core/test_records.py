@@ -163,7 +163,7 @@ def test_what_is_going_anyway_is_no_surplus() -> None:
         sub.limit.charge(entry)
     sub.limit.total = 1
     sub.closing, sub.void = 1, 1
-    sub.leaving = {entries[0]: CloseReason.CLEARED}
+    sub.leaving = {CloseReason.CLEARED: {entries[0]: None}}
     assert sub.count_surplus() == 1
 
 
