@@ -241,18 +241,22 @@ class Ledger:
         if waiter.had_turn or waiter.fresh or waiter.group is not None:
             self._enqueue_apart(waiter, now)
             return
-        sub = next(iter(waiter.subs))
+        sub = waiter.subs[0]
+        line = sub.queue.line
+        deadline = waiter.deadline
+        # Those in line whose deadlines come in order need no row. They stand before all who have.
+        needs_row = sub.timed or deadline < next(reversed(line), waiter).deadline
         sub.waiting += 1
-        sub.queue.line[waiter] = None
+        line[waiter] = None
         sub.used_at = now
-        if sub.idle or sub.roomy or sub.is_scarce or len(sub.limit.borrowers) < sub.limit.total:
+        limit = sub.limit
+        if sub.idle or sub.roomy or sub.is_scarce or len(limit.borrowers) < limit.total:
             self._look_again_at(sub)  # else all are lent, and it can get nothing yet
-        if waiter.is_timed or sub.timed:
-            # Behind one with its own row, everybody has one: so those without come first in line.
+        if needs_row:
             sub.timed += 1
             self.timetable.add(waiter)
-        elif waiter.deadline < sub.due_at:
-            self.timetable.look_at(sub, waiter.deadline)
+        elif deadline < sub.due_at:
+            self.timetable.look_at(sub, deadline)
 
     def _enqueue_apart(self, waiter: AnyWaiter, now: float) -> None:
         coming = waiter.coming

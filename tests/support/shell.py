@@ -279,7 +279,7 @@ class Shell:
             self.settle()
             return caller
         deadline = self.now + (sub.acquire_timeout if timeout is None else timeout)
-        waiter: Waiter = records.Waiter((sub,), self.now, deadline, fresh, timeout is not None)
+        waiter: Waiter = records.Waiter((sub,), self.now, deadline, fresh)
         if isinstance(endpoint, EndpointGroup):
             self.core.balancer.join(waiter, endpoint, sub, self.now)
         waiter.had_turn = is_first

@@ -478,7 +478,7 @@ def test_of_waiters_with_the_usual_deadline_only_the_first_is_noted(
     ledger: Ledger, sub: AnySubPool
 ) -> None:
     for deadline in (3.0, 4.0, 5.0):
-        ledger.enqueue(Waiter((sub,), 0.0, deadline, False, is_timed=False), 0.0)
+        ledger.enqueue(Waiter((sub,), 0.0, deadline, False), 0.0)
     assert sub.due_at == 3.0
     assert repr(ledger.timetable) == "<Timetable of 1, next at 3.0>"
 
@@ -488,7 +488,7 @@ def test_behind_one_with_its_own_deadline_everybody_has_a_row(
 ) -> None:
     """Else the first in line would not be the first to come due."""
     queued(ledger, sub, 1, deadline=9.0)
-    waiter: AnyWaiter = Waiter((sub,), 0.0, 4.0, False, is_timed=False)
+    waiter: AnyWaiter = Waiter((sub,), 0.0, 4.0, False)
     ledger.enqueue(waiter, 0.0)
     assert (waiter.is_timed, sub.timed) == (True, 2)
 
@@ -497,7 +497,7 @@ def test_behind_one_with_its_own_deadline_everybody_has_a_row(
 def test_whoever_leaves_the_line_gets_a_row(
     wants_new: bool, ledger: Ledger, sub: AnySubPool
 ) -> None:
-    waiter: AnyWaiter = Waiter((sub,), 0.0, 4.0, wants_new, is_timed=False)
+    waiter: AnyWaiter = Waiter((sub,), 0.0, 4.0, wants_new)
     ledger.enqueue(waiter, 0.0)
     assert waiter.is_timed == wants_new
     dial(ledger, sub, waiter)
