@@ -14,14 +14,7 @@ from conpool._core import affinity, standing
 from conpool._core.effects import Check, Close, Dial, Effect, GiveUp, Reset
 from conpool._core.outgoing import is_outgoing
 from conpool._core.pool_limit import PoolLimit
-from conpool._core.records import (
-    AnyEntry,
-    AnySubPool,
-    AnyWaiter,
-    AnyWarmer,
-    Entry,
-    Waiter,
-)
+from conpool._core.records import AnyEntry, AnySubPool, AnyWaiter, AnyWarmer, Entry, Waiter
 from conpool._core.timetable import Timetable
 from conpool._values.states import CloseReason, ConnectionState, WaitOutcome
 
@@ -242,15 +235,13 @@ class Ledger:
             self._enqueue_apart(waiter, now)
             return
         sub = waiter.subs[0]
-        line = sub.queue.line
-        deadline = waiter.deadline
-        # Those in line whose deadlines come in order need no row. They stand before all who have.
+        line, deadline = sub.queue.line, waiter.deadline
+        # Those whose deadlines are in order need no row, and stand before all who have one.
         needs_row = sub.timed or deadline < next(reversed(line), waiter).deadline
         sub.waiting += 1
         line[waiter] = None
         sub.used_at = now
-        limit = sub.limit
-        if sub.idle or sub.roomy or sub.is_scarce or len(limit.borrowers) < limit.total:
+        if sub.idle or sub.roomy or sub.is_scarce or len(sub.limit.borrowers) < sub.limit.total:
             self._look_again_at(sub)  # else all are lent, and it can get nothing yet
         if needs_row:
             sub.timed += 1

@@ -3,8 +3,9 @@
 An idle connection is lent, and it comes back clean; or it goes from one task to the next. Where an
 endpoint is `is_straight`, most of what the general path asks cannot matter, and these functions do
 the rest of what it does: `take` abbreviates `Serving.pop_newest`, `begin` `Core.lease_began`,
-`keep` and `pass_on` `Core.released`, and `withdraw` `Core.withdrawn`. Where one cannot tell, it changes nothing and says so, and its
-caller goes the general way. The model checker compares both ways in every state that it visits.
+`keep` and `pass_on` `Core.released`, and `withdraw` `Core.withdrawn`. Where one cannot tell, it
+changes nothing and says so, and its caller goes the general way. The model checker compares both
+ways in every state that it visits.
 
 A lease costs as much as the operations here: see `bench` before and after a change.
 """
@@ -140,9 +141,9 @@ def withdraw(waiter: AnyWaiter, timetable: Timetable) -> bool:
     line = sub.queue.line
     if not sub.is_straight or waiter not in line:
         return False
+    waiter.queued = False
     del line[waiter]
     sub.waiting -= 1
-    waiter.queued = False
     if waiter.is_timed:
         sub.timed -= 1
         timetable.remove(waiter)

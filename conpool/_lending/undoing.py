@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from functools import partial
 from typing import Final, final
 
@@ -58,11 +57,13 @@ class Undoing:
         is_usual = type(exc) is trio.Cancelled and not waiter.queued and waiter.entry is None
         if is_usual and waiter.task is not None and not self._news.acquire_failed:
             # It was cancelled in its sleep, and has left the queue: there is nothing to put back.
-            with suppress(Exception):  # the general way counts it, with more room
+            try:
                 waited = self._engine.now() - since
                 sub.counters.note_wait(waited)
                 sub.counters.acquire_cancelled += 1
                 return
+            except Exception:  # noqa: BLE001, S110 - the general way counts it, with more room
+                pass
         with_room(partial(self.roll_back, sub, waiter, None, exc, since))
 
     def roll_back(
