@@ -31,7 +31,7 @@ LEASES = 320
 # Interpreters differ: later ones need fewer bytecodes for the same.
 HIT = 400
 
-CONTENDED = 870
+CONTENDED = 760
 
 
 async def count_own(run: Callable[[], Awaitable[object]]) -> Counter[str]:
@@ -104,7 +104,7 @@ async def test_a_contended_lease_stays_within_its_budget(timeout: float | None) 
         await run()
         seen = await count_own(run)
         assert pool.stats(server.endpoint).wait_time.max > 0.0
-    assert seen["opcode"] / LEASES <= (CONTENDED if timeout is None else CONTENDED + 200)
+    assert seen["opcode"] / LEASES <= (CONTENDED if timeout is None else CONTENDED + 40)
 
 
 # ── memory ──────────────────────────────────────────────────────────────────────

@@ -15,14 +15,7 @@ from conpool._core.effects import Check, Close, Dial, Effect, GiveUp, Reset
 from conpool._core.few import entered, nothing, without, without_member
 from conpool._core.outgoing import is_outgoing, why_leaving
 from conpool._core.pool_limit import PoolLimit
-from conpool._core.records import (
-    AnyEntry,
-    AnySubPool,
-    AnyWaiter,
-    AnyWarmer,
-    Entry,
-    Waiter,
-)
+from conpool._core.records import AnyEntry, AnySubPool, AnyWaiter, AnyWarmer, Entry, Waiter
 from conpool._core.timetable import Timetable
 from conpool._values.states import CloseReason, ConnectionState, WaitOutcome
 
@@ -250,17 +243,19 @@ class Ledger:
         sub = waiter.subs[0]
         if not sub.waiting:
             standing.open_queue(sub)
+        line, deadline = sub.queue.line, waiter.deadline
+        # Those whose deadlines are in order need no row, and stand before all who have one.
+        needs_row = sub.timed or deadline < next(reversed(line), waiter).deadline
         sub.waiting += 1
-        sub.queue.line[waiter] = None
+        line[waiter] = None
         sub.used_at = now
         if sub.idle or sub.roomy or sub.is_scarce or len(sub.limit.borrowers) < sub.limit.total:
             self._look_again_at(sub)  # else all are lent, and it can get nothing yet
-        if waiter.is_timed or sub.timed:
-            # Behind one with its own row, everybody has one: so those without come first in line.
+        if needs_row:
             sub.timed += 1
             self.timetable.add(waiter)
-        elif waiter.deadline < sub.due_at:
-            self.timetable.look_at(sub, waiter.deadline)
+        elif deadline < sub.due_at:
+            self.timetable.look_at(sub, deadline)
 
     def _enqueue_apart(self, waiter: AnyWaiter, now: float) -> None:
         coming = waiter.coming

@@ -141,6 +141,8 @@ class Waiter(Generic[LinkT, TaskT]):
     """Whether it was served before, with a connection that was dead: it returns to the head."""
     coming: Entry[LinkT, TaskT] | None = None
     """The connection that is dialled or checked for it. It takes whatever comes first."""
+    is_timed = False
+    """Whether the timetable looks at it by itself, and not only at its sub-pool."""
     row: Row | None = None
     """Its place in the timetable, if it has one of its own."""
     overtaken = 0
@@ -163,7 +165,6 @@ class Waiter(Generic[LinkT, TaskT]):
         since: float,
         deadline: float,
         fresh: bool,
-        is_timed: bool = True,
     ) -> None:
         self.subs = subs
         self.since = since
@@ -171,8 +172,6 @@ class Waiter(Generic[LinkT, TaskT]):
         self.deadline = deadline
         self.fresh = fresh
         """Whether it wants a connection that was dialled for it, not one that was used before."""
-        self.is_timed = is_timed
-        """Whether it needs a row in the timetable. Its sub-pool's row covers the usual deadline."""
 
     def __repr__(self) -> str:
         state = "queued" if self.queued else self.outcome or self.entry or "idle"

@@ -2,9 +2,10 @@
 
 An idle connection is lent, and it comes back clean; or it goes from one task to the next. Where an
 endpoint is `is_straight`, most of what the general path asks cannot matter, and these functions do
-the rest of what it does: `take` abbreviates `Serving.pop_newest`, `begin` `Core.lease_began`, and
-`keep` and `pass_on` `Core.released`. Where one cannot tell, it changes nothing and says so, and its
-caller goes the general way. The model checker compares both ways in every state that it visits.
+the rest of what it does: `take` abbreviates `Serving.pop_newest`, `begin` `Core.lease_began`,
+`keep` and `pass_on` `Core.released`, and `withdraw` `Core.withdrawn`. Where one cannot tell, it
+changes nothing and says so, and its caller goes the general way. The model checker compares both
+ways in every state that it visits.
 
 A lease costs as much as the operations here: see `bench` before and after a change.
 """
@@ -129,3 +130,21 @@ def pass_on(lease: AnyLease, now: float, timetable: Timetable) -> AnyWaiter | No
         sub.timed -= 1
         timetable.remove(waiter)
     return waiter
+
+
+def withdraw(waiter: AnyWaiter, timetable: Timetable) -> bool:
+    """`waiter`, which is queued, was cancelled.
+
+    Returns False, and has changed nothing, if more depends on it than its place in a line.
+    """
+    sub = waiter.subs[0]
+    line = sub.queue.line
+    if not sub.is_straight or waiter not in line:
+        return False
+    waiter.queued = False
+    del line[waiter]
+    sub.waiting -= 1
+    if waiter.is_timed:
+        sub.timed -= 1
+        timetable.remove(waiter)
+    return True

@@ -2,9 +2,10 @@
 
 Nearly every waiter is served long before its deadline, so keeping time for each must cost little:
 
-1. Waiters with the endpoint's own `acquire_timeout` come due in the order in which they queue.
-   Only their sub-pool has a row here, one, for the first of them.
-2. A waiter with a deadline of its own, or one that has left this order, has a row itself.
+1. Nearly all waiters come due in the order in which they queue, as all do whose time-out is the
+   same. Only their sub-pool has a row here, one, for the first of them.
+2. A waiter that comes due before one that stands in front of it has a row itself, and so has one
+   that has left the line.
 """
 
 from __future__ import annotations

@@ -142,7 +142,7 @@ class Acquirer:
         """Lend a connection of `sub`, which is straight; all are lent, and others wait, too."""
         core, engine = self._core, self._engine
         deadline = since + (sub.acquire_timeout if timeout is None else timeout)
-        waiter: PooledWaiter = Waiter((sub,), since, deadline, False, timeout is not None)
+        waiter: PooledWaiter = Waiter((sub,), since, deadline, False)
         try:
             if deadline <= since or sub.max_waiting is not None:
                 await refuse_if_hopeless(waiter, sub, core, since, pool_name=self._name)
@@ -165,7 +165,7 @@ class Acquirer:
                 now = engine.now()
             lease = core.lease_began(entry, current_task(), now - since, now)
         except BaseException as exc:
-            with_room(partial(self._undoing.roll_back, sub, waiter, None, exc, since))
+            self._undoing.undo_wait(sub, waiter, exc, since)
             raise
         connection: Connection[Any] = Connection(self._releaser, lease)
         if block is not None:
@@ -272,7 +272,7 @@ class Acquirer:
     ) -> PooledWaiter:
         """Make the waiter of a caller that wants `target`, and has got nothing of `sub` at once."""
         deadline = now + (sub.acquire_timeout if timeout is None else timeout)
-        waiter: PooledWaiter = Waiter((sub,), now, deadline, fresh, timeout is not None)
+        waiter: PooledWaiter = Waiter((sub,), now, deadline, fresh)
         if target is not sub.endpoint and isinstance(target, EndpointGroup):
             self._core.balancer.join(waiter, target, sub, now)
         return waiter

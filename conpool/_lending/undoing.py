@@ -50,6 +50,22 @@ class Undoing:
             entry = None
         with_room(partial(self.roll_back, sub, None, entry, exc, since))
 
+    def undo_wait(
+        self, sub: PooledSub, waiter: PooledWaiter, exc: BaseException, since: float
+    ) -> None:
+        """`exc` has broken off a straight wait that began at `since`."""
+        is_usual = type(exc) is trio.Cancelled and not waiter.queued and waiter.entry is None
+        if is_usual and waiter.task is not None and not self._news.acquire_failed:
+            # It was cancelled in its sleep, and has left the queue: there is nothing to put back.
+            try:
+                waited = self._engine.now() - since
+                sub.counters.note_wait(waited)
+                sub.counters.acquire_cancelled += 1
+                return
+            except Exception:  # noqa: BLE001, S110 - the general way counts it, with more room
+                pass
+        with_room(partial(self.roll_back, sub, waiter, None, exc, since))
+
     def roll_back(
         self,
         sub: PooledSub,

@@ -15,6 +15,7 @@ from trio.lowlevel import Abort, RaiseCancelT, checkpoint, current_task, wait_ta
 
 from conpool._connection.pooled import PooledCore, PooledSub, PooledWaiter, PooledWarmer
 from conpool._core.balancer import is_hopeless, why_unusable
+from conpool._core.straight import withdraw
 from conpool._engine.engine import Engine
 from conpool._lending.refusal import make_no_healthy, make_queue_full, make_timeout
 from conpool._values.states import AcquirePhase
@@ -60,8 +61,9 @@ def park(waiter: PooledWaiter, engine: Engine) -> Awaitable[object]:
 
 
 def _leave(waiter: PooledWaiter, engine: Engine, _: RaiseCancelT) -> Abort:
-    if waiter.queued:  # else it has been answered, and only waking it has failed
+    if waiter.queued and not withdraw(waiter, engine.core.timetable):
         engine.report_quietly(engine.core.withdrawn, waiter)
+    # Else it has left the queue, now or before: then only waking it has failed.
     return Abort.SUCCEEDED
 
 

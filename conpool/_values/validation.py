@@ -46,6 +46,8 @@ def valid_share(name: str, value: object) -> float:
 
 
 def _as_float(value: object) -> float | None:
+    if type(value) is float:
+        return value
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:

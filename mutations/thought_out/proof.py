@@ -224,10 +224,10 @@ MUTATIONS = (
     Mutation(
         name="whoever comes last is served first",
         file="_core/ledger.py",
-        old=("        sub.queue.line[waiter] = None\n        sub.used_at = now\n"),
+        old=("        line[waiter] = None\n        sub.used_at = now\n"),
         new=(
-            "        sub.queue.line[waiter] = None\n"
-            "        sub.queue.line.move_to_end(waiter, last=False)\n"
+            "        line[waiter] = None\n"
+            "        line.move_to_end(waiter, last=False)\n"
             "        sub.used_at = now\n"
         ),
         tests=(_SCHEDULES,),

@@ -291,20 +291,20 @@ MUTATIONS: Final = (
     plant(
         "one who was served straight stays in line",
         "_core/straight.py",
-        "    del queue.line[waiter]\n    sub.waiting -= 1\n",
-        "    sub.waiting -= 1\n",
+        "    del queue.line[waiter]\n",
+        "",
     ),
     plant(
         "one who was served straight is counted as waiting",
         "_core/straight.py",
-        "    sub.waiting -= 1\n",
-        "",
+        "    del queue.line[waiter]\n    sub.waiting -= 1\n",
+        "    del queue.line[waiter]\n",
     ),
     plant(
         "one who was served straight is still queued",
         "_core/straight.py",
-        "    waiter.queued = False\n",
-        "",
+        "    waiter.queued = False\n    waiter.entry = entry\n",
+        "    waiter.entry = entry\n",
     ),
     plant(
         "one who was served straight does not get the connection",
@@ -315,14 +315,90 @@ MUTATIONS: Final = (
     plant(
         "one who was served straight is counted as timed",
         "_core/straight.py",
-        "        sub.timed -= 1\n",
-        "",
+        "        sub.timed -= 1\n        timetable.remove(waiter)\n    return waiter\n",
+        "        timetable.remove(waiter)\n    return waiter\n",
     ),
     plant(
         "the deadline of one who was served straight stays in the timetable",
         "_core/straight.py",
-        "        timetable.remove(waiter)\n",
+        "        timetable.remove(waiter)\n    return waiter\n",
+        "    return waiter\n",
+    ),
+    # ── leaving ─────────────────────────────────────────────────────────────────
+    plant(
+        "one who was cancelled is still queued",
+        "_core/straight.py",
+        "    waiter.queued = False\n    del line[waiter]\n",
+        "    del line[waiter]\n",
+    ),
+    plant(
+        "one who was cancelled stays in line",
+        "_core/straight.py",
+        "    del line[waiter]\n",
         "",
+    ),
+    plant(
+        "one who was cancelled is counted as waiting",
+        "_core/straight.py",
+        "    del line[waiter]\n    sub.waiting -= 1\n",
+        "    del line[waiter]\n",
+    ),
+    plant(
+        "one who was cancelled is counted as timed",
+        "_core/straight.py",
+        "        sub.timed -= 1\n        timetable.remove(waiter)\n    return True\n",
+        "        timetable.remove(waiter)\n    return True\n",
+    ),
+    plant(
+        "the deadline of one who was cancelled stays in the timetable",
+        "_core/straight.py",
+        "        timetable.remove(waiter)\n    return True\n",
+        "    return True\n",
+    ),
+    plant(
+        "what is under way for one who was cancelled is forgotten",
+        "_core/straight.py",
+        "or waiter not in line:\n        return False\n    waiter.queued",
+        "or False:\n        return False\n    waiter.queued",
+    ),
+    plant(
+        "a cancelled wait is not counted",
+        "_lending/undoing.py",
+        "                sub.counters.acquire_cancelled += 1\n                return\n",
+        "                return\n",
+    ),
+    plant(
+        "how long one waited who was cancelled is not counted",
+        "_lending/undoing.py",
+        "                sub.counters.note_wait(waited)\n",
+        "",
+    ),
+    plant(
+        "what a cancelled waiter was given is lost",
+        "_lending/undoing.py",
+        "and not waiter.queued and waiter.entry is None\n",
+        "and not waiter.queued\n",
+    ),
+    plant(
+        "observers do not hear of a cancelled wait",
+        "_lending/undoing.py",
+        " and waiter.task is not None and not self._news.acquire_failed:",
+        " and waiter.task is not None:",
+    ),
+    # ── joining ─────────────────────────────────────────────────────────────────
+    plant(
+        "one who comes due before those in front of it is timed by them",
+        "_core/ledger.py",
+        "needs_row = sub.timed or deadline < next(reversed(line), waiter).deadline",
+        "needs_row = sub.timed",
+        "tests/unit/core/test_ledger.py",
+    ),
+    plant(
+        "one behind those with rows has none",
+        "_core/ledger.py",
+        "needs_row = sub.timed or deadline",
+        "needs_row = deadline",
+        "tests/unit/core/test_ledger.py",
     ),
     plant(
         "durations are counted when a hand-over has half happened",
@@ -729,7 +805,7 @@ MUTATIONS: Final = (
     plant(
         "a wait that breaks off leaves its place in line",
         "_lending/acquire.py",
-        "            with_room(partial(self._undoing.roll_back, sub, waiter, None, exc, since))\n",
+        "            self._undoing.undo_wait(sub, waiter, exc, since)\n",
         "",
     ),
     plant(

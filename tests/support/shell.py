@@ -279,7 +279,7 @@ class Shell:
             self.settle()
             return caller
         deadline = self.now + (sub.acquire_timeout if timeout is None else timeout)
-        waiter: Waiter = records.Waiter((sub,), self.now, deadline, fresh, timeout is not None)
+        waiter: Waiter = records.Waiter((sub,), self.now, deadline, fresh)
         if isinstance(endpoint, EndpointGroup):
             self.core.balancer.join(waiter, endpoint, sub, self.now)
         waiter.had_turn = is_first
@@ -376,7 +376,11 @@ class Shell:
         self.callers.remove(caller)
         if caller.waiter is not None:
             waiter, caller.waiter = caller.waiter, None
-            self.report(self.core.withdrawn, waiter)
+            if self.goes_straight and straight.withdraw(waiter, self.core.timetable):
+                self.went_straight += 1
+                self.settle()
+            else:
+                self.report(self.core.withdrawn, waiter)
         else:
             entry, caller.entry = caller.entry, None
             assert entry is not None

@@ -330,8 +330,8 @@ def test_f147_many_who_time_out_at_once_are_refused_a_piece_at_a_time() -> None:
 def test_f147_many_with_deadlines_of_their_own_are_refused_a_piece_at_a_time() -> None:
     shell = Shell(max_connections_per_endpoint=1, is_watched=False)
     shell.lend()
-    for _ in range(PIECE * 2):
-        shell.ask(timeout=5.0)
+    for number in range(PIECE * 2):
+        shell.ask(timeout=5.0 - number / 1000)  # out of order
     shell.now = 5.0
     left = []
     while shell.core.timetable.next_at <= shell.now:

@@ -101,10 +101,10 @@ def test_one_that_is_cancelled_while_the_pool_ends_is_refused_by_nobody() -> Non
 def test_a_time_out_that_is_due_while_the_pool_ends_is_no_second_answer() -> None:
     shell = Shell(max_connections_per_endpoint=1)
     shell.lend()
-    waiting = [shell.ask(timeout=1.0) for _ in range(6)]
+    waiting = [shell.ask(timeout=2.0 - number / 10) for number in range(6)]
     shell.core.shut(0.0)
     shell.settle()
-    shell.advance(1.0)
+    shell.advance(2.0)
     while shell.core.ending.is_under_way:
         shell.report(shell.core.ending.went_on)
     assert all(caller.outcome is not None for caller in waiting)

@@ -468,36 +468,36 @@ def test_a_dial_whose_warmer_has_gone_is_nobodys(ledger: Ledger, sub: AnySubPool
 def test_a_waiter_with_its_own_deadline_is_expected_until_it_leaves(
     ledger: Ledger, sub: AnySubPool
 ) -> None:
+    queued(ledger, sub)
     waiter = queued(ledger, sub, deadline=3.0)
     assert ledger.timetable.next_at == 3.0
     ledger.dequeue(waiter)
     assert list(ledger.timetable.pop_due(3.0, 9)) == []
 
 
-def test_of_waiters_with_the_usual_deadline_only_the_first_is_noted(
+def test_of_waiters_whose_deadlines_are_in_order_only_the_first_is_noted(
     ledger: Ledger, sub: AnySubPool
 ) -> None:
-    for deadline in (3.0, 4.0, 5.0):
-        ledger.enqueue(Waiter((sub,), 0.0, deadline, False, is_timed=False), 0.0)
+    for deadline in (3.0, 4.0, 4.0, 5.0):
+        ledger.enqueue(Waiter((sub,), 0.0, deadline, False), 0.0)
     assert sub.due_at == 3.0
     assert repr(ledger.timetable) == "<Timetable of 1, next at 3.0>"
 
 
-def test_behind_one_with_its_own_deadline_everybody_has_a_row(
+def test_behind_one_who_comes_due_too_soon_everybody_has_a_row(
     ledger: Ledger, sub: AnySubPool
 ) -> None:
     """Else the first in line would not be the first to come due."""
-    queued(ledger, sub, 1, deadline=9.0)
-    waiter: AnyWaiter = Waiter((sub,), 0.0, 4.0, False, is_timed=False)
-    ledger.enqueue(waiter, 0.0)
-    assert (waiter.is_timed, sub.timed) == (True, 2)
+    waiters = [queued(ledger, sub, deadline=deadline) for deadline in (9.0, 8.0, 9.0, 10.0)]
+    assert [waiter.is_timed for waiter in waiters] == [False, True, True, True]
+    assert sub.timed == 3
 
 
 @pytest.mark.parametrize("wants_new", [False, True])
 def test_whoever_leaves_the_line_gets_a_row(
     wants_new: bool, ledger: Ledger, sub: AnySubPool
 ) -> None:
-    waiter: AnyWaiter = Waiter((sub,), 0.0, 4.0, wants_new, is_timed=False)
+    waiter: AnyWaiter = Waiter((sub,), 0.0, 4.0, wants_new)
     ledger.enqueue(waiter, 0.0)
     assert waiter.is_timed == wants_new
     dial(ledger, sub, waiter)

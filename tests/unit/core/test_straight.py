@@ -270,7 +270,7 @@ def hand_over(shell: Shell) -> None:
     """To two in line; the third stays there."""
     shell.set_limit(1)
     holder = shell.lend()
-    timeouts = [None, 50.0, None, 70.0]
+    timeouts = [None, 5.0, None, 7.0]
     callers = [shell.ask(HERE, timeout=timeout) for timeout in timeouts]
     for caller in [holder, *callers[:-2]]:
         shell.advance(1.0)
@@ -290,6 +290,22 @@ def hand_over_to_all(shell: Shell) -> None:
     for caller in [holder, *callers]:
         shell.advance(1.0)
         shell.release(caller)
+
+
+def leave_the_line(shell: Shell) -> None:
+    """One covered by its endpoint's row, and two with rows of their own; the last one stays."""
+    shell.set_limit(1)
+    holder = shell.lend()
+    callers = [shell.ask(HERE, timeout=timeout) for timeout in (9.0, 8.0, 10.0, 7.0)]
+    for caller in callers[:3]:
+        shell.cancel(caller)
+    shell.release(holder)
+
+
+def leave_what_is_under_way(shell: Shell) -> None:
+    first = shell.ask(HERE)
+    shell.ask(HERE)
+    shell.cancel(first)
 
 
 def hand_over_late(shell: Shell) -> None:
@@ -374,6 +390,7 @@ def lend_what_has_lapsed(shell: Shell) -> None:
 
 WAYS = [
     *(return_and_lend_again, return_and_hold, hand_over, hand_over_what_was_idle, hand_over_to_all),
+    *(leave_the_line, leave_what_is_under_way),
     *(hand_over_late, hand_over_at_the_end_of_its_life, hand_over_near_the_end_of_its_life),
     *(hand_over_what_is_doomed, one_who_wants_a_new_one_came_first),
     *(one_who_wants_a_new_one_is_alone, one_with_a_dial_under_way_came_first),

@@ -150,7 +150,7 @@ def test_f147_no_more_comes_at_once_than_was_asked_for_and_the_rest_is_still_due
 
 def test_whoever_was_added_knows_that_it_has_a_row() -> None:
     timetable = Timetable()
-    waiter = Waiter((subpool(),), 0.0, 3.0, False, is_timed=False)
+    waiter = Waiter((subpool(),), 0.0, 3.0, False)
     timetable.add(waiter)
     assert waiter.is_timed
     assert waiter.row is not None
