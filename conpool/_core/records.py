@@ -160,11 +160,7 @@ class Waiter(Generic[LinkT, TaskT]):
     """What the shell found of the slots that it waited for, when its time was up."""
 
     def __init__(
-        self,
-        subs: tuple[SubPool[LinkT, TaskT], ...],
-        since: float,
-        deadline: float,
-        fresh: bool,
+        self, subs: tuple[SubPool[LinkT, TaskT], ...], since: float, deadline: float, fresh: bool
     ) -> None:
         self.subs = subs
         self.since = since
