@@ -62,6 +62,8 @@ class Lifecycle:
         self._nursery: trio.Nursery
         self._host: trio.CancelScope
         self._over = trio.Event()
+        self._longest_close = 0.0
+        """The longest `close_timeout` of any endpoint, as far as `_interrupt` has come."""
 
     async def open(self) -> None:
         """Start the background and lend from now on.
@@ -175,9 +177,7 @@ class Lifecycle:
                 await self._end()  # noqa: ASYNC102 - shields and bounds itself
 
     async def _end(self) -> None:
-        subs = self._core.subs.values()
-        longest: float = max(map(attrgetter("config.close_timeout"), subs), default=0.0)
-        now, bound = self._engine.time(), longest + _MARGIN
+        now, bound = self._engine.time(), self._longest_close + _MARGIN
         try:
             with trio.CancelScope(shield=True, deadline=now + bound):
                 await self._wait_for_end()
@@ -197,6 +197,7 @@ class Lifecycle:
         left = _BATCH
         failure: BaseException | None = None
         for sub in list(self._core.subs.values()):
+            self._longest_close = max(self._longest_close, sub.config.close_timeout)
             for entry in (None, *sub.limit.borrowers):
                 left -= 1
                 try:

@@ -142,8 +142,8 @@ MUTATIONS: Final = (
     plant(
         "what is closing already counts as surplus",
         "_core/records.py",
-        "        going = self.closing + len(self.leaving) + self.void\n",
-        "        going = len(self.leaving) + self.void\n",
+        "        going = self.closing + self.count_leaving() + self.void\n",
+        "        going = self.count_leaving() + self.void\n",
     ),
     # ── order ───────────────────────────────────────────────────────────────────
     plant(
@@ -685,8 +685,8 @@ MUTATIONS: Final = (
     plant(
         "a clear forgets the connections beyond the first piece",
         "_core/chores.py",
-        "        chore = Chore(do, [*items][::-1])\n",
-        "        chore = Chore(do, [*items][:PIECE][::-1])\n",
+        "        chore = Chore(do, deque(items))\n",
+        "        chore = Chore(do, deque([*items][:PIECE]))\n",
     ),
     plant(
         "those who time out together are all refused in one step",

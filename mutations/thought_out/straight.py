@@ -598,20 +598,32 @@ MUTATIONS: Final = (
     plant(
         "connections that are closing count as lent",
         "_core/records.py",
-        " + self.connecting + self.closing\n",
-        " + self.connecting\n",
+        "        others = self.connecting + self.closing + self.count_leaving()\n",
+        "        others = self.connecting + self.count_leaving()\n",
     ),
     plant(
         "connections that were cleared while idle count as lent",
         "_core/records.py",
-        "len(self.idle) + len(self.leaving) +",
-        "len(self.idle) +",
+        "        others = self.connecting + self.closing + self.count_leaving()\n",
+        "        others = self.connecting + self.closing\n",
+    ),
+    plant(
+        "what is set aside for a second time leaves the first behind",
+        "_core/ledger.py",
+        "            sub.leaving[reason].update(leaving)\n",
+        "            sub.leaving[reason] = leaving\n",
+    ),
+    plant(
+        "what was set aside and is closed still leaves",
+        "_core/few.py",
+        "    del few[key][member]\n",
+        "",
     ),
     plant(
         "connections that are dialled count as lent",
         "_core/records.py",
-        " + self.connecting + self.closing\n",
-        " + self.closing\n",
+        "        others = self.connecting + self.closing + self.count_leaving()\n",
+        "        others = self.closing + self.count_leaving()\n",
     ),
     # ── acquire ─────────────────────────────────────────────────────────────────
     plant(

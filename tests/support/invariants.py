@@ -473,7 +473,7 @@ def _check_no_slot_left(
 
 def _lacks_warmth(sub: AnySubPool, target: int, pool_limit: PoolLimit, now: float) -> bool:
     """Whether one who warms waits, with a slot free that nobody else wants."""
-    opening = len(sub.limit.borrowers) - sub.closing - sub.void - len(sub.leaving)
+    opening = len(sub.limit.borrowers) - sub.closing - sub.void - sub.count_leaving()
     is_held_back = sub.gate.is_paused or now < max(sub.gate.opens_at, sub.warm_not_before)
     is_full = not sub.limit.has_free_slot or sub.connecting >= sub.max_connecting
     if pool_limit.is_limited and (pool_limit.wanted or not pool_limit.limit.has_free_slot):
@@ -517,7 +517,7 @@ def _check_timetable(timetable: Timetable, core: Core[Any, Any]) -> Iterator[str
 
 def _check_tally(sub: AnySubPool) -> Iterator[str]:
     counters = sub.counters
-    opened = len(sub.idle) + len(sub.leaving) + sub.active + sub.closing
+    opened = len(sub.idle) + sub.count_leaving() + sub.active + sub.closing
     if counters.total_created - counters.total_closed != opened:
         difference = f"{counters.total_created} created less {counters.total_closed} closed"
         yield f"{difference} is not the {opened} that exist"
