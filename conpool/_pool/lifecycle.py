@@ -91,6 +91,8 @@ class Lifecycle:
     def _refuse_to_open_again(self) -> None:
         try:
             current_task()
+        except RecursionError:
+            raise
         except RuntimeError:
             raise RuntimeError(
                 "conpool works with trio only, and no trio task is running here: use trio.run()"

@@ -239,13 +239,6 @@ MUTATIONS = (
         tests=("tests/regressions/test_making_way.py", "tests/unit/lending/test_acquire.py"),
     ),
     Mutation(
-        name="who has no time at all is dialled for",
-        file="_lending/waiting.py",
-        old="    if waiter.deadline <= now:\n",
-        new="    if waiter.deadline < now:\n",
-        tests=("tests/unit/lending/test_acquire.py",),
-    ),
-    Mutation(
         name="who lost a connection to a clear queues anew",
         file="_lending/acquire.py",
         old=("        waiter.entry = None\n        waiter.had_turn = True\n"),

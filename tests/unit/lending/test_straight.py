@@ -759,11 +759,36 @@ async def test_no_more_wait_than_may_wait(autojump_clock: MockClock) -> None:
 
 async def test_the_second_in_line_is_cancelled(autojump_clock: MockClock) -> None:
     async with all_lent_and_one_waits() as (pool, _):
-        with trio.move_on_after(1.0) as scope:
+        with trio.move_on_after(0.5) as scope:
             await pool.acquire(HERE)
         assert scope.cancelled_caught
         assert counts(pool) == {"active": 1, "waiting": 1}
-        assert pool.stats(HERE).acquire_cancelled == 1
+        stats = pool.stats(HERE)
+        assert (stats.acquire_cancelled, stats.wait_time.count, stats.wait_time.max) == (1, 2, 0.5)
+
+
+async def test_one_that_is_cancelled_in_line_is_queued_no_more(autojump_clock: MockClock) -> None:
+    async with all_lent_and_one_waits() as (pool, _), trio.open_nursery() as nursery:
+        nursery.start_soon(use, pool)
+        await settle()
+        waiter = list(pool._core.subs[HERE].queue)[-1]
+        nursery.cancel_scope.cancel()
+        await settle()
+        assert not waiter.queued
+
+
+async def test_an_observer_hears_of_a_wait_that_was_cancelled(autojump_clock: MockClock) -> None:
+    class Ear(Observer):
+        def acquire_failed(
+            self, endpoint: AnyEndpoint, error: BaseException, waited: float
+        ) -> None:
+            heard.append((type(error), waited))
+
+    heard: list[tuple[type[BaseException], float]] = []
+    async with all_lent_and_one_waits(observers=[Ear()]) as (pool, _):
+        with trio.move_on_after(0.5):
+            await pool.acquire(HERE)
+    assert heard == [(trio.Cancelled, 0.5)]
 
 
 async def test_the_second_in_line_is_cancelled_when_it_has_been_served(
