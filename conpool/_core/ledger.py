@@ -107,7 +107,7 @@ class Ledger:
         """IDLE or ACTIVE → CLOSING; the slots stay charged."""
         sub = entry.sub
         if entry.state is _IDLE:
-            reason_before = why_leaving(entry)
+            reason_before = why_leaving(entry) if sub.leaving else None  # nearly always empty
             if reason_before is None:
                 del sub.idle[entry]
             else:
