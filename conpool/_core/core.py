@@ -216,7 +216,7 @@ class Core(Generic[LinkT, TaskT]):
         if entry.uses:
             counters.other_reused += 1
         lease = Lease(entry, holder, now)
-        entry.leases += (lease,)
+        entry.leases = keeping.with_lease(lease) if entry.leases else (lease,)
         entry.uses += 1
         return lease
 

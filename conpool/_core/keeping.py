@@ -6,8 +6,13 @@ What has moved on it, and whether its peer is still there, is not known here: th
 
 from __future__ import annotations
 
+from typing import Final
+
 from conpool._core.records import AnyEntry, AnyLease, AnySubPool
 from conpool._values.states import CloseReason
+
+_FEW: Final = 4
+"""As many leases of a connection are a tuple, which takes less memory; more are a dict."""
 
 
 def why_not_kept(entry: AnyEntry, now: float) -> CloseReason | None:
@@ -57,11 +62,25 @@ def needs_check(entry: AnyEntry, now: float) -> bool:
     return entry.was_idle and now - silent_since(entry) >= entry.sub.check_after
 
 
+def with_lease(lease: AnyLease) -> tuple[AnyLease, ...] | dict[AnyLease, None]:
+    """Return the leases of a shared connection with `lease`, which begins, among them."""
+    leases = lease.entry.leases
+    if isinstance(leases, dict):
+        leases[lease] = None
+        return leases
+    return (*leases, lease) if len(leases) < _FEW else dict.fromkeys((*leases, lease))
+
+
 def end_lease(lease: AnyLease) -> None:
     """`lease` is over; one that has ended before is a bug."""
-    leases = lease.entry.leases
-    place = leases.index(lease)
-    lease.entry.leases = leases[:place] + leases[place + 1 :]
+    entry = lease.entry
+    leases = entry.leases
+    if isinstance(leases, dict):
+        del leases[lease]
+        entry.leases = leases or ()
+    else:
+        place = leases.index(lease)
+        entry.leases = leases[:place] + leases[place + 1 :]
 
 
 def _why_unwanted(sub: AnySubPool) -> CloseReason | None:

@@ -58,7 +58,7 @@ class Entry(Generic[LinkT, TaskT]):
     idled_unused: bool = False
     """Whether it lay on the idle stack before its first lease: then that lease is not fresh."""
     uses: int = 0
-    leases: tuple[Lease[LinkT, TaskT], ...] = ()
+    leases: tuple[Lease[LinkT, TaskT], ...] | dict[Lease[LinkT, TaskT], None] = ()
     """The leases that have begun and not ended."""
     capacity: int = 1
     """How many leases may share it."""

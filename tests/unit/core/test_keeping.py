@@ -10,7 +10,7 @@ import pytest
 
 from conpool._core import keeping
 from conpool._core.outgoing import doom
-from conpool._core.records import AnyEntry, Entry, Warmer
+from conpool._core.records import AnyEntry, Entry, Lease, Warmer
 from conpool._values.states import CloseReason, ConnectionState, PoolState
 from tests.support.shell import Refused, Shell, close_reasons, ids, lend_many, make_sub
 
@@ -261,3 +261,34 @@ def test_a_release_decides_as_the_rules_do(more: str) -> None:
         CloseReason.POOL_CLOSED,
         CloseReason.USES,
     }
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 5, 6, 40])
+def test_leases_that_share_a_connection_end_in_any_order(count: int) -> None:
+    entry = entry_with()
+    leases = [Lease(entry, str(number), 0.0) for number in range(count)]
+    for number, lease in enumerate(leases):
+        entry.leases = keeping.with_lease(lease)
+        assert list(entry.leases) == leases[: number + 1]
+    left = leases.copy()
+    for lease in (*leases[1::2], *leases[::2]):
+        keeping.end_lease(lease)
+        left.remove(lease)
+        assert list(entry.leases) == left
+    assert entry.leases == ()
+    with pytest.raises(ValueError, match="not in tuple"):
+        keeping.end_lease(leases[0])
+
+
+def test_many_leases_that_share_a_connection_begin_and_end_in_one_step_each() -> None:
+    entry = entry_with()
+    leases = [Lease(entry, str(number), 0.0) for number in range(6)]
+    for lease in leases:
+        entry.leases = keeping.with_lease(lease)
+    before = entry.leases
+    keeping.end_lease(leases[3])
+    entry.leases = keeping.with_lease(leases[3])
+    assert entry.leases is before
+    keeping.end_lease(leases[3])
+    with pytest.raises(KeyError):
+        keeping.end_lease(leases[3])
