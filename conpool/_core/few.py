@@ -30,15 +30,15 @@ def entered(few: Mapping[K, V], key: K, value: V) -> Mapping[K, V]:
     return few
 
 
-def without_member(few: Mapping[K, dict[V, None]], key: K, member: V) -> Mapping[K, dict[V, None]]:
-    """Remove `member` from what `key` leads to, and return what takes the place of `few`."""
-    del few[key][member]
-    return few if few[key] else without(few, key)
-
-
 def without(few: Mapping[K, V], key: K) -> Mapping[K, V]:
     """Remove `key`, if it is there, and return what takes the place of `few`."""
     if key in few:
         del cast("dict[K, V]", few)[key]
         return few or _NOTHING
     return few
+
+
+def without_member(few: Mapping[K, dict[V, None]], key: K, member: V) -> Mapping[K, dict[V, None]]:
+    """Remove `member` from what `key` leads to, and return what takes the place of `few`."""
+    del few[key][member]
+    return few if few[key] else without(few, key)

@@ -29,8 +29,8 @@ CEILING: Final = 1.5
 _ENOUGH_DOUBLINGS: Final = 16
 """More cannot matter below `CEILING`, and the power would overflow a float in the end."""
 
-
 _LONG_AGO: Final = -math.inf
+"""One object for all gates: `-math.inf` would make one for each."""
 
 
 @final

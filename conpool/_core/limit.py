@@ -11,6 +11,7 @@ from typing import Final, Generic, TypeVar, final
 T = TypeVar("T")
 
 _FEW: Final = 4
+"""As many borrowers are a tuple: a set of one takes 216 bytes."""
 
 
 @final
@@ -26,7 +27,6 @@ class Limit(Generic[T]):
     def __init__(self, total: int) -> None:
         self.total: int = total
         self.borrowers: tuple[T, ...] | set[T] = ()
-        """A tuple as long as they are few: a set of one takes 216 bytes."""
 
     def charge(self, borrower: T) -> None:
         """Lend a token to `borrower`; one that has a token already, or a full limit, is a bug."""
