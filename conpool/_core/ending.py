@@ -55,17 +55,19 @@ class Ending:
         standing.bar_groups(sub, bars=False)  # they must be found
         sub.chores = ()
         sub.outage = None
+        # A piece at once: to find the first in a dict takes long when many before it have left.
         while left and sub.warmers:
-            left -= 1
-            ledger.end_warming(next(iter(sub.warmers)), None)
+            warmers = [*islice(sub.warmers, left)]
+            left -= len(warmers)
+            for warmer in warmers:
+                ledger.end_warming(warmer, None)
         while left and (waiter := sub.queue.find()) is not None:
             left -= 1
             ledger.refuse(waiter, WaitOutcome.POOL_CLOSED)
         while left and (sub.idle or sub.leaving):
-            # All at once: to find the first in a dict takes long when many before it have left.
-            piece = [*islice(chain(*sub.leaving.values(), sub.idle), left)]
-            left -= len(piece)
-            for entry in piece:
+            entries = [*islice(chain(*sub.leaving.values(), sub.idle), left)]
+            left -= len(entries)
+            for entry in entries:
                 is_checked = entry in sub.reserved
                 ledger.condemn(entry, CloseReason.POOL_CLOSED, gracefully=not is_checked)
         return left
