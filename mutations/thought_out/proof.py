@@ -195,12 +195,8 @@ MUTATIONS = (
     Mutation(
         name="whoever waits for warmth waits on when the pool has closed",
         file="_core/ending.py",
-        old=(
-            "        while left and sub.warmers:\n"
-            "            left -= 1\n"
-            "            ledger.end_warming(next(iter(sub.warmers)), None)\n"
-        ),
-        new="        sub.warmers.clear()\n",
+        old="                ledger.end_warming(warmer, None)\n",
+        new="                ledger.leave_warming(warmer)\n",
         tests=(_ENDING, _POOL),
     ),
     Mutation(
